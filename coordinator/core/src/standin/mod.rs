@@ -1,0 +1,4 @@
+//! Stand-ins for the controllers that a cluster brings along: `batch/v1` Job, `apps/v1` ReplicaSet and Deployment.
+//!
+//! They run only against the embedded API server. Each is a pure function of what was observed and of the time, and
+//! plans nothing when what it wanted is there.
