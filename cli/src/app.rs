@@ -1,0 +1,76 @@
+//! From arguments to an exit code.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::arg::{Cli, Color, Command};
+use crate::command;
+use crate::error::CliError;
+use crate::exit_code;
+
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    choose_colour(cli.global.color);
+    match dispatch(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if error.is_broken_pipe() => ExitCode::from(exit_code::SUCCESS),
+        Err(error) => {
+            report(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn choose_colour(color: Color) {
+    match color {
+        Color::Auto => {}
+        Color::Always => anstream::ColorChoice::Always.write_global(),
+        Color::Never => anstream::ColorChoice::Never.write_global(),
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<u8, CliError> {
+    let global = cli.global;
+    match cli.command {
+        Command::Run(args) => command::run::run(&global, args),
+        Command::Apply(args) => command::apply::run(&global, args),
+        Command::Validate(args) => command::validate::run(&global, args),
+        Command::Up(args) => command::up::run(&global, args),
+        Command::Kubeconfig(args) => command::kubeconfig::run(&global, args),
+        Command::Get(args) => command::get::run(&global, args),
+        Command::Describe(args) => command::describe::run(&global, args),
+        Command::Logs(args) => command::logs::run(&global, args),
+        Command::Events(args) => command::events::run(&global, args),
+        Command::Explain(args) => command::explain::run(&global, args),
+        Command::Suspend(args) => command::suspend::run(&global, args, true),
+        Command::Resume(args) => command::suspend::run(&global, args, false),
+        Command::Delete(args) => command::delete::run(&global, args),
+        Command::Top(args) => command::top::run(&global, args),
+        Command::Simulate(args) => command::simulate::run(&global, args),
+        Command::Launch(args) => command::launch::run(args),
+        Command::Example(args) => command::example::run(args),
+        Command::Completions(args) => command::completions::run(args),
+        Command::Version(args) => command::version::run(&global, args),
+        Command::Shim(args) => command::shim::run(args),
+        Command::Reference(args) => command::reference::run(args),
+    }
+}
+
+/// Prints an error with its causes, then a blank line and the hint.
+fn report(error: &CliError) {
+    let mut stderr = anstream::stderr().lock();
+    let red = anstyle::AnsiColor::Red.on_default().bold();
+    let cyan = anstyle::AnsiColor::Cyan.on_default().bold();
+    // A closed stderr leaves nobody to tell.
+    let _ = writeln!(stderr, "{red}error:{red:#} {error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let _ = writeln!(stderr, "  caused by: {inner}");
+        cause = inner.source();
+    }
+    if let Some(hint) = error.hint() {
+        let _ = writeln!(stderr, "\n{cyan}hint:{cyan:#} {hint}");
+    }
+}
