@@ -1,0 +1,134 @@
+"""What the client tests stand on: a server of our own, and the real clients that talk to it.
+
+Every test session starts `trainyard up` on a fresh home folder and a free loopback port. Waiting is always for a
+condition with a deadline; a deadline that passes fails the test with what was last seen.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TRAINYARD = os.environ.get("TRAINYARD_BIN", str(ROOT / "target" / "release" / "trainyard"))
+KUBECTL = os.environ.get("KUBECTL", "kubectl")
+
+
+def eventually(probe, what, seconds=30):
+    """Call `probe` until it returns something true, and return that."""
+    deadline = time.monotonic() + seconds
+    last = None
+    while time.monotonic() < deadline:
+        try:
+            last = probe()
+            if last:
+                return last
+        except Exception as error:  # the last error is part of the message below
+            last = error
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s: {what}; last seen: {last!r}")
+
+
+class Server:
+    """One `trainyard up`, on its own home folder."""
+
+    def __init__(self, home):
+        self.home = pathlib.Path(home)
+        self.port = free_port()
+        self.process = None
+        self.env = {**os.environ, "TRAINYARD_HOME": str(self.home), "NO_COLOR": "1"}
+        self.env.pop("KUBECONFIG", None)
+        self.kubeconfig = self.home.parent / f"{self.home.name}.kubeconfig"
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        log = open(self.home.parent / f"{self.home.name}.log", "ab")
+        self.process = subprocess.Popen(
+            [TRAINYARD, "up", "--listen", f"127.0.0.1:{self.port}"],
+            env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        )
+        eventually(self.ready, "the server is ready")
+        self.kubeconfig.write_text(self.trainyard("kubeconfig").stdout)
+        return self
+
+    def ready(self):
+        if self.process.poll() is not None:
+            raise AssertionError(f"the server ended with {self.process.returncode}: {self.log()}")
+        with socket.create_connection(("127.0.0.1", self.port), timeout=1) as s:
+            s.sendall(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            return b" 200 " in s.recv(1024).split(b"\r\n")[0]
+
+    def log(self):
+        return (self.home.parent / f"{self.home.name}.log").read_text(errors="replace")[-4000:]
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(timeout=30)
+
+    def trainyard(self, *args, check=True, input=None, timeout=120, cwd=None):
+        done = subprocess.run([TRAINYARD, *args], env=self.env, capture_output=True, text=True,
+                              input=input, timeout=timeout, cwd=cwd)
+        if check and done.returncode != 0:
+            raise AssertionError(f"trainyard {args} -> {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def kubectl(self, *args, check=True, input=None, timeout=120):
+        env = {**self.env, "KUBECONFIG": str(self.kubeconfig), "HOME": str(self.home.parent)}
+        done = subprocess.run([KUBECTL, *args], env=env, capture_output=True, text=True, input=input, timeout=timeout)
+        if check and done.returncode != 0:
+            raise AssertionError(f"kubectl {args} -> {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def get(self, *args):
+        return json.loads(self.kubectl("get", *args, "-o", "json").stdout)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    s = Server(tmp_path_factory.mktemp("trainyard") / "home").start()
+    yield s
+    s.stop()
+
+
+@pytest.fixture
+def namespace(server):
+    """A fresh namespace, removed afterwards."""
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    server.kubectl("create", "namespace", name)
+    yield name
+    server.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def own_server(tmp_path):
+    """A server for tests that stop, kill or restart it."""
+    s = Server(tmp_path / "home").start()
+    yield s
+    s.stop()
+
+
+def pytest_configure(config):
+    for program in (TRAINYARD, KUBECTL):
+        if not shutil.which(program):
+            raise pytest.UsageError(f"{program} is missing; tests/run builds or installs it")
