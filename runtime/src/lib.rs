@@ -1,1 +1,4 @@
+//! The ground: embedded API server, object store, records database, artifact store, controller driver.
 
+pub mod embedded;
+pub mod metrics;
