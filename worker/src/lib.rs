@@ -1,1 +1,3 @@
 
+pub mod comm;
+pub mod launch;
