@@ -1,3 +1,8 @@
+//! On the node: the agent that runs pods as processes, the shim that watches over each container, and the launcher
+//! that starts the ranks in a pod.
 
+pub mod agent;
 pub mod comm;
 pub mod launch;
+pub mod sandbox;
+pub mod shim;

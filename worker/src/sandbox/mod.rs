@@ -1,0 +1,1 @@
+//! What surrounds a container's process: its mounts, its names, its limits.
