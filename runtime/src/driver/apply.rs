@@ -1,0 +1,376 @@
+//! Carries actions out through a `kube::Client`. It decides nothing: what counts as done is written at each action in
+//! `trainyard_proto::plan`.
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::api::core::v1::{Binding, ObjectReference};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::{ApiResource, GroupVersionKind, ObjectMeta, Status};
+use serde_json::{Value, json};
+use tracing::Instrument as _;
+use trainyard_proto::plan::{Action, Fence, ObjectRef};
+
+use super::cache::{Expectation, Probes};
+use super::event::EventSink;
+use super::{Key, metrics};
+
+/// Writes in flight for one plan. The embedded server commits them in groups, so more in flight is faster up to the
+/// size of its group; a real API server's priority-and-fairness queues begin to hold requests back at about this many.
+const PARALLEL: usize = 32;
+
+/// An action that was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The object is another one than the plan saw: planning again from a newer view is the answer.
+    #[error("{verb} {kind} {key}: it changed since it was looked at")]
+    Superseded {
+        /// What was tried.
+        verb: &'static str,
+        /// On what kind.
+        kind: String,
+        /// On which object.
+        key: Key,
+    },
+    /// An object of that name exists and belongs to somebody else.
+    #[error("{kind} {key} exists and is not ours; rename the job, or delete that object")]
+    Taken {
+        /// Of which kind.
+        kind: String,
+        /// Which object.
+        key: Key,
+    },
+    /// An object of that name is still on its way out.
+    #[error("{kind} {key} of an earlier time is still being deleted")]
+    StillLeaving {
+        /// Of which kind.
+        kind: String,
+        /// Which object.
+        key: Key,
+    },
+    /// The body that the core made is no Kubernetes object.
+    #[error("{kind} {key} cannot be written as an object")]
+    Body {
+        /// Of which kind.
+        kind: String,
+        /// Which object.
+        key: Key,
+        /// What serde says.
+        source: serde_json::Error,
+    },
+    /// The API server refused, or did not answer.
+    #[error("{verb} {kind} {key}")]
+    Api {
+        /// What was tried.
+        verb: &'static str,
+        /// On what kind.
+        kind: String,
+        /// On which object.
+        key: Key,
+        /// What it said.
+        source: Box<kube::Error>,
+    },
+}
+
+impl Error {
+    /// A newer view makes it go away, so it is not worth a warning.
+    pub fn is_stale_view(&self) -> bool {
+        match self {
+            Self::Superseded { .. } | Self::StillLeaving { .. } => true,
+            Self::Taken { .. } | Self::Body { .. } | Self::Api { .. } => false,
+        }
+    }
+}
+
+/// Where actions go.
+#[derive(Clone)]
+pub struct Target {
+    /// The API server.
+    pub client: kube::Client,
+    /// Caches that will show what was written.
+    pub probes: Probes,
+    /// Takes events.
+    pub events: EventSink,
+    /// Who writes, for metrics and the field manager.
+    pub controller: &'static str,
+    /// The server's binding takes our scheduling gate off itself. A cluster's does not, so there the gate goes first.
+    pub binding_lifts_gate: bool,
+}
+
+/// How far a plan got.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What the caches have to show before the key is planned again.
+    pub expectations: Vec<Expectation>,
+    /// The first action that failed; the ones after it were not tried.
+    pub error: Option<Error>,
+}
+
+/// The verb of an action, for metrics and logs.
+pub(super) fn verb(action: &Action) -> &'static str {
+    match action {
+        Action::Create { .. } => "create",
+        Action::Delete { .. } => "delete",
+        Action::Patch { .. } => "patch",
+        Action::PatchStatus { .. } => "patchStatus",
+        Action::Bind { .. } => "bind",
+        Action::Event { .. } => "event",
+    }
+}
+
+/// Actions that may be carried out at the same time: a run of the same verb on the same kind.
+fn same_batch(a: &Action, b: &Action) -> bool {
+    match (a, b) {
+        (Action::Create { object: x, .. }, Action::Create { object: y, .. })
+        | (Action::Delete { object: x, .. }, Action::Delete { object: y, .. }) => x.kind == y.kind && x.name != y.name,
+        (Action::Bind { .. }, Action::Bind { .. }) => true,
+        (
+            Action::Create { .. }
+            | Action::Delete { .. }
+            | Action::Bind { .. }
+            | Action::Patch { .. }
+            | Action::PatchStatus { .. }
+            | Action::Event { .. },
+            _,
+        ) => false,
+    }
+}
+
+/// Carry `actions` out in order; neighbours of one verb and kind go in parallel.
+pub async fn apply(
+    target: &Target,
+    actions: Vec<Action>,
+    span_of: &(dyn Fn(&Action) -> tracing::Span + Sync),
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut rest = actions.into_iter().peekable();
+    while let Some(first) = rest.next() {
+        let mut batch = vec![first];
+        while let Some(next) = rest.next_if(|next| same_batch(&batch[0], next)) {
+            batch.push(next);
+        }
+        let mut results = stream::iter(batch)
+            .map(|action| {
+                let span = span_of(&action);
+                one(target, action).instrument(span)
+            })
+            .buffered(PARALLEL);
+        loop {
+            match results.try_next().await {
+                Ok(Some(expectation)) => outcome.expectations.extend(expectation),
+                Ok(None) => break,
+                // The rest of the batch is already on its way: let it land, so that its writes are expected too.
+                Err(error) => {
+                    outcome.error.get_or_insert(error);
+                }
+            }
+        }
+        if outcome.error.is_some() {
+            break;
+        }
+    }
+    outcome
+}
+
+fn api_of(client: &kube::Client, object: &ObjectRef) -> Api<DynamicObject> {
+    let (group, version) = object.api_version.split_once('/').unwrap_or(("", &object.api_version));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &object.kind));
+    if object.namespace.is_empty() {
+        Api::all_with(client.clone(), &resource)
+    } else {
+        Api::namespaced_with(client.clone(), &object.namespace, &resource)
+    }
+}
+
+async fn one(target: &Target, action: Action) -> Result<Option<Expectation>, Error> {
+    let label = metrics::ActionLabel { controller: target.controller, action: verb(&action) };
+    let done = match action {
+        Action::Create { object, body } => create(target, object, body).await,
+        Action::Delete { object, fence, grace_seconds, reason } => {
+            delete(target, object, fence, grace_seconds, &reason).await
+        }
+        Action::Patch { object, fence, patch } => merge(target, object, &fence, patch, false).await,
+        Action::PatchStatus { object, fence, patch } => merge(target, object, &fence, patch, true).await,
+        Action::Bind { pod, fence, node } => bind(target, pod, fence, node).await,
+        Action::Event { regarding, uid, severity, reason, message } => {
+            target.events.send(regarding, uid, severity, reason, message);
+            Ok(None)
+        }
+    }?;
+    metrics().actions.get_or_create(&label).inc();
+    Ok(done)
+}
+
+fn seen(target: &Target, object: ObjectRef, meta: &ObjectMeta, list: Option<u64>) -> Option<Expectation> {
+    let version = meta.resource_version.as_deref()?.parse().ok()?;
+    target.probes.of(&object)?;
+    Some(Expectation::Seen { object, version, list: list? })
+}
+
+fn next_list(target: &Target, object: &ObjectRef) -> Option<u64> {
+    target.probes.of(object).map(|probe| probe.next_list())
+}
+
+fn api_error(verb: &'static str, object: &ObjectRef, source: kube::Error) -> Error {
+    Error::Api { verb, kind: object.kind.clone(), key: Key::from(object), source: Box::new(source) }
+}
+
+fn superseded(verb: &'static str, object: &ObjectRef) -> Error {
+    Error::Superseded { verb, kind: object.kind.clone(), key: Key::from(object) }
+}
+
+fn status_of(error: &kube::Error) -> Option<&Status> {
+    if let kube::Error::Api(status) = error { Some(status) } else { None }
+}
+
+async fn create(target: &Target, object: ObjectRef, body: Value) -> Result<Option<Expectation>, Error> {
+    let api = api_of(&target.client, &object);
+    let owner = controller_uid_of(&body);
+    let wanted: DynamicObject = serde_json::from_value(body).map_err(|source| Error::Body {
+        kind: object.kind.clone(),
+        key: Key::from(&object),
+        source,
+    })?;
+    let params = PostParams { field_manager: Some(target.controller.to_owned()), ..PostParams::default() };
+    match api.create(&params, &wanted).await {
+        Ok(made) => {
+            let list = next_list(target, &object);
+            Ok(seen(target, object, &made.metadata, list))
+        }
+        Err(error) if status_of(&error).is_some_and(|status| status.reason == "AlreadyExists") => {
+            let found = api.get_opt(&object.name).await.map_err(|error| api_error("get", &object, error))?;
+            existing(target, object, owner.as_deref(), found)
+        }
+        Err(error) => Err(api_error("create", &object, error)),
+    }
+}
+
+/// Our own earlier create, of which we did not hear; or somebody else's object.
+fn existing(
+    target: &Target,
+    object: ObjectRef,
+    owner: Option<&str>,
+    found: Option<DynamicObject>,
+) -> Result<Option<Expectation>, Error> {
+    let Some(found) = found else { return Err(superseded("create", &object)) };
+    let owners = found.metadata.owner_references.as_deref().unwrap_or_default();
+    let controller = owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str());
+    if found.metadata.deletion_timestamp.is_some() {
+        return Err(Error::StillLeaving { kind: object.kind.clone(), key: Key::from(&object) });
+    }
+    if controller != owner {
+        return Err(Error::Taken { kind: object.kind.clone(), key: Key::from(&object) });
+    }
+    let list = next_list(target, &object);
+    Ok(seen(target, object, &found.metadata, list))
+}
+
+fn controller_uid_of(body: &Value) -> Option<String> {
+    let owners = body.pointer("/metadata/ownerReferences")?.as_array()?;
+    let owner = owners.iter().find(|owner| owner["controller"] == json!(true))?;
+    owner["uid"].as_str().map(str::to_owned)
+}
+
+async fn delete(
+    target: &Target,
+    object: ObjectRef,
+    fence: Fence,
+    grace_seconds: Option<i64>,
+    reason: &str,
+) -> Result<Option<Expectation>, Error> {
+    let api = api_of(&target.client, &object);
+    let uid = fence.uid.clone();
+    let guarded = fence.uid.is_some() || fence.resource_version.is_some();
+    let params = DeleteParams {
+        grace_period_seconds: grace_seconds.and_then(|seconds| u32::try_from(seconds).ok()),
+        propagation_policy: Some(kube::api::PropagationPolicy::Background),
+        preconditions: guarded
+            .then(|| Preconditions { uid: fence.uid, resource_version: fence.resource_version }),
+        ..DeleteParams::default()
+    };
+    tracing::debug!(kind = %object.kind, key = %Key::from(&object), reason, "delete");
+    match api.delete(&object.name, &params).await {
+        Ok(_) => Ok(Some(Expectation::Left { object, uid })),
+        Err(error) => match status_of(&error).map(|status| status.code) {
+            Some(404) => Ok(None),
+            // Another incarnation has the name: the one meant is gone.
+            Some(409) if uid.is_some() => {
+                let found = api.get_opt(&object.name).await.map_err(|error| api_error("get", &object, error))?;
+                if found.is_none_or(|found| found.metadata.uid != uid) {
+                    Ok(Some(Expectation::Left { object, uid }))
+                } else {
+                    Err(superseded("delete", &object))
+                }
+            }
+            _ => Err(api_error("delete", &object, error)),
+        },
+    }
+}
+
+async fn merge(
+    target: &Target,
+    object: ObjectRef,
+    fence: &Fence,
+    mut patch: Value,
+    status: bool,
+) -> Result<Option<Expectation>, Error> {
+    let verb = if status { "patch status of" } else { "patch" };
+    // The server refuses a patch that would change uid or resourceVersion: that is the fence. A status subresource
+    // may ignore metadata, so an incarnation that the cache already knows to be another one is not even tried.
+    let known = target.probes.of(&object).and_then(|probe| probe.uid(&Key::from(&object)));
+    if let (Some(known), Some(meant)) = (&known, &fence.uid)
+        && known != meant
+    {
+        return Err(superseded(verb, &object));
+    }
+    if let Some(uid) = &fence.uid {
+        patch["metadata"]["uid"] = json!(uid);
+    }
+    if let Some(version) = &fence.resource_version {
+        patch["metadata"]["resourceVersion"] = json!(version);
+    }
+    let api = api_of(&target.client, &object);
+    let params = PatchParams { field_manager: Some(target.controller.to_owned()), ..PatchParams::default() };
+    let patch = Patch::Merge(&patch);
+    let answer = if status {
+        api.patch_status(&object.name, &params, &patch).await
+    } else {
+        api.patch(&object.name, &params, &patch).await
+    };
+    match answer {
+        Ok(changed) => {
+            let list = next_list(target, &object);
+            Ok(seen(target, object, &changed.metadata, list))
+        }
+        Err(error) => match status_of(&error).map(|status| status.code) {
+            Some(404 | 409) => Err(superseded(verb, &object)),
+            _ => Err(api_error(verb, &object, error)),
+        },
+    }
+}
+
+async fn bind(target: &Target, pod: ObjectRef, fence: Fence, node: String) -> Result<Option<Expectation>, Error> {
+    if !target.binding_lifts_gate {
+        let lift = json!({"spec": {"schedulingGates": null}});
+        merge(target, pod.clone(), &fence, lift, false).await?;
+    }
+    let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(target.client.clone(), &pod.namespace);
+    let binding = Binding {
+        metadata: ObjectMeta { name: Some(pod.name.clone()), uid: fence.uid, ..ObjectMeta::default() },
+        target: ObjectReference { kind: Some("Node".to_owned()), name: Some(node.clone()), ..ObjectReference::default() },
+    };
+    let answer: Result<Value, _> = api.create_subresource("binding", &pod.name, &PostParams::default(), &binding).await;
+    match answer {
+        Ok(_) => Ok(bound(target, pod).await),
+        Err(error) => match status_of(&error).map(|status| status.code) {
+            Some(404 | 409) => Err(superseded("bind", &pod)),
+            _ => Err(api_error("bind", &pod, error)),
+        },
+    }
+}
+
+/// A binding answers with a bare status, so the version that it gave the pod is read back. Should that fail, the
+/// binding stands all the same, and a plan from a stale view would only be told of a conflict.
+async fn bound(target: &Target, pod: ObjectRef) -> Option<Expectation> {
+    let found = api_of(&target.client, &pod).get_opt(&pod.name).await.ok()??;
+    let list = next_list(target, &pod);
+    seen(target, pod, &found.metadata, list)
+}

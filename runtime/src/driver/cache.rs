@@ -1,0 +1,355 @@
+//! What is known of one kind, kept current by a watch.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use futures::StreamExt as _;
+use kube::api::Api;
+use kube::core::Resource;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use trainyard_proto::plan::ObjectRef;
+
+use super::Key;
+
+/// What a kind must be so that it can be cached.
+pub trait Cacheable: Resource<DynamicType: Clone + Eq + Hash + Send + Sync> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
+impl<K> Cacheable for K where
+    K: Resource<DynamicType: Clone + Eq + Hash + Send + Sync> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+{
+}
+
+/// Told about each change: the object before and after. Called in the watch task, so it must be quick.
+pub type Listener<K> = Box<dyn Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync>;
+
+/// Every object of one kind, as the watch last told.
+pub struct Cache<K> {
+    inner: Arc<Inner<K>>,
+}
+
+impl<K> Clone for Cache<K> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+struct Inner<K> {
+    state: RwLock<State<K>>,
+    listeners: RwLock<Vec<Listener<K>>>,
+    synced: watch::Sender<bool>,
+}
+
+struct State<K> {
+    objects: BTreeMap<Key, Arc<K>>,
+    by_owner: HashMap<String, BTreeSet<Key>>,
+    seen_version: u64,
+    lists_started: u64,
+    lists_done: u64,
+    relist: Option<BTreeMap<Key, Arc<K>>>,
+}
+
+impl<K> Default for State<K> {
+    fn default() -> Self {
+        Self {
+            objects: BTreeMap::new(),
+            by_owner: HashMap::new(),
+            seen_version: 0,
+            lists_started: 0,
+            lists_done: 0,
+            relist: None,
+        }
+    }
+}
+
+type Change<K> = (Option<Arc<K>>, Option<Arc<K>>);
+
+fn key_of<K: Resource>(object: &K) -> Key {
+    let meta = object.meta();
+    Key::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+fn version_of<K: Resource>(object: &K) -> u64 {
+    object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+fn controller_uid<K: Resource>(object: &K) -> Option<&str> {
+    let owners = object.meta().owner_references.as_ref()?;
+    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
+}
+
+impl<K: Resource> State<K> {
+    fn put(&mut self, object: K) -> Change<K> {
+        self.seen_version = self.seen_version.max(version_of(&object));
+        let key = key_of(&object);
+        let new = Arc::new(object);
+        let old = self.objects.insert(key.clone(), Arc::clone(&new));
+        if let Some(uid) = old.as_deref().and_then(controller_uid) {
+            self.unindex(uid, &key);
+        }
+        if let Some(uid) = controller_uid(new.as_ref()) {
+            self.by_owner.entry(uid.to_owned()).or_default().insert(key);
+        }
+        (old, Some(new))
+    }
+
+    fn remove(&mut self, key: &Key, version: u64) -> Change<K> {
+        self.seen_version = self.seen_version.max(version);
+        let old = self.objects.remove(key);
+        if let Some(uid) = old.as_deref().and_then(controller_uid) {
+            self.unindex(uid, key);
+        }
+        (old, None)
+    }
+
+    fn unindex(&mut self, uid: &str, key: &Key) {
+        if let Some(keys) = self.by_owner.get_mut(uid) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_owner.remove(uid);
+            }
+        }
+    }
+
+    fn replace(&mut self, fresh: BTreeMap<Key, Arc<K>>) -> Vec<Change<K>>
+    where
+        K: Clone,
+    {
+        let gone: Vec<Key> = self.objects.keys().filter(|key| !fresh.contains_key(*key)).cloned().collect();
+        let mut changes: Vec<Change<K>> = gone.iter().map(|key| self.remove(key, 0)).collect();
+        for (key, object) in fresh {
+            let same = self.objects.get(&key).is_some_and(|known| {
+                known.meta().uid == object.meta().uid && known.meta().resource_version == object.meta().resource_version
+            });
+            if !same {
+                changes.push(self.put(Arc::unwrap_or_clone(object)));
+            }
+        }
+        self.lists_done = self.lists_started;
+        changes
+    }
+}
+
+impl<K: Cacheable> Cache<K> {
+    /// Fill a cache from `api` and keep it current until `stop`.
+    pub fn start(api: Api<K>, stop: CancellationToken) -> Self {
+        let cache = Self::detached();
+        let task = cache.clone();
+        tokio::spawn(async move {
+            tokio::select! { () = task.follow(api) => {}, () = stop.cancelled() => {} }
+        });
+        cache
+    }
+
+    /// A cache that no watch feeds: for kinds that the API server does not have, and for tests.
+    pub fn detached() -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                state: RwLock::new(State::default()),
+                listeners: RwLock::new(Vec::new()),
+                synced: watch::Sender::new(false),
+            }),
+        }
+    }
+
+    async fn follow(&self, api: Api<K>) {
+        let stream = watcher(api, watcher::Config::default()).default_backoff();
+        futures::pin_mut!(stream);
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(event) => self.observe(event),
+                Err(error) => self.failed(&error),
+            }
+        }
+    }
+
+    /// Take in one watch event.
+    pub fn observe(&self, event: watcher::Event<K>) {
+        let mut state = self.write();
+        let changes = match event {
+            watcher::Event::Init => {
+                state.lists_started += 1;
+                state.relist = Some(BTreeMap::new());
+                return;
+            }
+            watcher::Event::InitApply(object) => {
+                if let Some(relist) = &mut state.relist {
+                    relist.insert(key_of(&object), Arc::new(object));
+                }
+                return;
+            }
+            watcher::Event::InitDone => {
+                let fresh = state.relist.take().unwrap_or_default();
+                state.replace(fresh)
+            }
+            watcher::Event::Apply(object) => vec![state.put(object)],
+            watcher::Event::Delete(object) => vec![state.remove(&key_of(&object), version_of(&object))],
+        };
+        drop(state);
+        // Synced before the listeners run: whoever they wake may plan at once.
+        self.inner.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+        let listeners = self.inner.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        for (old, new) in &changes {
+            for listener in listeners.iter() {
+                listener(old.as_ref(), new.as_ref());
+            }
+        }
+    }
+
+    fn failed(&self, error: &watcher::Error) {
+        // A kind that the server does not have is an empty kind; the watcher goes on asking with its back-off.
+        if let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error
+            && status.code == 404
+        {
+            self.inner.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+            tracing::debug!(kind = std::any::type_name::<K>(), "API server does not have this kind");
+            return;
+        }
+        tracing::warn!(kind = std::any::type_name::<K>(), %error, "watch interrupted, resuming");
+    }
+
+    /// Tell `listener` about every change from now on, and about what is there already.
+    pub fn subscribe(&self, listener: impl Fn(Option<&Arc<K>>, Option<&Arc<K>>) + Send + Sync + 'static) {
+        let mut listeners = self.inner.listeners.write().unwrap_or_else(PoisonError::into_inner);
+        for object in self.list() {
+            listener(None, Some(&object));
+        }
+        listeners.push(Box::new(listener));
+    }
+
+    /// Wait for the first complete list.
+    pub async fn ready(&self) {
+        let mut synced = self.inner.synced.subscribe();
+        // An error means that the sender is gone, which `self` holds.
+        let _ = synced.wait_for(|synced| *synced).await;
+    }
+
+    /// The first complete list has arrived.
+    pub fn is_ready(&self) -> bool {
+        *self.inner.synced.borrow()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State<K>> {
+        self.inner.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State<K>> {
+        self.inner.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One object.
+    pub fn get(&self, key: &Key) -> Option<Arc<K>> {
+        self.read().objects.get(key).cloned()
+    }
+
+    /// Every object whose controller owner has this uid, by name.
+    pub fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
+        let state = self.read();
+        let Some(keys) = state.by_owner.get(uid) else { return Vec::new() };
+        keys.iter().filter_map(|key| state.objects.get(key).cloned()).collect()
+    }
+
+    /// Every object, by namespace and name.
+    pub fn list(&self) -> Vec<Arc<K>> {
+        self.read().objects.values().cloned().collect()
+    }
+
+    /// Every object of one namespace, by name.
+    pub fn list_in(&self, namespace: &str) -> Vec<Arc<K>> {
+        let state = self.read();
+        let from = Key::new(namespace, "");
+        state.objects.range(from..).take_while(|(key, _)| key.namespace == namespace).map(|(_, o)| Arc::clone(o)).collect()
+    }
+}
+
+/// The questions that expectations ask of a cache, whatever its kind.
+pub trait Probe: Send + Sync {
+    /// The list that would have to be complete so that a write made now is known to be in it.
+    fn next_list(&self) -> u64;
+    /// The write that got `version` is in the cache, or is known to have been superseded.
+    fn has_seen(&self, key: &Key, version: u64, list: u64) -> bool;
+    /// The incarnation `uid` is gone or on its way out.
+    fn has_left(&self, key: &Key, uid: Option<&str>) -> bool;
+    /// The uid of the incarnation known.
+    fn uid(&self, key: &Key) -> Option<String>;
+}
+
+impl<K: Cacheable> Probe for Cache<K> {
+    fn next_list(&self) -> u64 {
+        self.read().lists_started + 1
+    }
+
+    fn has_seen(&self, key: &Key, version: u64, list: u64) -> bool {
+        let state = self.read();
+        state.seen_version >= version
+            || state.lists_done >= list
+            || state.objects.get(key).is_some_and(|object| version_of(object.as_ref()) >= version)
+    }
+
+    fn has_left(&self, key: &Key, uid: Option<&str>) -> bool {
+        let state = self.read();
+        state.objects.get(key).is_none_or(|object| {
+            let meta = object.meta();
+            meta.deletion_timestamp.is_some() || uid.is_some_and(|uid| meta.uid.as_deref() != Some(uid))
+        })
+    }
+
+    fn uid(&self, key: &Key) -> Option<String> {
+        self.read().objects.get(key).and_then(|object| object.meta().uid.clone())
+    }
+}
+
+/// The caches by kind, for asking whether they have caught up with our own writes.
+#[derive(Clone, Default)]
+pub struct Probes {
+    by_kind: Arc<HashMap<(String, String), Arc<dyn Probe>>>,
+}
+
+impl Probes {
+    /// From (apiVersion, kind, cache).
+    pub fn new(caches: impl IntoIterator<Item = (String, String, Arc<dyn Probe>)>) -> Self {
+        Self { by_kind: Arc::new(caches.into_iter().map(|(version, kind, probe)| ((version, kind), probe)).collect()) }
+    }
+
+    pub(super) fn of(&self, object: &ObjectRef) -> Option<&Arc<dyn Probe>> {
+        self.by_kind.get(&(object.api_version.clone(), object.kind.clone()))
+    }
+}
+
+/// One write of ours that a cache has to show before the key that made it is planned again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expectation {
+    /// The object at this resource version or a later one.
+    Seen {
+        /// What was written.
+        object: ObjectRef,
+        /// The version that the write got.
+        version: u64,
+        /// A complete list of this number counts too.
+        list: u64,
+    },
+    /// The object gone, or marked as going.
+    Left {
+        /// What was deleted.
+        object: ObjectRef,
+        /// Which incarnation.
+        uid: Option<String>,
+    },
+}
+
+impl Expectation {
+    /// The cache shows it. True for kinds without a cache.
+    pub fn is_met(&self, probes: &Probes) -> bool {
+        match self {
+            Self::Seen { object, version, list } => {
+                probes.of(object).is_none_or(|probe| probe.has_seen(&Key::from(object), *version, *list))
+            }
+            Self::Left { object, uid } => {
+                probes.of(object).is_none_or(|probe| probe.has_left(&Key::from(object), uid.as_deref()))
+            }
+        }
+    }
+}
