@@ -1,1 +1,7 @@
+//! The ground's decisions: object-store semantics, patches, schemas and field ownership, as pure functions.
 
+#![forbid(unsafe_code)]
+
+pub mod apply;
+pub mod patch;
+pub mod schema;

@@ -1,0 +1,84 @@
+//! RFC 6902, with limits on what a small patch can make of a document.
+
+use serde_json::Value;
+
+use super::PatchError;
+use crate::schema::MAX_DEPTH;
+
+/// The API server's own limit (`maxJSONPatchOperations`).
+const MAX_OPERATIONS: usize = 10_000;
+
+/// Most values that a patched document may hold. `copy` doubles a document with every operation; an object of the
+/// largest size that the API takes (3 MiB) has fewer values than this.
+const MAX_VALUES: usize = 1_000_000;
+
+/// Applies a JSON patch; either all of its operations or none.
+pub fn json(document: &Value, patch: &Value) -> Result<Value, PatchError> {
+    let operations = patch.as_array().ok_or_else(|| PatchError::Malformed("a JSON patch must be a list of operations".to_owned()))?;
+    if operations.len() > MAX_OPERATIONS {
+        let count = operations.len();
+        return Err(PatchError::TooLarge(format!("the JSON patch has {count} operations, and at most {MAX_OPERATIONS} are allowed")));
+    }
+    let parsed: json_patch::Patch =
+        serde_json::from_value(patch.clone()).map_err(|error| PatchError::Malformed(format!("the JSON patch is malformed: {error}")))?;
+    let mut patched = document.clone();
+    let mut values = count(document);
+    for (index, operation) in parsed.0.iter().enumerate() {
+        values = values.saturating_add(growth(&patched, operation));
+        if values > MAX_VALUES {
+            return Err(PatchError::TooLarge(format!("operation {index} makes the object larger than is allowed")));
+        }
+        check_depth(&patched, operation, index)?;
+        json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation)).map_err(|error| PatchError::Mismatch(sentence(index, operation, &error)))?;
+    }
+    Ok(patched)
+}
+
+fn sentence(index: usize, operation: &json_patch::PatchOperation, error: &json_patch::PatchError) -> String {
+    let reason = match &error.kind {
+        json_patch::PatchErrorKind::TestFailed => "the value there is not the one tested for".to_owned(),
+        json_patch::PatchErrorKind::InvalidPointer | json_patch::PatchErrorKind::InvalidFromPointer => "there is nothing at that path".to_owned(),
+        other => other.to_string(),
+    };
+    format!("the server rejected our request due to an error in our request: operation {index} at \"{}\": {reason}", operation.path())
+}
+
+/// How many values the operation adds.
+fn growth(document: &Value, operation: &json_patch::PatchOperation) -> usize {
+    match operation {
+        json_patch::PatchOperation::Add(add) => count(&add.value),
+        json_patch::PatchOperation::Replace(replace) => count(&replace.value),
+        json_patch::PatchOperation::Copy(copy) => copy.from.resolve(document).map_or(0, count),
+        json_patch::PatchOperation::Move(_) | json_patch::PatchOperation::Remove(_) | json_patch::PatchOperation::Test(_) => 0,
+    }
+}
+
+fn check_depth(document: &Value, operation: &json_patch::PatchOperation, index: usize) -> Result<(), PatchError> {
+    let inner = match operation {
+        json_patch::PatchOperation::Add(add) => depth(&add.value),
+        json_patch::PatchOperation::Replace(replace) => depth(&replace.value),
+        json_patch::PatchOperation::Copy(copy) => copy.from.resolve(document).map_or(0, depth),
+        json_patch::PatchOperation::Move(moved) => moved.from.resolve(document).map_or(0, depth),
+        json_patch::PatchOperation::Remove(_) | json_patch::PatchOperation::Test(_) => return Ok(()),
+    };
+    if operation.path().tokens().count() + inner > MAX_DEPTH {
+        return Err(PatchError::TooLarge(format!("operation {index} nests the object deeper than {MAX_DEPTH} levels")));
+    }
+    Ok(())
+}
+
+fn count(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.iter().fold(1, |sum, item| sum + count(item)),
+        Value::Object(map) => map.values().fold(1, |sum, item| sum + count(item)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 1,
+    }
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}

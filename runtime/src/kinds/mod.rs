@@ -1,0 +1,188 @@
+//! Every kind that the API serves, as data.
+
+mod column;
+mod table;
+
+use std::sync::{Arc, OnceLock};
+
+use runtime_core::schema::Schema;
+use schemars::SchemaGenerator;
+use trainyard_runtime_core as runtime_core;
+
+pub use column::Column;
+
+/// One kind of the API.
+#[derive(Debug)]
+pub struct Kind {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// Version within the group.
+    pub version: &'static str,
+    /// `PyTorchJob`
+    pub kind: &'static str,
+    /// `pytorchjobs`
+    pub plural: &'static str,
+    /// `pytorchjob`
+    pub singular: &'static str,
+    /// `po`, `svc`…
+    pub short_names: &'static [&'static str],
+    /// `all`
+    pub categories: &'static [&'static str],
+    /// Whether objects live in namespaces.
+    pub namespaced: bool,
+    /// Whether there is a status subresource, so that writes to the object leave the status alone and the other way round.
+    pub status: bool,
+    /// The scale subresource, if any.
+    pub scale: Option<Scale>,
+    /// Other subresources (`log`, `binding`…).
+    pub subresources: &'static [&'static str],
+    /// The columns of `kubectl get`, without NAME (always first) but with AGE where it has one.
+    pub columns: &'static [Column],
+    /// Whether the kind stands in Kubernetes itself (its defaults are stored) or came as a CustomResourceDefinition (its objects are stored as written).
+    pub builtin: bool,
+    /// Whether clients may change objects (CustomResourceDefinitions are read-only here).
+    pub read_only: bool,
+    /// The same objects are stored under this kind (events.k8s.io/v1 Event is a view of v1 Event).
+    pub stored_as: Option<(&'static str, &'static str)>,
+    source: Source,
+    schema: OnceLock<Arc<Schema>>,
+}
+
+/// Where the replica counts of a scalable kind are.
+#[derive(Debug, Clone, Copy)]
+pub struct Scale {
+    /// `.spec.replicas`
+    pub spec_replicas: &'static str,
+    /// `.status.replicas`
+    pub status_replicas: &'static str,
+    /// `.status.selector` (a string), or `.spec.selector` (a LabelSelector)
+    pub selector: &'static str,
+}
+
+/// Where the schema of a kind comes from.
+#[derive(Clone, Copy)]
+enum Source {
+    /// A Rust type that is the whole object.
+    Whole(fn(&mut SchemaGenerator) -> schemars::Schema),
+    /// Rust types of spec and status; the rest is as in every object.
+    Parts { spec: Part, status: Option<Part> },
+    /// Nothing is known: everything is accepted.
+    Open,
+}
+
+type Part = fn(&mut SchemaGenerator) -> schemars::Schema;
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::Whole(_) => "Whole",
+            Self::Parts { .. } => "Parts",
+            Self::Open => "Open",
+        })
+    }
+}
+
+impl Kind {
+    /// `apiVersion` of the objects: `v1`, `batch/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// `kind` of lists of the objects.
+    pub fn list_kind(&self) -> String {
+        format!("{}List", self.kind)
+    }
+
+    /// `pods`, `pytorchjobs.kubeflow.org`: how messages name the resource.
+    pub fn resource(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// The schema, built when it is first wanted.
+    pub fn schema(&self) -> &Arc<Schema> {
+        self.schema.get_or_init(|| Arc::new(Schema::any()))
+    }
+
+    /// Writes the defaults that the API server stores with new objects. Kinds that came as CustomResourceDefinitions are kept as written.
+    pub fn apply_defaults(&self, object: &mut serde_json::Value) {
+        runtime_core::schema::default(self.schema(), object);
+    }
+
+    /// What a newcomer's eye should see first: everything about `object` that is wrong beyond its schema (names, cross-field rules).
+    pub fn validate(&self, object: &serde_json::Value) -> Vec<runtime_core::schema::Cause> {
+        runtime_core::schema::validate(self.schema(), object)
+    }
+}
+
+/// All kinds.
+#[derive(Debug)]
+pub struct Registry {
+    kinds: Vec<Kind>,
+}
+
+/// The registry of this binary.
+pub fn registry() -> &'static Registry {
+    static REGISTRY: OnceLock<Registry> = OnceLock::new();
+    REGISTRY.get_or_init(|| Registry { kinds: table::kinds() })
+}
+
+impl Registry {
+    /// All kinds, in the order of discovery.
+    pub fn iter(&self) -> impl Iterator<Item = &Kind> {
+        self.kinds.iter()
+    }
+
+    /// Groups with their versions, the preferred one first.
+    pub fn groups(&self) -> Vec<(&'static str, Vec<&'static str>)> {
+        let mut groups: Vec<(&'static str, Vec<&'static str>)> = Vec::new();
+        for kind in &self.kinds {
+            match groups.iter_mut().find(|(group, _)| *group == kind.group) {
+                Some((_, versions)) if versions.contains(&kind.version) => {}
+                Some((_, versions)) => versions.push(kind.version),
+                None => groups.push((kind.group, vec![kind.version])),
+            }
+        }
+        groups
+    }
+
+    /// The kinds of one group and version.
+    pub fn of(&self, group: &str, version: &str) -> impl Iterator<Item = &Kind> {
+        self.kinds.iter().filter(move |kind| kind.group == group && kind.version == version)
+    }
+
+    /// By group, version and kind.
+    pub fn by_gvk(&self, group: &str, version: &str, name: &str) -> Option<&Kind> {
+        self.of(group, version).find(|kind| kind.kind == name)
+    }
+
+    /// By `apiVersion` and `kind` of a manifest.
+    pub fn by_api_version(&self, api_version: &str, name: &str) -> Option<&Kind> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        self.by_gvk(group, version, name)
+    }
+
+    /// By the parts of a URL.
+    pub fn by_resource(&self, group: &str, version: &str, plural: &str) -> Option<&Kind> {
+        self.of(group, version).find(|kind| kind.plural == plural)
+    }
+
+    /// By group and plural, in the preferred version.
+    pub fn by_plural(&self, group: &str, plural: &str) -> Option<&Kind> {
+        self.kinds.iter().find(|kind| kind.group == group && kind.plural == plural)
+    }
+
+    /// By what a person types: plural, singular, kind or short name in any case, or `plural.group`, `plural.version.group`.
+    pub fn find(&self, word: &str) -> Option<&Kind> {
+        let word = word.to_lowercase();
+        let named = |kind: &&Kind, name: &str| {
+            kind.plural == name || kind.singular == name || kind.short_names.contains(&name) || kind.kind.to_lowercase() == name
+        };
+        if let Some(found) = self.kinds.iter().find(|kind| named(kind, &word)) {
+            return Some(found);
+        }
+        let (name, rest) = word.split_once('.')?;
+        self.kinds.iter().filter(|kind| named(kind, name)).find(|kind| {
+            rest == kind.group || rest.split_once('.').map_or(rest, |(version, _)| version) == kind.version && rest.ends_with(kind.group)
+        })
+    }
+}
