@@ -1,3 +1,13 @@
 //! The wire: Kubernetes kinds as Rust types, and the values that cores and shells exchange. Data only.
+//!
+//! Nothing here refuses an unknown field: the API server validates objects against the JSON schemas of these types, and
+//! the cores report what a schema cannot say. Doc comments are user documentation: they become `kubectl explain` texts.
 
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod kind;
+pub mod kubeflow;
 pub mod plan;
+pub mod trainer;
+pub mod trainyard;

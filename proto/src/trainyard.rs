@@ -1,0 +1,249 @@
+//! Kinds of `trainyard.dev/v1alpha1`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::api::core::v1::{PodTemplateSpec, Toleration, Volume, VolumeMount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::Value;
+
+use crate::kind::{Column, Scale, custom_kind, scope::InNamespace};
+use crate::kubeflow::common::{JobCondition, ReplicaStatus};
+
+custom_kind! {
+    /// TrainingJob runs one program as the ranks of a distributed training.
+    TrainingJob, group: "trainyard.dev", version: "v1alpha1", plural: "trainingjobs", singular: "trainingjob",
+    short: ["tj"], scope: Namespaced, spec: TrainingJobSpec, status: TrainingJobStatus;
+    scale: Some(Scale {
+        spec_path: ".spec.replicas",
+        status_path: ".status.replicaStatuses.Worker.active",
+        selector_path: ".status.replicaStatuses.Worker.selector",
+    }),
+    columns: &[
+        Column { name: "Phase", kind: "string", path: ".status.phase", priority: 0 },
+        Column { name: "Step", kind: "integer", path: ".status.progress.step", priority: 0 },
+        Column { name: "Restarts", kind: "integer", path: ".status.restarts", priority: 0 },
+        Column { name: "Message", kind: "string", path: ".status.message", priority: 1 },
+    ],
+}
+
+/// TrainingJobSpec is the wanted state of a TrainingJob. Only `command` is needed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrainingJobSpec {
+    /// Number of pods. Defaults to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub replicas: Option<i32>,
+    /// Ranks per pod: a number, `auto`, `cpu` (one per CPU) or `gpu` (one per GPU). Defaults to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub procs_per_replica: Option<IntOrString>,
+    /// The program that every rank runs, with its arguments. Not run in a shell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Further arguments, after those of `command`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
+    /// Environment variables: a map from name to value, or a list of `{name, value | valueFrom}` as in a pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "env_schema")]
+    pub env: Option<Value>,
+    /// Container image, used where containers are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Folder in which the program starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// What each pod needs: `{cpu, memory, gpu}`, or `{requests, limits}` as in a pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// Volumes of each pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<Vec<Volume>>,
+    /// Where the volumes are mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_mounts: Option<Vec<VolumeMount>>,
+    /// Labels that a node must carry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// Taints of nodes that the pods tolerate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerations: Option<Vec<Toleration>>,
+    /// When a failed rank starts the whole gang again: Never, OnFailure, ExitCode (only codes from 128 on) or Always (as
+    /// OnFailure). Defaults to Never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["Never", "OnFailure", "ExitCode", "Always"]))]
+    pub restart_policy: Option<String>,
+    /// How many times the gang is started again before the job has failed. Defaults to 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub backoff_limit: Option<i32>,
+    /// How long the job may be active, from its start time, before it is ended and has failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub active_deadline_seconds: Option<i64>,
+    /// Time after which the finished job is deleted. Kept for ever if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub ttl_seconds_after_finished: Option<i32>,
+    /// Which pods are deleted once the job is finished: None, Running or All. Defaults to Running, so that logs stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["None", "Running", "All"]))]
+    pub clean_pod_policy: Option<String>,
+    /// Ends all pods and keeps the job stopped while true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+    /// Queue that the job waits in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// Priority: a number (greater is earlier) or the name of a PriorityClass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<IntOrString>,
+    /// Controller that runs the job, if not trainyard.dev/trainyard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed_by: Option<String>,
+    /// Pod template for everything else, merged under the fields above. Its container named `trainer` (or its first) is the one
+    /// that runs the program; containers may be left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "template_schema")]
+    pub template: Option<PodTemplateSpec>,
+}
+
+/// Resources that each pod needs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// CPUs, such as 2, 0.5 or 500m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Amount>,
+    /// Memory, such as 4Gi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Amount>,
+    /// NVIDIA GPUs (the resource nvidia.com/gpu).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<Amount>,
+    /// Requests by resource name, as in a pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<BTreeMap<String, Amount>>,
+    /// Limits by resource name, as in a pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<BTreeMap<String, Amount>>,
+}
+
+/// A Kubernetes quantity that may also be written as a number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Amount(pub String);
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Amount;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a quantity such as 2, 0.5, 500m or 4Gi")
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Amount, E> {
+                Ok(Amount(number.to_string()))
+            }
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Amount, E> {
+                Ok(Amount(number.to_string()))
+            }
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Amount, E> {
+                Ok(Amount(number.to_string()))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Amount, E> {
+                Ok(Amount(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for Amount {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "dev.trainyard.Amount".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A Kubernetes quantity that may also be written as a number.",
+            "x-kubernetes-int-or-string": true,
+        })
+    }
+}
+
+fn env_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "x-kubernetes-preserve-unknown-fields": true })
+}
+
+fn template_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+}
+
+/// TrainingJobStatus is what was last observed of a TrainingJob.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrainingJobStatus {
+    /// Where the job is: Pending, Starting, Running, Restarting, Succeeded, Failed or Suspended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// Conditions of the job: Created, Running, Restarting, Succeeded, Suspended, Failed. The last one is the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Vec<JobCondition>>,
+    /// Counts of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica_statuses: Option<BTreeMap<String, ReplicaStatus>>,
+    /// When the job was taken up, or last resumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When the job succeeded or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+    /// How far the training is, as the leader's output says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// Exit code of the job: 0, or the code of the container that failed first (128 + n for signal n).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// What happened and what to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// How many times the gang was started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<i32>,
+    /// Number of ranks, if it is known before they start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<i32>,
+}
+
+/// How far a training is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Steps done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<i64>,
+    /// Steps to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_steps: Option<i64>,
+    /// Epochs done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
+    /// Epochs to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_epochs: Option<i64>,
+    /// Steps per second, lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps_per_second: Option<f64>,
+    /// Estimated time left, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining_seconds: Option<f64>,
+    /// Latest value of each metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<BTreeMap<String, f64>>,
+    /// When this was read, in milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<i64>,
+}
