@@ -16,7 +16,7 @@ import uuid
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 TRAINYARD = os.environ.get("TRAINYARD_BIN", str(ROOT / "target" / "release" / "trainyard"))
 KUBECTL = os.environ.get("KUBECTL", "kubectl")
 

@@ -1,0 +1,147 @@
+"""The main job, as a newcomer runs it, and everything that can go wrong with it."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+
+from conftest import ROOT, TRAINYARD, eventually
+
+WINE = ROOT / "examples" / "wine-ddp.yaml"
+
+
+@pytest.fixture
+def trainyard(tmp_path):
+    """Runs the binary on a home folder of its own, without a server."""
+    env = {**os.environ, "TRAINYARD_HOME": str(tmp_path / "home"), "NO_COLOR": "1", "PATH": "/usr/bin:/bin"}
+    env.pop("KUBECONFIG", None)
+
+    def call(*args, timeout=120, cwd=ROOT):
+        return subprocess.run([TRAINYARD, *map(str, args)], env=env, capture_output=True, text=True, timeout=timeout, cwd=cwd)
+    call.env = env
+    call.home = tmp_path / "home"
+    return call
+
+
+def leftovers(home):
+    """Processes that still have the home folder in their environment."""
+    found = []
+    for process in pathlib.Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            try:
+                if f"TRAINYARD_HOME={home}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                    found.append((process / "cmdline").read_bytes())
+            except OSError:
+                pass
+    return found
+
+
+def test_the_main_job(trainyard):
+    done = trainyard("run", WINE)
+    out = done.stdout + done.stderr
+    assert done.returncode == 0, out
+    accuracy = float(re.search(r"test_accuracy[=: ]+([0-9.]+)", out).group(1))
+    assert accuracy > 0.65
+    for rank in range(4):
+        assert f"[rank {rank}]" in out
+    for word in ("Running", "Succeeded", str(trainyard.home)):
+        assert word in out, word
+    assert not leftovers(trainyard.home)
+    # The records stay.
+    again = trainyard("get", "trainingjobs", "-o", "json")
+    items = json.loads(again.stdout)["items"]
+    assert [i["status"]["phase"] for i in items] == ["Succeeded"]
+    assert "test_accuracy" in trainyard("logs", "wine-ddp").stdout
+
+
+def test_twice(trainyard):
+    assert trainyard("run", WINE).returncode == 0
+    assert trainyard("run", WINE).returncode == 0
+
+
+def test_eight_ranks(trainyard, tmp_path):
+    eight = tmp_path / "eight.yaml"
+    eight.write_text(re.sub(r"procsPerReplica: \d+", "procsPerReplica: 8", WINE.read_text()))
+    done = trainyard("run", eight)
+    assert done.returncode == 0 and "[rank 7]" in done.stdout + done.stderr
+
+
+def test_a_wrong_field_names_file_line_and_cure(trainyard, tmp_path):
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(WINE.read_text().replace("procsPerReplica", "procsPerReplika"))
+    line = next(n for n, l in enumerate(wrong.read_text().splitlines(), 1) if "procsPerReplika" in l)
+    for command in ("run", "validate"):
+        done = trainyard(command, wrong)
+        assert done.returncode == 2
+        assert f"wrong.yaml:{line}" in done.stderr
+        assert "spec.procsPerReplika" in done.stderr and "procsPerReplica" in done.stderr.replace("procsPerReplika", "")
+
+
+def test_a_missing_file(trainyard):
+    done = trainyard("run", "absent.yaml")
+    assert done.returncode == 2 and "absent.yaml" in done.stderr
+
+
+def test_a_missing_program(trainyard, tmp_path):
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text("apiVersion: trainyard.dev/v1alpha1\nkind: TrainingJob\nmetadata: {name: m}\n"
+                        "spec: {command: [no-such-program]}\n")
+    done = trainyard("run", manifest)
+    assert done.returncode not in (0, 2)
+    assert "no-such-program" in done.stderr + done.stdout and "hint" in done.stderr.lower()
+
+
+def test_a_crashing_rank_gives_its_code_and_its_last_words(trainyard, tmp_path):
+    manifest = tmp_path / "crash.yaml"
+    manifest.write_text("""
+apiVersion: trainyard.dev/v1alpha1
+kind: TrainingJob
+metadata: {name: crash}
+spec:
+  procsPerReplica: 4
+  command: [sh, -c, 'if [ $RANK = 2 ]; then echo "ValueError: bad batch" >&2; exit 7; fi; sleep 100']
+""")
+    started = time.monotonic()
+    done = trainyard("run", manifest)
+    assert done.returncode == 7
+    assert "rank 2" in done.stderr and "ValueError: bad batch" in done.stderr + done.stdout
+    assert time.monotonic() - started < 60, "the peers of the dead rank were not waited for"
+    assert not leftovers(trainyard.home)
+
+
+def test_a_signal_gives_128_plus_n(trainyard, tmp_path):
+    manifest = tmp_path / "signal.yaml"
+    manifest.write_text("apiVersion: trainyard.dev/v1alpha1\nkind: TrainingJob\nmetadata: {name: s}\n"
+                        "spec: {command: [sh, -c, 'kill -SEGV $$']}\n")
+    assert trainyard("run", manifest).returncode == 139
+
+
+def test_ctrl_c_stops_the_job_and_says_how_to_go_on(trainyard, tmp_path):
+    manifest = tmp_path / "long.yaml"
+    manifest.write_text("apiVersion: trainyard.dev/v1alpha1\nkind: TrainingJob\nmetadata: {name: long}\n"
+                        "spec: {procsPerReplica: 2, command: [sh, -c, 'echo started; exec sleep 1000']}\n")
+    run = subprocess.Popen([TRAINYARD, "run", str(manifest)], env=trainyard.env, cwd=ROOT,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    seen = []
+    for line in run.stdout:
+        seen.append(line)
+        if sum("started" in l for l in seen) == 2:
+            break
+    run.send_signal(signal.SIGINT)
+    rest = run.communicate(timeout=60)[0]
+    assert run.returncode == 130, rest
+    assert "trainyard resume" in rest
+    eventually(lambda: not leftovers(trainyard.home), "no process is left")
+
+
+def test_run_works_in_the_folder_where_it_is_called(trainyard, tmp_path):
+    (tmp_path / "train.sh").write_text("echo from the script\n")
+    (tmp_path / "m.yaml").write_text("apiVersion: trainyard.dev/v1alpha1\nkind: TrainingJob\nmetadata: {name: cwd}\n"
+                                     "spec: {command: [sh, train.sh]}\n")
+    done = trainyard("run", "m.yaml", cwd=tmp_path)
+    assert done.returncode == 0 and "from the script" in done.stdout + done.stderr
