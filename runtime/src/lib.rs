@@ -2,5 +2,7 @@
 
 pub mod driver;
 pub mod embedded;
+pub mod kinds;
 pub mod metrics;
+pub mod openapi;
 pub mod trace;
