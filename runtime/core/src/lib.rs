@@ -3,5 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+pub mod gc;
 pub mod patch;
 pub mod schema;
+pub mod selector;
+pub mod store;

@@ -1,0 +1,1 @@
+//! Owner garbage collection and the emptying of namespaces, as decisions.

@@ -1,0 +1,259 @@
+//! Label selectors: `app=web,tier in (a, b),!legacy,cores>4`.
+
+use serde_json::Value;
+
+use super::SelectorError;
+
+/// How a label is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LabelOperator {
+    /// `=`, `==`, `in`: present with one of these values.
+    In(Vec<String>),
+    /// `!=`, `notin`: absent, or with none of these values.
+    NotIn(Vec<String>),
+    /// `key`.
+    Exists,
+    /// `!key`.
+    DoesNotExist,
+    /// `key>n`: present, a number, and greater.
+    GreaterThan(i64),
+    /// `key<n`: present, a number, and less.
+    LessThan(i64),
+}
+
+/// One term.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelRequirement {
+    /// The label's key.
+    pub key: String,
+    /// How it is compared.
+    pub operator: LabelOperator,
+}
+
+/// All terms must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelSelector {
+    /// The terms.
+    pub requirements: Vec<LabelRequirement>,
+}
+
+/// Longest label value and longest name part of a label key.
+const PART_CHARS: usize = 63;
+/// Longest prefix of a label key.
+const PREFIX_CHARS: usize = 253;
+
+impl LabelSelector {
+    /// Parses the text form, equality- and set-based.
+    ///
+    /// # Errors
+    /// When the text does not follow the grammar, or a key or value is not a legal label.
+    pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        Parser { rest: text }.selector()
+    }
+
+    /// Reads the object form: `matchLabels` and `matchExpressions`.
+    ///
+    /// # Errors
+    /// When an operator is unknown, or has too many or too few values.
+    pub fn from_json(selector: &Value) -> Result<Self, SelectorError> {
+        let mut requirements = Vec::new();
+        for (key, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
+            let value = value.as_str().ok_or_else(|| error(format!("matchLabels.{key} is not a string")))?;
+            requirements.push(requirement(key, LabelOperator::In(vec![value.to_owned()]))?);
+        }
+        for expression in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
+            requirements.push(from_expression(expression)?);
+        }
+        Ok(Self { requirements })
+    }
+
+    /// Whether every term holds; `label` looks a label up.
+    pub fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.requirements.iter().all(|r| r.matches(label(&r.key)))
+    }
+}
+
+impl LabelRequirement {
+    fn matches(&self, value: Option<&str>) -> bool {
+        let number = || value.and_then(|v| v.parse::<i64>().ok());
+        match &self.operator {
+            LabelOperator::In(values) => value.is_some_and(|v| values.iter().any(|x| x == v)),
+            LabelOperator::NotIn(values) => value.is_none_or(|v| values.iter().all(|x| x != v)),
+            LabelOperator::Exists => value.is_some(),
+            LabelOperator::DoesNotExist => value.is_none(),
+            LabelOperator::GreaterThan(bound) => number().is_some_and(|n| n > *bound),
+            LabelOperator::LessThan(bound) => number().is_some_and(|n| n < *bound),
+        }
+    }
+}
+
+fn from_expression(expression: &Value) -> Result<LabelRequirement, SelectorError> {
+    let key = expression.get("key").and_then(Value::as_str).unwrap_or_default();
+    let values: Vec<String> = expression
+        .get("values")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|v| v.as_str().map(str::to_owned))
+        .collect();
+    let operator = match expression.get("operator").and_then(Value::as_str).unwrap_or_default() {
+        "In" | "NotIn" if values.is_empty() => {
+            return Err(error(format!("values of {key:?} must not be empty for 'in' and 'notin'")));
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            return Err(error(format!("values of {key:?} must be empty for 'exists' and 'does not exist'")));
+        }
+        "In" => LabelOperator::In(values),
+        "NotIn" => LabelOperator::NotIn(values),
+        "Exists" => LabelOperator::Exists,
+        "DoesNotExist" => LabelOperator::DoesNotExist,
+        other => return Err(error(format!("{other:?} is not a valid label selector operator"))),
+    };
+    requirement(key, operator)
+}
+
+fn error(message: String) -> SelectorError {
+    SelectorError { message }
+}
+
+fn requirement(key: &str, operator: LabelOperator) -> Result<LabelRequirement, SelectorError> {
+    check_key(key)?;
+    if let LabelOperator::In(values) | LabelOperator::NotIn(values) = &operator {
+        for value in values {
+            if !value.is_empty() && !is_label_part(value) {
+                return Err(error(format!(
+                    "invalid label value: {value:?} for key {key:?}: at most 63 characters of letters, digits, '-', \
+                     '_' or '.', beginning and ending with a letter or digit"
+                )));
+            }
+        }
+    }
+    Ok(LabelRequirement { key: key.to_owned(), operator })
+}
+
+fn check_key(key: &str) -> Result<(), SelectorError> {
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(p, n)| (Some(p), n));
+    let prefix_ok = prefix.is_none_or(|p| {
+        !p.is_empty()
+            && p.len() <= PREFIX_CHARS
+            && p.split('.').all(|part| is_label_part(part) && !part.contains(['_', '.']))
+    });
+    if prefix_ok && is_label_part(name) { Ok(()) } else { Err(error(format!("invalid label key {key:?}"))) }
+}
+
+fn is_label_part(text: &str) -> bool {
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    text.len() <= PART_CHARS
+        && edge(text.chars().next())
+        && edge(text.chars().last())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}
+
+/// Reads terms off the front of `rest`.
+struct Parser<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Parser<'a> {
+    fn selector(mut self) -> Result<LabelSelector, SelectorError> {
+        let mut requirements = Vec::new();
+        self.skip_space();
+        if self.rest.is_empty() {
+            return Ok(LabelSelector::default());
+        }
+        loop {
+            requirements.push(self.term()?);
+            self.skip_space();
+            if self.rest.is_empty() {
+                return Ok(LabelSelector { requirements });
+            }
+            if !self.eat(",") {
+                return Err(error(format!("found {:?}, expected: ',' or 'end of string'", self.rest)));
+            }
+        }
+    }
+
+    fn term(&mut self) -> Result<LabelRequirement, SelectorError> {
+        self.skip_space();
+        if self.eat("!") {
+            let key = self.word();
+            return requirement(key, LabelOperator::DoesNotExist);
+        }
+        let key = self.word();
+        self.skip_space();
+        if self.rest.is_empty() || self.rest.starts_with(',') {
+            return requirement(key, LabelOperator::Exists);
+        }
+        for (symbol, equal) in [("==", true), ("!=", false), ("=", true)] {
+            if self.eat(symbol) {
+                let values = vec![self.word().to_owned()];
+                let operator = if equal { LabelOperator::In(values) } else { LabelOperator::NotIn(values) };
+                return requirement(key, operator);
+            }
+        }
+        for greater in [true, false] {
+            if self.eat(if greater { ">" } else { "<" }) {
+                let bound = self.number(key)?;
+                let operator =
+                    if greater { LabelOperator::GreaterThan(bound) } else { LabelOperator::LessThan(bound) };
+                return requirement(key, operator);
+            }
+        }
+        match self.word() {
+            "in" => requirement(key, LabelOperator::In(self.values()?)),
+            "notin" => requirement(key, LabelOperator::NotIn(self.values()?)),
+            other => Err(error(format!("found {other:?}, expected: in, notin, =, ==, !=, gt, lt"))),
+        }
+    }
+
+    fn number(&mut self, key: &str) -> Result<i64, SelectorError> {
+        let word = self.word();
+        word.parse().map_err(|_| error(format!("{word:?}: for 'gt' and 'lt' the value of {key:?} must be an integer")))
+    }
+
+    fn values(&mut self) -> Result<Vec<String>, SelectorError> {
+        self.skip_space();
+        if !self.eat("(") {
+            return Err(error(format!("found {:?}, expected: '('", self.rest)));
+        }
+        let mut values = Vec::new();
+        loop {
+            let value = self.word().to_owned();
+            if !values.contains(&value) {
+                values.push(value);
+            }
+            self.skip_space();
+            if self.eat(")") {
+                return Ok(values);
+            }
+            if !self.eat(",") {
+                return Err(error(format!("found {:?}, expected: ',' or ')'", self.rest)));
+            }
+        }
+    }
+
+    fn word(&mut self) -> &'a str {
+        self.skip_space();
+        let end = self
+            .rest
+            .find(|c: char| c.is_whitespace() || matches!(c, ',' | '(' | ')' | '=' | '!' | '<' | '>'))
+            .unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        word
+    }
+
+    fn eat(&mut self, symbol: &str) -> bool {
+        match self.rest.strip_prefix(symbol) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn skip_space(&mut self) {
+        self.rest = self.rest.trim_start();
+    }
+}

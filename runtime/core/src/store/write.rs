@@ -1,0 +1,398 @@
+//! Creating and replacing objects.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::batch::{Batch, Decision};
+use super::command::{Create, Effect, NewObject, Part};
+use super::error::StoreError;
+use super::object::{Key, Object, strings};
+use super::rules::{NameRule, ResourceRules};
+use super::state::Store;
+
+/// Names are at most 63 characters where generated, so that they can be labels; five are the suffix.
+const GENERATED_PREFIX_CHARS: usize = 58;
+/// DNS-1123 subdomain.
+const SUBDOMAIN_CHARS: usize = 253;
+/// DNS-1123 label.
+const LABEL_CHARS: usize = 63;
+
+pub(crate) fn create(batch: &Batch, store: &Store, now_ms: i64, create: Create) -> Result<Decision, StoreError> {
+    let meta = create.value.get("metadata");
+    let text = |field: &str| meta.and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default();
+    let key = Key::new(create.resource.clone(), create.namespace.as_str(), text("name"));
+    let name = match (text("name"), text("generateName")) {
+        ("", "") => {
+            let message = "Required value: name or generateName is required".to_owned();
+            return Err(StoreError::invalid_field(&key, "metadata.name", "FieldValueRequired", message));
+        }
+        ("", prefix) => {
+            let prefix: String = prefix.chars().take(GENERATED_PREFIX_CHARS).collect();
+            format!("{prefix}{}", create.new.suffix)
+        }
+        (name, _) => name.to_owned(),
+    };
+    let key = Key { name: name.into(), ..key };
+    if batch.get(store, &key).is_some() {
+        return Err(StoreError::AlreadyExists { resource: key.resource, name: key.name.to_string() });
+    }
+    create_named(batch, store, now_ms, &key, create.value, &create.new)
+}
+
+/// Creates under a key that is known to be free.
+pub(crate) fn create_named(
+    batch: &Batch,
+    store: &Store,
+    now_ms: i64,
+    key: &Key,
+    mut value: Value,
+    new: &NewObject,
+) -> Result<Decision, StoreError> {
+    let rules = rules_of(store, key)?;
+    check_name(rules, key)?;
+    check_namespace(batch, store, rules, key)?;
+    let root = object_mut(&mut value)?;
+    if rules.status_subresource && !new.keep_status {
+        root.remove("status");
+    }
+    if rules.spec_finalizers {
+        prepare_namespace(root, key);
+    }
+    let meta = metadata_mut(root)?;
+    if meta.get("resourceVersion").and_then(Value::as_str).is_some_and(|v| !v.is_empty()) {
+        return Err(StoreError::BadRequest {
+            message: "resourceVersion should not be set on objects to be created".to_owned(),
+        });
+    }
+    same_or_bad_request(meta, "name", &key.name)?;
+    same_or_bad_request(meta, "namespace", &key.namespace)?;
+    check_owners(key, meta)?;
+    for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+        meta.remove(field);
+    }
+    meta.insert("name".to_owned(), Value::from(&*key.name));
+    if rules.namespaced {
+        meta.insert("namespace".to_owned(), Value::from(&*key.namespace));
+    }
+    meta.insert("creationTimestamp".to_owned(), Value::from(timestamp(now_ms)));
+    if rules.generation {
+        meta.insert("generation".to_owned(), Value::from(1));
+    }
+    Ok(Decision::Put { key: key.clone(), uid: new.uid.as_str().into(), value, effect: Effect::Created })
+}
+
+/// Namespaces are born active and held by the finalizer that the namespace's emptying takes off.
+fn prepare_namespace(root: &mut Map<String, Value>, key: &Key) {
+    root.insert("spec".to_owned(), json!({ "finalizers": ["kubernetes"] }));
+    root.insert("status".to_owned(), json!({ "phase": "Active" }));
+    if let Ok(meta) = metadata_mut(root) {
+        let labels = meta.entry("labels").or_insert_with(|| json!({}));
+        if let Some(labels) = labels.as_object_mut() {
+            labels.insert("kubernetes.io/metadata.name".to_owned(), Value::from(&*key.name));
+        }
+    }
+}
+
+pub(crate) fn update(
+    store: &Store,
+    current: &Arc<Object>,
+    mut value: Value,
+    part: Part,
+) -> Result<Decision, StoreError> {
+    let key = current.key();
+    let rules = rules_of(store, key)?;
+    let meta = metadata_mut(object_mut(&mut value)?)?;
+    same_or_bad_request(meta, "name", &key.name)?;
+    same_or_bad_request(meta, "namespace", &key.namespace)?;
+    check_update_preconditions(rules, current, meta)?;
+    check_owners(key, meta)?;
+    let mut next = merge_part(rules, current, value, part)?;
+    keep_server_fields(current, metadata_mut(object_mut(&mut next)?)?);
+    check_new_finalizers(current, &next)?;
+    if rules.generation && spec_changed(current.value(), &next) {
+        let generation = current.generation().unwrap_or(0) + 1;
+        metadata_mut(object_mut(&mut next)?)?.insert("generation".to_owned(), Value::from(generation));
+    }
+    if same_content(current.value(), &next) {
+        return Ok(Decision::Keep(Arc::clone(current)));
+    }
+    // The last finalizer is gone and no grace is left: the update is the end of the deletion.
+    if current.is_deleting() && current.deletion_grace_seconds().unwrap_or(0) == 0 && !is_held(rules, &next) {
+        let last = Object::file(key.clone(), current.uid().clone(), current.resource_version(), current.birth(), next);
+        return Ok(Decision::Remove(Arc::new(last)));
+    }
+    Ok(Decision::Put { key: key.clone(), uid: current.uid().clone(), value: next, effect: Effect::Updated })
+}
+
+/// Whether finalizers hold the object back.
+pub(crate) fn is_held(rules: &ResourceRules, value: &Value) -> bool {
+    let listed = |at: &str| strings(value.pointer(at)).next().is_some();
+    listed("/metadata/finalizers") || (rules.spec_finalizers && listed("/spec/finalizers"))
+}
+
+fn merge_part(rules: &ResourceRules, current: &Object, mut value: Value, part: Part) -> Result<Value, StoreError> {
+    match part {
+        Part::Whole => Ok(value),
+        Part::Main => {
+            if rules.status_subresource {
+                let root = object_mut(&mut value)?;
+                set_or_remove(root, "status", current.value().get("status").cloned());
+            }
+            if rules.spec_finalizers {
+                // `spec.finalizers` is changed through `/finalize` only.
+                set_or_remove(object_mut(&mut value)?, "spec", current.value().get("spec").cloned());
+            }
+            Ok(value)
+        }
+        Part::Status => {
+            let root = object_mut(&mut value)?;
+            let status = root.remove("status");
+            let meta = root.remove("metadata").unwrap_or_else(|| json!({}));
+            let mut next = current.value().clone();
+            let next_root = object_mut(&mut next)?;
+            set_or_remove(next_root, "status", status);
+            let next_meta = metadata_mut(next_root)?;
+            let via_status: &[&str] = if rules.metadata_via_status {
+                &["labels", "annotations", "finalizers", "managedFields"]
+            } else {
+                &["managedFields"]
+            };
+            for field in via_status {
+                set_or_remove(next_meta, field, meta.get(*field).cloned());
+            }
+            Ok(next)
+        }
+    }
+}
+
+fn set_or_remove(map: &mut Map<String, Value>, field: &str, value: Option<Value>) {
+    match value {
+        Some(value) => {
+            map.insert(field.to_owned(), value);
+        }
+        None => {
+            map.remove(field);
+        }
+    }
+}
+
+fn keep_server_fields(current: &Object, meta: &mut Map<String, Value>) {
+    meta.remove("selfLink");
+    let fields = [
+        "name",
+        "generateName",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+        "generation",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ];
+    for field in fields {
+        set_or_remove(meta, field, current.metadata().get(field).cloned());
+    }
+}
+
+fn check_update_preconditions(
+    rules: &ResourceRules,
+    current: &Object,
+    meta: &Map<String, Value>,
+) -> Result<(), StoreError> {
+    let key = current.key();
+    let text = |field: &str| meta.get(field).and_then(Value::as_str).filter(|v| !v.is_empty());
+    if let Some(uid) = text("uid").filter(|uid| *uid != &**current.uid()) {
+        return Err(uid_conflict(current, uid));
+    }
+    match text("resourceVersion") {
+        None if rules.unconditional_update => Ok(()),
+        None => {
+            let message = "Invalid value: 0: must be specified for an update".to_owned();
+            Err(StoreError::invalid_field(key, "metadata.resourceVersion", "FieldValueInvalid", message))
+        }
+        Some(version) if version == current.resource_version().to_string() => Ok(()),
+        Some(_) => Err(StoreError::modified(key)),
+    }
+}
+
+pub(crate) fn uid_conflict(current: &Object, asked: &str) -> StoreError {
+    StoreError::Conflict {
+        resource: current.key().resource.clone(),
+        name: current.key().name.to_string(),
+        message: format!(
+            "Precondition failed: UID in precondition: {asked}, UID in object meta: {}",
+            current.uid()
+        ),
+    }
+}
+
+fn check_new_finalizers(current: &Object, next: &Value) -> Result<(), StoreError> {
+    if !current.is_deleting() {
+        return Ok(());
+    }
+    let added: Vec<&str> =
+        strings(next.pointer("/metadata/finalizers")).filter(|f| !current.finalizers().any(|old| old == *f)).collect();
+    if added.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+    );
+    Err(StoreError::invalid_field(current.key(), "metadata.finalizers", "FieldValueForbidden", message))
+}
+
+fn check_owners(key: &Key, meta: &Map<String, Value>) -> Result<(), StoreError> {
+    let owners = meta.get("ownerReferences").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let controllers = owners.iter().filter(|o| o.get("controller").and_then(Value::as_bool) == Some(true)).count();
+    if controllers > 1 {
+        let message = "Invalid value: Only one reference can have Controller set to true".to_owned();
+        return Err(StoreError::invalid_field(key, "metadata.ownerReferences", "FieldValueInvalid", message));
+    }
+    for (i, owner) in owners.iter().enumerate() {
+        for field in ["apiVersion", "kind", "name", "uid"] {
+            if owner.get(field).and_then(Value::as_str).is_none_or(str::is_empty) {
+                let path = format!("metadata.ownerReferences[{i}].{field}");
+                let message = format!("Invalid value: \"\": {field} must not be empty");
+                return Err(StoreError::invalid_field(key, &path, "FieldValueInvalid", message));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_namespace(batch: &Batch, store: &Store, rules: &ResourceRules, key: &Key) -> Result<(), StoreError> {
+    if !rules.namespaced {
+        return Ok(());
+    }
+    let namespace_key = Key::namespace_object(key.namespace.clone());
+    if store.rules(&namespace_key.resource).is_none() {
+        return Ok(());
+    }
+    let namespace = batch.get(store, &namespace_key).ok_or_else(|| StoreError::not_found(&namespace_key))?;
+    if namespace.is_deleting() {
+        return Err(StoreError::Forbidden {
+            resource: key.resource.clone(),
+            name: key.name.to_string(),
+            message: format!(
+                "unable to create new content in namespace {} because it is being terminated",
+                key.namespace
+            ),
+        });
+    }
+    Ok(())
+}
+
+fn check_name(rules: &ResourceRules, key: &Key) -> Result<(), StoreError> {
+    let name = &*key.name;
+    let dns = |limit: usize, dots: bool| {
+        name.len() <= limit
+            && name.split(if dots { '.' } else { '/' }).all(|part| {
+                let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+                edge(part.chars().next())
+                    && edge(part.chars().last())
+                    && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+            })
+    };
+    let problem = match rules.name {
+        NameRule::Subdomain if !dns(SUBDOMAIN_CHARS, true) => {
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must \
+             start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+             '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+        }
+        NameRule::Label if !dns(LABEL_CHARS, false) => {
+            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and \
+             end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
+             '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+        }
+        NameRule::ServiceLabel if !dns(LABEL_CHARS, false) || name.starts_with(|c: char| c.is_ascii_digit()) => {
+            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic \
+             character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for \
+             validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
+        }
+        NameRule::PathSegment if name.is_empty() || name == "." || name == ".." || name.contains(['/', '%']) => {
+            "may not be '.' or '..' and may not contain '/' or '%'"
+        }
+        NameRule::Subdomain | NameRule::Label | NameRule::ServiceLabel | NameRule::PathSegment => return Ok(()),
+    };
+    let message = format!("Invalid value: {name:?}: {problem}");
+    Err(StoreError::invalid_field(key, "metadata.name", "FieldValueInvalid", message))
+}
+
+/// Everything but `metadata` and `status` counts as spec.
+fn spec_changed(old: &Value, new: &Value) -> bool {
+    let fields = |v: &Value| -> Option<Map<String, Value>> {
+        let mut map = v.as_object()?.clone();
+        map.retain(|k, _| !matches!(k.as_str(), "metadata" | "status" | "apiVersion" | "kind"));
+        Some(map)
+    };
+    fields(old) != fields(new)
+}
+
+/// Equal but for the times in `managedFields`, which a repeated apply renews without changing anything.
+fn same_content(old: &Value, new: &Value) -> bool {
+    if old == new {
+        return true;
+    }
+    let managed = |v: &Value| v.pointer("/metadata/managedFields").is_some();
+    if !managed(old) || !managed(new) {
+        return false;
+    }
+    without_managed_times(old) == without_managed_times(new)
+}
+
+fn without_managed_times(value: &Value) -> Value {
+    let mut value = value.clone();
+    if let Some(fields) = value.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut) {
+        for field in fields.iter_mut().filter_map(Value::as_object_mut) {
+            field.remove("time");
+        }
+    }
+    value
+}
+
+pub(crate) fn rules_of<'a>(store: &'a Store, key: &Key) -> Result<&'a ResourceRules, StoreError> {
+    let rules = store.rules(&key.resource).ok_or_else(|| StoreError::BadRequest {
+        message: format!("the server could not find the requested resource {}", key.resource),
+    })?;
+    if rules.namespaced == key.namespace.is_empty() {
+        let message = if rules.namespaced {
+            format!("an empty namespace may not be set when a resource name of {} is given", key.resource)
+        } else {
+            format!("{} is not namespaced", key.resource)
+        };
+        return Err(StoreError::BadRequest { message });
+    }
+    Ok(rules)
+}
+
+fn same_or_bad_request(meta: &Map<String, Value>, field: &str, expected: &str) -> Result<(), StoreError> {
+    match meta.get(field).and_then(Value::as_str) {
+        Some(found) if !found.is_empty() && found != expected => Err(StoreError::BadRequest {
+            message: format!(
+                "the {field} of the object ({found}) does not match the {field} on the URL ({expected})"
+            ),
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+pub(crate) fn object_mut(value: &mut Value) -> Result<&mut Map<String, Value>, StoreError> {
+    value
+        .as_object_mut()
+        .ok_or_else(|| StoreError::BadRequest { message: "the request's body is not a JSON object".to_owned() })
+}
+
+pub(crate) fn metadata_mut(root: &mut Map<String, Value>) -> Result<&mut Map<String, Value>, StoreError> {
+    root.entry("metadata")
+        .or_insert_with(|| json!({}))
+        .as_object_mut()
+        .ok_or_else(|| StoreError::BadRequest { message: "metadata is not a JSON object".to_owned() })
+}
+
+/// RFC 3339 in whole seconds, as all timestamps in `metadata` are.
+pub(crate) fn timestamp(ms: i64) -> String {
+    let seconds = ms.div_euclid(1000);
+    // Out of jiff's range only beyond the year 9999.
+    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}
