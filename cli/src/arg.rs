@@ -48,25 +48,62 @@ pub(crate) struct Cli {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
     /// Keep state in this folder instead of the XDG data folder
-    #[arg(long, global = true, env = "TRAINYARD_HOME", value_name = "DIR", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        env = "TRAINYARD_HOME",
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
     pub(crate) home: Option<PathBuf>,
     /// Work on the cluster of this kubeconfig context
-    #[arg(long, global = true, env = "TRAINYARD_CONTEXT", value_name = "NAME", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        env = "TRAINYARD_CONTEXT",
+        value_name = "NAME",
+        help_heading = "Global options"
+    )]
     pub(crate) context: Option<String>,
     /// Work on the cluster of this kubeconfig file
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Use this namespace (default: the context's, else `default`)
-    #[arg(short, long, global = true, env = "TRAINYARD_NAMESPACE", value_name = "NAME", help_heading = "Global options")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "TRAINYARD_NAMESPACE",
+        value_name = "NAME",
+        help_heading = "Global options"
+    )]
     pub(crate) namespace: Option<String>,
     /// Write diagnostics about Trainyard itself as text or as JSON lines, on stderr
-    #[arg(long, global = true, env = "TRAINYARD_LOG_FORMAT", value_name = "FORMAT", default_value = "text", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        env = "TRAINYARD_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text",
+        help_heading = "Global options"
+    )]
     pub(crate) log_format: LogFormat,
     /// Say more about what Trainyard itself does (-v info, -vv debug, -vvv trace); TRAINYARD_LOG takes a filter
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub(crate) verbose: u8,
     /// Use colour: by default on a terminal, unless NO_COLOR is set
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Global options"
+    )]
     pub(crate) color: Color,
 }
 

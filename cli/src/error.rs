@@ -37,7 +37,11 @@ pub(crate) enum CliError {
     Unreachable { message: String, hint: String },
     /// The API server refused.
     #[error("{message}")]
-    Refused { message: String, hint: Option<String>, status: u16 },
+    Refused {
+        message: String,
+        hint: Option<String>,
+        status: u16,
+    },
     /// Something in-process failed (store, control plane, runtime).
     #[error("{doing}")]
     Internal {
@@ -56,7 +60,10 @@ impl CliError {
             | Self::Unreachable { hint, .. } => Some(hint.clone()),
             Self::Refused { hint, .. } => hint.clone(),
             Self::File { source, path, .. } => file_hint(source, path),
-            Self::Missing { .. } | Self::Output(_) | Self::Manifest { .. } | Self::Internal { .. } => None,
+            Self::Missing { .. }
+            | Self::Output(_)
+            | Self::Manifest { .. }
+            | Self::Internal { .. } => None,
         }
     }
 
@@ -85,7 +92,8 @@ impl CliError {
 
 fn file_hint(source: &std::io::Error, path: &std::path::Path) -> Option<String> {
     (source.kind() == std::io::ErrorKind::NotFound).then(|| {
-        let here = std::env::current_dir().map_or_else(|_| ".".to_owned(), |dir| dir.display().to_string());
+        let here = std::env::current_dir()
+            .map_or_else(|_| ".".to_owned(), |dir| dir.display().to_string());
         format!("there is no {} in {here}; check the path", path.display())
     })
 }

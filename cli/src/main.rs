@@ -1,11 +1,15 @@
 //! The `trainyard` binary: arguments and wiring. Every decision lives in another crate.
 
+mod api;
 mod app;
 mod arg;
 mod command;
 mod error;
 mod exit_code;
 mod home;
+mod manifest;
+mod resource;
+mod session;
 
 fn main() -> std::process::ExitCode {
     app::main()

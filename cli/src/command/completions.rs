@@ -10,5 +10,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(_args: Args) -> Result<u8, CliError> {
-    Err(CliError::Missing { what: "completions" })
+    Err(CliError::Missing {
+        what: "completions",
+    })
 }

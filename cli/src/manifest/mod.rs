@@ -1,0 +1,176 @@
+//! From bytes to documents that know where each of their fields was written (hop 2).
+
+pub(crate) mod check;
+pub(crate) mod diagnostic;
+pub(crate) mod edit;
+pub(crate) mod path;
+pub(crate) mod yaml;
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::error::CliError;
+use diagnostic::{Diagnostic, Position};
+
+/// A manifest larger than this is a mistake: the API server takes at most 3 MiB for one object.
+const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// One file as it was read.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// As the user wrote it; `-` for stdin.
+    pub(crate) name: String,
+    /// Its text.
+    pub(crate) text: String,
+    /// The folder that it is in; `None` for stdin.
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// One object of a manifest.
+#[derive(Clone, Debug)]
+pub(crate) struct Document {
+    /// Where it comes from.
+    pub(crate) source: Arc<Source>,
+    /// The object.
+    pub(crate) value: Value,
+    /// Where each path was written: the key, then the value.
+    pub(crate) spans: Arc<BTreeMap<String, Span>>,
+}
+
+/// Where a field stands in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// The field's name, or the dash of a list item.
+    pub(crate) key: Position,
+    /// Its value.
+    pub(crate) value: Position,
+}
+
+impl Document {
+    /// `kind`, or nothing.
+    pub(crate) fn kind(&self) -> &str {
+        self.value["kind"].as_str().unwrap_or_default()
+    }
+
+    /// `apiVersion`, or nothing.
+    pub(crate) fn api_version(&self) -> &str {
+        self.value["apiVersion"].as_str().unwrap_or_default()
+    }
+
+    /// `metadata.name`, or nothing.
+    pub(crate) fn name(&self) -> &str {
+        self.value["metadata"]["name"].as_str().unwrap_or_default()
+    }
+
+    /// The span of a path, else that of its nearest ancestor in the file.
+    pub(crate) fn span(&self, path: &str) -> Option<(bool, Span)> {
+        let mut at = path;
+        loop {
+            if let Some(span) = self.spans.get(at) {
+                return Some((at.len() == path.len(), *span));
+            }
+            if at.is_empty() {
+                return None;
+            }
+            at = path::parent(at);
+        }
+    }
+}
+
+/// Reads a file, or stdin for `-`.
+pub(crate) fn read(path: &Path) -> Result<Arc<Source>, CliError> {
+    let mut text = String::new();
+    let fail = |source| CliError::File {
+        verb: "read",
+        path: path.to_path_buf(),
+        source,
+    };
+    if path == Path::new("-") {
+        std::io::stdin()
+            .take(MAX_FILE_BYTES)
+            .read_to_string(&mut text)
+            .map_err(fail)?;
+        return Ok(Arc::new(Source {
+            name: "<stdin>".to_owned(),
+            text,
+            folder: None,
+        }));
+    }
+    let file = std::fs::File::open(path).map_err(fail)?;
+    file.take(MAX_FILE_BYTES)
+        .read_to_string(&mut text)
+        .map_err(fail)?;
+    let folder = std::path::absolute(path)
+        .ok()
+        .and_then(|path| path.parent().map(Path::to_path_buf));
+    Ok(Arc::new(Source {
+        name: path.display().to_string(),
+        text,
+        folder,
+    }))
+}
+
+/// Splits a file into its objects. Empty documents are left out, lists are taken apart.
+pub(crate) fn detect(source: &Arc<Source>) -> (Vec<Document>, Vec<Diagnostic>) {
+    let (trees, mut diagnostics) = yaml::documents(source);
+    let mut documents = Vec::new();
+    for tree in trees {
+        let (value, spans) = tree.flatten();
+        if value.is_null() {
+            continue;
+        }
+        let document = Document {
+            source: Arc::clone(source),
+            value,
+            spans: Arc::new(spans),
+        };
+        if !document.value.is_object() {
+            diagnostics.push(
+                Diagnostic::error(
+                    &document,
+                    "",
+                    "a manifest is a mapping with apiVersion, kind, metadata and spec",
+                )
+                .expected("a mapping"),
+            );
+            continue;
+        }
+        if document.kind() == "List" && document.api_version() == "v1" {
+            documents.extend(list_items(&document));
+        } else {
+            documents.push(document);
+        }
+    }
+    if documents.is_empty() && diagnostics.is_empty() {
+        diagnostics.push(Diagnostic::in_file(source, "there is no object in this file").hint(
+            "write one with apiVersion, kind, metadata.name and spec; examples/wine-ddp.yaml is a short one",
+        ));
+    }
+    (documents, diagnostics)
+}
+
+/// The items of a `kind: List`, with their paths rebased so that they read as objects of their own.
+fn list_items(list: &Document) -> Vec<Document> {
+    let items = list.value["items"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let item = |(index, value): (usize, &Value)| {
+        let prefix = format!("items[{index}]");
+        let spans = list.spans.iter().filter_map(|(path, span)| {
+            let rest = path.strip_prefix(&prefix)?;
+            let inside = rest.is_empty() || rest.starts_with(['.', '[']);
+            inside.then(|| (rest.trim_start_matches('.').to_owned(), *span))
+        });
+        Document {
+            source: Arc::clone(&list.source),
+            value: value.clone(),
+            spans: Arc::new(spans.collect()),
+        }
+    };
+    items.iter().enumerate().map(item).collect()
+}

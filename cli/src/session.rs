@@ -1,0 +1,188 @@
+//! Which API server a command talks to, and how.
+//!
+//! 1. `--context` or `--kubeconfig`: that cluster.
+//! 2. A server that runs on the state folder: that one, over HTTP.
+//! 3. Else the store of the state folder is opened in process for the time of the command.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use trainyard_runtime::embedded::{self, Embedded, OpenError, Options, ServerInfo};
+
+use crate::api::Api;
+use crate::arg::Global;
+use crate::error::CliError;
+use crate::home;
+
+/// How long a command waits for another short command to give the state folder back.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// How often it looks meanwhile. A short command holds the lock for a few milliseconds.
+const LOCK_POLL: Duration = Duration::from_millis(10);
+
+/// Where the API is.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// A Kubernetes cluster.
+    Cluster { url: String },
+    /// `trainyard up` or `trainyard run` in another process.
+    Server { home: PathBuf, info: ServerInfo },
+    /// In this process; only the store and the API, no controllers.
+    InProcess { home: PathBuf },
+}
+
+/// A connection with its namespace.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) api: Api,
+    pub(crate) namespace: String,
+    pub(crate) place: Place,
+    pub(crate) embedded: Option<Embedded>,
+}
+
+impl Session {
+    /// Connects as the global options say.
+    pub(crate) async fn open(global: &Global) -> Result<Self, CliError> {
+        if wants_cluster(global) {
+            return cluster(global).await;
+        }
+        let home = home::folder(global.home.as_ref())?;
+        let namespace = global
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".to_owned());
+        match own(&home).await? {
+            Owner::Another(info) => {
+                let client =
+                    embedded::connect(&info).map_err(internal("connect to the running server"))?;
+                Ok(Self {
+                    api: Api::new(client),
+                    namespace,
+                    place: Place::Server { home, info },
+                    embedded: None,
+                })
+            }
+            Owner::Us(embedded) => {
+                let api = Api::new(embedded.client());
+                Ok(Self {
+                    api,
+                    namespace,
+                    place: Place::InProcess { home },
+                    embedded: Some(embedded),
+                })
+            }
+        }
+    }
+
+    /// Gives the store back, if this process opened it.
+    pub(crate) async fn close(self) {
+        if let Some(embedded) = self.embedded {
+            embedded.shutdown().await;
+        }
+    }
+}
+
+/// Whether the user asked for a cluster.
+pub(crate) fn wants_cluster(global: &Global) -> bool {
+    global.context.is_some() || global.kubeconfig.is_some()
+}
+
+/// Who has the state folder.
+pub(crate) enum Owner {
+    /// A server in another process.
+    Another(ServerInfo),
+    /// This process, from now on.
+    Us(Embedded),
+}
+
+/// Takes the state folder, or finds the server that has it. Waits for short commands that hold it for a moment.
+pub(crate) async fn own(home: &std::path::Path) -> Result<Owner, CliError> {
+    own_with(Options::new(home)).await
+}
+
+/// As [`own`], with options for the server that is opened.
+pub(crate) async fn own_with(options: Options) -> Result<Owner, CliError> {
+    let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
+    loop {
+        if let Some(info) = embedded::running(&options.home) {
+            return Ok(Owner::Another(info));
+        }
+        match Embedded::open(options.clone()).await {
+            Ok(embedded) => return Ok(Owner::Us(embedded)),
+            Err(OpenError::InUse { .. }) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(LOCK_POLL).await
+            }
+            Err(error @ OpenError::InUse { .. }) => {
+                return Err(CliError::Unreachable {
+                    message: error.to_string(),
+                    hint:
+                        "wait for that process or end it; or use another state folder with --home"
+                            .to_owned(),
+                });
+            }
+            Err(error) => return Err(internal("cannot open the state folder")(error)),
+        }
+    }
+}
+
+async fn cluster(global: &Global) -> Result<Session, CliError> {
+    let options = kube::config::KubeConfigOptions {
+        context: global.context.clone(),
+        ..Default::default()
+    };
+    let unreadable = |error: kube::config::KubeconfigError| CliError::Usage {
+        message: format!("cannot use this kubeconfig: {error}"),
+        hint: "see what contexts there are with `kubectl config get-contexts`".to_owned(),
+    };
+    let config = match &global.kubeconfig {
+        Some(path) => {
+            let file = kube::config::Kubeconfig::read_from(path).map_err(unreadable)?;
+            kube::Config::from_custom_kubeconfig(file, &options)
+                .await
+                .map_err(unreadable)?
+        }
+        None => kube::Config::from_kubeconfig(&options)
+            .await
+            .map_err(unreadable)?,
+    };
+    let namespace = global
+        .namespace
+        .clone()
+        .unwrap_or_else(|| config.default_namespace.clone());
+    let url = config.cluster_url.to_string();
+    let client =
+        kube::Client::try_from(config).map_err(internal("cannot connect to the cluster"))?;
+    Ok(Session {
+        api: Api::new(client),
+        namespace,
+        place: Place::Cluster { url },
+        embedded: None,
+    })
+}
+
+/// Wraps an error of another part with what we were doing.
+pub(crate) fn internal<E>(doing: &str) -> impl FnOnce(E) -> CliError + use<'_, E>
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    move |error| CliError::Internal {
+        doing: doing.to_owned(),
+        source: error.into(),
+    }
+}
+
+/// Runs a short command: connects, does it, gives the store back whatever came out.
+pub(crate) fn with<F>(global: &Global, command: F) -> Result<u8, CliError>
+where
+    F: AsyncFnOnce(&Session) -> Result<u8, CliError>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(internal("cannot start the asynchronous runtime"))?;
+    runtime.block_on(async {
+        let session = Session::open(global).await?;
+        let result = command(&session).await;
+        session.close().await;
+        result
+    })
+}
