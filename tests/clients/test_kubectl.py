@@ -125,7 +125,7 @@ def test_selectors(k):
     assert "configmap/settings" not in names("-l", "!app") and "configmap/other" in names("-l", "!app")
     assert names("--field-selector", "metadata.name=other") == ["configmap/other"]
     bad = k("get", "cm", "--field-selector", "data.colour=red", check=False)
-    assert bad.returncode != 0 and "field label not supported" in bad.stderr
+    assert bad.returncode != 0 and "data.colour" in bad.stderr and "known field selector" in bad.stderr
 
 
 def test_watch_sees_each_change(k, server):
@@ -314,12 +314,6 @@ def test_errors_carry_the_field_path(k):
     assert typed.returncode != 0 and "replicas" in typed.stderr
     name = k("create", "configmap", "Not_A_Name", check=False)
     assert name.returncode != 0 and "metadata.name" in name.stderr
-
-
-def test_gone_when_the_version_is_too_old(k):
-    done = k("get", "--raw", f"/api/v1/namespaces/{k.namespace}/configmaps?watch=1&resourceVersion=1&timeoutSeconds=1",
-             check=False)
-    assert "Expired" in done.stdout + done.stderr or '"ADDED"' in done.stdout
 
 
 def test_a_pytorchjob_scales_through_its_subresource(k):

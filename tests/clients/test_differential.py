@@ -1,0 +1,182 @@
+"""The embedded server beside a real kube-apiserver on a real etcd: the same requests, the same answers.
+
+What is allowed to differ is in `ACCEPTED`, each with its reason; docs/api-differences.md is made from that list
+(`python tests/clients/test_differential.py`) and checked against it here.
+"""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import urllib.parse
+import uuid
+
+import pytest
+import urllib3
+
+from conftest import ROOT, eventually, free_port
+from recorded import JSON, SCENARIOS
+
+urllib3.disable_warnings()
+
+# (name, reason, what is taken out of both answers before they are compared)
+ACCEPTED = [
+    ("identities", "uids, versions, addresses and times belong to one server",
+     lambda v: scrub(v, {"uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "selfLink", "time",
+                         "continue", "remainingItemCount"})),
+    ("generated names", "the random suffix of generateName, and uids in messages, differ from run to run", lambda v: suffixes(v)),
+    ("defaults of pod templates", "images are not run by the cluster's kubelet here: the embedded server does not write "
+     "defaults that only a container runtime or a cluster scheduler reads",
+     lambda v: scrub(v, {"terminationMessagePath", "terminationMessagePolicy", "imagePullPolicy", "dnsPolicy",
+                         "securityContext", "schedulerName", "enableServiceLinks", "preemptionPolicy", "priority",
+                         "tolerations", "serviceAccount", "serviceAccountName", "resources", "protocol",
+                         "terminationGracePeriodSeconds", "qosClass", "phase", "restartPolicy"})),
+    ("defaults of workload controllers", "the stand-in controllers read an absent field as its documented default",
+     lambda v: scrub(v, {"strategy", "revisionHistoryLimit", "progressDeadlineSeconds", "podReplacementPolicy",
+                         "manualSelector", "completionMode", "backoffLimit", "parallelism", "completions"})),
+    ("field ownership of one's own defaults", "managedFields are compared by manager and operation; their sets follow "
+     "from the stored fields", lambda v: managers(v)),
+    ("job selectors", "labels and selectors that kube-apiserver generates for a Job hold its uid",
+     lambda v: scrub(v, {"batch.kubernetes.io/controller-uid", "controller-uid", "batch.kubernetes.io/job-name",
+                         "job-name"})),
+]
+
+
+def scrub(value, names):
+    if isinstance(value, dict):
+        return {k: scrub(v, names) for k, v in value.items() if k not in names}
+    if isinstance(value, list):
+        return [scrub(v, names) for v in value]
+    return value
+
+
+def suffixes(value):
+    text = re.sub(r"gen-[a-z0-9]{5}", "gen-xxxxx", json.dumps(value))
+    return json.loads(re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UID", text))
+
+
+def managers(value):
+    if isinstance(value, dict):
+        out = {k: managers(v) for k, v in value.items()}
+        if "managedFields" in out:
+            out["managedFields"] = sorted((m.get("manager"), m.get("operation"), m.get("subresource", ""))
+                                          for m in value["managedFields"])
+        return out
+    if isinstance(value, list):
+        return [managers(v) for v in value]
+    return value
+
+
+def normalise(value, namespace):
+    value = json.loads(json.dumps(value).replace(namespace, "NS"))
+    for _, _, take_out in ACCEPTED:
+        value = take_out(value)
+    return drop_empty(value)
+
+
+def drop_empty(value):
+    """An absent field, an empty object and an empty list mean the same."""
+    if isinstance(value, dict):
+        return {k: w for k, v in value.items() if (w := drop_empty(v)) not in ({}, [], None)}
+    if isinstance(value, list):
+        return [drop_empty(v) for v in value]
+    return value
+
+
+class Target:
+    def __init__(self, url, token=None):
+        self.url, self.headers = url, {"authorization": f"Bearer {token}"} if token else {}
+        self.http = urllib3.PoolManager(cert_reqs="CERT_NONE")
+
+    def call(self, method, path, body=None, content_type=JSON, accept=JSON):
+        raw = body if isinstance(body, str) or body is None else json.dumps(body)
+        answer = self.http.request(method, self.url + path, body=raw, headers={
+            **self.headers, "content-type": content_type, "accept": accept, "user-agent": "recorded/1"}, timeout=30)
+        try:
+            return answer.status, json.loads(answer.data)
+        except ValueError:
+            return answer.status, answer.data.decode()
+
+    def events(self, path, since):
+        joiner = "&" if "?" in path else "?"
+        answer = self.http.request("GET", f"{self.url}{path}{joiner}watch=1&resourceVersion={since}&timeoutSeconds=1",
+                                   headers={**self.headers, "accept": JSON}, timeout=30)
+        return [json.loads(line) for line in answer.data.splitlines() if line]
+
+    def play(self, scenario):
+        namespace = f"t-{uuid.uuid4().hex[:8]}"
+        self.call("POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        since = self.call("GET", f"/api/v1/namespaces/{namespace}/configmaps")[1]["metadata"]["resourceVersion"]
+        bodies, transcript = [], []
+        for method, path, *rest in scenario:
+            path = path.replace("{ns}", namespace)
+            if method == "watch":
+                seen = [(e["type"], e["object"]) for e in self.events(path, since)
+                        if e["object"]["metadata"]["name"] != "kube-root-ca.crt"]
+                transcript.append(normalise(seen, namespace))
+                continue
+            body = rest[0] if rest else None
+            status, answer = self.call(method, path, body(bodies) if callable(body) else body, *rest[1:])
+            bodies.append(answer)
+            transcript.append([status, normalise(answer, namespace)])
+        self.call("DELETE", f"/api/v1/namespaces/{namespace}")
+        return transcript
+
+
+@pytest.fixture(scope="session")
+def kubernetes(tmp_path_factory):
+    bin = os.environ.get("KUBERNETES_BIN")
+    assert bin, "KUBERNETES_BIN: the folder that `tests/tools/kubernetes etcd kube-apiserver` prints"
+    folder = tmp_path_factory.mktemp("kubernetes")
+    client, peer, port = free_port(), free_port(), free_port()
+    subprocess.run(["openssl", "genrsa", "-out", folder / "sa.key", "2048"], check=True, capture_output=True)
+    (folder / "tokens").write_text("t,t,t,system:masters\n")
+    log = open(folder / "log", "wb")
+    etcd = subprocess.Popen([
+        f"{bin}/etcd", "--data-dir", folder / "etcd", "--listen-client-urls", f"http://127.0.0.1:{client}",
+        "--advertise-client-urls", f"http://127.0.0.1:{client}", "--listen-peer-urls", f"http://127.0.0.1:{peer}",
+        "--log-level", "error"], stdout=log, stderr=log)
+    api = subprocess.Popen([
+        f"{bin}/kube-apiserver", "--etcd-servers", f"http://127.0.0.1:{client}", "--secure-port", str(port),
+        "--bind-address", "127.0.0.1", "--cert-dir", folder / "certs", "--authorization-mode", "AlwaysAllow",
+        "--service-account-issuer", "https://kubernetes.default.svc", "--token-auth-file", folder / "tokens",
+        "--service-account-signing-key-file", folder / "sa.key", "--service-account-key-file", folder / "sa.key",
+        "--disable-admission-plugins", "ServiceAccount", "--service-cluster-ip-range", "10.96.0.0/16"],
+        stdout=log, stderr=log)
+    target = Target(f"https://127.0.0.1:{port}", "t")
+    eventually(lambda: target.http.request("GET", target.url + "/readyz", headers=target.headers, retries=False).status == 200,
+               "kube-apiserver is ready", 90)
+    eventually(lambda: target.call("GET", "/api/v1/namespaces/default")[0] == 200, "it has its namespaces")
+    yield target
+    api.kill()
+    etcd.kill()
+    api.wait()
+    etcd.wait()
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_answers_agree(server, kubernetes, name):
+    ours, theirs = Target(server.url).play(SCENARIOS[name]), kubernetes.play(SCENARIOS[name])
+    wrong = []
+    for n, (step, mine, real) in enumerate(zip(SCENARIOS[name], ours, theirs)):
+        if mine != real:
+            wrong.append(f"step {n} {step[0]} {step[1]}\n  embedded: {json.dumps(mine, sort_keys=True)}\n"
+                         f"  real:     {json.dumps(real, sort_keys=True)}")
+    assert not wrong, "\n".join(wrong)
+
+
+def page():
+    lines = ["# Where the embedded API server differs from kube-apiserver", "",
+             "Recorded requests go to both (`tests/clients/recorded.py`); after the following is taken out, the answers",
+             "and the watch streams are the same. Made by `tests/clients/test_differential.py`.", "",
+             "| what differs | why |", "|---|---|"]
+    return "\n".join(lines + [f"| {name} | {reason} |" for name, reason, _ in ACCEPTED]) + "\n"
+
+
+def test_the_differences_are_documented():
+    assert (ROOT / "docs" / "api-differences.md").read_text() == page()
+
+
+if __name__ == "__main__":
+    (pathlib.Path(ROOT) / "docs" / "api-differences.md").write_text(page())
