@@ -1,15 +1,18 @@
 //! Every kind that the API serves, as data.
 
+pub(crate) mod annotation;
 mod column;
+mod default;
+mod source;
 mod table;
 
 use std::sync::{Arc, OnceLock};
 
-use runtime_core::schema::Schema;
-use schemars::SchemaGenerator;
-use trainyard_runtime_core as runtime_core;
+use serde_json::Value;
+use trainyard_runtime_core::schema::{self, Cause, Schema};
 
 pub use column::Column;
+pub(crate) use source::{Part, Source};
 
 /// One kind of the API.
 #[derive(Debug)]
@@ -36,7 +39,7 @@ pub struct Kind {
     pub scale: Option<Scale>,
     /// Other subresources (`log`, `binding`…).
     pub subresources: &'static [&'static str],
-    /// The columns of `kubectl get`, without NAME (always first) but with AGE where it has one.
+    /// All columns of `kubectl get`, NAME and AGE among them.
     pub columns: &'static [Column],
     /// Whether the kind stands in Kubernetes itself (its defaults are stored) or came as a CustomResourceDefinition (its objects are stored as written).
     pub builtin: bool,
@@ -59,29 +62,6 @@ pub struct Scale {
     pub selector: &'static str,
 }
 
-/// Where the schema of a kind comes from.
-#[derive(Clone, Copy)]
-enum Source {
-    /// A Rust type that is the whole object.
-    Whole(fn(&mut SchemaGenerator) -> schemars::Schema),
-    /// Rust types of spec and status; the rest is as in every object.
-    Parts { spec: Part, status: Option<Part> },
-    /// Nothing is known: everything is accepted.
-    Open,
-}
-
-type Part = fn(&mut SchemaGenerator) -> schemars::Schema;
-
-impl std::fmt::Debug for Source {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(match self {
-            Self::Whole(_) => "Whole",
-            Self::Parts { .. } => "Parts",
-            Self::Open => "Open",
-        })
-    }
-}
-
 impl Kind {
     /// `apiVersion` of the objects: `v1`, `batch/v1`.
     pub fn api_version(&self) -> String {
@@ -100,17 +80,20 @@ impl Kind {
 
     /// The schema, built when it is first wanted.
     pub fn schema(&self) -> &Arc<Schema> {
-        self.schema.get_or_init(|| Arc::new(Schema::any()))
+        self.schema.get_or_init(|| source::build(self))
     }
 
     /// Writes the defaults that the API server stores with new objects. Kinds that came as CustomResourceDefinitions are kept as written.
-    pub fn apply_defaults(&self, object: &mut serde_json::Value) {
-        runtime_core::schema::default(self.schema(), object);
+    pub fn apply_defaults(&self, object: &mut Value) {
+        schema::default(self.schema(), object);
+        if self.builtin {
+            default::fill(self, object);
+        }
     }
 
-    /// What a newcomer's eye should see first: everything about `object` that is wrong beyond its schema (names, cross-field rules).
-    pub fn validate(&self, object: &serde_json::Value) -> Vec<runtime_core::schema::Cause> {
-        runtime_core::schema::validate(self.schema(), object)
+    /// Everything about `object` that its schema does not allow.
+    pub fn validate(&self, object: &Value) -> Vec<Cause> {
+        schema::validate(self.schema(), object)
     }
 }
 

@@ -31,6 +31,14 @@ impl<'a> FieldPath<'a> {
         Self { parent: Some(self), step: Step::Key(key) }
     }
 
+    /// The name of the field, if this is one.
+    pub fn name(&self) -> Option<&'a str> {
+        match self.step {
+            Step::Field(name) => Some(name),
+            Step::Root | Step::Key(_) | Step::Index(_) => None,
+        }
+    }
+
     /// An item of a list.
     pub fn index(&'a self, index: usize) -> Self {
         Self { parent: Some(self), step: Step::Index(index) }

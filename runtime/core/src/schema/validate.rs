@@ -169,13 +169,13 @@ impl Check {
     }
 
     fn duplicates(&mut self, list: &super::List, items: &[Value], path: &FieldPath<'_>) {
-        // Server-side apply could not tell such items apart. Lists of ports are exempt: upstream accepts duplicates there.
+        // Server-side apply could not tell such items apart. Ports and env are exempt: upstream accepts duplicates there.
         let unique = match &list.list_type {
             super::ListType::Atomic => return,
             super::ListType::Set => true,
             super::ListType::Map(keys) => keys.len() == 1,
         };
-        if !unique {
+        if !unique || path.name() == Some("env") {
             return;
         }
         let mut seen = std::collections::BTreeSet::new();

@@ -1,0 +1,194 @@
+//! The defaults that Kubernetes writes into its own kinds when they are created.
+
+use serde_json::{Map, Value, json};
+
+use super::Kind;
+
+/// Fills absent fields of a kind of Kubernetes itself.
+pub(super) fn fill(kind: &Kind, object: &mut Value) {
+    let Some(map) = object.as_object_mut() else { return };
+    match (kind.group, kind.kind) {
+        ("", "Pod") => each(map, "spec", |spec| {
+            pod_spec(spec);
+            // Only in pods: a template keeps what its writer said.
+            for list in ["initContainers", "containers"] {
+                each(spec, list, |container| each(container, "resources", requests_from_limits));
+            }
+        }),
+        ("", "Service") => each(map, "spec", service_spec),
+        ("", "Secret") => set(map, "type", json!("Opaque")),
+        ("", "Namespace") => namespace(map),
+        ("", "Node") => {}
+        ("", "PersistentVolumeClaim") => {
+            each(map, "spec", |spec| set(spec, "volumeMode", json!("Filesystem")));
+            phase(map, "Pending");
+        }
+        ("", "PersistentVolume") => {
+            each(map, "spec", |spec| {
+                set(spec, "volumeMode", json!("Filesystem"));
+                set(spec, "persistentVolumeReclaimPolicy", json!("Retain"));
+            });
+            phase(map, "Pending");
+        }
+        ("batch", "Job") => each(map, "spec", job_spec),
+        ("apps", "Deployment") => each(map, "spec", deployment_spec),
+        ("apps", "ReplicaSet") => each(map, "spec", |spec| {
+            set(spec, "replicas", json!(1));
+            template(spec);
+        }),
+        ("scheduling.k8s.io", "PriorityClass") => set(map, "preemptionPolicy", json!("PreemptLowerPriority")),
+        ("storage.k8s.io", "StorageClass") => {
+            set(map, "reclaimPolicy", json!("Delete"));
+            set(map, "volumeBindingMode", json!("Immediate"));
+        }
+        _ => {}
+    }
+}
+
+/// Sets a field that is absent or null.
+fn set(map: &mut Map<String, Value>, key: &str, value: Value) {
+    if map.get(key).is_none_or(Value::is_null) {
+        map.insert(key.to_owned(), value);
+    }
+}
+
+/// Runs over the object at `key`, or over each object in the list at `key`.
+fn each(map: &mut Map<String, Value>, key: &str, mut fill: impl FnMut(&mut Map<String, Value>)) {
+    match map.get_mut(key) {
+        Some(Value::Object(inner)) => fill(inner),
+        Some(Value::Array(items)) => items.iter_mut().filter_map(Value::as_object_mut).for_each(fill),
+        _ => {}
+    }
+}
+
+fn text<'a>(map: &'a Map<String, Value>, key: &str) -> &'a str {
+    map.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn phase(map: &mut Map<String, Value>, phase: &str) {
+    set(map, "status", json!({}));
+    each(map, "status", |status| set(status, "phase", json!(phase)));
+}
+
+fn namespace(map: &mut Map<String, Value>) {
+    set(map, "spec", json!({}));
+    each(map, "spec", |spec| set(spec, "finalizers", json!(["kubernetes"])));
+    phase(map, "Active");
+}
+
+fn template(spec: &mut Map<String, Value>) {
+    each(spec, "template", |template| each(template, "spec", pod_spec));
+}
+
+/// Defaults of a pod, as in `SetDefaults_PodSpec`.
+fn pod_spec(spec: &mut Map<String, Value>) {
+    set(spec, "restartPolicy", json!("Always"));
+    set(spec, "terminationGracePeriodSeconds", json!(30));
+    set(spec, "dnsPolicy", json!("ClusterFirst"));
+    set(spec, "securityContext", json!({}));
+    set(spec, "schedulerName", json!("default-scheduler"));
+    each(spec, "initContainers", container);
+    each(spec, "containers", container);
+    each(spec, "volumes", volume);
+}
+
+fn container(container: &mut Map<String, Value>) {
+    let image = text(container, "image");
+    let tag = image.rsplit('/').next().unwrap_or(image);
+    // A digest, or a tag other than latest, does not change under one's feet.
+    let pinned = tag.contains('@') || tag.split_once(':').is_some_and(|(_, tag)| tag != "latest");
+    set(container, "imagePullPolicy", json!(if pinned { "IfNotPresent" } else { "Always" }));
+    set(container, "terminationMessagePath", json!("/dev/termination-log"));
+    set(container, "terminationMessagePolicy", json!("File"));
+    set(container, "resources", json!({}));
+    each(container, "ports", |port| set(port, "protocol", json!("TCP")));
+    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        each(container, probe, |probe| {
+            set(probe, "timeoutSeconds", json!(1));
+            set(probe, "periodSeconds", json!(10));
+            set(probe, "successThreshold", json!(1));
+            set(probe, "failureThreshold", json!(3));
+            each(probe, "httpGet", |get| {
+                set(get, "path", json!("/"));
+                set(get, "scheme", json!("HTTP"));
+            });
+        });
+    }
+    each(container, "env", |env| {
+        each(env, "valueFrom", |from| each(from, "fieldRef", |field| set(field, "apiVersion", json!("v1"))));
+    });
+}
+
+/// A limit without a request is also the request.
+fn requests_from_limits(resources: &mut Map<String, Value>) {
+    let Some(limits) = resources.get("limits").and_then(Value::as_object).filter(|limits| !limits.is_empty()).cloned() else { return };
+    set(resources, "requests", json!({}));
+    each(resources, "requests", |requests| {
+        for (name, amount) in &limits {
+            set(requests, name, amount.clone());
+        }
+    });
+}
+
+fn volume(volume: &mut Map<String, Value>) {
+    const MODE: i32 = 0o644;
+    if volume.keys().all(|key| key == "name") {
+        set(volume, "emptyDir", json!({}));
+    }
+    for kind in ["configMap", "secret", "projected", "downwardAPI"] {
+        each(volume, kind, |source| set(source, "defaultMode", json!(MODE)));
+    }
+    each(volume, "hostPath", |path| set(path, "type", json!("")));
+}
+
+fn service_spec(spec: &mut Map<String, Value>) {
+    set(spec, "sessionAffinity", json!("None"));
+    set(spec, "type", json!("ClusterIP"));
+    if text(spec, "type") != "ExternalName" {
+        set(spec, "internalTrafficPolicy", json!("Cluster"));
+        set(spec, "ipFamilyPolicy", json!("SingleStack"));
+        set(spec, "ipFamilies", json!(["IPv4"]));
+    }
+    if matches!(text(spec, "type"), "NodePort" | "LoadBalancer") {
+        set(spec, "externalTrafficPolicy", json!("Cluster"));
+    }
+    each(spec, "ports", |port| {
+        set(port, "protocol", json!("TCP"));
+        if let Some(number) = port.get("port").cloned() {
+            set(port, "targetPort", number);
+        }
+    });
+}
+
+fn job_spec(spec: &mut Map<String, Value>) {
+    if spec.get("completions").is_none_or(Value::is_null) && spec.get("parallelism").is_none_or(Value::is_null) {
+        set(spec, "completions", json!(1));
+    }
+    set(spec, "parallelism", json!(1));
+    let indexed = spec.get("backoffLimitPerIndex").is_some_and(|limit| !limit.is_null());
+    set(spec, "backoffLimit", json!(if indexed { i32::MAX } else { 6 }));
+    set(spec, "completionMode", json!("NonIndexed"));
+    set(spec, "suspend", json!(false));
+    set(spec, "manualSelector", json!(false));
+    let replacement = if spec.contains_key("podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
+    set(spec, "podReplacementPolicy", json!(replacement));
+    template(spec);
+}
+
+fn deployment_spec(spec: &mut Map<String, Value>) {
+    set(spec, "replicas", json!(1));
+    set(spec, "revisionHistoryLimit", json!(10));
+    set(spec, "progressDeadlineSeconds", json!(600));
+    set(spec, "strategy", json!({}));
+    each(spec, "strategy", |strategy| {
+        set(strategy, "type", json!("RollingUpdate"));
+        if text(strategy, "type") == "RollingUpdate" {
+            set(strategy, "rollingUpdate", json!({}));
+            each(strategy, "rollingUpdate", |update| {
+                set(update, "maxUnavailable", json!("25%"));
+                set(update, "maxSurge", json!("25%"));
+            });
+        }
+    });
+    template(spec);
+}

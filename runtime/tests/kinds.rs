@@ -1,0 +1,109 @@
+//! The registry of kinds: found by every name, and with schemas that agree with Kubernetes.
+
+use serde_json::json;
+use trainyard_runtime::kinds::registry;
+use trainyard_runtime_core::schema::{ListType, Schema, Shape, Strategy, unknown_fields, validate};
+
+fn at<'a>(schema: &'a Schema, path: &[&str]) -> &'a Schema {
+    path.iter().fold(schema, |schema, step| match &schema.shape {
+        Shape::List(list) => list.items.field(step).expect("a field"),
+        _ => schema.field(step).unwrap_or_else(|| panic!("no field {step}")),
+    })
+}
+
+#[test]
+fn a_kind_is_found_by_every_name_it_has() {
+    let registry = registry();
+    for word in ["po", "pod", "pods", "Pod", "PODS", "pods.v1."] {
+        assert_eq!(registry.find(word).map(|kind| kind.kind), Some("Pod"), "{word}");
+    }
+    for word in ["pytorchjob", "pytorchjobs.kubeflow.org", "pytorchjobs.v1.kubeflow.org"] {
+        assert_eq!(registry.find(word).map(|kind| kind.kind), Some("PyTorchJob"), "{word}");
+    }
+    assert_eq!(registry.find("ev").map(|kind| kind.group), Some(""));
+    assert_eq!(registry.find("events.events.k8s.io").map(|kind| kind.group), Some("events.k8s.io"));
+    assert!(registry.find("replicationcontrollers").is_none());
+    assert!(registry.by_api_version("batch/v1", "Job").is_some());
+    assert!(registry.by_resource("", "v1", "jobs").is_none());
+}
+
+#[test]
+fn names_are_unique() {
+    let mut seen = std::collections::BTreeSet::new();
+    for kind in registry().iter() {
+        assert!(seen.insert((kind.group, kind.version, kind.plural)), "{} twice", kind.plural);
+        assert!(kind.columns.iter().any(|column| column.format == "name"), "{} has no name column", kind.kind);
+    }
+}
+
+#[test]
+fn every_schema_builds_and_knows_the_object_itself() {
+    for kind in registry().iter() {
+        let object = json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": "x", "labels": {"a": "b"}}});
+        assert_eq!(unknown_fields(kind.schema(), &object), [], "{}", kind.kind);
+        let wrong = json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": "x", "lables": {}}});
+        let unknown = unknown_fields(kind.schema(), &wrong);
+        if kind.kind != "CustomResourceDefinition" {
+            assert_eq!(unknown.first().map(|field| field.path.as_str()), Some("metadata.lables"), "{}", kind.kind);
+            assert_eq!(unknown.first().and_then(|field| field.suggestion.as_deref()), Some("labels"));
+        }
+    }
+}
+
+#[test]
+fn lists_of_pods_have_their_keys() {
+    let pod = registry().find("pod").expect("pods are served").schema();
+    let Shape::List(containers) = &at(pod, &["spec", "containers"]).shape else { panic!("a list") };
+    assert_eq!(containers.list_type, ListType::Map(["name".into()].into()));
+    assert_eq!(containers.strategy, Strategy::MergeKey("name".into()));
+    let Shape::List(ports) = &at(pod, &["spec", "containers", "ports"]).shape else { panic!("a list") };
+    assert_eq!(ports.list_type, ListType::Map(["containerPort".into(), "protocol".into()].into()));
+    let Shape::List(tolerations) = &at(pod, &["spec", "tolerations"]).shape else { panic!("a list") };
+    assert_eq!(tolerations.list_type, ListType::Atomic);
+    let Shape::List(finalizers) = &at(pod, &["metadata", "finalizers"]).shape else { panic!("a list") };
+    assert_eq!((&finalizers.list_type, &finalizers.strategy), (&ListType::Set, &Strategy::Union));
+    let Shape::Object(selector) = &at(pod, &["spec", "nodeSelector"]).shape else { panic!("a map") };
+    assert!(selector.atomic);
+}
+
+#[test]
+fn wrong_pods_are_refused_with_the_path() {
+    let pod = registry().find("pod").expect("pods are served");
+    let wrong = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {"restartPolicy": 3, "containers": [
+        {"image": "a", "imagee": "b", "resources": {"requests": {"cpu": "much"}}},
+        {"name": "b", "ports": [{"containerPort": "http"}], "env": [{"name": "A"}, {"name": "A"}], "volumeMounts": [{"name": "v", "mountPath": "/a"}, {"name": "w", "mountPath": "/a"}]}]}});
+    let causes: Vec<String> = pod.validate(&wrong).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        causes,
+        [
+            "spec.restartPolicy: Invalid value: \"integer\": spec.restartPolicy in body must be of type string: \"integer\"",
+            "spec.containers[0].name: Required value",
+            "spec.containers[0].resources.requests[cpu]: Invalid value: \"much\": quantities must match the regular expression \
+             '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+            "spec.containers[1].ports[0].containerPort: Invalid value: \"string\": spec.containers[1].ports[0].containerPort in body must be \
+             of type integer: \"string\"",
+            "spec.containers[1].volumeMounts[1]: Duplicate value: \"/a\"",
+        ]
+    );
+    assert_eq!(unknown_fields(pod.schema(), &wrong)[0].to_string(), "unknown field \"spec.containers[0].imagee\"");
+}
+
+#[test]
+fn a_pod_gets_the_defaults_of_kubernetes() {
+    let pod = registry().find("pod").expect("pods are served");
+    let mut object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {"containers": [
+        {"name": "a", "image": "r.io:5000/a", "ports": [{"containerPort": 80}], "resources": {"limits": {"cpu": "1"}}}, {"name": "b", "image": "b:1"}],
+        "volumes": [{"name": "v"}]}});
+    pod.apply_defaults(&mut object);
+    assert_eq!(object["spec"]["restartPolicy"], "Always");
+    assert_eq!(object["spec"]["terminationGracePeriodSeconds"], 30);
+    assert_eq!(object["spec"]["containers"][0]["imagePullPolicy"], "Always");
+    assert_eq!(object["spec"]["containers"][1]["imagePullPolicy"], "IfNotPresent");
+    assert_eq!(object["spec"]["containers"][0]["ports"][0]["protocol"], "TCP");
+    assert_eq!(object["spec"]["containers"][0]["resources"]["requests"]["cpu"], "1");
+    assert_eq!(object["spec"]["volumes"][0]["emptyDir"], json!({}));
+    assert!(validate(pod.schema(), &object).is_empty());
+    let once = object.clone();
+    pod.apply_defaults(&mut object);
+    assert_eq!(object, once, "defaults are written once");
+}
