@@ -6,3 +6,5 @@ pub mod kinds;
 pub mod metrics;
 pub mod openapi;
 pub mod trace;
+pub mod records;
+pub mod store;

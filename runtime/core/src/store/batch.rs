@@ -27,8 +27,8 @@ pub struct Rows {
     pub puts: Vec<Arc<Object>>,
     /// Rows to remove.
     pub deletes: Vec<u64>,
-    /// The last change of each resource touched.
-    pub resources: Vec<(Resource, u64)>,
+    /// The last removal of each resource that something was removed from.
+    pub removals: Vec<(Resource, u64)>,
 }
 
 /// What one command decides before it is staged.
@@ -178,16 +178,16 @@ impl Batch {
     pub fn rows(&self) -> Rows {
         let mut puts: BTreeMap<u64, &Arc<Object>> = BTreeMap::new();
         let mut deletes: BTreeSet<u64> = BTreeSet::new();
-        let mut resources: BTreeMap<&Resource, u64> = BTreeMap::new();
+        let mut removals: BTreeMap<&Resource, u64> = BTreeMap::new();
         for change in &self.changes {
             let birth = change.object.birth();
-            resources.insert(&change.object.key().resource, change.resource_version);
             match change.kind {
                 ChangeKind::Put => {
                     puts.insert(birth, &change.object);
                 }
                 ChangeKind::Delete => {
                     puts.remove(&birth);
+                    removals.insert(&change.object.key().resource, change.resource_version);
                     // Born in this batch: never was on disk.
                     if birth <= self.base {
                         deletes.insert(birth);
@@ -198,7 +198,7 @@ impl Batch {
         Rows {
             puts: puts.into_values().cloned().collect(),
             deletes: deletes.into_iter().collect(),
-            resources: resources.into_iter().map(|(r, v)| (r.clone(), v)).collect(),
+            removals: removals.into_iter().map(|(r, v)| (r.clone(), v)).collect(),
         }
     }
 }

@@ -89,7 +89,7 @@ pub struct Object {
     resource_version: u64,
     birth: u64,
     value: Value,
-    json: OnceLock<Box<str>>,
+    json: OnceLock<Arc<str>>,
 }
 
 impl PartialEq for Object {
@@ -167,8 +167,8 @@ impl Object {
 
     /// The whole object as compact JSON, rendered once and shared by the disk and all readers.
     #[must_use]
-    pub fn json(&self) -> &str {
-        self.json.get_or_init(|| self.value.to_string().into_boxed_str())
+    pub fn json(&self) -> &Arc<str> {
+        self.json.get_or_init(|| self.value.to_string().into())
     }
 
     /// `metadata`.

@@ -1,0 +1,1 @@
+//! The records database: what changes too fast, or is kept too long, for an API object.

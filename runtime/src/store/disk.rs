@@ -1,0 +1,222 @@
+//! The database file: one row per object, named by the resourceVersion of its birth.
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{Connection, Executor, QueryBuilder, Row, Sqlite};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use trainyard_runtime_core::store::{Object, Resource, Rows, Store as State};
+
+use super::open::OpenError;
+
+/// Kept in `PRAGMA user_version`.
+const SCHEMA_VERSION: i64 = 1;
+/// `tombstones` remembers the last removal per resource: with the objects' own versions it says how far a watch from
+/// before a restart can still be resumed.
+const SCHEMA: &str = "
+CREATE TABLE objects (
+    birth INTEGER PRIMARY KEY,
+    resource TEXT NOT NULL,
+    json TEXT NOT NULL
+);
+CREATE TABLE tombstones (
+    resource TEXT PRIMARY KEY,
+    version INTEGER NOT NULL
+) WITHOUT ROWID;
+PRAGMA user_version = 1;
+";
+/// Rows per statement. Powers of two up to it are used, so that the statement cache holds all shapes.
+const STATEMENT_ROWS: usize = 128;
+/// Committed bytes after which the log is folded into the database beside the writer. Large enough to be rare (once
+/// a second at full load), small enough to be replayed in milliseconds on opening.
+const CHECKPOINT_BYTES: usize = 8 << 20;
+/// Log size at which the writer stops and folds it itself, so that the log is bounded under endless load.
+const LOG_LIMIT_BYTES: u64 = 64 << 20;
+
+/// The writer's side of the database.
+#[derive(Debug)]
+pub(super) struct Disk {
+    connection: SqliteConnection,
+    options: SqliteConnectOptions,
+    log: std::path::PathBuf,
+    written: usize,
+    folding: Arc<AtomicBool>,
+}
+
+impl Disk {
+    pub(super) async fn open(path: &Path, max_bytes: Option<u64>) -> Result<Self, OpenError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5))
+            // Folding is done beside the writer, see `fold`.
+            .pragma("wal_autocheckpoint", "0")
+            .pragma("journal_size_limit", LOG_LIMIT_BYTES.to_string());
+        let mut connection = SqliteConnection::connect_with(&options).await.map_err(|e| OpenError::database(path, e))?;
+        migrate(&mut connection, path).await?;
+        if let Some(bytes) = max_bytes {
+            limit_size(&mut connection, bytes).await.map_err(|e| OpenError::database(path, e))?;
+        }
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        Ok(Self { connection, options, log: log.into(), written: 0, folding: Arc::default() })
+    }
+
+    /// Reads everything into `state`.
+    pub(super) async fn load(&mut self, path: &Path, state: &mut State) -> Result<(), OpenError> {
+        let rows = sqlx::query("SELECT birth, resource, json FROM objects ORDER BY birth")
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(|e| OpenError::database(path, e))?;
+        for row in rows {
+            let (birth, resource, json): (i64, &str, &str) = (row.get(0), row.get(1), row.get(2));
+            let broken = |reason: String| OpenError::Broken { path: path.to_owned(), row: birth, reason };
+            let birth = u64::try_from(birth).map_err(|e| broken(e.to_string()))?;
+            state.restore_object(Object::restore(parse_resource(resource), birth, json).map_err(broken)?);
+        }
+        let rows = sqlx::query("SELECT resource, version FROM tombstones")
+            .fetch_all(&mut self.connection)
+            .await
+            .map_err(|e| OpenError::database(path, e))?;
+        for row in rows {
+            let (resource, version): (&str, i64) = (row.get(0), row.get(1));
+            state.restore_resource(&parse_resource(resource), u64::try_from(version).unwrap_or(0));
+        }
+        Ok(())
+    }
+
+    /// Makes a batch durable: all of it or nothing.
+    pub(super) async fn write(&mut self, rows: Rows) -> Result<(), sqlx::Error> {
+        let bytes: usize = rows.puts.iter().map(|o| o.json().len()).sum::<usize>() + rows.deletes.len();
+        if rows.deletes.is_empty() && rows.puts.len() <= STATEMENT_ROWS && rows.puts.len().is_power_of_two() {
+            // One statement is its own transaction.
+            put(&mut self.connection, &rows.puts).await?;
+        } else {
+            let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+            let mut rest = rows.puts.as_slice();
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(previous_power_of_two(rest.len()).min(STATEMENT_ROWS));
+                put(&mut transaction, now).await?;
+                rest = later;
+            }
+            delete(&mut transaction, &rows).await?;
+            transaction.commit().await?;
+        }
+        self.written += bytes;
+        self.fold().await;
+        Ok(())
+    }
+
+    /// Folds the log into the database: usually beside the writer, which only goes on appending; by the writer itself
+    /// when the log has grown to its limit.
+    async fn fold(&mut self) {
+        let log_bytes = || std::fs::metadata(&self.log).map_or(0, |m| m.len());
+        if self.written >= CHECKPOINT_BYTES && !self.folding.swap(true, Ordering::AcqRel) {
+            self.written = 0;
+            if log_bytes() > LOG_LIMIT_BYTES {
+                checkpoint(&mut self.connection, "PRAGMA wal_checkpoint(TRUNCATE)").await;
+                self.folding.store(false, Ordering::Release);
+                return;
+            }
+            let (options, folding) = (self.options.clone(), Arc::clone(&self.folding));
+            tokio::spawn(async move {
+                match SqliteConnection::connect_with(&options).await {
+                    Ok(mut connection) => {
+                        checkpoint(&mut connection, "PRAGMA wal_checkpoint(PASSIVE)").await;
+                        // The log stays as it is: the writer has it open.
+                        let _ = connection.close().await;
+                    }
+                    Err(error) => tracing::warn!(%error, "object store: the log could not be folded; it grows on"),
+                }
+                folding.store(false, Ordering::Release);
+            });
+        }
+    }
+
+    pub(super) async fn close(mut self) {
+        checkpoint(&mut self.connection, "PRAGMA wal_checkpoint(TRUNCATE)").await;
+        if let Err(error) = self.connection.close().await {
+            tracing::warn!(%error, "object store: closing the database failed; every acknowledged write is stored");
+        }
+    }
+}
+
+async fn checkpoint(connection: &mut SqliteConnection, pragma: &'static str) {
+    if let Err(error) = connection.execute(pragma).await {
+        tracing::warn!(%error, "object store: folding the log failed; it is tried again later");
+    }
+}
+
+async fn put(connection: &mut SqliteConnection, objects: &[Arc<Object>]) -> Result<(), sqlx::Error> {
+    let mut query = QueryBuilder::<Sqlite>::new("INSERT INTO objects (birth, resource, json) ");
+    query.push_values(objects, |mut row, object| {
+        row.push_bind(sql_integer(object.birth()))
+            .push_bind(resource_text(&object.key().resource))
+            .push_bind(Arc::clone(object.json()));
+    });
+    query.push(" ON CONFLICT (birth) DO UPDATE SET json = excluded.json");
+    query.build().execute(connection).await?;
+    Ok(())
+}
+
+async fn delete(connection: &mut SqliteConnection, rows: &Rows) -> Result<(), sqlx::Error> {
+    for birth in &rows.deletes {
+        sqlx::query("DELETE FROM objects WHERE birth = ?").bind(sql_integer(*birth)).execute(&mut *connection).await?;
+    }
+    for (resource, version) in &rows.removals {
+        sqlx::query(
+            "INSERT INTO tombstones (resource, version) VALUES (?, ?)
+             ON CONFLICT (resource) DO UPDATE SET version = excluded.version",
+        )
+        .bind(resource_text(resource))
+        .bind(sql_integer(*version))
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenError> {
+    let database = |e| OpenError::database(path, e);
+    let version: i64 =
+        sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await.map_err(database)?;
+    match version {
+        0 => {
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(database)?;
+            transaction.execute(SCHEMA).await.map_err(database)?;
+            transaction.commit().await.map_err(database)
+        }
+        SCHEMA_VERSION => Ok(()),
+        newer => Err(OpenError::Newer { path: path.to_owned(), found: newer, known: SCHEMA_VERSION }),
+    }
+}
+
+async fn limit_size(connection: &mut SqliteConnection, bytes: u64) -> Result<(), sqlx::Error> {
+    let page: i64 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&mut *connection).await?;
+    let pages = bytes / u64::try_from(page).unwrap_or(4096).max(1);
+    let pragma = format!("PRAGMA max_page_count = {pages}");
+    connection.execute(sqlx::AssertSqlSafe(pragma)).await?;
+    Ok(())
+}
+
+fn resource_text(resource: &Resource) -> String {
+    format!("{}.{}", resource.plural, resource.group)
+}
+
+fn parse_resource(text: &str) -> Resource {
+    let (plural, group) = text.split_once('.').unwrap_or((text, ""));
+    Resource::new(group, plural)
+}
+
+/// SQLite's integers are signed; a resourceVersion reaches 2^63 after 97 million years of 3,000 writes a second.
+fn sql_integer(version: u64) -> i64 {
+    i64::try_from(version).unwrap_or(i64::MAX)
+}
+
+fn previous_power_of_two(n: usize) -> usize {
+    1 << n.ilog2()
+}

@@ -1,0 +1,153 @@
+//! The one task that writes.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use trainyard_runtime_core::store::{Batch, Resource, Store as State, StoreError};
+
+use super::disk::Disk;
+
+/// Tells a job how its batch ended; the job then answers its caller.
+pub(super) type Finish = Box<dyn FnOnce(Result<(), &StoreError>) + Send>;
+/// Stages something.
+pub(super) type Job = Box<dyn FnOnce(&mut Batch, &State) -> Finish + Send>;
+
+/// What the writer is sent.
+pub(super) enum Message {
+    Job(Job),
+    Close(oneshot::Sender<()>),
+}
+
+/// Most commands in one commit: about 10 ms of staging in the worst case, so that the first of a batch does not wait
+/// long for the last.
+const BATCH_COMMANDS: usize = 256;
+/// Commands waiting before senders have to: four batches.
+pub(super) const QUEUE_COMMANDS: usize = 4 * BATCH_COMMANDS;
+
+/// What readers, watchers and the writer share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: RwLock<State>,
+    signals: Mutex<Signals>,
+}
+
+/// Where commits are announced. Dropping the senders ends every watch.
+#[derive(Debug, Default)]
+struct Signals {
+    by_resource: BTreeMap<Resource, watch::Sender<u64>>,
+    any: Option<watch::Sender<u64>>,
+    ended: bool,
+}
+
+impl Shared {
+    pub(super) fn new(state: State) -> Self {
+        Self { state: RwLock::new(state), signals: Mutex::default() }
+    }
+
+    /// The committed state. Hold it briefly and never across an await.
+    pub(super) fn state(&self) -> RwLockReadGuard<'_, State> {
+        // A panic elsewhere cannot have left a half commit: commits are replaced whole or panic before they begin.
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Is told the resourceVersion after each commit that touches this resource; ends with the store.
+    pub(super) fn signal(&self, resource: &Resource) -> watch::Receiver<u64> {
+        let mut signals = self.signals();
+        if signals.ended {
+            return watch::Sender::new(0).subscribe();
+        }
+        signals.by_resource.entry(resource.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    }
+
+    /// Is told the resourceVersion after each commit; ends with the store.
+    pub(super) fn any_signal(&self) -> watch::Receiver<u64> {
+        let mut signals = self.signals();
+        if signals.ended {
+            return watch::Sender::new(0).subscribe();
+        }
+        signals.any.get_or_insert_with(|| watch::Sender::new(0)).subscribe()
+    }
+
+    fn signals(&self) -> MutexGuard<'_, Signals> {
+        self.signals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, batch: Batch) {
+        let version = batch.resource_version();
+        let touched = self.state.write().unwrap_or_else(PoisonError::into_inner).commit(batch);
+        let signals = self.signals();
+        for signal in touched.iter().filter_map(|r| signals.by_resource.get(r)).chain(&signals.any) {
+            signal.send_replace(version);
+        }
+    }
+
+    fn end(&self) {
+        *self.signals() = Signals { ended: true, ..Signals::default() };
+    }
+
+    /// A failed batch's numbers are not used again: its frames may lie in the log's tail.
+    fn burn(&self, version: u64) {
+        self.state.write().unwrap_or_else(PoisonError::into_inner).skip_to(version);
+    }
+}
+
+/// Takes commands until it is told to close or nobody can send any more.
+pub(super) async fn write_all(shared: Arc<Shared>, mut disk: Disk, mut queue: mpsc::Receiver<Message>) {
+    let mut closing: Option<oneshot::Sender<()>> = None;
+    let mut waiting: Vec<Message> = Vec::with_capacity(BATCH_COMMANDS);
+    while closing.is_none() && queue.recv_many(&mut waiting, BATCH_COMMANDS).await > 0 {
+        let mut jobs = Vec::with_capacity(waiting.len());
+        for message in waiting.drain(..) {
+            match message {
+                Message::Job(job) => jobs.push(job),
+                Message::Close(done) => closing = Some(done),
+            }
+        }
+        write_batch(&shared, &mut disk, jobs).await;
+    }
+    // Dropping the queue refuses what comes later.
+    drop(queue);
+    shared.end();
+    disk.close().await;
+    if let Some(done) = closing {
+        // Nobody waits: nothing to tell.
+        let _ = done.send(());
+    }
+}
+
+async fn write_batch(shared: &Shared, disk: &mut Disk, jobs: Vec<Job>) {
+    let (batch, finishes) = stage(shared, jobs);
+    if batch.is_empty() {
+        finishes.into_iter().for_each(|finish| finish(Ok(())));
+        return;
+    }
+    match disk.write(batch.rows()).await {
+        Ok(()) => {
+            shared.publish(batch);
+            finishes.into_iter().for_each(|finish| finish(Ok(())));
+        }
+        Err(error) => {
+            tracing::error!(%error, "object store: a batch was refused by the disk");
+            shared.burn(batch.resource_version());
+            let refusal = StoreError::Storage { message: error.to_string() };
+            finishes.into_iter().for_each(|finish| finish(Err(&refusal)));
+        }
+    }
+}
+
+fn stage(shared: &Shared, jobs: Vec<Job>) -> (Batch, Vec<Finish>) {
+    let state = shared.state();
+    let mut batch = Batch::new(&state);
+    let mut finishes = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        // A caller's function may panic. It has staged nothing then, and its caller sees the answer channel close.
+        match catch_unwind(AssertUnwindSafe(|| job(&mut batch, &state))) {
+            Ok(finish) => finishes.push(finish),
+            Err(_) => tracing::error!("object store: a transaction function panicked; it has changed nothing"),
+        }
+    }
+    (batch, finishes)
+}
