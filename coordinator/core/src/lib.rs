@@ -1,2 +1,24 @@
+//! Decisions about jobs: what a manifest means, what a job needs next, where its pods go, and why.
+//!
+//! Everything here is a pure function of what was observed and of the time handed in.
+//!
+//! - [`manifest`] lowers an object of any dialect to one [`model::JobModel`], or says all that is wrong with it.
+//! - [`job::plan`] drives the life cycle of any [`model::JobModel`].
+//! - [`gang::place`] decides which waiting gangs start, and where.
+//! - [`explain`] says why a job is where it is.
 
-pub mod standin;
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod condition;
+pub mod diagnostic;
+pub mod explain;
+pub mod gang;
+pub mod instant;
+pub mod job;
+pub mod label;
+pub mod manifest;
+pub mod model;
+pub mod port;
+pub mod quantity;
+pub mod view;

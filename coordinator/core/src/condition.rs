@@ -1,0 +1,1 @@
+//! The condition list of `kubeflow.org/v1` statuses.

@@ -1,0 +1,147 @@
+//! The life cycle of a job: what it needs next.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use trainyard_proto::plan::Plan;
+
+use crate::view::JobView;
+
+/// What a job's status says, in the engine's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lifecycle {
+    /// Whether the job was taken up.
+    pub created: bool,
+    /// Whether it counts as running.
+    pub running: bool,
+    /// Whether replicas are being started again.
+    pub restarting: bool,
+    /// Whether it is suspended.
+    pub suspended: bool,
+    /// How it ended.
+    pub finished: Option<Finish>,
+    /// When it was taken up or last resumed.
+    pub start_ms: Option<i64>,
+    /// When it ended.
+    pub completion_ms: Option<i64>,
+}
+
+/// How a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Finish {
+    /// With success.
+    Succeeded,
+    /// With failure.
+    Failed,
+}
+
+/// A step in a job's life, in the engine's words; each dialect has its own condition for it, or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Transition {
+    /// Where it goes.
+    pub to: Stage,
+    /// One sentence.
+    pub message: String,
+}
+
+/// Where a transition leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Stage {
+    /// Taken up.
+    Created,
+    /// Running.
+    Running,
+    /// Replicas are started again.
+    Restarting,
+    /// Ended with success.
+    Succeeded,
+    /// Ended with failure.
+    Failed(FailureCause),
+    /// Stopped at the user's wish.
+    Suspended,
+    /// Going on after that.
+    Resumed,
+}
+
+/// Why a job failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum FailureCause {
+    /// A replica failed and may not be started again.
+    Replica,
+    /// Started again too often.
+    BackoffLimit,
+    /// Active for too long.
+    Deadline,
+    /// The manifest cannot be run.
+    Invalid,
+}
+
+/// Pods of a role by what they do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Running.
+    pub active: i32,
+    /// Ended with success.
+    pub succeeded: i32,
+    /// Ended with failure.
+    pub failed: i32,
+}
+
+/// What a dialect is given to write its status from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusChange {
+    /// Now.
+    pub now_ms: i64,
+    /// Steps taken since the present status, in order.
+    pub transitions: Vec<Transition>,
+    /// Pods of each role, in the model's order; `None` keeps the present counts.
+    pub tallies: Option<Vec<(String, Tally)>>,
+    /// Selector of each role's pods.
+    pub selectors: BTreeMap<String, String>,
+    /// Where the job is.
+    pub phase: Phase,
+    /// When it was taken up or last resumed.
+    pub start_ms: Option<i64>,
+    /// When it ended.
+    pub completion_ms: Option<i64>,
+    /// The leader's progress.
+    pub progress: Option<Value>,
+    /// Exit code, once it is known.
+    pub exit_code: Option<i32>,
+    /// What happened and what to do next.
+    pub message: Option<String>,
+    /// Restarts so far.
+    pub restarts: u32,
+    /// Number of ranks, if known.
+    pub ranks: Option<u32>,
+}
+
+/// Where a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Phase {
+    /// Its pods wait for a place.
+    Pending,
+    /// Its pods have a place and are starting.
+    Starting,
+    /// It runs.
+    Running,
+    /// Replicas are started again.
+    Restarting,
+    /// It ended with success.
+    Succeeded,
+    /// It ended with failure.
+    Failed,
+    /// It is stopped at the user's wish.
+    Suspended,
+}
+
+/// What the job needs next. Total: whatever is wrong with the job becomes a condition and an event.
+#[must_use]
+pub fn plan(view: &JobView, now_ms: i64) -> Plan {
+    let _ = (view, now_ms);
+    Plan::default()
+}

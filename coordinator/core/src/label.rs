@@ -1,0 +1,36 @@
+//! Labels, annotations and other names that appear on objects.
+
+/// Controller that made a pod: `pytorchjob-controller`, `trainingjob-controller`, ….
+pub const OPERATOR_NAME: &str = "training.kubeflow.org/operator-name";
+/// Job that a pod or service belongs to.
+pub const JOB_NAME: &str = "training.kubeflow.org/job-name";
+/// Lower-case role of a pod.
+pub const REPLICA_TYPE: &str = "training.kubeflow.org/replica-type";
+/// Index of a pod in its role.
+pub const REPLICA_INDEX: &str = "training.kubeflow.org/replica-index";
+/// `master` on the pod that decides the job's success.
+pub const JOB_ROLE: &str = "training.kubeflow.org/job-role";
+
+/// Annotation on pods: name of the gang.
+pub const GANG: &str = "trainyard.dev/gang";
+/// Annotation on pods: how many pods of the gang must start together.
+pub const GANG_SIZE: &str = "trainyard.dev/gang-size";
+/// Scheduling gate that is taken off when the gang is placed.
+pub const GANG_GATE: &str = "trainyard.dev/gang";
+/// Annotation on pods: queue that the gang waits in.
+pub const QUEUE: &str = "trainyard.dev/queue";
+/// Annotation on pods: priority as a number; without it, the pod's own priority counts.
+pub const PRIORITY: &str = "trainyard.dev/priority";
+/// Annotation on pods: the incarnation of the gang that the pod belongs to. Also the environment variable
+/// `TRAINYARD_GENERATION`.
+pub const GENERATION: &str = "trainyard.dev/generation";
+/// Annotation on pods and services: the port that the ranks meet on.
+pub const MASTER_PORT: &str = "trainyard.dev/master-port";
+/// Annotation on jobs: the restart ledger, as JSON.
+pub const LEDGER: &str = "trainyard.dev/restarts";
+/// Annotation on jobs and pods: W3C trace parent.
+pub const TRACEPARENT: &str = "trainyard.dev/traceparent";
+/// Annotation on pods: progress, as JSON, written by the node agent.
+pub const PROGRESS: &str = "trainyard.dev/progress";
+/// `spec.managedBy` value that means this controller.
+pub const MANAGED_BY: &str = "trainyard.dev/trainyard";

@@ -1,0 +1,61 @@
+//! What the job planner is shown.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Where the job runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    /// Whether pods are processes of one machine under the embedded server: names resolve at once, ports are the host's,
+    /// and gangs are placed by our scheduler.
+    pub embedded: bool,
+    /// Domain of the cluster's service names, where a dialect writes it out.
+    pub cluster_domain: Option<String>,
+    /// Image of the init container that waits for the master's name.
+    pub init_container_image: String,
+}
+
+impl Config {
+    /// The settings of the embedded server.
+    #[must_use]
+    pub fn embedded() -> Self {
+        Self { embedded: true, ..Self::cluster() }
+    }
+
+    /// The settings of a cluster.
+    #[must_use]
+    pub fn cluster() -> Self {
+        Self { embedded: false, cluster_domain: None, init_container_image: "alpine:3.10".to_owned() }
+    }
+}
+
+/// Everything observed about one job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobView {
+    /// The job, of any dialect, as stored.
+    pub job: Value,
+    /// Pods in the job's namespace that carry its labels or its owner reference. Others may be among them; they are told
+    /// apart by their owner.
+    #[serde(default)]
+    pub pods: Vec<Pod>,
+    /// Services, likewise.
+    #[serde(default)]
+    pub services: Vec<Service>,
+    /// Other objects owned by the job, of the kinds that [`crate::manifest::Dialect::extra_kinds`] names.
+    #[serde(default)]
+    pub extras: Vec<Value>,
+    /// Objects that the job refers to, as [`crate::manifest::Dialect::related`] asked: training runtimes, for example.
+    #[serde(default)]
+    pub related: Vec<Value>,
+    /// Ports of this machine that are taken: by listeners, and by other jobs (their pods' and services'
+    /// [`crate::label::MASTER_PORT`] annotations).
+    #[serde(default)]
+    pub busy_ports: BTreeSet<u16>,
+    /// Where the job runs.
+    pub config: Config,
+}
