@@ -1,0 +1,79 @@
+//! Whose process is at the other end of a loopback connection: the kernel's own table says it.
+//!
+//! Without this, any user of a shared machine could run commands as the server's owner through its port.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// The uid that owns the peer's socket; `None` where the kernel's tables do not have it.
+pub fn uid(peer: SocketAddr, local: SocketAddr) -> Option<u32> {
+    ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().find_map(|file| {
+        let table = std::fs::read_to_string(file).ok()?;
+        find(&table, peer, local)
+    })
+}
+
+/// The uid this process has towards files, as the kernel's tables show it for our own sockets.
+pub fn own_uid() -> Option<u32> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").ok().map(|meta| meta.uid())
+}
+
+/// Looks for the row whose local end is `peer` and whose remote end is `local`: the peer's own socket.
+fn find(table: &str, peer: SocketAddr, local: SocketAddr) -> Option<u32> {
+    table.lines().skip(1).find_map(|row| {
+        let mut columns = row.split_whitespace();
+        let from = address(columns.nth(1)?)?;
+        let to = address(columns.next()?)?;
+        // After the addresses: state, queues, timer, retransmits, uid.
+        let uid = columns.nth(4)?.parse().ok()?;
+        (same(from, peer) && same(to, local)).then_some(uid)
+    })
+}
+
+fn same(left: SocketAddr, right: SocketAddr) -> bool {
+    left.port() == right.port() && left.ip().to_canonical() == right.ip().to_canonical()
+}
+
+/// `0100007F:1F90` and its IPv6 form: words of four bytes, each as the machine stores it, in hex.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let mut bytes = Vec::with_capacity(16);
+    for at in (0..ip.len()).step_by(8) {
+        let word = u32::from_str_radix(ip.get(at..at + 8)?, 16).ok()?;
+        bytes.extend_from_slice(&word.to_ne_bytes());
+    }
+    let ip = match bytes.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
+        16 => IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn the_peers_row_is_found_not_ours() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+             0: 0100007F:1F90 0100007F:C001 01 00000000:00000000 00:00000000 00000000     0        0 1 1\n   \
+             1: 0100007F:C001 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  1000        0 2 1\n";
+        let server: SocketAddr = "127.0.0.1:8080".parse().expect("address");
+        let client: SocketAddr = "127.0.0.1:49153".parse().expect("address");
+        assert_eq!(find(table, client, server), Some(1000));
+        assert_eq!(find(table, server, client), Some(0));
+        assert_eq!(find(table, "127.0.0.1:1".parse().expect("address"), server), None);
+    }
+
+    #[test]
+    fn our_own_connection_is_ours() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let client = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        let (server, peer) = listener.accept().expect("accepted");
+        assert_eq!(uid(peer, server.local_addr().expect("bound")), own_uid());
+        drop(client);
+    }
+}

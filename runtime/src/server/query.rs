@@ -1,0 +1,262 @@
+//! Query parameters of the API: read once, typed, refused where they make no sense. Pure.
+
+use super::status::ApiError;
+
+/// Every parameter that a verb may look at. Unknown ones are ignored, as the API server does.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Params {
+    /// `watch`.
+    pub watch: bool,
+    /// `labelSelector`.
+    pub label_selector: String,
+    /// `fieldSelector`.
+    pub field_selector: String,
+    /// `limit`; 0 is none.
+    pub limit: usize,
+    /// `continue`.
+    pub continue_token: String,
+    /// `resourceVersion`; empty is none.
+    pub resource_version: String,
+    /// `resourceVersionMatch`; empty is none.
+    pub version_match: String,
+    /// `timeoutSeconds`.
+    pub timeout_seconds: Option<u64>,
+    /// `allowWatchBookmarks`.
+    pub bookmarks: bool,
+    /// `sendInitialEvents`.
+    pub send_initial_events: Option<bool>,
+    /// `dryRun=All`.
+    pub dry_run: bool,
+    /// `fieldManager`.
+    pub field_manager: Option<String>,
+    /// `force`.
+    pub force: bool,
+    /// `fieldValidation`.
+    pub validation: FieldValidation,
+    /// `pretty`.
+    pub pretty: bool,
+    /// `includeObject` of tables.
+    pub include_object: IncludeObject,
+    /// DeleteOptions given in the query.
+    pub grace_seconds: Option<i64>,
+    /// `propagationPolicy`.
+    pub propagation: Option<String>,
+    /// The deprecated `orphanDependents`.
+    pub orphan_dependents: Option<bool>,
+    /// Parameters of `pods/log`.
+    pub log: LogParams,
+}
+
+/// Parameters of `pods/log`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LogParams {
+    /// `container`.
+    pub container: Option<String>,
+    /// `follow`.
+    pub follow: bool,
+    /// `previous`.
+    pub previous: bool,
+    /// `timestamps`.
+    pub timestamps: bool,
+    /// `tailLines`.
+    pub tail_lines: Option<u64>,
+    /// `limitBytes`.
+    pub limit_bytes: Option<u64>,
+    /// `sinceSeconds`.
+    pub since_seconds: Option<i64>,
+    /// `sinceTime`.
+    pub since_time: Option<String>,
+}
+
+/// What happens to unknown and duplicate fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// Dropped in silence.
+    Ignore,
+    /// Dropped, and said in a `Warning` header. What the API server does unasked.
+    #[default]
+    Warn,
+    /// Refused.
+    Strict,
+}
+
+/// What a table's rows carry of their object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IncludeObject {
+    /// Nothing.
+    None,
+    /// Its metadata.
+    #[default]
+    Metadata,
+    /// All of it.
+    Object,
+}
+
+/// Longest selector or token read: a selector that long is a mistake or an attack, and ours are parsed per request.
+const MAX_VALUE_BYTES: usize = 16 * 1024;
+
+impl Params {
+    /// Reads a query string.
+    pub fn parse(query: &str) -> Result<Self, ApiError> {
+        let mut params = Self::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (key, value) = (unescape(key), unescape(value));
+            if value.len() > MAX_VALUE_BYTES {
+                return Err(ApiError::bad_request(format!("query parameter {key} is longer than {MAX_VALUE_BYTES} bytes")));
+            }
+            params.set(&key, value)?;
+        }
+        Ok(params)
+    }
+
+    fn set(&mut self, key: &str, value: String) -> Result<(), ApiError> {
+        match key {
+            "watch" => self.watch = flag(key, &value)?,
+            "labelSelector" => self.label_selector = value,
+            "fieldSelector" => self.field_selector = value,
+            "limit" => self.limit = number(key, &value)?.unwrap_or(0),
+            "continue" => self.continue_token = value,
+            "resourceVersion" => self.resource_version = value,
+            "resourceVersionMatch" => self.version_match = value,
+            "timeoutSeconds" => self.timeout_seconds = number(key, &value)?,
+            "allowWatchBookmarks" => self.bookmarks = flag(key, &value)?,
+            "sendInitialEvents" => self.send_initial_events = Some(flag(key, &value)?),
+            "dryRun" => self.dry_run = dry_run(&value)?,
+            "fieldManager" => self.field_manager = (!value.is_empty()).then_some(value),
+            "force" => self.force = flag(key, &value)?,
+            "fieldValidation" => self.validation = validation(&value)?,
+            "pretty" => self.pretty = value != "false" && value != "0",
+            "includeObject" => self.include_object = include_object(&value)?,
+            "gracePeriodSeconds" => self.grace_seconds = number(key, &value)?,
+            "propagationPolicy" => self.propagation = (!value.is_empty()).then_some(value),
+            "orphanDependents" => self.orphan_dependents = Some(flag(key, &value)?),
+            _ => return self.log.set(key, value),
+        }
+        Ok(())
+    }
+}
+
+impl LogParams {
+    fn set(&mut self, key: &str, value: String) -> Result<(), ApiError> {
+        match key {
+            "container" => self.container = (!value.is_empty()).then_some(value),
+            "follow" => self.follow = flag(key, &value)?,
+            "previous" => self.previous = flag(key, &value)?,
+            "timestamps" => self.timestamps = flag(key, &value)?,
+            "tailLines" => self.tail_lines = number(key, &value)?,
+            "limitBytes" => self.limit_bytes = number(key, &value)?,
+            "sinceSeconds" => self.since_seconds = number(key, &value)?,
+            "sinceTime" => self.since_time = (!value.is_empty()).then_some(value),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// `dryRun` has one legal value.
+pub fn dry_run(value: &str) -> Result<bool, ApiError> {
+    match value {
+        "" => Ok(false),
+        "All" => Ok(true),
+        other => Err(ApiError::bad_request(format!("dryRun: Unsupported value: \"{other}\": supported values: \"All\""))),
+    }
+}
+
+/// `fieldValidation` by name.
+pub fn validation(value: &str) -> Result<FieldValidation, ApiError> {
+    match value {
+        "" | "Warn" => Ok(FieldValidation::Warn),
+        "Ignore" => Ok(FieldValidation::Ignore),
+        "Strict" => Ok(FieldValidation::Strict),
+        other => Err(ApiError::bad_request(format!(
+            "fieldValidation: Unsupported value: \"{other}\": supported values: \"Ignore\", \"Strict\", \"Warn\""
+        ))),
+    }
+}
+
+fn include_object(value: &str) -> Result<IncludeObject, ApiError> {
+    match value {
+        "" | "Metadata" => Ok(IncludeObject::Metadata),
+        "None" => Ok(IncludeObject::None),
+        "Object" => Ok(IncludeObject::Object),
+        other => Err(ApiError::bad_request(format!("unrecognized includeObject value: \"{other}\""))),
+    }
+}
+
+/// Booleans as the API's own parser reads them: anything but `false` and `0` that is there counts as true
+/// (the Python client writes `True`).
+fn flag(key: &str, value: &str) -> Result<bool, ApiError> {
+    match value.to_ascii_lowercase().as_str() {
+        "false" | "0" => Ok(false),
+        "" | "true" | "1" => Ok(true),
+        _ => Err(ApiError::bad_request(format!("query parameter {key}: \"{value}\" is neither true nor false"))),
+    }
+}
+
+fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<Option<T>, ApiError> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    value
+        .parse()
+        .map(Some)
+        .map_err(|_| ApiError::bad_request(format!("query parameter {key}: \"{value}\" is not a number in range")))
+}
+
+/// `application/x-www-form-urlencoded`; broken escapes stay as they are.
+fn unescape(text: &str) -> String {
+    if !text.contains(['%', '+']) {
+        return text.to_owned();
+    }
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let escaped = (byte == b'%').then(|| text.get(at + 1..at + 3)).flatten();
+        match escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(decoded) => {
+                out.push(decoded);
+                at += 3;
+            }
+            None => {
+                out.push(if byte == b'+' { b' ' } else { byte });
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_are_unescaped() {
+        let params = Params::parse("labelSelector=app%20in%20%28a%2Cb%29,x!%3Dy&watch=1&limit=500").expect("reads");
+        assert_eq!(params.label_selector, "app in (a,b),x!=y");
+        assert!(params.watch);
+        assert_eq!(params.limit, 500);
+    }
+
+    #[test]
+    fn the_python_clients_booleans_are_read() {
+        assert!(Params::parse("follow=True&watch=True").expect("reads").log.follow);
+        assert!(!Params::parse("follow=False").expect("reads").log.follow);
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused_by_name() {
+        for query in ["limit=many", "dryRun=Some", "fieldValidation=Loose", "watch=maybe", "includeObject=Half"] {
+            let error = Params::parse(query).expect_err(query);
+            assert_eq!(error.code(), http::StatusCode::BAD_REQUEST, "{query}");
+        }
+    }
+
+    #[test]
+    fn broken_escapes_stay() {
+        assert_eq!(unescape("a%2"), "a%2");
+        assert_eq!(unescape("a%zz+b"), "a%zz b");
+    }
+}
