@@ -78,13 +78,8 @@ impl From<ApiError> for CliError {
         match error {
             ApiError::Refused(refusal) => Self::Refused {
                 hint: match refusal.code {
-                    401 => Some(
-                        "the server wants a token; take a kubeconfig that has one (--kubeconfig)"
-                            .to_owned(),
-                    ),
-                    403 => Some(
-                        "ask for the right, or use another --context or --namespace".to_owned(),
-                    ),
+                    401 => Some("the server wants a token; take a kubeconfig that has one (--kubeconfig)".to_owned()),
+                    403 => Some("ask for the right, or use another --context or --namespace".to_owned()),
                     _ => None,
                 },
                 message: refusal.message,
@@ -92,13 +87,11 @@ impl From<ApiError> for CliError {
             },
             ApiError::Transport(source) => Self::Unreachable {
                 message: format!("the API server does not answer: {}", innermost(&*source)),
-                hint: "check that it runs (`trainyard up`, or the cluster of your --context)"
-                    .to_owned(),
+                hint: "check that it runs (`trainyard up`, or the cluster of your --context)".to_owned(),
             },
-            ApiError::Garbled(source) => Self::Internal {
-                doing: "cannot read the API server's answer".to_owned(),
-                source,
-            },
+            ApiError::Garbled(source) => {
+                Self::Internal { doing: "cannot read the API server's answer".to_owned(), source }
+            }
         }
     }
 }
@@ -116,16 +109,11 @@ fn refusal(code: u16, status: &Value) -> Refusal {
         field: cause["field"].as_str().unwrap_or_default().to_owned(),
         message: cause["message"].as_str().unwrap_or_default().to_owned(),
     };
-    let causes = status["details"]["causes"]
-        .as_array()
-        .map(|list| list.iter().map(cause).collect());
+    let causes = status["details"]["causes"].as_array().map(|list| list.iter().map(cause).collect());
     let message = status["message"].as_str().filter(|text| !text.is_empty());
     Refusal {
         code,
-        message: message.map_or_else(
-            || format!("the API server answered with status {code}"),
-            str::to_owned,
-        ),
+        message: message.map_or_else(|| format!("the API server answered with status {code}"), str::to_owned),
         causes: causes.unwrap_or_default(),
     }
 }
@@ -181,65 +169,32 @@ impl Api {
 
     /// GET as text.
     pub(crate) async fn text(&self, path: &str) -> Result<String, ApiError> {
-        Ok(self
-            .client
-            .request_text(request("GET", path, "*/*", None)?)
-            .await?)
+        Ok(self.client.request_text(request("GET", path, "*/*", None)?).await?)
     }
 
     /// POST an object.
     pub(crate) async fn create(&self, path: &str, body: &Value) -> Result<Value, ApiError> {
-        self.send(
-            "POST",
-            path,
-            "application/json",
-            Some(("application/json", body)),
-        )
-        .await
+        self.send("POST", path, "application/json", Some(("application/json", body))).await
     }
 
     /// PUT an object.
     pub(crate) async fn replace(&self, path: &str, body: &Value) -> Result<Value, ApiError> {
-        self.send(
-            "PUT",
-            path,
-            "application/json",
-            Some(("application/json", body)),
-        )
-        .await
+        self.send("PUT", path, "application/json", Some(("application/json", body))).await
     }
 
     /// PATCH by RFC 7396.
     pub(crate) async fn merge(&self, path: &str, body: &Value) -> Result<Value, ApiError> {
-        self.send(
-            "PATCH",
-            path,
-            "application/json",
-            Some(("application/merge-patch+json", body)),
-        )
-        .await
+        self.send("PATCH", path, "application/json", Some(("application/merge-patch+json", body))).await
     }
 
     /// PATCH by server-side apply.
     pub(crate) async fn apply(&self, path: &str, body: &Value) -> Result<Value, ApiError> {
-        self.send(
-            "PATCH",
-            path,
-            "application/json",
-            Some(("application/apply-patch+yaml", body)),
-        )
-        .await
+        self.send("PATCH", path, "application/json", Some(("application/apply-patch+yaml", body))).await
     }
 
     /// DELETE with options.
     pub(crate) async fn delete(&self, path: &str, options: &Value) -> Result<Value, ApiError> {
-        self.send(
-            "DELETE",
-            path,
-            "application/json",
-            Some(("application/json", options)),
-        )
-        .await
+        self.send("DELETE", path, "application/json", Some(("application/json", options))).await
     }
 
     async fn send(
@@ -249,18 +204,13 @@ impl Api {
         accept: &str,
         body: Option<(&str, &Value)>,
     ) -> Result<Value, ApiError> {
-        let response = self
-            .client
-            .send(request(method, path, accept, body)?.map(Body::from))
-            .await?;
+        let response = self.client.send(request(method, path, accept, body)?.map(Body::from)).await?;
         let code = response.status().as_u16();
         let bytes = response.into_body().collect().await?.to_bytes();
         if (200..300).contains(&code) {
-            return serde_json::from_slice(&bytes)
-                .map_err(|error| ApiError::Garbled(Box::new(error)));
+            return serde_json::from_slice(&bytes).map_err(|error| ApiError::Garbled(Box::new(error)));
         }
-        let text =
-            || Value::from_iter([("message", String::from_utf8_lossy(&bytes).trim().to_owned())]);
+        let text = || Value::from_iter([("message", String::from_utf8_lossy(&bytes).trim().to_owned())]);
         let status = serde_json::from_slice(&bytes).unwrap_or_else(|_| text());
         Err(ApiError::Refused(refusal(code, &status)))
     }
@@ -270,10 +220,7 @@ impl Api {
         &self,
         path: &str,
     ) -> Result<impl Stream<Item = std::io::Result<String>> + Unpin + use<>, ApiError> {
-        let reader = self
-            .client
-            .request_stream(request("GET", path, "*/*", None)?)
-            .await?;
+        let reader = self.client.request_stream(request("GET", path, "*/*", None)?).await?;
         // Logs may hold anything; what is no UTF-8 is replaced, not refused.
         let lines = reader.lines_lossy();
         Ok(Box::pin(lines))
@@ -285,19 +232,9 @@ impl Api {
         path: &str,
         accept_table: bool,
     ) -> Result<impl Stream<Item = Result<Change, ApiError>> + Unpin + use<>, ApiError> {
-        let accept = if accept_table {
-            TABLE
-        } else {
-            "application/json"
-        };
-        let reader = self
-            .client
-            .request_stream(request("GET", path, accept, None)?)
-            .await?;
-        let changes = reader
-            .lines()
-            .map_err(|error| ApiError::Garbled(Box::new(error)))
-            .map(|line| change(&line?));
+        let accept = if accept_table { TABLE } else { "application/json" };
+        let reader = self.client.request_stream(request("GET", path, accept, None)?).await?;
+        let changes = reader.lines().map_err(|error| ApiError::Garbled(Box::new(error))).map(|line| change(&line?));
         Ok(Box::pin(changes))
     }
 }
@@ -324,8 +261,7 @@ trait LinesLossy: futures::AsyncBufRead + Unpin + Sized {
 impl<R: futures::AsyncBufRead + Unpin> LinesLossy for R {}
 
 fn change(line: &str) -> Result<Change, ApiError> {
-    let mut event: Value =
-        serde_json::from_str(line).map_err(|error| ApiError::Garbled(Box::new(error)))?;
+    let mut event: Value = serde_json::from_str(line).map_err(|error| ApiError::Garbled(Box::new(error)))?;
     let object = event["object"].take();
     match event["type"].as_str().unwrap_or_default() {
         "ADDED" | "MODIFIED" => Ok(Change::Present(object)),
@@ -333,10 +269,7 @@ fn change(line: &str) -> Result<Change, ApiError> {
         "BOOKMARK" => Ok(Change::Bookmark),
         _ if object["code"] == 410 => Ok(Change::Expired),
         _ => Err(ApiError::Refused(refusal(
-            object["code"]
-                .as_u64()
-                .and_then(|c| c.try_into().ok())
-                .unwrap_or(500),
+            object["code"].as_u64().and_then(|c| c.try_into().ok()).unwrap_or(500),
             &object,
         ))),
     }
@@ -348,32 +281,25 @@ fn request(
     accept: &str,
     body: Option<(&str, &Value)>,
 ) -> Result<http::Request<Vec<u8>>, ApiError> {
-    let mut builder = http::Request::builder()
-        .method(method)
-        .uri(path)
-        .header("Accept", accept);
+    let mut builder = http::Request::builder().method(method).uri(path).header("Accept", accept);
     let mut bytes = Vec::new();
     if let Some((content_type, value)) = body {
         builder = builder.header("Content-Type", content_type);
         bytes = serde_json::to_vec(value).map_err(|error| ApiError::Garbled(Box::new(error)))?;
     }
-    builder
-        .body(bytes)
-        .map_err(|error| ApiError::Garbled(Box::new(error)))
+    builder.body(bytes).map_err(|error| ApiError::Garbled(Box::new(error)))
 }
 
 /// Percent-encodes a value for a query string.
 pub(crate) fn query(value: &str) -> String {
     use std::fmt::Write as _;
-    value
-        .bytes()
-        .fold(String::with_capacity(value.len()), |mut text, byte| {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                text.push(char::from(byte));
-            } else {
-                // Writing to a String cannot fail.
-                let _ = write!(text, "%{byte:02X}");
-            }
-            text
-        })
+    value.bytes().fold(String::with_capacity(value.len()), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+        text
+    })
 }

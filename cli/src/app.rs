@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::arg::{Cli, Color, Command};
+use crate::arg::{Cli, Color, Command, Global};
 use crate::command;
 use crate::error::CliError;
 use crate::exit_code;
@@ -13,8 +13,18 @@ use crate::exit_code;
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     choose_colour(cli.global.color);
-    match dispatch(cli) {
-        Ok(code) => ExitCode::from(code),
+    let outcome = match cli.command {
+        // These two run inside pods: nothing may be set up before them, no thread, no runtime, no logging.
+        Command::Shim(args) => return done(command::shim::run(args)),
+        Command::Launch(args) => return done(command::launch::run(args)),
+        command => dispatch(&cli.global, command).map(ExitCode::from),
+    };
+    done(outcome)
+}
+
+fn done(outcome: Result<ExitCode, CliError>) -> ExitCode {
+    match outcome {
+        Ok(code) => code,
         Err(error) if error.is_broken_pipe() => ExitCode::from(exit_code::SUCCESS),
         Err(error) => {
             report(&error);
@@ -31,29 +41,27 @@ fn choose_colour(color: Color) {
     }
 }
 
-fn dispatch(cli: Cli) -> Result<u8, CliError> {
-    let global = cli.global;
-    match cli.command {
-        Command::Run(args) => command::run::run(&global, args),
-        Command::Apply(args) => command::apply::run(&global, args),
-        Command::Validate(args) => command::validate::run(&global, args),
-        Command::Up(args) => command::up::run(&global, args),
-        Command::Kubeconfig(args) => command::kubeconfig::run(&global, args),
-        Command::Get(args) => command::get::run(&global, args),
-        Command::Describe(args) => command::describe::run(&global, args),
-        Command::Logs(args) => command::logs::run(&global, args),
-        Command::Events(args) => command::events::run(&global, args),
-        Command::Explain(args) => command::explain::run(&global, args),
-        Command::Suspend(args) => command::suspend::run(&global, args, true),
-        Command::Resume(args) => command::suspend::run(&global, args, false),
-        Command::Delete(args) => command::delete::run(&global, args),
-        Command::Top(args) => command::top::run(&global, args),
-        Command::Simulate(args) => command::simulate::run(&global, args),
-        Command::Launch(args) => command::launch::run(args),
+fn dispatch(global: &Global, command: Command) -> Result<u8, CliError> {
+    match command {
+        Command::Run(args) => command::run::run(global, args),
+        Command::Apply(args) => command::apply::run(global, args),
+        Command::Validate(args) => command::validate::run(global, args),
+        Command::Up(args) => command::up::run(global, args),
+        Command::Kubeconfig(args) => command::kubeconfig::run(global, args),
+        Command::Get(args) => command::get::run(global, args),
+        Command::Describe(args) => command::describe::run(global, args),
+        Command::Logs(args) => command::logs::run(global, args),
+        Command::Events(args) => command::events::run(global, args),
+        Command::Explain(args) => command::explain::run(global, args),
+        Command::Suspend(args) => command::suspend::run(global, args, true),
+        Command::Resume(args) => command::suspend::run(global, args, false),
+        Command::Delete(args) => command::delete::run(global, args),
+        Command::Top(args) => command::top::run(global, args),
+        Command::Simulate(args) => command::simulate::run(global, args),
         Command::Example(args) => command::example::run(args),
         Command::Completions(args) => command::completions::run(args),
-        Command::Version(args) => command::version::run(&global, args),
-        Command::Shim(args) => command::shim::run(args),
+        Command::Version(args) => command::version::run(global, args),
+        Command::Shim(_) | Command::Launch(_) => Err(CliError::Missing { what: "a command inside a command" }),
         Command::Reference(args) => command::reference::run(args),
     }
 }

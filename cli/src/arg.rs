@@ -48,30 +48,13 @@ pub(crate) struct Cli {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
     /// Keep state in this folder instead of the XDG data folder
-    #[arg(
-        long,
-        global = true,
-        env = "TRAINYARD_HOME",
-        value_name = "DIR",
-        help_heading = "Global options"
-    )]
+    #[arg(long, global = true, env = "TRAINYARD_HOME", value_name = "DIR", help_heading = "Global options")]
     pub(crate) home: Option<PathBuf>,
     /// Work on the cluster of this kubeconfig context
-    #[arg(
-        long,
-        global = true,
-        env = "TRAINYARD_CONTEXT",
-        value_name = "NAME",
-        help_heading = "Global options"
-    )]
+    #[arg(long, global = true, env = "TRAINYARD_CONTEXT", value_name = "NAME", help_heading = "Global options")]
     pub(crate) context: Option<String>,
     /// Work on the cluster of this kubeconfig file
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        help_heading = "Global options"
-    )]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Use this namespace (default: the context's, else `default`)
     #[arg(
@@ -97,13 +80,7 @@ pub(crate) struct Global {
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub(crate) verbose: u8,
     /// Use colour: by default on a terminal, unless NO_COLOR is set
-    #[arg(
-        long,
-        global = true,
-        value_name = "WHEN",
-        default_value = "auto",
-        help_heading = "Global options"
-    )]
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global options")]
     pub(crate) color: Color,
 }
 

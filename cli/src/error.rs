@@ -15,11 +15,7 @@ pub(crate) enum CliError {
     Missing { what: &'static str },
     /// A file could not be read or written.
     #[error("cannot {verb} {}", path.display())]
-    File {
-        verb: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    File { verb: &'static str, path: PathBuf, source: std::io::Error },
     /// Writing to our own stdout failed, for instance because the reader went away.
     #[error("cannot write the output")]
     Output(#[from] std::io::Error),
@@ -37,17 +33,13 @@ pub(crate) enum CliError {
     Unreachable { message: String, hint: String },
     /// The API server refused.
     #[error("{message}")]
-    Refused {
-        message: String,
-        hint: Option<String>,
-        status: u16,
-    },
+    Refused { message: String, hint: Option<String>, status: u16 },
+    /// An invariant did not hold in a simulated world.
+    #[error("{failure}")]
+    Simulation { failure: String, seed: u64 },
     /// Something in-process failed (store, control plane, runtime).
     #[error("{doing}")]
-    Internal {
-        doing: String,
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    Internal { doing: String, source: Box<dyn std::error::Error + Send + Sync> },
 }
 
 impl CliError {
@@ -60,10 +52,8 @@ impl CliError {
             | Self::Unreachable { hint, .. } => Some(hint.clone()),
             Self::Refused { hint, .. } => hint.clone(),
             Self::File { source, path, .. } => file_hint(source, path),
-            Self::Missing { .. }
-            | Self::Output(_)
-            | Self::Manifest { .. }
-            | Self::Internal { .. } => None,
+            Self::Simulation { seed, .. } => Some(format!("replay it with `trainyard simulate --seed {seed}`")),
+            Self::Missing { .. } | Self::Output(_) | Self::Manifest { .. } | Self::Internal { .. } => None,
         }
     }
 
@@ -80,7 +70,9 @@ impl CliError {
                 400 | 422 => exit_code::BAD_INPUT,
                 _ => exit_code::FAILURE,
             },
-            Self::Missing { .. } | Self::Output(_) | Self::Internal { .. } => exit_code::FAILURE,
+            Self::Missing { .. } | Self::Output(_) | Self::Simulation { .. } | Self::Internal { .. } => {
+                exit_code::FAILURE
+            }
         }
     }
 
@@ -92,8 +84,7 @@ impl CliError {
 
 fn file_hint(source: &std::io::Error, path: &std::path::Path) -> Option<String> {
     (source.kind() == std::io::ErrorKind::NotFound).then(|| {
-        let here = std::env::current_dir()
-            .map_or_else(|_| ".".to_owned(), |dir| dir.display().to_string());
+        let here = std::env::current_dir().map_or_else(|_| ".".to_owned(), |dir| dir.display().to_string());
         format!("there is no {} in {here}; check the path", path.display())
     })
 }

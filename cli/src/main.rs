@@ -7,9 +7,12 @@ mod command;
 mod error;
 mod exit_code;
 mod home;
+mod job;
 mod manifest;
+mod output;
 mod resource;
 mod session;
+mod target;
 
 fn main() -> std::process::ExitCode {
     app::main()

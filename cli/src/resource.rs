@@ -1,10 +1,10 @@
 //! Kinds by the words that users know them by, from the server's discovery documents.
 
 use serde_json::Value;
+use trainyard_runtime_core::schema::closest;
 
 use crate::api::{Api, ApiError};
 use crate::error::CliError;
-use crate::manifest::diagnostic::nearest;
 
 /// Kinds that are jobs: (group, plural), in the order in which a bare name is looked for.
 pub(crate) const JOBS: [(&str, &str); 9] = [
@@ -34,11 +34,7 @@ pub(crate) struct Resource {
 impl Resource {
     /// `v1`, `batch/v1`.
     pub(crate) fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.clone()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
     /// The path of the collection; `None` for all namespaces.
@@ -63,11 +59,7 @@ impl Resource {
 
     /// `pytorchjob.kubeflow.org`, as kubectl prints names.
     pub(crate) fn qualified_singular(&self) -> String {
-        if self.group.is_empty() {
-            self.singular.clone()
-        } else {
-            format!("{}.{}", self.singular, self.group)
-        }
+        if self.group.is_empty() { self.singular.clone() } else { format!("{}.{}", self.singular, self.group) }
     }
 
     /// Whether this kind is a job.
@@ -76,9 +68,7 @@ impl Resource {
     }
 
     fn answers_to(&self, word: &str) -> bool {
-        let (name, group) = word
-            .split_once('.')
-            .map_or((word, None), |(name, group)| (name, Some(group)));
+        let (name, group) = word.split_once('.').map_or((word, None), |(name, group)| (name, Some(group)));
         let named = self.plural == name
             || self.singular == name
             || self.kind.to_lowercase() == name
@@ -86,9 +76,7 @@ impl Resource {
         let versioned = format!("{}.{}", self.version, self.group);
         named
             && group.is_none_or(|group| {
-                self.group == group
-                    || versioned == group
-                    || self.group.starts_with(&format!("{group}."))
+                self.group == group || versioned == group || self.group.starts_with(&format!("{group}."))
             })
     }
 }
@@ -104,15 +92,11 @@ impl Discovery {
     pub(crate) async fn load(api: &Api) -> Result<Self, ApiError> {
         let mut resources = group_version(api, "/api/v1", "", "v1").await?;
         let groups = api.get("/apis").await?;
-        let preferred = groups["groups"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|group| {
-                let name = group["name"].as_str()?;
-                let version = group["preferredVersion"]["version"].as_str()?;
-                Some((name.to_owned(), version.to_owned()))
-            });
+        let preferred = groups["groups"].as_array().into_iter().flatten().filter_map(|group| {
+            let name = group["name"].as_str()?;
+            let version = group["preferredVersion"]["version"].as_str()?;
+            Some((name.to_owned(), version.to_owned()))
+        });
         let requests = preferred.map(|(group, version)| async move {
             let path = format!("/apis/{group}/{version}");
             group_version(api, &path, &group, &version).await
@@ -130,26 +114,18 @@ impl Discovery {
     /// The kind that a word means: plural, singular, short name or kind, with or without its group.
     pub(crate) fn find(&self, word: &str) -> Option<&Resource> {
         let word = word.to_lowercase();
-        self.resources
-            .iter()
-            .find(|resource| resource.answers_to(&word))
+        self.resources.iter().find(|resource| resource.answers_to(&word))
     }
 
     /// As [`Self::find`], with an error that names the nearest word.
     pub(crate) fn need(&self, word: &str) -> Result<&Resource, CliError> {
         self.find(word).ok_or_else(|| {
-            let words = self
-                .resources
-                .iter()
-                .flat_map(|r| [r.plural.as_str(), r.singular.as_str()]);
-            let hint = match nearest(word, words) {
+            let words = self.resources.iter().flat_map(|r| [r.plural.as_str(), r.singular.as_str()]);
+            let hint = match closest(word, words) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "jobs, pods, services, events and nodes are the usual ones".to_owned(),
             };
-            CliError::Usage {
-                message: format!("the server has no kind `{word}`"),
-                hint,
-            }
+            CliError::Usage { message: format!("the server has no kind `{word}`"), hint }
         })
     }
 
@@ -157,55 +133,33 @@ impl Discovery {
     pub(crate) fn of(&self, object: &Value) -> Option<&Resource> {
         let api_version = object["apiVersion"].as_str()?;
         let kind = object["kind"].as_str()?;
-        self.resources
-            .iter()
-            .find(|r| r.kind == kind && r.api_version() == api_version)
+        self.resources.iter().find(|r| r.kind == kind && r.api_version() == api_version)
     }
 
     /// The kinds that are jobs, in the order in which names are looked for.
     pub(crate) fn jobs(&self) -> impl Iterator<Item = &Resource> {
-        JOBS.iter().filter_map(|(group, plural)| {
-            self.resources
-                .iter()
-                .find(|r| r.group == *group && r.plural == *plural)
-        })
+        JOBS.iter()
+            .filter_map(|(group, plural)| self.resources.iter().find(|r| r.group == *group && r.plural == *plural))
     }
 }
 
-async fn group_version(
-    api: &Api,
-    path: &str,
-    group: &str,
-    version: &str,
-) -> Result<Vec<Resource>, ApiError> {
+async fn group_version(api: &Api, path: &str, group: &str, version: &str) -> Result<Vec<Resource>, ApiError> {
     let list = api.get(path).await?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let resource = |item: &Value| {
         let plural = text(&item["name"]);
         let kind = text(&item["kind"]);
         let singular = Some(text(&item["singularName"])).filter(|name| !name.is_empty());
-        let listable = item["verbs"]
-            .as_array()
-            .is_some_and(|verbs| verbs.iter().any(|verb| verb == "list"));
+        let listable = item["verbs"].as_array().is_some_and(|verbs| verbs.iter().any(|verb| verb == "list"));
         (!plural.contains('/') && listable).then(|| Resource {
             group: group.to_owned(),
             version: version.to_owned(),
             singular: singular.unwrap_or_else(|| kind.to_lowercase()),
-            short_names: item["shortNames"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(text)
-                .collect(),
+            short_names: item["shortNames"].as_array().into_iter().flatten().map(text).collect(),
             namespaced: item["namespaced"].as_bool().unwrap_or(false),
             plural,
             kind,
         })
     };
-    Ok(list["resources"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(resource)
-        .collect())
+    Ok(list["resources"].as_array().into_iter().flatten().filter_map(resource).collect())
 }

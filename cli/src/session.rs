@@ -46,29 +46,15 @@ impl Session {
             return cluster(global).await;
         }
         let home = home::folder(global.home.as_ref())?;
-        let namespace = global
-            .namespace
-            .clone()
-            .unwrap_or_else(|| "default".to_owned());
+        let namespace = global.namespace.clone().unwrap_or_else(|| "default".to_owned());
         match own(&home).await? {
             Owner::Another(info) => {
-                let client =
-                    embedded::connect(&info).map_err(internal("connect to the running server"))?;
-                Ok(Self {
-                    api: Api::new(client),
-                    namespace,
-                    place: Place::Server { home, info },
-                    embedded: None,
-                })
+                let client = embedded::connect(&info).map_err(internal("connect to the running server"))?;
+                Ok(Self { api: Api::new(client), namespace, place: Place::Server { home, info }, embedded: None })
             }
             Owner::Us(embedded) => {
                 let api = Api::new(embedded.client());
-                Ok(Self {
-                    api,
-                    namespace,
-                    place: Place::InProcess { home },
-                    embedded: Some(embedded),
-                })
+                Ok(Self { api, namespace, place: Place::InProcess { home }, embedded: Some(embedded) })
             }
         }
     }
@@ -114,9 +100,7 @@ pub(crate) async fn own_with(options: Options) -> Result<Owner, CliError> {
             Err(error @ OpenError::InUse { .. }) => {
                 return Err(CliError::Unreachable {
                     message: error.to_string(),
-                    hint:
-                        "wait for that process or end it; or use another state folder with --home"
-                            .to_owned(),
+                    hint: "wait for that process or end it; or use another state folder with --home".to_owned(),
                 });
             }
             Err(error) => return Err(internal("cannot open the state folder")(error)),
@@ -125,10 +109,7 @@ pub(crate) async fn own_with(options: Options) -> Result<Owner, CliError> {
 }
 
 async fn cluster(global: &Global) -> Result<Session, CliError> {
-    let options = kube::config::KubeConfigOptions {
-        context: global.context.clone(),
-        ..Default::default()
-    };
+    let options = kube::config::KubeConfigOptions { context: global.context.clone(), ..Default::default() };
     let unreadable = |error: kube::config::KubeconfigError| CliError::Usage {
         message: format!("cannot use this kubeconfig: {error}"),
         hint: "see what contexts there are with `kubectl config get-contexts`".to_owned(),
@@ -136,27 +117,14 @@ async fn cluster(global: &Global) -> Result<Session, CliError> {
     let config = match &global.kubeconfig {
         Some(path) => {
             let file = kube::config::Kubeconfig::read_from(path).map_err(unreadable)?;
-            kube::Config::from_custom_kubeconfig(file, &options)
-                .await
-                .map_err(unreadable)?
+            kube::Config::from_custom_kubeconfig(file, &options).await.map_err(unreadable)?
         }
-        None => kube::Config::from_kubeconfig(&options)
-            .await
-            .map_err(unreadable)?,
+        None => kube::Config::from_kubeconfig(&options).await.map_err(unreadable)?,
     };
-    let namespace = global
-        .namespace
-        .clone()
-        .unwrap_or_else(|| config.default_namespace.clone());
+    let namespace = global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let url = config.cluster_url.to_string();
-    let client =
-        kube::Client::try_from(config).map_err(internal("cannot connect to the cluster"))?;
-    Ok(Session {
-        api: Api::new(client),
-        namespace,
-        place: Place::Cluster { url },
-        embedded: None,
-    })
+    let client = kube::Client::try_from(config).map_err(internal("cannot connect to the cluster"))?;
+    Ok(Session { api: Api::new(client), namespace, place: Place::Cluster { url }, embedded: None })
 }
 
 /// Wraps an error of another part with what we were doing.
@@ -164,10 +132,7 @@ pub(crate) fn internal<E>(doing: &str) -> impl FnOnce(E) -> CliError + use<'_, E
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    move |error| CliError::Internal {
-        doing: doing.to_owned(),
-        source: error.into(),
-    }
+    move |error| CliError::Internal { doing: doing.to_owned(), source: error.into() }
 }
 
 /// Runs a short command: connects, does it, gives the store back whatever came out.

@@ -1,14 +1,22 @@
-//! `trainyard launch`.
+//! `trainyard launch`: what runs inside each pod of a TrainingJob.
+
+use trainyard_worker::launch::{self, LaunchArgs};
 
 use crate::error::CliError;
 
+/// Start the ranks of one pod, each with the environment that torchrun gives.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  trainyard launch --nproc 4 -- python train.py
+
+The job's pods call it; PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR and PET_MASTER_PORT say where this pod is among
+the others. The exit code is that of the first rank that failed (128+N for signal N), or 0.")]
 pub(crate) struct Args {
-    /// Arguments handed on
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) rest: Vec<std::ffi::OsString>,
+    #[command(flatten)]
+    inner: LaunchArgs,
 }
 
-pub(crate) fn run(_args: Args) -> Result<u8, CliError> {
-    Err(CliError::Missing { what: "launch" })
+pub(crate) fn run(args: Args) -> Result<std::process::ExitCode, CliError> {
+    Ok(launch::main(args.inner))
 }

@@ -1,14 +1,16 @@
-//! `trainyard shim`.
+//! `trainyard shim`: one supervised container. The node agent calls it; nobody else should.
 
 use crate::error::CliError;
 
+/// Handed on as they are: the agent and the shim are the same binary, so they agree.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Arguments handed on
+    /// Arguments of the shim
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) rest: Vec<std::ffi::OsString>,
+    rest: Vec<String>,
 }
 
-pub(crate) fn run(_args: Args) -> Result<u8, CliError> {
-    Err(CliError::Missing { what: "shim" })
+#[expect(clippy::needless_pass_by_value, reason = "every command takes its arguments by value")]
+pub(crate) fn run(args: Args) -> Result<std::process::ExitCode, CliError> {
+    Ok(trainyard_worker::shim::main(&args.rest))
 }

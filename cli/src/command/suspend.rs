@@ -1,14 +1,53 @@
-//! `trainyard suspend`.
+//! `trainyard suspend` and `trainyard resume`.
 
-use crate::arg::Global;
+use std::io::Write as _;
+
+use crate::arg::{Global, Target};
 use crate::error::CliError;
+use crate::job;
+use crate::resource::Discovery;
+use crate::session::{self, Place};
+use crate::target;
 
+/// A job that stops or starts again.
+///
+/// A suspended job keeps its place, its logs and its records; its pods get SIGTERM and go. A resumed job starts new pods.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  trainyard suspend wine-ddp
+  trainyard resume wine-ddp")]
 pub(crate) struct Args {
     #[command(flatten)]
-    pub(crate) target: crate::arg::Target,
+    pub(crate) target: Target,
 }
 
-pub(crate) fn run(_global: &Global, _args: Args, _suspend: bool) -> Result<u8, CliError> {
-    Err(CliError::Missing { what: "suspend" })
+pub(crate) fn run(global: &Global, args: Args, suspend: bool) -> Result<u8, CliError> {
+    session::with(global, async |session| {
+        let discovery = Discovery::load(&session.api).await?;
+        let found = target::find(session, &discovery, &args.target).await?;
+        let verb = if suspend { "suspended" } else { "resumed" };
+        let patch = job::suspend_patch(&found.resource, suspend).ok_or_else(|| CliError::Usage {
+            message: format!("a {} cannot be {verb}", found.resource.kind),
+            hint: "jobs can; scale a Deployment with `kubectl scale`".to_owned(),
+        })?;
+        if job::end(&found.object).is_some() {
+            return Err(CliError::Usage {
+                message: format!("{} has ended already ({})", found.title(), job::state(&found.object)),
+                hint: format!("see it with `trainyard describe {}`, or run its manifest again", found.name()),
+            });
+        }
+        let already = job::suspended(&found.object) == suspend;
+        session.api.merge(&found.path(), &patch).await?;
+        let again = if already { "already " } else { "" };
+        writeln!(std::io::stdout().lock(), "{} {} {again}{verb}", found.resource.qualified_singular(), found.name())?;
+        if let (Place::InProcess { .. }, false) = (&session.place, suspend) {
+            let hint = crate::output::style::HINT;
+            writeln!(
+                anstream::stderr(),
+                "\n{hint}hint:{hint:#} nothing runs the job yet; start the control plane with `trainyard up`"
+            )?;
+        }
+        Ok(0)
+    })
 }

@@ -46,30 +46,19 @@ pub(crate) struct Diagnostic {
 impl Diagnostic {
     /// An error at a path of a document: at the value if the path was written, else at its nearest ancestor.
     pub(crate) fn error(document: &Document, path: &str, message: &str) -> Self {
-        let at = document
-            .span(path)
-            .map(|(exact, span)| if exact { span.value } else { span.key });
-        Self {
-            subject: subject(document),
-            ..Self::at(&document.source, at.unwrap_or_default(), path, message)
-        }
+        let at = document.span(path).map(|(exact, span)| if exact { span.value } else { span.key });
+        Self { subject: subject(document), ..Self::at(&document.source, at.unwrap_or_default(), path, message) }
     }
 
     /// An error about a field's name.
     pub(crate) fn key(document: &Document, path: &str, message: &str) -> Self {
         let at = document.span(path).map(|(_, span)| span.key);
-        Self {
-            subject: subject(document),
-            ..Self::at(&document.source, at.unwrap_or_default(), path, message)
-        }
+        Self { subject: subject(document), ..Self::at(&document.source, at.unwrap_or_default(), path, message) }
     }
 
     /// An error at a place of a file.
     pub(crate) fn at(source: &Source, at: Position, path: &str, message: &str) -> Self {
-        let line_text = at
-            .line
-            .checked_sub(1)
-            .and_then(|index| source.text.lines().nth(index));
+        let line_text = at.line.checked_sub(1).and_then(|index| source.text.lines().nth(index));
         Self {
             severity: Severity::Error,
             file: source.name.clone(),
@@ -113,11 +102,7 @@ impl Diagnostic {
 }
 
 fn subject(document: &Document) -> String {
-    [document.kind(), document.name()]
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
+    [document.kind(), document.name()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Prints diagnostics with the lines they are about. They are ordered by file and place.
@@ -143,31 +128,15 @@ fn print_one(out: &mut dyn Write, diagnostic: &Diagnostic) -> io::Result<()> {
     if !diagnostic.line_text.is_empty() {
         let number = diagnostic.at.line.to_string();
         let gutter = " ".repeat(number.len());
-        let before: String = diagnostic
-            .line_text
-            .chars()
-            .take(diagnostic.at.column - 1)
-            .map(blank)
-            .collect();
-        let room = diagnostic
-            .line_text
-            .chars()
-            .count()
-            .saturating_sub(diagnostic.at.column - 1);
+        let before: String = diagnostic.line_text.chars().take(diagnostic.at.column - 1).map(blank).collect();
+        let room = diagnostic.line_text.chars().count().saturating_sub(diagnostic.at.column - 1);
         let carets = "^".repeat(diagnostic.at.length.min(room).max(1));
         writeln!(out, "   {dim}{gutter}|{dim:#}")?;
         writeln!(out, " {dim}{number} |{dim:#} {}", diagnostic.line_text)?;
-        writeln!(
-            out,
-            "   {dim}{gutter}|{dim:#} {before}{strong}{carets}{strong:#}"
-        )?;
+        writeln!(out, "   {dim}{gutter}|{dim:#} {before}{strong}{carets}{strong:#}")?;
     }
     if !diagnostic.path.is_empty() {
-        let of = if diagnostic.subject.is_empty() {
-            String::new()
-        } else {
-            format!(" of {}", diagnostic.subject)
-        };
+        let of = if diagnostic.subject.is_empty() { String::new() } else { format!(" of {}", diagnostic.subject) };
         writeln!(out, "  at: {}{of}", diagnostic.path)?;
     } else if !diagnostic.subject.is_empty() {
         writeln!(out, "  in: {}", diagnostic.subject)?;
@@ -184,56 +153,4 @@ fn print_one(out: &mut dyn Write, diagnostic: &Diagnostic) -> io::Result<()> {
 /// Keeps tabs, so that carets stand under what they mean.
 fn blank(c: char) -> char {
     if c == '\t' { '\t' } else { ' ' }
-}
-
-/// The candidate nearest to `word`, if near enough to be what was meant.
-pub(crate) fn nearest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
-    let lower = word.to_lowercase();
-    let limit = (word.chars().count() / 3).max(1);
-    candidates
-        .into_iter()
-        .map(|candidate| (distance(&lower, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, candidate)| (*distance, candidate.len()))
-        .map(|(_, candidate)| candidate)
-}
-
-/// Optimal string alignment distance: insert, delete, replace, swap of neighbours.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    for (j, cell) in rows[0].iter_mut().enumerate() {
-        *cell = j;
-    }
-    for i in 1..=a.len() {
-        for j in 1..=b.len() {
-            let replace = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = replace.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            rows[i][j] = best;
-        }
-    }
-    rows[a.len()][b.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nearest_finds_typos_and_nothing_far_off() {
-        let fields = ["replicas", "procsPerReplica", "command", "restartPolicy"];
-        assert_eq!(nearest("replcias", fields), Some("replicas"));
-        assert_eq!(nearest("procPerReplica", fields), Some("procsPerReplica"));
-        assert_eq!(nearest("Command", fields), Some("command"));
-        assert_eq!(nearest("image", fields), None);
-    }
 }

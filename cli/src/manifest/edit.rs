@@ -9,11 +9,7 @@ use crate::error::CliError;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Edits {
     /// Change a field of the job, for instance spec.procsPerReplica=8 (repeatable; the value is read as YAML)
-    #[arg(
-        long = "set",
-        value_name = "PATH=VALUE",
-        help_heading = "Change the manifest"
-    )]
+    #[arg(long = "set", value_name = "PATH=VALUE", help_heading = "Change the manifest")]
     pub(crate) set: Vec<String>,
     /// Run this many ranks in each replica: a number, or auto, cpu, gpu
     #[arg(long, value_name = "N", help_heading = "Change the manifest")]
@@ -25,11 +21,7 @@ pub(crate) struct Edits {
     #[arg(long, value_name = "NAME", help_heading = "Change the manifest")]
     pub(crate) name: Option<String>,
     /// Set an environment variable in all ranks (repeatable)
-    #[arg(
-        long = "env",
-        value_name = "KEY=VALUE",
-        help_heading = "Change the manifest"
-    )]
+    #[arg(long = "env", value_name = "KEY=VALUE", help_heading = "Change the manifest")]
     pub(crate) env: Vec<String>,
 }
 
@@ -54,19 +46,13 @@ impl Edits {
             let number = yaml::plain(procs);
             match kind.as_str() {
                 "TrainingJob" => put(root, "spec.procsPerReplica", number, "--procs")?,
-                "PyTorchJob" => put(
-                    root,
-                    "spec.nprocPerNode",
-                    Value::from(procs.as_str()),
-                    "--procs",
-                )?,
+                "PyTorchJob" => put(root, "spec.nprocPerNode", Value::from(procs.as_str()), "--procs")?,
                 "TrainJob" => put(root, "spec.trainer.numProcPerNode", number, "--procs")?,
                 _ => return Err(unsupported("--procs", &kind)),
             }
         }
         if let Some(replicas) = self.replicas {
-            let path =
-                replicas_path(&kind, root).ok_or_else(|| unsupported("--replicas", &kind))?;
+            let path = replicas_path(&kind, root).ok_or_else(|| unsupported("--replicas", &kind))?;
             put(root, &path, Value::from(replicas), "--replicas")?;
         }
         for pair in &self.env {
@@ -84,11 +70,7 @@ impl Edits {
 fn parsed(text: &str) -> Value {
     // Flow collections are worth reading (`--set spec.command=[python,train.py]`); all else is one scalar.
     if text.starts_with(['[', '{']) {
-        let source = super::Source {
-            name: "--set".to_owned(),
-            text: text.to_owned(),
-            folder: None,
-        };
+        let source = super::Source { name: "--set".to_owned(), text: text.to_owned(), folder: None };
         let (nodes, diagnostics) = yaml::documents(&source);
         if let (Some(node), true) = (nodes.into_iter().next(), diagnostics.is_empty()) {
             return node.flatten().0;
@@ -98,12 +80,10 @@ fn parsed(text: &str) -> Value {
 }
 
 fn split<'a>(pair: &'a str, flag: &str, form: &str) -> Result<(&'a str, &'a str), CliError> {
-    pair.split_once('=')
-        .filter(|(left, _)| !left.is_empty())
-        .ok_or_else(|| CliError::Usage {
-            message: format!("`{flag} {pair}` has no value"),
-            hint: format!("write {flag} {form}"),
-        })
+    pair.split_once('=').filter(|(left, _)| !left.is_empty()).ok_or_else(|| CliError::Usage {
+        message: format!("`{flag} {pair}` has no value"),
+        hint: format!("write {flag} {form}"),
+    })
 }
 
 fn put(root: &mut Value, path: &str, value: Value, flag: &str) -> Result<(), CliError> {
@@ -134,20 +114,12 @@ fn replicas_path(kind: &str, root: &Value) -> Option<String> {
 
 /// `pytorchReplicaSpecs` and its like.
 fn replica_specs(root: &Value) -> Option<String> {
-    root["spec"]
-        .as_object()?
-        .keys()
-        .find(|key| key.ends_with("ReplicaSpecs"))
-        .cloned()
+    root["spec"].as_object()?.keys().find(|key| key.ends_with("ReplicaSpecs")).cloned()
 }
 
 fn set_env(kind: &str, root: &mut Value, key: &str, value: &str) -> Result<(), CliError> {
     if kind == "TrainingJob" || kind == "TrainJob" {
-        let owner = if kind == "TrainingJob" {
-            &mut root["spec"]
-        } else {
-            &mut root["spec"]["trainer"]
-        };
+        let owner = if kind == "TrainingJob" { &mut root["spec"] } else { &mut root["spec"]["trainer"] };
         if owner["env"].is_array() || kind == "TrainJob" {
             push_env(&mut owner["env"], key, value);
         } else {
@@ -162,11 +134,7 @@ fn set_env(kind: &str, root: &mut Value, key: &str, value: &str) -> Result<(), C
             done = true;
         }
     });
-    if done {
-        Ok(())
-    } else {
-        Err(unsupported("--env", kind))
-    }
+    if done { Ok(()) } else { Err(unsupported("--env", kind)) }
 }
 
 fn push_env(list: &mut Value, key: &str, value: &str) {
@@ -187,10 +155,7 @@ pub(crate) fn for_each_pod_spec(root: &mut Value, visit: &mut dyn FnMut(&mut Val
                 visit(spec);
             }
         }
-    } else if let Some(spec) = root
-        .get_mut("spec")
-        .and_then(|s| s.get_mut("template"))
-        .and_then(|t| t.get_mut("spec"))
+    } else if let Some(spec) = root.get_mut("spec").and_then(|s| s.get_mut("template")).and_then(|t| t.get_mut("spec"))
     {
         visit(spec);
     }
@@ -205,9 +170,7 @@ pub(crate) fn fill_working_dir(document: &mut Document, folder: &str) {
             let spec = &mut root["spec"];
             match spec["workingDir"].as_str() {
                 None if spec.is_object() => spec["workingDir"] = Value::from(folder),
-                Some(given) if !given.starts_with('/') => {
-                    spec["workingDir"] = Value::from(absolute(folder, given))
-                }
+                Some(given) if !given.starts_with('/') => spec["workingDir"] = Value::from(absolute(folder, given)),
                 Some(_) | None => {}
             }
         }
@@ -215,12 +178,7 @@ pub(crate) fn fill_working_dir(document: &mut Document, folder: &str) {
         "TrainJob" => {}
         _ => for_each_pod_spec(root, &mut |spec| {
             for list in ["initContainers", "containers"] {
-                for container in spec
-                    .get_mut(list)
-                    .and_then(Value::as_array_mut)
-                    .into_iter()
-                    .flatten()
-                {
+                for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
                     if container["workingDir"].is_null() {
                         container["workingDir"] = Value::from(folder);
                     }
@@ -233,11 +191,7 @@ pub(crate) fn fill_working_dir(document: &mut Document, folder: &str) {
 fn absolute(folder: &str, given: &str) -> String {
     let joined = std::path::Path::new(folder).join(given);
     // `.` and `./x` read better without the dot in `get -o yaml`.
-    joined
-        .components()
-        .collect::<std::path::PathBuf>()
-        .display()
-        .to_string()
+    joined.components().collect::<std::path::PathBuf>().display().to_string()
 }
 
 #[cfg(test)]
@@ -245,25 +199,14 @@ mod tests {
     use super::*;
 
     fn document(value: Value) -> Document {
-        let source = super::super::Source {
-            name: "t".to_owned(),
-            text: String::new(),
-            folder: None,
-        };
-        Document {
-            source: source.into(),
-            value,
-            spans: Default::default(),
-        }
+        let source = super::super::Source { name: "t".to_owned(), text: String::new(), folder: None };
+        Document { source: source.into(), value, spans: Default::default() }
     }
 
     #[test]
     fn ranks_names_and_environment_go_where_each_kind_has_them() {
         let edits = Edits {
-            set: vec![
-                "spec.command=[a, b]".to_owned(),
-                "spec.backoffLimit=3".to_owned(),
-            ],
+            set: vec!["spec.command=[a, b]".to_owned(), "spec.backoffLimit=3".to_owned()],
             procs: Some("8".to_owned()),
             replicas: Some(2),
             name: Some("other".to_owned()),
@@ -277,22 +220,12 @@ mod tests {
                 "procsPerReplica": 8, "replicas": 2, "env": {"K": "v=w"}, "command": ["a", "b"], "backoffLimit": 3}})
         );
         let role = json!({"template": {"spec": {"containers": [{"name": "pytorch"}]}}});
-        let mut job = document(
-            json!({"kind": "PyTorchJob", "spec": {"pytorchReplicaSpecs": {"Master": role}}}),
-        );
-        Edits {
-            set: vec![],
-            ..edits
-        }
-        .apply(&mut job)
-        .unwrap();
+        let mut job = document(json!({"kind": "PyTorchJob", "spec": {"pytorchReplicaSpecs": {"Master": role}}}));
+        Edits { set: vec![], ..edits }.apply(&mut job).unwrap();
         assert_eq!(job.value["spec"]["nprocPerNode"], "8");
         let specs = &job.value["spec"]["pytorchReplicaSpecs"];
         assert_eq!(specs["Worker"]["replicas"], 2);
-        assert_eq!(
-            specs["Master"]["template"]["spec"]["containers"][0]["env"][0]["value"],
-            "v=w"
-        );
+        assert_eq!(specs["Master"]["template"]["spec"]["containers"][0]["env"][0]["value"], "v=w");
     }
 
     #[test]

@@ -68,7 +68,8 @@ impl Document {
 
     /// The span of a path, else that of its nearest ancestor in the file.
     pub(crate) fn span(&self, path: &str) -> Option<(bool, Span)> {
-        let mut at = path;
+        let path = path::canonical(path);
+        let mut at = path.as_str();
         loop {
             if let Some(span) = self.spans.get(at) {
                 return Some((at.len() == path.len(), *span));
@@ -84,34 +85,15 @@ impl Document {
 /// Reads a file, or stdin for `-`.
 pub(crate) fn read(path: &Path) -> Result<Arc<Source>, CliError> {
     let mut text = String::new();
-    let fail = |source| CliError::File {
-        verb: "read",
-        path: path.to_path_buf(),
-        source,
-    };
+    let fail = |source| CliError::File { verb: "read", path: path.to_path_buf(), source };
     if path == Path::new("-") {
-        std::io::stdin()
-            .take(MAX_FILE_BYTES)
-            .read_to_string(&mut text)
-            .map_err(fail)?;
-        return Ok(Arc::new(Source {
-            name: "<stdin>".to_owned(),
-            text,
-            folder: None,
-        }));
+        std::io::stdin().take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(fail)?;
+        return Ok(Arc::new(Source { name: "<stdin>".to_owned(), text, folder: None }));
     }
     let file = std::fs::File::open(path).map_err(fail)?;
-    file.take(MAX_FILE_BYTES)
-        .read_to_string(&mut text)
-        .map_err(fail)?;
-    let folder = std::path::absolute(path)
-        .ok()
-        .and_then(|path| path.parent().map(Path::to_path_buf));
-    Ok(Arc::new(Source {
-        name: path.display().to_string(),
-        text,
-        folder,
-    }))
+    file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(fail)?;
+    let folder = std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_path_buf));
+    Ok(Arc::new(Source { name: path.display().to_string(), text, folder }))
 }
 
 /// Splits a file into its objects. Empty documents are left out, lists are taken apart.
@@ -123,19 +105,11 @@ pub(crate) fn detect(source: &Arc<Source>) -> (Vec<Document>, Vec<Diagnostic>) {
         if value.is_null() {
             continue;
         }
-        let document = Document {
-            source: Arc::clone(source),
-            value,
-            spans: Arc::new(spans),
-        };
+        let document = Document { source: Arc::clone(source), value, spans: Arc::new(spans) };
         if !document.value.is_object() {
             diagnostics.push(
-                Diagnostic::error(
-                    &document,
-                    "",
-                    "a manifest is a mapping with apiVersion, kind, metadata and spec",
-                )
-                .expected("a mapping"),
+                Diagnostic::error(&document, "", "a manifest is a mapping with apiVersion, kind, metadata and spec")
+                    .expected("a mapping"),
             );
             continue;
         }
@@ -146,19 +120,71 @@ pub(crate) fn detect(source: &Arc<Source>) -> (Vec<Document>, Vec<Diagnostic>) {
         }
     }
     if documents.is_empty() && diagnostics.is_empty() {
-        diagnostics.push(Diagnostic::in_file(source, "there is no object in this file").hint(
-            "write one with apiVersion, kind, metadata.name and spec; examples/wine-ddp.yaml is a short one",
-        ));
+        diagnostics
+            .push(Diagnostic::in_file(source, "there is no object in this file").hint(
+                "write one with apiVersion, kind, metadata.name and spec; examples/wine-ddp.yaml is a short one",
+            ));
     }
     (documents, diagnostics)
 }
 
+/// Reads files, changes the jobs in them as the command line says, and checks everything. What is wrong is printed, all at once.
+pub(crate) fn load(files: &[PathBuf], edits: &edit::Edits) -> Result<Vec<Document>, CliError> {
+    let mut documents = Vec::new();
+    let mut diagnostics = Vec::new();
+    for path in files {
+        let source = read(path)?;
+        let (found, wrong) = detect(&source);
+        documents.extend(found);
+        diagnostics.extend(wrong);
+    }
+    let mut jobs = documents.iter_mut().filter(|document| is_runnable(document)).peekable();
+    if jobs.peek().is_none() && !edits.is_empty() && diagnostics.is_empty() {
+        return Err(CliError::Usage {
+            message: "there is no job in the manifest that could be changed".to_owned(),
+            hint: "leave --set, --procs, --replicas, --name and --env out".to_owned(),
+        });
+    }
+    jobs.try_for_each(|job| edits.apply(job))?;
+    diagnostics.extend(documents.iter().flat_map(check::check));
+    refuse(&diagnostics)?;
+    Ok(documents)
+}
+
+/// Prints diagnostics, and is an error if one of them is.
+pub(crate) fn refuse(diagnostics: &[Diagnostic]) -> Result<(), CliError> {
+    if diagnostics.is_empty() {
+        return Ok(());
+    }
+    diagnostic::print(&mut anstream::stderr().lock(), diagnostics)?;
+    let errors: Vec<_> = diagnostics.iter().filter(|d| d.severity == diagnostic::Severity::Error).collect();
+    let files: std::collections::BTreeSet<&str> = errors.iter().map(|d| d.file.as_str()).collect();
+    let files = files.into_iter().collect::<Vec<_>>().join(", ");
+    match errors.len() {
+        0 => Ok(()),
+        1 => Err(CliError::Manifest { summary: format!("{files} has an error; nothing was started") }),
+        n => Err(CliError::Manifest { summary: format!("{files}: {n} errors; nothing was started") }),
+    }
+}
+
+/// Whether `trainyard run` follows an object of this kind; the others are applied before it.
+pub(crate) fn is_runnable(document: &Document) -> bool {
+    let group = document.api_version().split_once('/').map_or("", |(group, _)| group);
+    match (group, document.kind()) {
+        ("trainyard.dev", "TrainingJob")
+        | ("batch", "Job")
+        | ("apps", "Deployment")
+        | ("trainer.kubeflow.org", "TrainJob") => true,
+        ("kubeflow.org", kind) => {
+            matches!(kind, "PyTorchJob" | "TFJob" | "MPIJob" | "XGBoostJob" | "PaddleJob" | "JAXJob")
+        }
+        _ => false,
+    }
+}
+
 /// The items of a `kind: List`, with their paths rebased so that they read as objects of their own.
 fn list_items(list: &Document) -> Vec<Document> {
-    let items = list.value["items"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let items = list.value["items"].as_array().map(Vec::as_slice).unwrap_or_default();
     let item = |(index, value): (usize, &Value)| {
         let prefix = format!("items[{index}]");
         let spans = list.spans.iter().filter_map(|(path, span)| {
@@ -166,11 +192,7 @@ fn list_items(list: &Document) -> Vec<Document> {
             let inside = rest.is_empty() || rest.starts_with(['.', '[']);
             inside.then(|| (rest.trim_start_matches('.').to_owned(), *span))
         });
-        Document {
-            source: Arc::clone(&list.source),
-            value: value.clone(),
-            spans: Arc::new(spans.collect()),
-        }
+        Document { source: Arc::clone(&list.source), value: value.clone(), spans: Arc::new(spans.collect()) }
     };
     items.iter().enumerate().map(item).collect()
 }

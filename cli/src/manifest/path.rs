@@ -13,10 +13,7 @@ pub(crate) enum Step {
 
 /// `base` with a field appended.
 pub(crate) fn field(base: &str, name: &str) -> String {
-    let plain = !name.is_empty()
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-' || c == '$');
+    let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-' || c == '$');
     match (plain, base.is_empty()) {
         (true, true) => name.to_owned(),
         (true, false) => format!("{base}.{name}"),
@@ -31,11 +28,7 @@ pub(crate) fn item(base: &str, index: usize) -> String {
 
 /// The path without its last step.
 pub(crate) fn parent(path: &str) -> &str {
-    let cut = if path.ends_with(']') {
-        path.rfind('[')
-    } else {
-        path.rfind(['.', ']'])
-    };
+    let cut = if path.ends_with(']') { path.rfind('[') } else { path.rfind(['.', ']']) };
     match cut {
         Some(at) if path.as_bytes()[at] == b']' => &path[..=at],
         Some(at) => &path[..at],
@@ -55,10 +48,7 @@ pub(crate) fn steps(path: &str) -> Vec<Step> {
     while !rest.is_empty() {
         if let Some(inner) = rest.strip_prefix('[') {
             let (name, after) = inner.split_once(']').unwrap_or((inner, ""));
-            steps.push(
-                name.parse()
-                    .map_or_else(|_| Step::Field(name.to_owned()), Step::Item),
-            );
+            steps.push(name.parse().map_or_else(|_| Step::Field(name.to_owned()), Step::Item));
             rest = after;
         } else {
             rest = rest.strip_prefix('.').unwrap_or(rest);
@@ -68,6 +58,14 @@ pub(crate) fn steps(path: &str) -> Vec<Step> {
         }
     }
     steps
+}
+
+/// One spelling for each path: API servers write keys of maps in brackets.
+pub(crate) fn canonical(path: &str) -> String {
+    steps(path).into_iter().fold(String::new(), |base, step| match step {
+        Step::Field(name) => field(&base, &name),
+        Step::Item(index) => item(&base, index),
+    })
 }
 
 /// Sets the value at a path, making mappings on the way. Says which step does not fit.
@@ -80,26 +78,16 @@ pub(crate) fn set(root: &mut Value, path: &str, value: Value) -> Result<(), Stri
                 if at.is_null() {
                     *at = Value::Object(serde_json::Map::new());
                 }
-                let here = if walked.is_empty() {
-                    "the document".to_owned()
-                } else {
-                    format!("`{walked}`")
-                };
+                let here = if walked.is_empty() { "the document".to_owned() } else { format!("`{walked}`") };
                 walked = field(&walked, &name);
-                at.as_object_mut()
-                    .ok_or_else(|| format!("{here} is no mapping"))?
-                    .entry(name)
-                    .or_insert(Value::Null)
+                at.as_object_mut().ok_or_else(|| format!("{here} is no mapping"))?.entry(name).or_insert(Value::Null)
             }
             Step::Item(index) => {
                 let here = walked.clone();
                 walked = item(&walked, index);
-                let list = at
-                    .as_array_mut()
-                    .ok_or_else(|| format!("`{here}` is no list"))?;
+                let list = at.as_array_mut().ok_or_else(|| format!("`{here}` is no list"))?;
                 let length = list.len();
-                list.get_mut(index)
-                    .ok_or_else(|| format!("`{here}` has {length} items, there is no [{index}]"))?
+                list.get_mut(index).ok_or_else(|| format!("`{here}` has {length} items, there is no [{index}]"))?
             }
         };
     }
@@ -123,21 +111,20 @@ mod tests {
     }
 
     #[test]
+    fn keys_in_brackets_are_the_same_as_fields() {
+        assert_eq!(canonical("spec.specs[Worker].replicas"), "spec.specs.Worker.replicas");
+        assert_eq!(canonical("metadata.labels[a.b/c]"), "metadata.labels[a.b/c]");
+        assert_eq!(canonical("a[0].b"), "a[0].b");
+    }
+
+    #[test]
     fn setting_makes_mappings_and_refuses_to_go_through_scalars() {
         let mut value = json!({"spec": {"list": [{"a": 1}], "n": 3}});
         set(&mut value, "spec.env.KEY", json!("v")).unwrap();
         set(&mut value, "spec.list[0].a", json!(2)).unwrap();
         assert_eq!(value["spec"]["env"]["KEY"], "v");
         assert_eq!(value["spec"]["list"][0]["a"], 2);
-        assert!(
-            set(&mut value, "spec.n.x", json!(1))
-                .unwrap_err()
-                .contains("`spec.n` is no mapping")
-        );
-        assert!(
-            set(&mut value, "spec.list[4].a", json!(1))
-                .unwrap_err()
-                .contains("there is no [4]")
-        );
+        assert!(set(&mut value, "spec.n.x", json!(1)).unwrap_err().contains("`spec.n` is no mapping"));
+        assert!(set(&mut value, "spec.list[4].a", json!(1)).unwrap_err().contains("there is no [4]"));
     }
 }

@@ -41,13 +41,7 @@ impl Node {
     }
 
     fn fill(self, base: &str, key: Position, spans: &mut BTreeMap<String, Span>) -> Value {
-        spans.insert(
-            base.to_owned(),
-            Span {
-                key,
-                value: self.at,
-            },
-        );
+        spans.insert(base.to_owned(), Span { key, value: self.at });
         match self.content {
             Content::Scalar(value) => value,
             Content::List(nodes) => {
@@ -70,12 +64,7 @@ impl Node {
 
 /// All documents of a file. Parsing stops at the first syntax error; what came before is kept.
 pub(crate) fn documents(source: &Source) -> (Vec<Node>, Vec<Diagnostic>) {
-    let mut builder = Builder {
-        source,
-        anchors: BTreeMap::new(),
-        nodes: 0,
-        diagnostics: Vec::new(),
-    };
+    let mut builder = Builder { source, anchors: BTreeMap::new(), nodes: 0, diagnostics: Vec::new() };
     let mut documents = Vec::new();
     let mut events = Parser::new_from_str(&source.text);
     while let Some(next) = events.next() {
@@ -109,11 +98,7 @@ type Events<'a> = Parser<'a, granit_parser::StrInput<'a>>;
 impl Builder<'_> {
     fn syntax(&mut self, error: &granit_parser::ScanError) {
         let marker = error.marker();
-        let at = Position {
-            line: marker.line(),
-            column: marker.col() + 1,
-            length: 1,
-        };
+        let at = Position { line: marker.line(), column: marker.col() + 1, length: 1 };
         let message = format!("this is not valid YAML: {}", error.info());
         self.diagnostics.push(Diagnostic::at(self.source, at, "", &message).hint(
             "check the indentation (spaces, never tabs), and quote values that contain `: ` or start with one of @ ` % & * ! {",
@@ -139,30 +124,18 @@ impl Builder<'_> {
         }
     }
 
-    fn node(
-        &mut self,
-        event: Event<'_>,
-        marks: Marks,
-        events: &mut Events<'_>,
-        depth: usize,
-    ) -> Option<Node> {
+    fn node(&mut self, event: Event<'_>, marks: Marks, events: &mut Events<'_>, depth: usize) -> Option<Node> {
         self.nodes += 1;
         let at = position(&marks);
         if depth > MAX_DEPTH || self.nodes > MAX_NODES {
-            let limit = format!(
-                "this document is too large: at most {MAX_DEPTH} levels and {MAX_NODES} values"
-            );
-            self.diagnostics
-                .push(Diagnostic::at(self.source, at, "", &limit));
+            let limit = format!("this document is too large: at most {MAX_DEPTH} levels and {MAX_NODES} values");
+            self.diagnostics.push(Diagnostic::at(self.source, at, "", &limit));
             return None;
         }
         let (anchor, content) = match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let string = tag
-                    .as_ref()
-                    .and_then(|tag| tag.core_suffix().map(str::to_owned))
-                    .as_deref()
-                    == Some("str");
+                let string =
+                    tag.as_ref().and_then(|tag| tag.core_suffix().map(str::to_owned)).as_deref() == Some("str");
                 let value = if style == ScalarStyle::Plain && !string {
                     plain(&text)
                 } else {
@@ -170,20 +143,13 @@ impl Builder<'_> {
                 };
                 (anchor, Content::Scalar(value))
             }
-            Event::SequenceStart(_, anchor, _) => {
-                (anchor, Content::List(self.list(events, depth)?))
-            }
-            Event::MappingStart(_, anchor, _) => {
-                (anchor, Content::Mapping(self.mapping(events, depth)?))
-            }
+            Event::SequenceStart(_, anchor, _) => (anchor, Content::List(self.list(events, depth)?)),
+            Event::MappingStart(_, anchor, _) => (anchor, Content::Mapping(self.mapping(events, depth)?)),
             Event::Alias(id) => {
                 let node = self.anchors.get(&id)?.clone();
                 // An alias costs what it stands for, so that nested aliases cannot explode.
                 self.nodes += weight(&node);
-                return Some(Node {
-                    at,
-                    content: node.content,
-                });
+                return Some(Node { at, content: node.content });
             }
             // The parser yields nothing else in the place of a node.
             _ => return None,
@@ -206,11 +172,7 @@ impl Builder<'_> {
         }
     }
 
-    fn mapping(
-        &mut self,
-        events: &mut Events<'_>,
-        depth: usize,
-    ) -> Option<Vec<(String, Position, Node)>> {
+    fn mapping(&mut self, events: &mut Events<'_>, depth: usize) -> Option<Vec<(String, Position, Node)>> {
         let mut fields: Vec<(String, Position, Node)> = Vec::new();
         let mut merged = Vec::new();
         loop {
@@ -220,8 +182,7 @@ impl Builder<'_> {
                     break;
                 }
                 let message = "a field's name must be a plain word";
-                self.diagnostics
-                    .push(Diagnostic::at(self.source, position(&marks), "", message));
+                self.diagnostics.push(Diagnostic::at(self.source, position(&marks), "", message));
                 return None;
             };
             let key = position(&marks);
@@ -229,16 +190,9 @@ impl Builder<'_> {
             let value = self.node(event, marks, events, depth + 1)?;
             if name == "<<" && style == ScalarStyle::Plain {
                 merged.push(value);
-            } else if let Some((_, first, _)) =
-                fields.iter().find(|(existing, ..)| *existing == name)
-            {
-                let message = format!(
-                    "`{name}` is given twice; the first one is in line {}",
-                    first.line
-                );
-                self.diagnostics.push(
-                    Diagnostic::at(self.source, key, &name, &message).hint("remove one of the two"),
-                );
+            } else if let Some((_, first, _)) = fields.iter().find(|(existing, ..)| *existing == name) {
+                let message = format!("`{name}` is given twice; the first one is in line {}", first.line);
+                self.diagnostics.push(Diagnostic::at(self.source, key, &name, &message).hint("remove one of the two"));
             } else {
                 fields.push((name.into_owned(), key, value));
             }
@@ -269,27 +223,14 @@ fn weight(node: &Node) -> usize {
     match &node.content {
         Content::Scalar(_) => 1,
         Content::List(nodes) => 1 + nodes.iter().map(weight).sum::<usize>(),
-        Content::Mapping(fields) => {
-            1 + fields
-                .iter()
-                .map(|(_, _, node)| weight(node))
-                .sum::<usize>()
-        }
+        Content::Mapping(fields) => 1 + fields.iter().map(|(_, _, node)| weight(node)).sum::<usize>(),
     }
 }
 
 fn position(marks: &Marks) -> Position {
     let same_line = marks.start.line() == marks.end.line();
-    let length = if same_line {
-        marks.end.col().saturating_sub(marks.start.col())
-    } else {
-        1
-    };
-    Position {
-        line: marks.start.line(),
-        column: marks.start.col() + 1,
-        length: length.max(1),
-    }
+    let length = if same_line { marks.end.col().saturating_sub(marks.start.col()) } else { 1 };
+    Position { line: marks.start.line(), column: marks.start.col() + 1, length: length.max(1) }
 }
 
 /// A plain scalar by YAML's core schema.
@@ -311,35 +252,20 @@ fn number(text: &str) -> Option<Number> {
     if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return None;
     }
-    let radix = |prefix: &str, radix| {
-        digits
-            .strip_prefix(prefix)
-            .and_then(|rest| i64::from_str_radix(rest, radix).ok())
-    };
+    let radix =
+        |prefix: &str, radix| digits.strip_prefix(prefix).and_then(|rest| i64::from_str_radix(rest, radix).ok());
     let octal = || {
-        let old = digits.len() > 1
-            && digits.starts_with('0')
-            && digits.chars().all(|c| ('0'..='7').contains(&c));
+        let old = digits.len() > 1 && digits.starts_with('0') && digits.chars().all(|c| ('0'..='7').contains(&c));
         old.then(|| i64::from_str_radix(digits, 8).ok()).flatten()
     };
     if let Some(whole) = radix("0x", 16).or_else(|| radix("0o", 8)).or_else(octal) {
         return Some(Number::from(sign * whole));
     }
     if digits.chars().all(|c| c.is_ascii_digit()) {
-        let text: Cow<'_, str> = if sign < 0 {
-            format!("-{digits}").into()
-        } else {
-            digits.into()
-        };
-        return text
-            .parse::<i64>()
-            .map(Number::from)
-            .or_else(|_| text.parse::<u64>().map(Number::from))
-            .ok();
+        let text: Cow<'_, str> = if sign < 0 { format!("-{digits}").into() } else { digits.into() };
+        return text.parse::<i64>().map(Number::from).or_else(|_| text.parse::<u64>().map(Number::from)).ok();
     }
-    let float = digits
-        .chars()
-        .all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'));
+    let float = digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'));
     let has_digit = digits.contains(|c: char| c.is_ascii_digit());
     (float && has_digit)
         .then(|| digits.parse::<f64>().ok())
@@ -353,11 +279,7 @@ mod tests {
     use serde_json::json;
 
     fn parse(text: &str) -> (Vec<(Value, BTreeMap<String, Span>)>, Vec<Diagnostic>) {
-        let source = Source {
-            name: "t.yaml".to_owned(),
-            text: text.to_owned(),
-            folder: None,
-        };
+        let source = Source { name: "t.yaml".to_owned(), text: text.to_owned(), folder: None };
         let (nodes, diagnostics) = documents(&source);
         (nodes.into_iter().map(Node::flatten).collect(), diagnostics)
     }
@@ -386,8 +308,7 @@ mod tests {
 
     #[test]
     fn every_field_knows_its_line_and_column() {
-        let (documents, diagnostics) =
-            parse("kind: A\nspec:\n  list:\n  - name: x\n    size: 3\n---\nkind: B\n");
+        let (documents, diagnostics) = parse("kind: A\nspec:\n  list:\n  - name: x\n    size: 3\n---\nkind: B\n");
         assert!(diagnostics.is_empty());
         let (value, spans) = &documents[0];
         assert_eq!(value["spec"]["list"][0]["size"], 3);
@@ -413,10 +334,7 @@ mod tests {
         }
         let (documents, diagnostics) = parse(&text);
         assert!(documents.is_empty());
-        assert!(
-            diagnostics[0].message.contains("too large"),
-            "{diagnostics:?}"
-        );
+        assert!(diagnostics[0].message.contains("too large"), "{diagnostics:?}");
     }
 
     #[test]
