@@ -1,0 +1,95 @@
+"""A server that others can reach: TLS, tokens, roles per namespace, and nothing without them."""
+
+import json
+import os
+import subprocess
+
+import pytest
+import urllib3
+
+from conftest import TRAINYARD, eventually, free_port
+
+urllib3.disable_warnings()
+
+ANN, BOB, ROOT = "ann-0123456789abcdef", "bob-0123456789abcdef", "root-0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("guarded")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
+                    "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
+                    "-keyout", folder / "key.pem", "-out", folder / "cert.pem"], check=True, capture_output=True)
+    tokens = folder / "tokens"
+    tokens.write_text(f"{ANN} ann default=edit\n{BOB} bob *=view\n{ROOT} root *=admin\n")
+    tokens.chmod(0o600)
+    port = free_port()
+    env = {**os.environ, "TRAINYARD_HOME": str(folder / "home")}
+    log = open(folder / "log", "wb")
+    server = subprocess.Popen([TRAINYARD, "up", "--listen", f"0.0.0.0:{port}", "--tls-cert", folder / "cert.pem",
+                               "--tls-key", folder / "key.pem", "--token-file", tokens], env=env, stdout=log, stderr=log)
+    pool = urllib3.PoolManager(ca_certs=str(folder / "cert.pem"))
+
+    def call(method, path, token=None, body=None):
+        headers = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
+        answer = pool.request(method, f"https://127.0.0.1:{port}{path}", headers=headers, retries=False,
+                              body=json.dumps(body) if body else None)
+        return answer.status, answer.data.decode()
+    eventually(lambda: call("GET", "/readyz", ROOT)[0] == 200, "it is ready")
+    call.log = folder / "log"
+    yield call
+    server.terminate()
+    server.wait(timeout=30)
+
+
+def config_map(name):
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+
+
+CMS = "/api/v1/namespaces/{}/configmaps"
+
+
+def test_nobody_enters_without_a_token(guarded):
+    assert guarded("GET", CMS.format("default"))[0] == 401
+    assert guarded("GET", CMS.format("default"), "wrong-0123456789abcdef")[0] == 401
+
+
+def test_roles_are_per_namespace(guarded):
+    assert guarded("POST", CMS.format("default"), ANN, config_map("anns"))[0] == 201
+    status, text = guarded("POST", CMS.format("kube-system"), ANN, config_map("anns"))
+    assert status == 403 and 'User "ann" cannot create resource "configmaps"' in text and '"kube-system"' in text
+    assert guarded("GET", CMS.format("kube-system"), ANN)[0] == 403
+
+
+def test_a_viewer_reads_but_neither_writes_nor_sees_secrets(guarded):
+    assert guarded("GET", CMS.format("default"), BOB)[0] == 200
+    assert guarded("GET", "/api/v1/nodes", BOB)[0] == 200
+    assert guarded("POST", CMS.format("default"), BOB, config_map("bobs"))[0] == 403
+    assert guarded("GET", "/api/v1/namespaces/default/secrets", BOB)[0] == 403
+    assert guarded("GET", "/api/v1/namespaces/default/secrets", ANN)[0] == 200
+
+
+def test_tokens_and_secrets_are_not_in_the_log(guarded):
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"p": "hunter2"}}
+    assert guarded("POST", "/api/v1/namespaces/default/secrets", ROOT, secret)[0] == 201
+    log = guarded.log.read_text()
+    for word in (ANN, BOB, ROOT, "hunter2"):
+        assert word not in log
+
+
+def test_a_token_file_that_others_can_read_is_refused(tmp_path):
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{ROOT} root *=admin\n")
+    tokens.chmod(0o644)
+    done = subprocess.run([TRAINYARD, "up", "--listen", "127.0.0.1:0", "--token-file", tokens],
+                          env={**os.environ, "TRAINYARD_HOME": str(tmp_path / "home")}, capture_output=True, text=True, timeout=20)
+    assert done.returncode != 0 and "chmod 600" in done.stderr and ROOT not in done.stderr
+
+
+def test_a_large_body_is_refused(guarded):
+    big = {**config_map("big"), "data": {"x": "x" * (4 << 20)}}
+    try:
+        assert guarded("POST", CMS.format("default"), ROOT, big)[0] == 413
+    except urllib3.exceptions.ProtocolError:
+        pass  # the server may close before the whole body was sent
+    assert guarded("GET", CMS.format("default") + "/big", ROOT)[0] == 404
