@@ -2,3 +2,12 @@
 //!
 //! They run only against the embedded API server. Each is a pure function of what was observed and of the time, and
 //! plans nothing when what it wanted is there.
+
+pub mod deployment;
+pub mod job;
+mod object;
+mod pod;
+pub mod replicaset;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! How pods move from the old sets to the new one.
+
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::super::pod;
+use super::super::replicaset::replicas;
+use super::Turn;
+
+fn exists(set: &ReplicaSet) -> i32 {
+    set.status.as_ref().map_or(0, |status| status.replicas)
+}
+
+fn available(set: &ReplicaSet) -> i32 {
+    set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0)
+}
+
+/// `25%` or `3` of `total`.
+fn share(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
+    match value {
+        Some(IntOrString::Int(count)) => *count,
+        Some(IntOrString::String(text)) => percent(text.trim_end_matches('%').parse().unwrap_or(25), total, round_up),
+        None => percent(25, total, round_up),
+    }
+}
+
+fn percent(percent: i64, total: i32, round_up: bool) -> i32 {
+    let product = i64::from(total) * percent;
+    let count = if round_up { (product + 99) / 100 } else { product / 100 };
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+impl Turn<'_> {
+    /// (maxSurge, maxUnavailable) in pods; never both none, for then nothing could ever move.
+    pub(super) fn room(&self) -> (i32, i32) {
+        let rolling = self.spec.strategy.as_ref().and_then(|strategy| strategy.rolling_update.as_ref());
+        let total = self.wanted();
+        let surge = share(rolling.and_then(|rolling| rolling.max_surge.as_ref()), total, true);
+        let unavailable = share(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), total, false);
+        if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable.min(total)) }
+    }
+
+    /// DP-1.
+    pub(super) fn roll(&mut self) {
+        let (surge, unavailable) = self.room();
+        let wanted = self.wanted();
+        let old_pods: i32 = self.old.iter().map(|set| replicas(set).max(exists(set))).sum();
+        let allowed = (wanted + surge - old_pods).clamp(0, wanted);
+        let Some(new) = self.new else {
+            self.create_new(allowed);
+            return;
+        };
+        let have = replicas(new);
+        if have > wanted {
+            self.scale(new, wanted);
+        } else if allowed > have {
+            self.scale(new, allowed);
+        }
+        self.shrink_old(new, wanted - unavailable);
+    }
+
+    fn shrink_old(&mut self, new: &ReplicaSet, min_available: i32) {
+        let old_replicas: i32 = self.old.iter().map(|set| replicas(set)).sum();
+        if old_replicas == 0 {
+            return;
+        }
+        // What the new set has promised but does not show yet must not be taken for granted.
+        let new_missing = (replicas(new) - available(new)).max(0);
+        let all: i32 = old_replicas + replicas(new);
+        let mut budget = (all - min_available - new_missing).max(0);
+        for set in self.old.clone() {
+            let have = replicas(set);
+            // Pods that are not available serve nobody: they go first, and cost nothing.
+            let sick = (have - available(set)).clamp(0, budget);
+            let mut left = have - sick;
+            budget -= sick;
+            let healthy_over = self.available_total(new) - min_available;
+            let take = left.min(budget).min(healthy_over.max(0));
+            left -= take;
+            budget -= take;
+            if left != have {
+                self.scale(set, left);
+                if take > 0 {
+                    // One set at a time: what is available is known again only after this one has shrunk.
+                    break;
+                }
+            }
+        }
+    }
+
+    fn available_total(&self, new: &ReplicaSet) -> i32 {
+        available(new) + self.old.iter().map(|set| available(set)).sum::<i32>()
+    }
+
+    /// DP-3.
+    pub(super) fn recreate(&mut self) {
+        let wanted = self.wanted();
+        let mut old_gone = true;
+        for set in self.old.clone() {
+            old_gone &= replicas(set) == 0 && exists(set) == 0 && !self.has_pods(set);
+            self.scale(set, 0);
+        }
+        match self.new {
+            Some(new) if old_gone || replicas(new) > wanted => self.scale(new, wanted),
+            Some(_) => {}
+            None if old_gone => self.create_new(wanted),
+            None => {}
+        }
+    }
+
+    /// Pods of `set` that may still run, also those on their way out.
+    fn has_pods(&self, set: &ReplicaSet) -> bool {
+        let uid = set.metadata.uid.as_deref();
+        self.pods.iter().any(|one| {
+            let mut owners = one.metadata.owner_references.iter().flatten();
+            !pod::succeeded(one) && !pod::failed(one) && owners.any(|owner| Some(owner.uid.as_str()) == uid)
+        })
+    }
+
+    /// A paused Deployment rolls nothing out, but follows its scale: the newest set with pods takes the difference.
+    pub(super) fn scale_paused(&mut self) {
+        let total: i32 = self.old.iter().copied().chain(self.new).map(replicas).sum();
+        let mut missing = self.wanted() - total;
+        let mut newest_first: Vec<&ReplicaSet> = self.old.iter().copied().chain(self.new).collect();
+        newest_first.reverse();
+        let any_pods = newest_first.iter().any(|set| replicas(set) > 0);
+        for set in newest_first {
+            let have = replicas(set);
+            if missing == 0 || (any_pods && have == 0) {
+                continue;
+            }
+            let to = (have + missing).max(0);
+            missing -= to - have;
+            self.scale(set, to);
+        }
+    }
+}

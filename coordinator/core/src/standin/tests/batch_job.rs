@@ -1,0 +1,196 @@
+use serde_json::{Value, json};
+
+use super::world::World;
+
+fn world_with(spec: &Value) -> World {
+    let mut world = World::new();
+    let mut job = json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "sum"},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "x"}]}}},
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        job["spec"][key] = value.clone();
+    }
+    world.put(job);
+    world.settle();
+    world
+}
+
+fn condition<'a>(world: &'a World, kind: &str) -> &'a Value {
+    let conditions = world.get("Job", "sum")["status"]["conditions"].as_array();
+    conditions.and_then(|all| all.iter().find(|one| one["type"] == kind)).unwrap_or(&Value::Null)
+}
+
+fn status<'a>(world: &'a World, field: &str) -> &'a Value {
+    &world.get("Job", "sum")["status"][field]
+}
+
+fn end_all(world: &mut World, phase: &str) {
+    for pod in world.pods_in("Running") {
+        world.set_phase(&pod, phase);
+    }
+}
+
+fn run_all(world: &mut World) {
+    for pod in world.pods_in("Pending") {
+        world.set_phase(&pod, "Running");
+    }
+    world.settle();
+}
+
+#[test]
+fn runs_completions_with_bounded_parallelism_and_completes_once() {
+    let mut world = world_with(&json!({"parallelism": 2, "completions": 3}));
+    assert_eq!(world.pods_in("Pending").len(), 2, "BJ-2");
+    run_all(&mut world);
+    assert_eq!(status(&world, "active"), 2);
+    assert_eq!(status(&world, "ready"), 2);
+    end_all(&mut world, "Succeeded");
+    world.settle();
+    assert_eq!(status(&world, "succeeded"), 2, "BJ-1");
+    assert_eq!(world.pods_in("Pending").len(), 1, "only one completion is missing");
+    run_all(&mut world);
+    end_all(&mut world, "Succeeded");
+    world.settle();
+    assert_eq!(status(&world, "succeeded"), 3);
+    assert_eq!(status(&world, "uncountedTerminatedPods"), &Value::Null);
+    assert_eq!(condition(&world, "Complete")["status"], "True");
+    assert!(status(&world, "completionTime").is_string());
+    assert!(world.pods().iter().all(|pod| pod.metadata.finalizers.is_none()));
+    let writes = world.writes;
+    world.now_ms += 1_000_000;
+    world.settle();
+    assert_eq!(world.writes, writes, "BJ-3: a finished Job is left alone");
+}
+
+#[test]
+fn every_end_is_counted_once_though_the_controller_dies_after_each_action() {
+    let mut world = world_with(&json!({"parallelism": 3, "completions": 3}));
+    run_all(&mut world);
+    end_all(&mut world, "Succeeded");
+    world.settle_crashing(1);
+    assert_eq!(status(&world, "succeeded"), 3, "BJ-1");
+    assert_eq!(condition(&world, "Complete")["status"], "True");
+    assert_eq!(world.names("Pod").len(), 3);
+}
+
+#[test]
+fn a_counted_success_survives_the_deletion_of_its_pod() {
+    let mut world = world_with(&json!({"parallelism": 1, "completions": 2}));
+    run_all(&mut world);
+    let first = world.pods_in("Running").remove(0);
+    end_all(&mut world, "Succeeded");
+    world.vanish("Pod", &first);
+    assert!(world.has("Pod", &first), "the finalizer holds it until it is counted");
+    world.settle();
+    assert!(!world.has("Pod", &first));
+    assert_eq!(status(&world, "succeeded"), 1);
+}
+
+#[test]
+fn indexed_pods_know_their_index_and_each_index_succeeds_once() {
+    let mut world = world_with(&json!({"parallelism": 3, "completions": 3, "completionMode": "Indexed"}));
+    let pods = world.pods();
+    let indexes: Vec<&str> = pods
+        .iter()
+        .map(|pod| pod.metadata.annotations.as_ref().unwrap()["batch.kubernetes.io/job-completion-index"].as_str())
+        .collect();
+    assert_eq!(indexes, ["0", "1", "2"]);
+    for (pod, index) in pods.iter().zip(indexes) {
+        let env = pod.spec.as_ref().unwrap().containers[0].env.as_ref().unwrap();
+        assert_eq!((env[0].name.as_str(), env[0].value.as_deref()), ("JOB_COMPLETION_INDEX", Some(index)));
+        assert_eq!(pod.spec.as_ref().unwrap().hostname.as_deref(), Some(format!("sum-{index}").as_str()));
+    }
+    run_all(&mut world);
+    let names = world.pods_in("Running");
+    world.set_phase(&names[0], "Succeeded");
+    world.set_phase(&names[2], "Succeeded");
+    world.set_phase(&names[1], "Failed");
+    world.settle();
+    assert_eq!(status(&world, "completedIndexes"), "0,2");
+    assert_eq!(world.pods_in("Pending").len(), 0, "the failed index waits for its back-off");
+    assert_eq!(world.wake_at(), Some(world.now_ms + 10_000));
+    world.now_ms += 10_000;
+    world.settle();
+    run_all(&mut world);
+    end_all(&mut world, "Succeeded");
+    world.settle();
+    assert_eq!(status(&world, "completedIndexes"), "0-2");
+    assert_eq!(condition(&world, "Complete")["status"], "True");
+    assert_eq!(status(&world, "failed"), 1);
+}
+
+#[test]
+fn too_many_failures_fail_the_job_and_end_its_other_pods() {
+    let mut world = world_with(&json!({"parallelism": 2, "completions": 2, "backoffLimit": 0}));
+    run_all(&mut world);
+    let names = world.pods_in("Running");
+    world.set_phase(&names[0], "Failed");
+    world.settle();
+    assert_eq!(condition(&world, "FailureTarget")["reason"], "BackoffLimitExceeded");
+    assert_eq!(condition(&world, "Failed"), &Value::Null, "a pod is still on its way out");
+    world.vanish("Pod", &names[1]);
+    world.settle();
+    assert_eq!(condition(&world, "Failed")["reason"], "BackoffLimitExceeded");
+    assert!(world.events.iter().any(|event| event.starts_with("BackoffLimitExceeded")));
+}
+
+#[test]
+fn the_deadline_is_kept_to_the_millisecond() {
+    let mut world = world_with(&json!({"activeDeadlineSeconds": 30}));
+    run_all(&mut world);
+    let due = world.wake_at().unwrap();
+    assert_eq!(due, world.now_ms + 30_000);
+    world.now_ms = due;
+    let name = world.pods_in("Running").remove(0);
+    world.settle();
+    world.vanish("Pod", &name);
+    world.settle();
+    assert_eq!(condition(&world, "Failed")["reason"], "DeadlineExceeded");
+}
+
+#[test]
+fn a_suspended_job_has_no_pods_and_a_resumed_one_starts_its_clock_anew() {
+    let mut world = world_with(&json!({"parallelism": 2, "completions": 2}));
+    run_all(&mut world);
+    world.change("Job", "sum", &json!({"spec": {"suspend": true}}));
+    world.settle();
+    for pod in world.names("Pod") {
+        world.vanish("Pod", &pod);
+    }
+    world.settle();
+    assert_eq!(condition(&world, "Suspended")["status"], "True");
+    assert_eq!(status(&world, "startTime"), &Value::Null);
+    assert_eq!(status(&world, "failed"), &Value::Null, "what we took away did not fail");
+    world.now_ms += 60_000;
+    world.change("Job", "sum", &json!({"spec": {"suspend": false}}));
+    world.settle();
+    assert_eq!(condition(&world, "Suspended")["status"], "False");
+    assert_eq!(world.pods_in("Pending").len(), 2);
+}
+
+#[test]
+fn a_finished_job_is_deleted_when_its_time_to_live_is_over() {
+    let mut world = world_with(&json!({"ttlSecondsAfterFinished": 60}));
+    run_all(&mut world);
+    end_all(&mut world, "Succeeded");
+    world.settle();
+    assert_eq!(world.wake_at(), Some(world.now_ms + 60_000));
+    world.now_ms += 60_000;
+    world.settle();
+    assert!(!world.has("Job", "sum"));
+}
+
+#[test]
+fn a_work_queue_is_done_with_the_first_success_and_the_last_end() {
+    let mut world = world_with(&json!({"parallelism": 2}));
+    run_all(&mut world);
+    let names = world.pods_in("Running");
+    world.set_phase(&names[0], "Succeeded");
+    world.settle();
+    assert_eq!(world.names("Pod").len(), 2, "nobody is replaced once the queue is empty");
+    assert_eq!(condition(&world, "Complete"), &Value::Null);
+    world.set_phase(&names[1], "Succeeded");
+    world.settle();
+    assert_eq!(condition(&world, "Complete")["status"], "True");
+}

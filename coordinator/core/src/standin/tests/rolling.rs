@@ -1,0 +1,182 @@
+use serde_json::{Value, json};
+
+use super::world::World;
+
+fn deployment(replicas: i32, strategy: &Value) -> World {
+    let mut world = World::new();
+    world.put(json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+        "spec": {
+            "replicas": replicas, "strategy": strategy, "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "main", "image": "v1"}]},
+            },
+        },
+    }));
+    world.settle();
+    world
+}
+
+fn image(world: &mut World, image: &str) {
+    world.now_ms += 1000;
+    let containers = json!([{"name": "main", "image": image}]);
+    world.change("Deployment", "web", &json!({"spec": {"template": {"spec": {"containers": containers}}}}));
+    world.settle();
+}
+
+/// Pods that wait start, pods on their way out go; checks DP-1 on the way.
+fn step(world: &mut World) -> bool {
+    let mut moved = false;
+    for pod in world.pods() {
+        let name = pod.metadata.name.clone().unwrap();
+        if pod.metadata.deletion_timestamp.is_some() {
+            world.vanish("Pod", &name);
+            moved = true;
+        }
+    }
+    if let Some(name) = world.pods_in("Pending").first() {
+        world.set_phase(name, "Running");
+        moved = true;
+    }
+    world.now_ms += 1000;
+    world.settle();
+    moved
+}
+
+fn roll(world: &mut World, most: usize, least: usize) {
+    for _ in 0..100 {
+        let alive = world.pods().iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
+        assert!(alive <= most, "DP-1: {alive} pods, at most {most}");
+        assert!(world.pods_in("Running").len() >= least, "DP-1: too few available");
+        if !step(world) {
+            return;
+        }
+    }
+    panic!("the roll-out never ends");
+}
+
+fn status<'a>(world: &'a World, field: &str) -> &'a Value {
+    &world.get("Deployment", "web")["status"][field]
+}
+
+fn condition<'a>(world: &'a World, kind: &str) -> &'a Value {
+    let conditions = status(world, "conditions").as_array();
+    conditions.and_then(|all| all.iter().find(|one| one["type"] == kind)).unwrap_or(&Value::Null)
+}
+
+fn images(world: &World) -> Vec<String> {
+    let pods = world.pods();
+    pods.iter().map(|pod| pod.spec.as_ref().unwrap().containers[0].image.clone().unwrap()).collect()
+}
+
+#[test]
+fn starts_its_pods_and_says_so() {
+    let mut world = deployment(3, &json!(null));
+    roll(&mut world, 3, 0);
+    assert_eq!(status(&world, "availableReplicas"), 3);
+    assert_eq!(status(&world, "observedGeneration"), 1);
+    assert_eq!(condition(&world, "Available")["status"], "True");
+    assert_eq!(condition(&world, "Progressing")["reason"], "NewReplicaSetAvailable");
+    assert_eq!(world.get("Deployment", "web")["metadata"]["annotations"]["deployment.kubernetes.io/revision"], "1");
+    let set = world.names("ReplicaSet").remove(0);
+    let hash = world.get("ReplicaSet", &set)["spec"]["selector"]["matchLabels"]["pod-template-hash"].clone();
+    assert_eq!(set, format!("web-{}", hash.as_str().unwrap()));
+}
+
+#[test]
+fn rolls_within_surge_and_unavailable_and_goes_back_to_an_earlier_set() {
+    let rolling = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}});
+    let mut world = deployment(4, &rolling);
+    roll(&mut world, 4, 0);
+    image(&mut world, "v2");
+    roll(&mut world, 5, 3);
+    assert_eq!(images(&world), ["v2"; 4]);
+    assert_eq!(world.names("ReplicaSet").len(), 2);
+    assert_eq!(status(&world, "updatedReplicas"), 4);
+    image(&mut world, "v1");
+    roll(&mut world, 5, 3);
+    assert_eq!(images(&world), ["v1"; 4]);
+    assert_eq!(world.names("ReplicaSet").len(), 2, "DP-2: the first set was taken up again");
+    assert_eq!(world.get("Deployment", "web")["metadata"]["annotations"]["deployment.kubernetes.io/revision"], "3");
+}
+
+#[test]
+fn a_revision_that_never_becomes_ready_stops_the_roll_and_runs_into_its_deadline() {
+    let mut world = deployment(4, &json!(null));
+    roll(&mut world, 4, 0);
+    image(&mut world, "broken");
+    // Nobody starts the new pods.
+    for _ in 0..5 {
+        for pod in world.pods() {
+            if pod.metadata.deletion_timestamp.is_some() {
+                world.vanish("Pod", &pod.metadata.name.clone().unwrap());
+            }
+        }
+        world.settle();
+    }
+    assert_eq!(world.pods_in("Running").len(), 3, "25 % of four may be missing");
+    assert_eq!(world.pods_in("Pending").len(), 2, "one in its place, and 25 % more");
+    world.now_ms = world.wake_at().unwrap();
+    world.settle();
+    assert_eq!(condition(&world, "Progressing")["reason"], "ProgressDeadlineExceeded");
+    image(&mut world, "v1");
+    roll(&mut world, 5, 3);
+    assert_eq!(images(&world), ["v1"; 4]);
+}
+
+#[test]
+fn recreate_waits_for_the_last_old_pod() {
+    let mut world = deployment(2, &json!({"type": "Recreate"}));
+    roll(&mut world, 2, 0);
+    image(&mut world, "v2");
+    assert!(images(&world).iter().all(|image| image == "v1"), "DP-3");
+    let leaving = world.names("Pod");
+    world.vanish("Pod", &leaving[0]);
+    world.settle();
+    assert_eq!(images(&world), ["v1"], "DP-3: one old pod is still there");
+    world.vanish("Pod", &leaving[1]);
+    world.settle();
+    roll(&mut world, 2, 0);
+    assert_eq!(images(&world), ["v2"; 2]);
+}
+
+#[test]
+fn scale_pause_and_restart_do_what_kubectl_expects() {
+    let mut world = deployment(2, &json!(null));
+    roll(&mut world, 3, 0);
+    world.change("Deployment", "web", &json!({"spec": {"replicas": 4}}));
+    world.settle();
+    roll(&mut world, 5, 2);
+    assert_eq!(world.pods_in("Running").len(), 4);
+    world.change("Deployment", "web", &json!({"spec": {"paused": true}}));
+    image(&mut world, "v2");
+    roll(&mut world, 4, 4);
+    assert_eq!(images(&world), ["v1"; 4], "paused: nothing is rolled out");
+    world.change("Deployment", "web", &json!({"spec": {"replicas": 3}}));
+    world.settle();
+    roll(&mut world, 4, 3);
+    assert_eq!(world.pods_in("Running").len(), 3, "paused: scale still works");
+    world.change("Deployment", "web", &json!({"spec": {"paused": null}}));
+    world.settle();
+    roll(&mut world, 4, 2);
+    assert_eq!(images(&world), ["v2"; 3]);
+    let restart = json!({"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}});
+    world.change("Deployment", "web", &json!({"spec": {"template": restart}}));
+    world.settle();
+    roll(&mut world, 4, 2);
+    assert_eq!(world.names("ReplicaSet").len(), 3);
+    assert_eq!(world.pods_in("Running").len(), 3);
+}
+
+#[test]
+fn a_lost_pod_is_replaced() {
+    let mut world = deployment(2, &json!(null));
+    roll(&mut world, 3, 0);
+    let victim = world.pods_in("Running").remove(0);
+    world.set_phase(&victim, "Failed");
+    world.settle();
+    roll(&mut world, 3, 1);
+    assert_eq!(world.pods_in("Running").len(), 2);
+    assert!(!world.has("Pod", &victim));
+}
