@@ -3,11 +3,12 @@
 pub mod auth;
 pub mod driver;
 pub mod embedded;
+pub mod gc;
 pub mod kinds;
 pub mod metrics;
 pub mod openapi;
+pub mod records;
 pub mod server;
+pub mod store;
 pub mod table;
 pub mod trace;
-pub mod records;
-pub mod store;

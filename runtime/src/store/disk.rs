@@ -56,7 +56,8 @@ impl Disk {
             // Folding is done beside the writer, see `fold`.
             .pragma("wal_autocheckpoint", "0")
             .pragma("journal_size_limit", LOG_LIMIT_BYTES.to_string());
-        let mut connection = SqliteConnection::connect_with(&options).await.map_err(|e| OpenError::database(path, e))?;
+        let mut connection =
+            SqliteConnection::connect_with(&options).await.map_err(|e| OpenError::database(path, e))?;
         migrate(&mut connection, path).await?;
         if let Some(bytes) = max_bytes {
             limit_size(&mut connection, bytes).await.map_err(|e| OpenError::database(path, e))?;
@@ -182,8 +183,7 @@ async fn delete(connection: &mut SqliteConnection, rows: &Rows) -> Result<(), sq
 
 async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenError> {
     let database = |e| OpenError::database(path, e);
-    let version: i64 =
-        sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await.map_err(database)?;
+    let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await.map_err(database)?;
     match version {
         0 => {
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(database)?;

@@ -47,7 +47,9 @@ pub enum OpenError {
         source: sqlx::Error,
     },
     /// A row is not an object.
-    #[error("the object store {path} is damaged: row {row} {reason}; move the file away to start anew, or restore a backup")]
+    #[error(
+        "the object store {path} is damaged: row {row} {reason}; move the file away to start anew, or restore a backup"
+    )]
     Broken {
         /// The file.
         path: PathBuf,

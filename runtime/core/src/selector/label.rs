@@ -194,8 +194,7 @@ impl<'a> Parser<'a> {
         for greater in [true, false] {
             if self.eat(if greater { ">" } else { "<" }) {
                 let bound = self.number(key)?;
-                let operator =
-                    if greater { LabelOperator::GreaterThan(bound) } else { LabelOperator::LessThan(bound) };
+                let operator = if greater { LabelOperator::GreaterThan(bound) } else { LabelOperator::LessThan(bound) };
                 return requirement(key, operator);
             }
         }

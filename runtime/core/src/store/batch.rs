@@ -38,7 +38,12 @@ pub(crate) enum Decision {
     /// Store this value under this key.
     Put { key: Key, uid: Arc<str>, value: Value, effect: Effect },
     /// Remove the object.
-    Remove(Arc<Object>),
+    Remove {
+        /// The present object.
+        current: Arc<Object>,
+        /// What to answer instead of its last state: an update that ends a deletion is answered as an update.
+        answer: Option<Value>,
+    },
 }
 
 impl Batch {
@@ -152,13 +157,18 @@ impl Batch {
                 }
                 Ok(Outcome { object, effect })
             }
-            Decision::Remove(current) => {
-                if dry_run {
-                    return Ok(Outcome { object: current, effect: Effect::Deleted });
+            Decision::Remove { current, answer } => {
+                let version = if dry_run { current.resource_version() } else { self.resource_version + 1 };
+                let last = Arc::new(current.at_version(version));
+                let (key, uid) = (current.key().clone(), Arc::clone(current.uid()));
+                let object = match answer {
+                    Some(value) => Arc::new(Object::file(key, uid, version, current.birth(), value)),
+                    None => Arc::clone(&last),
+                };
+                if !dry_run {
+                    self.stage(ChangeKind::Delete, last, Some(current));
                 }
-                let last = Arc::new(current.at_version(self.resource_version + 1));
-                self.stage(ChangeKind::Delete, Arc::clone(&last), Some(current));
-                Ok(Outcome { object: last, effect: Effect::Deleted })
+                Ok(Outcome { object, effect: Effect::Deleted })
             }
         }
     }

@@ -64,9 +64,7 @@ impl Store {
             fail(found, "ST-2", format!("{key} says {:?}", object.metadata()));
         }
         let Some(rules) = self.rules.get(&key.resource) else { return };
-        if object.is_deleting()
-            && object.deletion_grace_seconds().unwrap_or(0) == 0
-            && !is_held(rules, object.value())
+        if object.is_deleting() && object.deletion_grace_seconds().unwrap_or(0) == 0 && !is_held(rules, object.value())
         {
             fail(found, "ST-4", format!("{key} lingers"));
         }

@@ -38,7 +38,7 @@ pub(crate) fn delete(
         meta.insert("finalizers".to_owned(), json!(finalizers));
     }
     if !is_held(rules, &next) && grace == 0 {
-        return Ok(Decision::Remove(Arc::clone(current)));
+        return Ok(Decision::Remove { current: Arc::clone(current), answer: None });
     }
     mark(rules, now_ms, current, grace, &mut next)?;
     if next == *current.value() {
@@ -104,13 +104,7 @@ fn finalizers_after(current: &Object, propagation: Option<Propagation>) -> Vec<&
     finalizers
 }
 
-fn mark(
-    rules: &ResourceRules,
-    now_ms: i64,
-    current: &Object,
-    grace: i64,
-    next: &mut Value,
-) -> Result<(), StoreError> {
+fn mark(rules: &ResourceRules, now_ms: i64, current: &Object, grace: i64, next: &mut Value) -> Result<(), StoreError> {
     let root = object_mut(next)?;
     let meta = metadata_mut(root)?;
     let shortened = current.deletion_grace_seconds().is_some_and(|left| grace < left);

@@ -42,6 +42,7 @@ pub use command::{
 };
 pub use error::{FieldCause, StoreError};
 pub use list::{At, ListQuery, Page};
+pub(crate) use object::strings;
 pub use object::{Key, Object, Resource};
 pub use rules::{NameRule, ResourceRules};
 pub use state::{Limits, Store};

@@ -70,11 +70,8 @@ impl Store {
             self.expect_kept(resource, cursor)?;
             return Ok(WatchStart { initial: Vec::new(), cursor });
         }
-        let list = ListQuery {
-            namespace: query.namespace.clone(),
-            selector: query.selector.clone(),
-            ..ListQuery::default()
-        };
+        let list =
+            ListQuery { namespace: query.namespace.clone(), selector: query.selector.clone(), ..ListQuery::default() };
         let page = self.list(resource, &list)?;
         let mut initial: Vec<WatchEvent> = page.items.into_iter().map(WatchEvent::Added).collect();
         if query.send_initial == Some(true) {

@@ -119,8 +119,7 @@ pub(crate) fn update(
     }
     // The last finalizer is gone and no grace is left: the update is the end of the deletion.
     if current.is_deleting() && current.deletion_grace_seconds().unwrap_or(0) == 0 && !is_held(rules, &next) {
-        let last = Object::file(key.clone(), current.uid().clone(), current.resource_version(), current.birth(), next);
-        return Ok(Decision::Remove(Arc::new(last)));
+        return Ok(Decision::Remove { current: Arc::clone(current), answer: Some(next) });
     }
     Ok(Decision::Put { key: key.clone(), uid: current.uid().clone(), value: next, effect: Effect::Updated })
 }
@@ -220,10 +219,7 @@ pub(crate) fn uid_conflict(current: &Object, asked: &str) -> StoreError {
     StoreError::Conflict {
         resource: current.key().resource.clone(),
         name: current.key().name.to_string(),
-        message: format!(
-            "Precondition failed: UID in precondition: {asked}, UID in object meta: {}",
-            current.uid()
-        ),
+        message: format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {}", current.uid()),
     }
 }
 
@@ -369,9 +365,7 @@ pub(crate) fn rules_of<'a>(store: &'a Store, key: &Key) -> Result<&'a ResourceRu
 fn same_or_bad_request(meta: &Map<String, Value>, field: &str, expected: &str) -> Result<(), StoreError> {
     match meta.get(field).and_then(Value::as_str) {
         Some(found) if !found.is_empty() && found != expected => Err(StoreError::BadRequest {
-            message: format!(
-                "the {field} of the object ({found}) does not match the {field} on the URL ({expected})"
-            ),
+            message: format!("the {field} of the object ({found}) does not match the {field} on the URL ({expected})"),
         }),
         Some(_) | None => Ok(()),
     }
