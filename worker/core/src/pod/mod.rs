@@ -1,1 +1,16 @@
 //! A pod's life on a node: what to start, restart and stop, and what its status is.
+
+pub mod env;
+mod machine;
+pub mod quantity;
+mod status;
+mod view;
+pub mod volume;
+
+pub use machine::plan;
+pub use view::{
+    Attempt, AttemptState, BackOff, Blocked, ContainerView, Ending, PodAction, PodPlan, PodView, Probes, Setup, StopReason,
+};
+
+#[cfg(test)]
+mod tests;

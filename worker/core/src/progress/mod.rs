@@ -1,4 +1,14 @@
 //! What a program's output lines tell about its progress and its metrics.
+//!
+//! Understood are `key=value` words (`step=120/400 loss=0.53`, `epoch=3/10`) anywhere in a line, and lines that are one
+//! JSON object (`{"step":120,"total_steps":400,"loss":0.53}`). [`parse`] reads a line into a [`Sample`]; a [`Tracker`]
+//! folds samples into the [`Progress`] that is shown, with a smoothed step rate and the time left.
+
+mod parse;
+mod track;
+
+pub use parse::{Sample, parse};
+pub use track::Tracker;
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,197 @@
+//! What a shim is told, and what it writes down.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use trainyard_worker_core::pod::Ending;
+
+use crate::sandbox::Sandbox;
+use crate::sandbox::cgroup::ContainerCgroup;
+
+/// Everything a shim needs to run one container once. It travels through a pipe, as it may hold secrets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShimSpec {
+    /// The container's name.
+    pub container: String,
+    /// Which run this is.
+    pub attempt: u32,
+    /// Failures in a row before it.
+    pub streak: u32,
+    /// Where [`RunState`] is kept. It must not exist: making it is the claim to this run.
+    pub state_file: PathBuf,
+    /// The container's log.
+    pub log_file: PathBuf,
+    /// Log bytes before the file is rotated.
+    pub log_max_bytes: u64,
+    /// Rotated files kept.
+    pub log_keep: u32,
+    /// The newest progress.
+    pub progress_file: PathBuf,
+    /// Metric points, one JSON object a line.
+    pub metrics_file: PathBuf,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Where the program starts.
+    pub dir: String,
+    /// What is built around it.
+    pub sandbox: Option<Sandbox>,
+    /// Its limits.
+    pub cgroup: Option<ContainerCgroup>,
+    /// What to do before it is told to terminate.
+    pub pre_stop: Option<Hook>,
+    /// A command that takes away what outlives the program (container engines).
+    pub cleanup: Option<Vec<String>>,
+    /// The file that the program may leave its last words in.
+    pub message_file: Option<PathBuf>,
+}
+
+/// A life-cycle hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Hook {
+    /// A program, run as the container's own.
+    Exec(Vec<String>),
+    /// A GET request.
+    Http {
+        /// Host or address.
+        host: String,
+        /// Port.
+        port: u16,
+        /// Path with query.
+        path: String,
+    },
+    /// Just time.
+    Sleep {
+        /// How long.
+        seconds: i64,
+    },
+}
+
+/// What a shim writes down about its run. The agent reads it, now or after its own restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunState {
+    /// The container's name.
+    pub container: String,
+    /// Which run this is.
+    pub attempt: u32,
+    /// Failures in a row before it.
+    pub streak: u32,
+    /// The boot in which all this happens: process ids of another boot mean nothing.
+    pub boot_id: String,
+    /// The shim.
+    pub shim: ProcessId,
+    /// The program, once it runs.
+    pub process: Option<ProcessId>,
+    /// When the program began.
+    pub started_ms: Option<i64>,
+    /// When a stop turns into a kill, if a stop was ordered.
+    pub stop_deadline_ms: Option<i64>,
+    /// How it ended.
+    pub ending: Option<Ending>,
+}
+
+/// A process that cannot be confused with a later one of the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessId {
+    /// Its number.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot.
+    pub start_ticks: u64,
+}
+
+impl ProcessId {
+    /// The process of this number, if there is one.
+    #[must_use]
+    pub fn of(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may hold anything, also spaces and parentheses.
+        let (_, rest) = stat.rsplit_once(')')?;
+        let mut fields = rest.split_ascii_whitespace();
+        let state = fields.next()?;
+        if matches!(state, "Z" | "X") {
+            return None;
+        }
+        let start_ticks = fields.nth(18)?.parse().ok()?;
+        Some(Self { pid, start_ticks })
+    }
+
+    /// Whether this very process still runs.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        Self::of(self.pid) == Some(*self)
+    }
+}
+
+/// The kernel's name for this boot.
+#[must_use]
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Milliseconds since the epoch.
+#[must_use]
+pub fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl RunState {
+    /// Reads a state file.
+    ///
+    /// # Errors
+    /// When it is not there, or is not one.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let bytes = fs::read(path)?;
+        serde_json::from_slice(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    /// Whether the shim that wrote this still watches.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.boot_id == boot_id() && self.shim.is_alive()
+    }
+}
+
+/// Writes a file so that readers see the old content or the new, never a part.
+///
+/// # Errors
+/// As the file system says, for instance that the disk is full.
+pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = temporary(path);
+    let written = write_new(&temporary, content).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// Makes a file with this content; fails where one exists. Readers never see it half written.
+///
+/// # Errors
+/// `AlreadyExists` where somebody was first.
+pub(super) fn create_exclusively(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = temporary(path);
+    let made = write_new(&temporary, content).and_then(|()| fs::hard_link(&temporary, path));
+    let _ = fs::remove_file(&temporary);
+    made
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}", std::process::id()));
+    path.with_file_name(name)
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(content)
+}

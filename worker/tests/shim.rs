@@ -1,0 +1,315 @@
+//! The shim, run as the agent runs it: exit codes, logs, stops, orphans, mounts.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use trainyard_worker::sandbox::cgroup::{Cgroups, Limits};
+use trainyard_worker::sandbox::{Mount, Sandbox};
+use trainyard_worker::shim::{Hook, RunState, ShimSpec, launch, order_stop};
+use trainyard_worker_core::pod::Ending;
+
+const SHIM: &str = env!("CARGO_BIN_EXE_trainyard-shim");
+
+struct Case {
+    folder: tempfile::TempDir,
+    spec: ShimSpec,
+}
+
+/// Waits for a condition; a test that waits this long has failed.
+fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}: waited too long");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+impl Case {
+    fn new(argv: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let spec = ShimSpec {
+            container: "main".into(),
+            attempt: 0,
+            streak: 0,
+            state_file: path("main.0.json"),
+            log_file: path("0.log"),
+            log_max_bytes: 1 << 20,
+            log_keep: 2,
+            progress_file: path("progress.json"),
+            metrics_file: path("metrics.jsonl"),
+            argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
+            env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into()), ("NAME".into(), "value".into())],
+            dir: folder.path().to_str().unwrap().to_owned(),
+            sandbox: None,
+            cgroup: None,
+            pre_stop: None,
+            cleanup: None,
+            message_file: None,
+        };
+        Self { folder, spec }
+    }
+
+    fn sh(script: &str) -> Self {
+        Self::new(&["sh", "-c", script])
+    }
+
+    fn launch(&self) {
+        let mut launched = launch(Path::new(SHIM), &self.spec).unwrap();
+        std::thread::spawn(move || launched.child.wait());
+    }
+
+    fn state(&self) -> Option<RunState> {
+        RunState::read(&self.spec.state_file).ok()
+    }
+
+    fn running(&self) -> RunState {
+        until("it runs", || self.state().filter(|state| state.process.is_some()))
+    }
+
+    fn ended(&self) -> Ending {
+        until("it ends", || self.state().and_then(|state| state.ending))
+    }
+
+    fn run(&self) -> Ending {
+        self.launch();
+        self.ended()
+    }
+
+    fn log(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(&self.spec.log_file).unwrap_or_default();
+        text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+fn alive(pid: i32) -> bool {
+    trainyard_worker::shim::ProcessId::of(pid).is_some()
+}
+
+#[test]
+fn the_exit_code_and_every_line_are_kept() {
+    let case = Case::sh("echo out; echo err >&2; echo $NAME; printf unfinished; exit 3");
+    let ending = case.run();
+    assert_eq!((ending.exit_code, ending.signal, ending.reason.as_str()), (3, None, "Error"));
+    let mut log = case.log();
+    log.sort();
+    assert_eq!(log, ["stderr F err", "stdout F out", "stdout F value", "stdout P unfinished"]);
+    assert!(ending.message.contains("unfinished"), "{}", ending.message);
+}
+
+#[test]
+fn a_signal_is_told_as_kubernetes_tells_it() {
+    let ending = Case::sh("kill -SEGV $$").run();
+    assert_eq!((ending.exit_code, ending.signal), (139, Some(11)));
+}
+
+#[test]
+fn failures_to_start_say_what_to_do() {
+    let ending = Case::new(&["no-such-program"]).run();
+    assert_eq!((ending.exit_code, ending.reason.as_str()), (127, "StartError"));
+    assert!(ending.message.contains("is in no folder of PATH"), "{}", ending.message);
+
+    let mut case = Case::new(&["./script"]);
+    std::fs::write(case.file("script"), "#!/bin/sh\n").unwrap();
+    let ending = case.run();
+    assert_eq!(ending.exit_code, 126);
+    assert!(ending.message.contains("chmod +x"), "{}", ending.message);
+
+    case = Case::new(&["true"]);
+    case.spec.dir = "/no/such/folder".into();
+    let ending = case.run();
+    assert_eq!(ending.exit_code, 128);
+    assert!(ending.message.contains("workingDir \"/no/such/folder\""), "{}", ending.message);
+}
+
+#[test]
+fn one_run_is_never_run_twice() {
+    let case = Case::sh("echo once >> ran; sleep 0.2");
+    case.launch();
+    case.launch();
+    case.launch();
+    case.ended();
+    assert_eq!(std::fs::read_to_string(case.file("ran")).unwrap(), "once\n");
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    // A grandchild in a session of its own, deaf to everything polite.
+    let case = Case::sh("setsid sh -c 'trap \"\" TERM HUP; echo $$ > orphan; sleep 1000' & while ! [ -s orphan ]; do sleep 0.01; done; exit 0");
+    let ending = case.run();
+    assert_eq!(ending.exit_code, 0);
+    let orphan: i32 = std::fs::read_to_string(case.file("orphan")).unwrap().trim().parse().unwrap();
+    assert!(!alive(orphan));
+    let shim = case.state().unwrap().shim;
+    until("the shim ends", || (!shim.is_alive()).then_some(()));
+}
+
+#[test]
+fn a_stop_terminates_first() {
+    let case = Case::sh("trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.01; done");
+    case.launch();
+    until("it is ready", || case.log().contains(&"stdout F ready".to_owned()).then_some(()));
+    order_stop(&case.state().unwrap(), 10_000).unwrap();
+    assert_eq!(case.ended().exit_code, 7);
+    assert!(case.log().contains(&"stdout F bye".to_owned()));
+}
+
+#[test]
+fn a_stop_kills_when_the_grace_is_over() {
+    let case = Case::sh("trap '' TERM; echo ready; while :; do sleep 0.01; done");
+    case.launch();
+    until("it is ready", || case.log().contains(&"stdout F ready".to_owned()).then_some(()));
+    order_stop(&case.state().unwrap(), 60_000).unwrap();
+    until("the order is noted", || case.state().unwrap().stop_deadline_ms);
+    // A second order with less grace wins.
+    order_stop(&case.state().unwrap(), 50).unwrap();
+    let ending = case.ended();
+    assert_eq!((ending.exit_code, ending.signal), (137, Some(9)));
+}
+
+#[test]
+fn the_pre_stop_hook_comes_before_the_signal() {
+    let mut case = Case::sh("trap 'cat hooked; exit 0' TERM; echo ready; while :; do sleep 0.01; done");
+    case.spec.pre_stop = Some(Hook::Exec(vec!["sh".into(), "-c".into(), "echo hooked $NAME > hooked".into()]));
+    case.launch();
+    until("it is ready", || case.log().contains(&"stdout F ready".to_owned()).then_some(()));
+    order_stop(&case.state().unwrap(), 10_000).unwrap();
+    assert_eq!(case.ended().exit_code, 0);
+    assert!(case.log().contains(&"stdout F hooked value".to_owned()), "{:?}", case.log());
+}
+
+#[test]
+fn a_killed_shim_takes_its_program_along() {
+    let case = Case::sh("echo ready; exec sleep 1000");
+    case.launch();
+    let state = case.running();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(state.shim.pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let program = state.process.unwrap();
+    until("the program ends", || (!program.is_alive()).then_some(()));
+    assert!(!case.state().unwrap().is_watched());
+}
+
+#[test]
+fn progress_and_metrics_are_found_in_the_output() {
+    let case = Case::sh("echo step=1/4 loss=0.5; echo '{\"step\":2,\"loss\":0.25}'; echo nothing");
+    case.run();
+    let progress: serde_json::Value = serde_json::from_slice(&std::fs::read(case.file("progress.json")).unwrap()).unwrap();
+    assert_eq!((progress["step"].as_u64(), progress["totalSteps"].as_u64()), (Some(2), Some(4)));
+    assert_eq!(progress["metrics"]["loss"], 0.25);
+    assert_eq!(std::fs::read_to_string(case.file("metrics.jsonl")).unwrap().lines().count(), 2);
+}
+
+#[test]
+fn an_end_outlasts_a_missing_folder() {
+    let case = Case::sh("echo ready; sleep 0.1");
+    case.launch();
+    let state = case.running();
+    std::fs::remove_dir_all(case.folder.path()).unwrap();
+    until("the shim ends", || (!state.shim.is_alive()).then_some(()));
+}
+
+/// Tests of mounts need a right that not every machine gives.
+fn namespaces() -> Option<bool> {
+    let output = std::process::Command::new(SHIM).args(["shim", "check-namespaces"]).output().unwrap();
+    match String::from_utf8(output.stdout).unwrap().trim() {
+        "root" => Some(false),
+        "user" => Some(true),
+        why => {
+            eprintln!("skipped: {why}");
+            None
+        }
+    }
+}
+
+fn with_mounts(case: &mut Case, user_namespace: bool, mounts: Vec<(PathBuf, &str, bool)>) {
+    let scratch = case.file("root");
+    std::fs::create_dir(&scratch).unwrap();
+    let mounts = mounts
+        .into_iter()
+        .map(|(source, target, read_only)| Mount { volume: "v".into(), source, target: target.into(), read_only })
+        .collect();
+    case.spec.sandbox = Some(Sandbox { user_namespace, scratch, host_name: Some("pod-0".into()), mounts });
+}
+
+#[test]
+fn volumes_are_where_the_manifest_says() {
+    let Some(user) = namespaces() else { return };
+    for user_namespace in [user, true] {
+        let mut case = Case::sh(
+            "cat /trainyard-test/data/in; echo made > /trainyard-test/data/out; cat /etc/hosts; hostname; \
+             (echo x > /etc/trainyard-test/deep/ro/f) 2>/dev/null || echo refused; ls /etc/passwd; touch /etc/beside 2>/dev/null || echo sealed",
+        );
+        let data = case.file("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join("in"), "content\n").unwrap();
+        let hosts = case.file("hosts");
+        std::fs::write(&hosts, "127.1.2.3 pod-0\n").unwrap();
+        let ro = case.file("ro");
+        std::fs::create_dir(&ro).unwrap();
+        with_mounts(
+            &mut case,
+            user_namespace,
+            vec![(hosts, "/etc/hosts", true), (data.clone(), "/trainyard-test/data", false), (ro, "/etc/trainyard-test/deep/ro", true)],
+        );
+        let ending = case.run();
+        assert_eq!(
+            case.log(),
+            ["stdout F content", "stdout F 127.1.2.3 pod-0", "stdout F pod-0", "stdout F refused", "stdout F /etc/passwd", "stdout F sealed"],
+            "{}",
+            ending.message
+        );
+        assert_eq!(std::fs::read_to_string(data.join("out")).unwrap(), "made\n");
+        assert!(!Path::new("/trainyard-test").exists() && !Path::new("/etc/trainyard-test").exists());
+        assert!(!Path::new("/etc/beside").exists());
+    }
+}
+
+#[test]
+fn a_mount_that_cannot_be_is_named() {
+    let Some(user_namespace) = namespaces() else { return };
+    let mut case = Case::sh("true");
+    let source = case.file("data");
+    std::fs::create_dir(&source).unwrap();
+    with_mounts(&mut case, user_namespace, vec![(source, "/etc/passwd", false)]);
+    let ending = case.run();
+    assert_eq!(ending.reason, "StartError");
+    assert!(ending.message.contains("volume \"v\" at /etc/passwd: a file is in the way"), "{}", ending.message);
+}
+
+#[test]
+fn too_much_memory_is_told_as_such() {
+    let cgroups = Cgroups::detect();
+    let name = format!("test-{}", std::process::id());
+    let Ok(group) = cgroups.create(&name, Limits { memory_bytes: Some(32 << 20), cpu_milli: Some(1_000) }) else {
+        eprintln!("skipped: {cgroups:?}");
+        return;
+    };
+    let mut case = Case::sh("head -c 200000000 /dev/zero | tail -c 150000000 | wc -c; exit 1");
+    case.spec.cgroup = Some(group.clone());
+    let ending = case.run();
+    assert_eq!(ending.reason, "OOMKilled");
+    assert!(group.folders.iter().all(|folder| !folder.exists()));
+}
+
+#[test]
+fn from_launch_to_first_line_is_quick() {
+    let mut best = Duration::MAX;
+    for _ in 0..10 {
+        let case = Case::new(&["echo", "hello"]);
+        let began = Instant::now();
+        case.launch();
+        until("a line", || (!case.log().is_empty()).then_some(()));
+        best = best.min(began.elapsed());
+    }
+    eprintln!("launch to first line: {best:?}");
+    // Debug build on a busy machine; the figure that is promised is measured in benches.
+    assert!(best < Duration::from_millis(250), "{best:?}");
+}
