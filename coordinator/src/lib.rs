@@ -4,7 +4,21 @@
 //! `kube::Client` and returns at once with a [`Handle`]. All decisions are in `trainyard_coordinator_core`; this
 //! crate observes and carries out.
 
+mod apps;
+mod batch;
+mod cluster;
+mod gang;
+mod host;
+mod install;
+mod job;
+
 use std::fmt;
+
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use trainyard_runtime::driver::EventSink;
+
+use cluster::Cluster;
 
 /// What the coordinator is to do.
 #[derive(Clone, Debug)]
@@ -45,15 +59,41 @@ impl Coordinator {
     ///
     /// # Errors
     /// When the API server cannot be reached at all.
-    #[expect(clippy::unused_async, reason = "the signature that callers build against")]
     pub async fn start(client: kube::Client, config: Config) -> Result<Handle, Error> {
-        let _ = (client, config);
-        Ok(Handle {})
+        if !config.embedded {
+            // In process there is nothing that could be out of reach.
+            client.apiserver_version().await.map_err(|error| Error::Unreachable(Box::new(error)))?;
+        }
+        let stop = CancellationToken::new();
+        let events = EventSink::start(client.clone(), "trainyard-coordinator");
+        let cluster = Cluster::start(&client, &config, events.clone(), &stop);
+        let mut controllers = job::controllers(&cluster);
+        if config.embedded {
+            controllers.push(gang::controller(&cluster));
+            controllers.push(batch::controller(&cluster));
+            controllers.extend(apps::controllers(&cluster));
+        }
+        let installed = config.embedded.then(|| tokio::spawn(install::run(client, stop.clone())));
+        let mut tasks = JoinSet::new();
+        for controller in controllers {
+            let (cluster, stop, workers) = (cluster.clone(), stop.clone(), config.workers);
+            tasks.spawn(async move {
+                tokio::select! { () = cluster.ready() => {}, () = stop.cancelled() => return }
+                controller.run(workers, stop).await;
+            });
+        }
+        Ok(Handle { stop, cluster, events, tasks, installed: tokio::sync::Mutex::new(installed) })
     }
 }
 
 /// A running coordinator. Dropping it stops the controllers without waiting for them.
-pub struct Handle {}
+pub struct Handle {
+    stop: CancellationToken,
+    cluster: Cluster,
+    events: EventSink,
+    tasks: JoinSet<()>,
+    installed: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,11 +102,30 @@ impl fmt::Debug for Handle {
 }
 
 impl Handle {
-    /// Wait until every cache is filled, so that what is created from now on is acted upon at once.
-    #[expect(clippy::unused_async, reason = "the signature that callers build against")]
-    pub async fn ready(&self) {}
+    /// Wait until every cache is filled and the shipped runtimes are installed, so that what is created from now on
+    /// is acted upon at once.
+    pub async fn ready(&self) {
+        self.cluster.ready().await;
+        if let Some(installed) = self.installed.lock().await.take() {
+            // It logs its own troubles; a panic in it must not stop jobs that need no runtime.
+            let _ = installed.await;
+        }
+    }
 
     /// Stop: actions in flight are finished, nothing new is begun. Running jobs go on.
-    #[expect(clippy::unused_async, reason = "the signature that callers build against")]
-    pub async fn shutdown(self) {}
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "controller ended badly");
+            }
+        }
+        self.events.flush().await;
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }

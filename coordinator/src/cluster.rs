@@ -1,0 +1,243 @@
+//! What the controllers share: the caches, who owns what, and where actions go.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use kube::api::{Api, DynamicObject};
+use kube::core::{ApiResource, GroupVersionKind, NamespaceResourceScope, ObjectMeta, Resource};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use trainyard_coordinator_core::manifest::dialects;
+use trainyard_coordinator_core::view::Config as ViewConfig;
+use trainyard_proto::plan::ObjectRef;
+use trainyard_runtime::driver::apply::Target;
+use trainyard_runtime::driver::cache::{Cacheable, Probe};
+use trainyard_runtime::driver::{Cache, EventSink, Key, Probes, Queue};
+
+use crate::Config;
+
+/// A kind, as (apiVersion, kind).
+pub(crate) type Kind = (String, String);
+
+/// Kinds that a manifest may refer to and that its lowering needs to see.
+const RELATED: [(&str, &str); 2] = [
+    ("trainer.kubeflow.org/v1alpha1", "ClusterTrainingRuntime"),
+    ("trainer.kubeflow.org/v1alpha1", "TrainingRuntime"),
+];
+
+/// The shared part of all controllers. Cloning shares it.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    pub(crate) pods: Cache<Pod>,
+    pub(crate) services: Cache<Service>,
+    pub(crate) embedded: Option<Embedded>,
+    /// Jobs of every dialect, runtimes, and the extra kinds of dialects.
+    pub(crate) custom: Arc<BTreeMap<Kind, Cache<DynamicObject>>>,
+    pub(crate) queues: Arc<HashMap<Kind, Queue>>,
+    pub(crate) view_config: ViewConfig,
+    client: kube::Client,
+    probes: Probes,
+    events: EventSink,
+}
+
+/// What only the embedded server's controllers look at.
+#[derive(Clone)]
+pub(crate) struct Embedded {
+    pub(crate) nodes: Cache<Node>,
+    pub(crate) priority_classes: Cache<PriorityClass>,
+    pub(crate) jobs: Cache<Job>,
+    pub(crate) deployments: Cache<Deployment>,
+    pub(crate) sets: Cache<ReplicaSet>,
+}
+
+fn kind(api_version: &str, kind: &str) -> Kind {
+    (api_version.to_owned(), kind.to_owned())
+}
+
+struct Starter<'a> {
+    client: &'a kube::Client,
+    namespace: Option<&'a str>,
+    stop: &'a CancellationToken,
+    probes: Vec<(String, String, Arc<dyn Probe>)>,
+}
+
+impl Starter<'_> {
+    fn note<K: Cacheable>(&mut self, of: Kind, cache: Cache<K>) -> Cache<K> {
+        self.probes.push((of.0, of.1, Arc::new(cache.clone())));
+        cache
+    }
+
+    fn namespaced<K>(&mut self) -> Cache<K>
+    where
+        K: Cacheable + Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        let api: Api<K> = match self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        };
+        let of = kind(&K::api_version(&()), &K::kind(&()));
+        self.note(of, Cache::start(api, self.stop.clone()))
+    }
+
+    fn cluster_wide<K: Cacheable + Resource<DynamicType = ()>>(&mut self) -> Cache<K> {
+        let of = kind(&K::api_version(&()), &K::kind(&()));
+        self.note(of, Cache::start(Api::all(self.client.clone()), self.stop.clone()))
+    }
+
+    fn custom(&mut self, api_version: &str, of_kind: &str, namespaced: bool) -> Cache<DynamicObject> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, of_kind));
+        let api = match self.namespace {
+            Some(namespace) if namespaced => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            Some(_) | None => Api::all_with(self.client.clone(), &resource),
+        };
+        self.note(kind(api_version, of_kind), Cache::start(api, self.stop.clone()))
+    }
+}
+
+impl Cluster {
+    pub(crate) fn start(client: &kube::Client, config: &Config, events: EventSink, stop: &CancellationToken) -> Self {
+        let mut starter = Starter { client, namespace: config.namespace.as_deref(), stop, probes: Vec::new() };
+        let mut custom = BTreeMap::new();
+        let mut queues = HashMap::new();
+        for dialect in dialects() {
+            let info = dialect.info();
+            let of = kind(info.api_version, info.kind);
+            custom.insert(of.clone(), starter.custom(info.api_version, info.kind, info.namespaced));
+            queues.insert(of, Queue::default());
+            for extra in dialect.extra_kinds() {
+                custom
+                    .entry(kind(extra.api_version, extra.kind))
+                    .or_insert_with(|| starter.custom(extra.api_version, extra.kind, true));
+            }
+        }
+        for (api_version, of_kind) in RELATED {
+            custom
+                .entry(kind(api_version, of_kind))
+                .or_insert_with(|| starter.custom(api_version, of_kind, of_kind == "TrainingRuntime"));
+        }
+        for (api_version, of_kind) in [("batch/v1", "Job"), ("apps/v1", "ReplicaSet"), ("apps/v1", "Deployment")] {
+            queues.insert(kind(api_version, of_kind), Queue::default());
+        }
+        let embedded = config.embedded.then(|| Embedded {
+            nodes: starter.cluster_wide(),
+            priority_classes: starter.cluster_wide(),
+            jobs: starter.namespaced(),
+            deployments: starter.namespaced(),
+            sets: starter.namespaced(),
+        });
+        let this = Self {
+            pods: starter.namespaced(),
+            services: starter.namespaced(),
+            embedded,
+            custom: Arc::new(custom),
+            queues: Arc::new(queues),
+            view_config: if config.embedded { ViewConfig::embedded() } else { ViewConfig::cluster() },
+            client: client.clone(),
+            probes: Probes::new(starter.probes),
+            events,
+        };
+        this.wake_owners(&this.pods);
+        this.wake_owners(&this.services);
+        for cache in this.custom.values() {
+            this.wake_owners(cache);
+        }
+        this
+    }
+
+    /// A change of an object wakes whoever controls it.
+    pub(crate) fn wake_owners<K: Cacheable>(&self, cache: &Cache<K>) {
+        let queues = Arc::clone(&self.queues);
+        cache.subscribe(move |old, new| {
+            let before = old.and_then(|object| owner(object.meta()));
+            let after = new.and_then(|object| owner(object.meta()));
+            if before != after
+                && let Some((of, key)) = before
+                && let Some(queue) = queues.get(&of)
+            {
+                queue.wake(key);
+            }
+            if let Some((of, key)) = after
+                && let Some(queue) = queues.get(&of)
+            {
+                queue.wake(key);
+            }
+        });
+    }
+
+    /// A change of an object wakes its own controller.
+    pub(crate) fn wake_self<K: Cacheable>(cache: &Cache<K>, queue: &Queue) {
+        let queue = queue.clone();
+        cache.subscribe(move |old, new| {
+            if let Some(object) = new.or(old) {
+                queue.wake(key(object.meta()));
+            }
+        });
+    }
+
+    pub(crate) fn queue(&self, api_version: &str, of_kind: &str) -> Queue {
+        self.queues.get(&kind(api_version, of_kind)).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn target(&self, controller: &'static str) -> Target {
+        Target {
+            client: self.client.clone(),
+            probes: self.probes.clone(),
+            events: self.events.clone(),
+            controller,
+            binding_lifts_gate: self.embedded.is_some(),
+        }
+    }
+
+    /// One object of a custom kind as stored, with its kind filled in.
+    pub(crate) fn custom_object(&self, object: &ObjectRef) -> Option<Value> {
+        let cache = self.custom.get(&kind(&object.api_version, &object.kind))?;
+        let found = cache.get(&Key::from(object))?;
+        Some(as_value(&found, &object.api_version, &object.kind))
+    }
+
+    /// Wait until every cache has been filled once.
+    pub(crate) async fn ready(&self) {
+        self.pods.ready().await;
+        self.services.ready().await;
+        for cache in self.custom.values() {
+            cache.ready().await;
+        }
+        if let Some(embedded) = &self.embedded {
+            embedded.nodes.ready().await;
+            embedded.priority_classes.ready().await;
+            embedded.jobs.ready().await;
+            embedded.deployments.ready().await;
+            embedded.sets.ready().await;
+        }
+    }
+}
+
+pub(crate) fn key(meta: &ObjectMeta) -> Key {
+    Key::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+/// Who controls an object: its kind and coordinates.
+pub(crate) fn owner(meta: &ObjectMeta) -> Option<(Kind, Key)> {
+    let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
+    let key = Key::new(meta.namespace.clone().unwrap_or_default(), owner.name.clone());
+    Some((kind(&owner.api_version, &owner.kind), key))
+}
+
+/// A dynamic object as JSON. Items of a list come without their kind, so it is put in.
+pub(crate) fn as_value(object: &DynamicObject, api_version: &str, kind: &str) -> Value {
+    // An object that came as JSON goes back to JSON.
+    let mut value = serde_json::to_value(object).unwrap_or(Value::Null);
+    value["apiVersion"] = Value::from(api_version);
+    value["kind"] = Value::from(kind);
+    value
+}
+
+/// The trace that an object belongs to.
+pub(crate) fn traceparent(meta: &ObjectMeta) -> Option<String> {
+    meta.annotations.as_ref()?.get(trainyard_runtime::trace::ANNOTATION).cloned()
+}

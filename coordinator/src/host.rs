@@ -1,0 +1,39 @@
+//! Ports of this machine that somebody listens on.
+
+use std::collections::BTreeSet;
+
+/// `TCP_LISTEN` in the kernel's tables.
+const LISTEN: &str = "0A";
+
+/// Ports in the state LISTEN, over IPv4 and IPv6. Empty where the kernel does not tell: then a clash shows when the
+/// ranks meet, as it does without us.
+pub(crate) fn listening_ports() -> BTreeSet<u16> {
+    let mut ports = BTreeSet::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        if let Ok(text) = std::fs::read_to_string(table) {
+            ports.extend(text.lines().skip(1).filter_map(listening_port));
+        }
+    }
+    ports
+}
+
+fn listening_port(line: &str) -> Option<u16> {
+    let mut fields = line.split_whitespace();
+    let local = fields.nth(1)?;
+    let state = fields.nth(1)?;
+    (state == LISTEN).then(|| u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_a_port_that_is_listened_on_and_no_other() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(listening_ports().contains(&port));
+        drop(listener);
+        assert!(!listening_ports().contains(&port));
+    }
+}

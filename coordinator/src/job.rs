@@ -1,0 +1,117 @@
+//! The job controllers: one for each dialect, all over `coordinator_core::job::plan`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kube::core::{ObjectMeta, Resource};
+use trainyard_coordinator_core::job;
+use trainyard_coordinator_core::label;
+use trainyard_coordinator_core::manifest::{Dialect, dialects};
+use trainyard_coordinator_core::view::JobView;
+use trainyard_proto::plan::{ObjectRef, Plan};
+use trainyard_runtime::driver::cache::Cacheable;
+use trainyard_runtime::driver::{Cache, Controller, Key};
+
+use crate::cluster::{Cluster, as_value, traceparent};
+use crate::host;
+
+pub(crate) fn controllers(cluster: &Cluster) -> Vec<Controller> {
+    dialects().iter().map(|dialect| controller(cluster, *dialect)).collect()
+}
+
+fn controller(cluster: &Cluster, dialect: &'static dyn Dialect) -> Controller {
+    let info = dialect.info();
+    let queue = cluster.queue(info.api_version, info.kind);
+    let jobs = cluster.custom.get(&(info.api_version.to_owned(), info.kind.to_owned()));
+    if let Some(jobs) = jobs {
+        Cluster::wake_self(jobs, &queue);
+    }
+    wake_by_related(cluster, dialect);
+    let (planning, tracing) = (cluster.clone(), cluster.clone());
+    Controller {
+        name: info.plural,
+        plan: Arc::new(move |key, now_ms| plan(&planning, dialect, key, now_ms)),
+        trace: Arc::new(move |key, action| {
+            // Actions are children of their plan's span, which is in the job's trace.
+            if action.is_some() {
+                return None;
+            }
+            let jobs = tracing.custom.get(&(info.api_version.to_owned(), info.kind.to_owned()))?;
+            traceparent(&jobs.get(key)?.metadata)
+        }),
+        target: cluster.target(info.plural),
+        queue,
+    }
+}
+
+/// Jobs wait for what they refer to (a training runtime, say): its arrival or change wakes them.
+fn wake_by_related(cluster: &Cluster, dialect: &'static dyn Dialect) {
+    let info = dialect.info();
+    let own = (info.api_version.to_owned(), info.kind.to_owned());
+    let Some(jobs) = cluster.custom.get(&own) else { return };
+    for (of, cache) in cluster.custom.iter().filter(|(of, _)| of.1.ends_with("TrainingRuntime")) {
+        let (of, jobs, queue) = (of.clone(), jobs.clone(), cluster.queue(info.api_version, info.kind));
+        cache.subscribe(move |old, new| {
+            let Some(changed) = new.or(old) else { return };
+            for job in jobs.list() {
+                let related = dialect.related(&as_value(&job, info.api_version, info.kind));
+                let meant = related.iter().any(|object| {
+                    object.kind == of.1 && Some(object.name.as_str()) == changed.metadata.name.as_deref()
+                });
+                if meant {
+                    queue.wake(crate::cluster::key(&job.metadata));
+                }
+            }
+        });
+    }
+}
+
+fn plan(cluster: &Cluster, dialect: &dyn Dialect, key: &Key, now_ms: i64) -> Option<Plan> {
+    let info = dialect.info();
+    let job = cluster.custom_object(&ObjectRef {
+        api_version: info.api_version.to_owned(),
+        kind: info.kind.to_owned(),
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+    })?;
+    let uid = job["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    let pods = of_job(&cluster.pods, &uid, dialect.job_label(), key);
+    let extras = dialect.extra_kinds().iter().flat_map(|extra| {
+        let cache = cluster.custom.get(&(extra.api_version.to_owned(), extra.kind.to_owned()));
+        let owned = cache.map(|cache| cache.owned_by(&uid)).unwrap_or_default();
+        owned.into_iter().map(|object| as_value(&object, extra.api_version, extra.kind)).collect::<Vec<_>>()
+    });
+    let view = JobView {
+        extras: extras.collect(),
+        related: dialect.related(&job).iter().filter_map(|object| cluster.custom_object(object)).collect(),
+        services: of_job(&cluster.services, &uid, dialect.job_label(), key),
+        // Only a job that is about to get its pods chooses a port.
+        busy_ports: if pods.is_empty() { busy_ports(cluster, &uid) } else { BTreeSet::new() },
+        pods,
+        config: cluster.view_config.clone(),
+        job,
+    };
+    Some(job::plan(&view, now_ms))
+}
+
+/// Objects that the job controls, and those that stand where its own would go.
+fn of_job<K: Cacheable>(cache: &Cache<K>, uid: &str, label: &str, key: &Key) -> Vec<K> {
+    let carries_label = |meta: &ObjectMeta| meta.labels.as_ref().and_then(|all| all.get(label)) == Some(&key.name);
+    let in_namespace = cache.list_in(&key.namespace);
+    let ours = in_namespace.iter().filter(|object| carries_label(object.meta()) || is_owned(object.meta(), uid));
+    ours.map(|object| K::clone(object)).collect()
+}
+
+fn is_owned(meta: &ObjectMeta, uid: &str) -> bool {
+    meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true) && owner.uid == uid)
+}
+
+fn busy_ports(cluster: &Cluster, uid: &str) -> BTreeSet<u16> {
+    let mut ports = if cluster.view_config.embedded { host::listening_ports() } else { BTreeSet::new() };
+    let of_others = |meta: &ObjectMeta| -> Option<u16> {
+        if is_owned(meta, uid) { None } else { meta.annotations.as_ref()?.get(label::MASTER_PORT)?.parse().ok() }
+    };
+    ports.extend(cluster.pods.list().iter().filter_map(|pod| of_others(&pod.metadata)));
+    ports.extend(cluster.services.list().iter().filter_map(|service| of_others(&service.metadata)));
+    ports
+}
