@@ -41,7 +41,6 @@ mod sealed {
     /// Keeps [`super::Element`] closed: the byte casts below are sound for plain numbers only.
     pub trait Sealed: Copy + Default + Send + Sync + std::fmt::Debug + PartialEq + 'static {
         const CODE: u8;
-        const NAME: &'static str;
     }
 }
 use sealed::Sealed;
@@ -59,19 +58,15 @@ pub trait Number: Element {
 
 impl Sealed for u8 {
     const CODE: u8 = 1;
-    const NAME: &'static str = "u8";
 }
 impl Sealed for i64 {
     const CODE: u8 = 2;
-    const NAME: &'static str = "i64";
 }
 impl Sealed for f32 {
     const CODE: u8 = 3;
-    const NAME: &'static str = "f32";
 }
 impl Sealed for f64 {
     const CODE: u8 = 4;
-    const NAME: &'static str = "f64";
 }
 
 impl Element for u8 {}
@@ -121,11 +116,6 @@ float!(f64);
 
 #[cfg(target_endian = "big")]
 compile_error!("the communicator sends little-endian numbers without conversion; a big-endian port must swap them");
-
-/// The type's word for messages.
-pub(super) fn name<T: Element>() -> &'static str {
-    T::NAME
-}
 
 pub(super) fn code<T: Element>() -> u8 {
     T::CODE

@@ -31,7 +31,7 @@ pub enum CommError {
         reason: String,
     },
     /// Some ranks never came to the rendezvous.
-    #[error("{} of {world_size} missing at the rendezvous after {}", list(.ranks), seconds(.waited))]
+    #[error("{} missing at the rendezvous ({world_size} expected) after {}", list(.ranks), seconds(.waited))]
     Missing {
         /// Who did not come.
         ranks: Vec<usize>,

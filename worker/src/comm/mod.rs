@@ -1,5 +1,8 @@
 //! Collective operations between the ranks of a job, over TCP.
 //!
+//! Start the program once per rank with `trainyard launch --nproc N -- program`, or as a TrainingJob; then every
+//! process calls the same collectives in the same order:
+//!
 //! ```no_run
 //! use trainyard_worker::comm::{Communicator, ReduceOp};
 //!
@@ -10,36 +13,114 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Without the launcher's environment a process is a group of one, and every collective is the identity.
+//!
+//! What is promised:
+//! - **C-1, equal results.** Reductions happen in an order that depends on the world size and the length only: the same
+//!   bits on every rank and in every run.
+//! - **C-2, no deadlock by size.** Sending and receiving overlap, so buffers of any length work.
+//! - **C-3, a death is told at once.** When a process ends, every collective of every other rank fails with
+//!   [`CommError::PeerLost`], and all name the same rank.
+//! - **C-4, no strangers.** A process without the job's token, or of another generation, is refused. (The token
+//!   travels in clear text: it separates jobs, it does not protect against somebody who listens to the network.)
+//! - **C-5, mistakes are named.** Ranks that call different collectives, or with different lengths, get
+//!   [`CommError::Mismatch`] with both calls.
+//!
+//! A rank leaves in good order by dropping its `Communicator`; `std::process::exit` before that looks like a death.
 
+mod collective;
 mod element;
 mod error;
+mod hub;
 mod options;
+mod rendezvous;
+mod ring;
+mod wait;
+mod wire;
+
+use std::net::TcpListener;
+use std::thread::JoinHandle;
 
 pub use element::{Element, Number, ReduceOp};
 pub use error::CommError;
 pub use options::Options;
 
+use ring::Ring;
+use wire::Message;
+
 /// One rank's membership in the group of all ranks.
+///
+/// Methods block the calling thread. The first error of a collective ends the membership: later calls return it again.
 #[derive(Debug)]
 pub struct Communicator {
     rank: usize,
     world_size: usize,
+    sequence: u64,
+    failure: Option<CommError>,
+    /// `None` in a group of one.
+    ring: Option<Ring>,
+    /// Rank 0 only.
+    hub: Option<JoinHandle<()>>,
 }
 
 impl Communicator {
-    /// Joins the group that the environment describes (see [`Options::from_env`]).
+    /// Joins the group that the environment describes (see [`Options::from_env`]); returns when every rank has come.
+    ///
+    /// # Errors
+    /// See [`CommError`]; a rank that does not come in time is named.
     pub fn from_env() -> Result<Self, CommError> {
-        Self::connect(Options::from_env()?)
+        Self::connect(&Options::from_env()?)
     }
 
     /// Joins the group; returns when every rank has come.
-    pub fn connect(options: Options) -> Result<Self, CommError> {
-        Ok(Self { rank: options.rank, world_size: options.world_size })
+    ///
+    /// # Errors
+    /// See [`CommError`]; a rank that does not come in time is named.
+    pub fn connect(options: &Options) -> Result<Self, CommError> {
+        Self::join(options, None)
     }
 
-    /// A group of one.
+    /// [`Communicator::connect`] for rank 0 on a socket that listens already, for instance on a port that the system
+    /// chose. `options.master_port` is not used.
+    ///
+    /// # Errors
+    /// As there; [`CommError::Options`] for any other rank.
+    pub fn connect_on(options: &Options, listener: TcpListener) -> Result<Self, CommError> {
+        if options.rank != 0 {
+            return Err(CommError::Options(format!("rank {} does not host the rendezvous, rank 0 does", options.rank)));
+        }
+        Self::join(options, Some(listener))
+    }
+
+    /// A group of one, in which every collective is the identity.
     pub fn solo() -> Self {
-        Self { rank: 0, world_size: 1 }
+        Self { rank: 0, world_size: 1, sequence: 0, failure: None, ring: None, hub: None }
+    }
+
+    fn join(options: &Options, listener: Option<TcpListener>) -> Result<Self, CommError> {
+        options.check()?;
+        if options.world_size == 1 {
+            return Ok(Self::solo());
+        }
+        let (rank, world_size) = (options.rank, options.world_size);
+        let meeting = rendezvous::meet(options, listener)?;
+        let ring = Ring {
+            right_rank: (rank + 1) % world_size,
+            left_rank: (rank + world_size - 1) % world_size,
+            right: meeting.right,
+            left: meeting.left,
+            control: meeting.control,
+            hub_left: false,
+            patience: options.operation_timeout,
+        };
+        Ok(Self { rank, world_size, sequence: 0, failure: None, ring: Some(ring), hub: meeting.hub })
+    }
+
+    /// Leaves without a word, as a process that dies does. The others fail at once.
+    pub fn abort(mut self) {
+        // The farewell is told over the ring's control connection; without the ring there is none.
+        self.ring = None;
     }
 
     /// This process's number, `0..world_size`.
@@ -51,29 +132,25 @@ impl Communicator {
     pub fn world_size(&self) -> usize {
         self.world_size
     }
+}
 
-    /// Replaces `data` on every rank by the element-wise reduction over all ranks.
-    pub fn all_reduce<T: Number>(&mut self, _data: &mut [T], _op: ReduceOp) -> Result<(), CommError> {
-        Ok(())
-    }
-
-    /// Replaces `data` on every rank by `root`'s.
-    pub fn broadcast<T: Element>(&mut self, _data: &mut [T], _root: usize) -> Result<(), CommError> {
-        Ok(())
-    }
-
-    /// Every rank's `input`, in rank order; all of one length.
-    pub fn all_gather<T: Element>(&mut self, input: &[T]) -> Result<Vec<T>, CommError> {
-        Ok(input.to_vec())
-    }
-
-    /// This rank's share (`input.len() / world_size` elements) of the reduction over all ranks.
-    pub fn reduce_scatter<T: Number>(&mut self, input: &[T], _op: ReduceOp) -> Result<Vec<T>, CommError> {
-        Ok(input.to_vec())
-    }
-
-    /// Returns when every rank has called it.
-    pub fn barrier(&mut self) -> Result<(), CommError> {
-        Ok(())
+impl Drop for Communicator {
+    fn drop(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            let rank = self.rank;
+            let farewell = match &self.failure {
+                None if std::thread::panicking() => Message::Lost { rank, reason: "it panicked".to_owned() },
+                None => Message::Left { rank },
+                // The hub keeps its first verdict; this one counts only if it knows of none.
+                Some(error) => Message::Lost { rank: error.rank().unwrap_or(rank), reason: error.to_string() },
+            };
+            ring.control.tell(&farewell);
+        }
+        // Closing the line ends the hub.
+        self.ring = None;
+        if let Some(hub) = self.hub.take() {
+            // A hub that panicked has nobody left to tell.
+            let _ = hub.join();
+        }
     }
 }

@@ -1,0 +1,280 @@
+//! The ring algorithms. Every collective moves data one way around the ring, in portions small enough to overlap.
+//!
+//! An all-reduce of `n` ranks cuts the buffer into `n` segments. In the first half (reduce-scatter) each segment
+//! travels `n − 1` hops and gathers every rank's values; in the second (all-gather) the finished segments travel on to
+//! everybody. Each rank sends `2 (n − 1) / n` of the buffer, whatever `n` is, which is the least possible. The order of
+//! additions is given by the segment's number alone.
+
+use std::ops::Range;
+
+use super::element::{self, Element, Number, ReduceOp};
+use super::ring::{Call, Operation, Ring};
+use super::{CommError, Communicator};
+
+/// Bytes moved per portion: large enough that system calls cost little, small enough to stay in the second-level cache
+/// while it is reduced.
+const PORTION_BYTES: usize = 256 * 1024;
+
+fn portion<T>() -> usize {
+    PORTION_BYTES / size_of::<T>().max(1)
+}
+
+/// The part of `length` elements that segment `index` of `count` covers; lengths differ by one at most.
+fn segment(length: usize, count: usize, index: usize) -> Range<usize> {
+    let (quotient, remainder) = (length / count, length % count);
+    let start = index * quotient + index.min(remainder);
+    start..start + quotient + usize::from(index < remainder)
+}
+
+/// Part `index` of `range` in portions of `size`; empty past the end.
+fn part(range: &Range<usize>, size: usize, index: usize) -> Range<usize> {
+    let start = (range.start + index * size).min(range.end);
+    start..(start + size).min(range.end)
+}
+
+/// Two ranges of one buffer at once, the first to read, the second to write.
+fn two<T>(data: &mut [T], read: Range<usize>, write: Range<usize>) -> (&[T], &mut [T]) {
+    if read.is_empty() || write.is_empty() {
+        // One of the two borrows is of nothing, wherever it lies.
+        return if write.is_empty() { (&data[read], &mut []) } else { (&[], &mut data[write]) };
+    }
+    if read.end <= write.start {
+        let (low, high) = data.split_at_mut(write.start);
+        (&low[read], &mut high[..write.len()])
+    } else {
+        let (low, high) = data.split_at_mut(read.start);
+        (&high[..read.len()], &mut low[write])
+    }
+}
+
+/// A rank's place in a call.
+struct Pass<'ring> {
+    ring: &'ring mut Ring,
+    call: Call,
+    rank: usize,
+    world: usize,
+    opened: bool,
+}
+
+impl Pass<'_> {
+    fn exchange<T: Element>(&mut self, send: &[T], receive: &mut [T]) -> Result<(), CommError> {
+        let (send, receive) = (element::bytes(send), element::bytes_mut(receive));
+        if self.opened {
+            return self.ring.exchange(self.call, send, receive);
+        }
+        self.opened = true;
+        self.ring.open(self.call, send, receive)
+    }
+
+    /// The segment this rank sends (`hop` = 0 for the first) and the one it receives, in the reduce-scatter half.
+    fn reducing(&self, hop: usize) -> (usize, usize) {
+        let at = |back: usize| (self.rank + 2 * self.world - back) % self.world;
+        (at(hop + 1), at(hop + 2))
+    }
+
+    /// The same in the all-gather half, where each rank starts with its own segment.
+    fn gathering(&self, hop: usize) -> (usize, usize) {
+        let at = |back: usize| (self.rank + 2 * self.world - back) % self.world;
+        (at(hop), at(hop + 1))
+    }
+
+    /// After this, segment `rank` of `data` is reduced over all ranks; the others hold partial results.
+    fn reduce_scatter<T: Number>(&mut self, data: &mut [T], op: ReduceOp) -> Result<(), CommError> {
+        let size = portion::<T>();
+        let longest = segment(data.len(), self.world, 0).len();
+        let mut arrived = vec![T::default(); longest.min(size)];
+        for hop in 0..self.world - 1 {
+            let (outgoing, incoming) = self.reducing(hop);
+            let outgoing = segment(data.len(), self.world, outgoing);
+            let incoming = segment(data.len(), self.world, incoming);
+            for index in 0..longest.div_ceil(size).max(1) {
+                let target = part(&incoming, size, index);
+                let arrived = &mut arrived[..target.len()];
+                self.exchange(&data[part(&outgoing, size, index)], arrived)?;
+                reduce(&mut data[target], arrived, op);
+            }
+        }
+        if op == ReduceOp::Mean {
+            let own = segment(data.len(), self.world, self.rank);
+            for value in &mut data[own] {
+                *value = value.divide(self.world);
+            }
+        }
+        Ok(())
+    }
+
+    /// After this, every rank has every segment as its owner had it.
+    fn all_gather<T: Element>(&mut self, data: &mut [T]) -> Result<(), CommError> {
+        let size = portion::<T>();
+        let length = data.len();
+        let longest = segment(length, self.world, 0).len();
+        for hop in 0..self.world - 1 {
+            let (outgoing, incoming) = self.gathering(hop);
+            let outgoing = segment(length, self.world, outgoing);
+            let incoming = segment(length, self.world, incoming);
+            for index in 0..longest.div_ceil(size).max(1) {
+                let (send, receive) = two(data, part(&outgoing, size, index), part(&incoming, size, index));
+                self.exchange(send, receive)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Portion after portion from `root` rightwards; each rank passes on what it got while the next portion comes.
+    fn broadcast<T: Element>(&mut self, data: &mut [T], root: usize) -> Result<(), CommError> {
+        let distance = (self.rank + self.world - root) % self.world;
+        let (receives, sends) = (distance > 0, distance + 1 < self.world);
+        let (all, size) = (0..data.len(), portion::<T>());
+        self.exchange::<T>(&[], &mut [])?;
+        let portions = data.len().div_ceil(size);
+        for index in 0..=portions {
+            // The root has everything and sends portion `index`; the others send the one that came before.
+            let lag = usize::from(receives);
+            let outgoing = if sends && index >= lag { part(&all, size, index - lag) } else { 0..0 };
+            let incoming = if receives { part(&all, size, index) } else { 0..0 };
+            let (send, receive) = two(data, outgoing, incoming);
+            self.exchange(send, receive)?;
+        }
+        Ok(())
+    }
+
+    /// A byte that goes on only after one came, once for each other rank: the last comes when all have started.
+    fn barrier(&mut self) -> Result<(), CommError> {
+        for _ in 0..self.world - 1 {
+            self.exchange(&[0_u8], &mut [0_u8])?;
+        }
+        Ok(())
+    }
+}
+
+fn reduce<T: Number>(into: &mut [T], arrived: &[T], op: ReduceOp) {
+    // One loop per operation, so that each is vectorised.
+    let mut combine = |op| into.iter_mut().zip(arrived).for_each(|(ours, theirs)| *ours = T::combine(op, *theirs, *ours));
+    match op {
+        ReduceOp::Sum | ReduceOp::Mean => combine(ReduceOp::Sum),
+        ReduceOp::Min => combine(ReduceOp::Min),
+        ReduceOp::Max => combine(ReduceOp::Max),
+    }
+}
+
+impl Communicator {
+    /// Replaces `data` on every rank by the element-wise reduction over all ranks. All ranks must call it with the
+    /// same length, type and operation.
+    ///
+    /// The result is the same bit for bit on every rank and in every run of the same world size.
+    ///
+    /// # Errors
+    /// See [`CommError`]; `data` then holds partial results.
+    pub fn all_reduce<T: Number>(&mut self, data: &mut [T], op: ReduceOp) -> Result<(), CommError> {
+        let length = data.len();
+        self.call::<T>(Operation::AllReduce, op.code(), 0, length, |pass| {
+            pass.reduce_scatter(data, op)?;
+            pass.all_gather(data)
+        })
+    }
+
+    /// Replaces `data` on every rank by rank `root`'s. All ranks must call it with the same length, type and root.
+    ///
+    /// # Errors
+    /// See [`CommError`]; [`CommError::Options`] for a root that does not exist.
+    pub fn broadcast<T: Element>(&mut self, data: &mut [T], root: usize) -> Result<(), CommError> {
+        if root >= self.world_size {
+            return Err(CommError::Options(format!("there is no rank {root} among {} to send from", self.world_size)));
+        }
+        let length = data.len();
+        self.call::<T>(Operation::Broadcast, 0, root, length, |pass| pass.broadcast(data, root))
+    }
+
+    /// Every rank's `input`, one after another in rank order: `world_size × input.len()` elements. All ranks must give
+    /// the same length.
+    ///
+    /// # Errors
+    /// See [`CommError`].
+    pub fn all_gather<T: Element>(&mut self, input: &[T]) -> Result<Vec<T>, CommError> {
+        let mut all = vec![T::default(); input.len() * self.world_size];
+        all[self.rank * input.len()..][..input.len()].copy_from_slice(input);
+        self.call::<T>(Operation::AllGather, 0, 0, input.len(), |pass| pass.all_gather(&mut all))?;
+        Ok(all)
+    }
+
+    /// This rank's share of the element-wise reduction over all ranks: elements `rank × n .. (rank + 1) × n` with
+    /// `n = input.len() / world_size`.
+    ///
+    /// # Errors
+    /// See [`CommError`]; [`CommError::Options`] when the length is not a multiple of the world size.
+    pub fn reduce_scatter<T: Number>(&mut self, input: &[T], op: ReduceOp) -> Result<Vec<T>, CommError> {
+        if !input.len().is_multiple_of(self.world_size) {
+            let (length, world) = (input.len(), self.world_size);
+            return Err(CommError::Options(format!("{length} elements cannot be shared evenly by {world} ranks")));
+        }
+        let mut data = input.to_vec();
+        self.call::<T>(Operation::ReduceScatter, op.code(), 0, input.len(), |pass| pass.reduce_scatter(&mut data, op))?;
+        Ok(data[segment(input.len(), self.world_size, self.rank)].to_vec())
+    }
+
+    /// Returns when every rank has called it.
+    ///
+    /// # Errors
+    /// See [`CommError`].
+    pub fn barrier(&mut self) -> Result<(), CommError> {
+        self.call::<u8>(Operation::Barrier, 0, 0, 0, |pass| pass.barrier())
+    }
+
+    /// Runs one collective: alone it is nothing to do, and the first error is the last.
+    fn call<T: Element>(
+        &mut self,
+        operation: Operation,
+        reduce: u8,
+        root: usize,
+        length: usize,
+        body: impl FnOnce(&mut Pass<'_>) -> Result<(), CommError>,
+    ) -> Result<(), CommError> {
+        if let Some(error) = &self.failure {
+            return Err(error.clone());
+        }
+        self.sequence += 1;
+        let Some(ring) = &mut self.ring else { return Ok(()) };
+        let call = Call {
+            sequence: self.sequence,
+            operation,
+            element: element::code::<T>(),
+            reduce,
+            root: u32::try_from(root).unwrap_or(u32::MAX),
+            length: length as u64,
+        };
+        let mut pass = Pass { ring, call, rank: self.rank, world: self.world_size, opened: false };
+        let result = body(&mut pass);
+        if let Err(error) = &result {
+            self.failure = Some(error.clone());
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_cover_the_buffer_once() {
+        for length in [0, 1, 5, 8, 17] {
+            for count in 1..9 {
+                let covered: Vec<usize> = (0..count).flat_map(|index| segment(length, count, index)).collect();
+                assert_eq!(covered, (0..length).collect::<Vec<_>>(), "{length} in {count}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_borrows_both_ways() {
+        let mut data = [0, 1, 2, 3, 4];
+        let (read, write) = two(&mut data, 0..2, 3..5);
+        write.copy_from_slice(read);
+        assert_eq!(data, [0, 1, 2, 0, 1]);
+        let (read, write) = two(&mut data, 3..5, 1..3);
+        write.copy_from_slice(read);
+        assert_eq!(data, [0, 0, 1, 0, 1]);
+        let (read, write) = two(&mut data, 2..2, 1..3);
+        assert!(read.is_empty() && write.len() == 2);
+    }
+}
