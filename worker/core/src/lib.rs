@@ -5,3 +5,4 @@
 
 pub mod pod;
 pub mod progress;
+pub mod supervisor;
