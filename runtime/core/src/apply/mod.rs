@@ -1,12 +1,22 @@
 //! Server-side apply: who owns which field, and what an applied object changes.
+//!
+//! The rules are those of `sigs.k8s.io/structured-merge-diff` and of the API server's field managers around it. Each manager owns a
+//! set of fields. Applying an object means: its fields get the applied values and the manager, fields that the manager applied
+//! before and no longer does are removed unless somebody else owns them too, and a field of somebody else that would change
+//! is a conflict. An ordinary write takes whatever it changes.
 
 mod identity;
+mod managed;
+mod set;
+mod typed;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::schema::Schema;
 
 pub use identity::item_identity;
+use managed::{Entry, Manager, Operation};
+use set::{FieldSet, Step};
 
 /// How an object is applied.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +47,7 @@ pub enum ApplyError {
     Malformed(String),
 }
 
-/// A field that somebody else owns.
+/// A field that somebody else owns: the cause `FieldManagerConflict` of a 409.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
     /// The manager that owns it.
@@ -48,17 +58,134 @@ pub struct Conflict {
     pub field: String,
 }
 
+impl Conflict {
+    /// The message of the cause.
+    pub fn message(&self) -> String {
+        format!("conflict with {}", self.described)
+    }
+}
+
 /// The message of a 409.
 pub fn conflict_message(conflicts: &[Conflict]) -> String {
-    let _ = conflicts;
-    String::new()
+    if let [only] = conflicts {
+        return format!("Apply failed with 1 conflict: conflict with {}: {}", only.described, only.field);
+    }
+    let mut lines: Vec<String> = Vec::new();
+    let mut last = None;
+    let mut sorted: Vec<&Conflict> = conflicts.iter().collect();
+    sorted.sort_by(|a, b| a.described.cmp(&b.described));
+    for conflict in sorted {
+        if last != Some(&conflict.described) {
+            lines.push(format!("conflicts with {}:", conflict.described));
+            last = Some(&conflict.described);
+        }
+        lines.push(format!("- {}", conflict.field));
+    }
+    format!("Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"))
 }
 
 /// Applies `applied` over `live` (`None`: it is created). The result carries `metadata.managedFields`. When nothing changed the
 /// result equals `live`, down to the times in the managed fields: nothing needs to be written then.
 pub fn apply(live: Option<&Value>, applied: &Value, schema: &Schema, options: ApplyOptions<'_>) -> Result<Value, ApplyError> {
-    let _ = (live, schema, options);
-    Ok(applied.clone())
+    if !applied.is_object() {
+        return Err(ApplyError::Malformed("an applied object must be an object".to_owned()));
+    }
+    if !managed::list(applied).is_empty() {
+        return Err(ApplyError::Malformed("metadata.managedFields must be nil".to_owned()));
+    }
+    let applied = restricted(&without_nulls(applied), options.subresource);
+    if let Some(problem) = typed::ambiguity(schema, &applied) {
+        return Err(ApplyError::Malformed(problem));
+    }
+    match merge_applied(live, &applied, schema, options) {
+        Err(ApplyError::Conflicts(conflicts)) if options.manager == "kubectl" => {
+            // Who moves from client-side to server-side apply conflicts with his own earlier self: what the annotation says that
+            // he applied is his.
+            let mine = live.and_then(last_applied).map(|object| typed::fields_of(schema, &object).paths()).unwrap_or_default();
+            let others: Vec<Conflict> = conflicts.into_iter().filter(|conflict| !mine.contains(&conflict.field)).collect();
+            if !others.is_empty() {
+                return Err(ApplyError::Conflicts(others));
+            }
+            merge_applied(live, &applied, schema, ApplyOptions { force: true, ..options })
+        }
+        other => other,
+    }
+}
+
+fn merge_applied(live: Option<&Value>, applied: &Value, schema: &Schema, options: ApplyOptions<'_>) -> Result<Value, ApplyError> {
+    let empty = Value::Object(Map::new());
+    let bare = live.map(without_managed);
+    let before = bare.as_ref().unwrap_or(&empty);
+    let mut entries = live.and_then(|live| managed::decode(managed::list(live))).unwrap_or_default();
+    if let Some(live) = bare.as_ref().filter(|_| entries.is_empty()) {
+        entries.extend(first_entry(live, schema, options.api_version));
+    }
+    let ignored = ignored(options.subresource, options.has_status);
+    let me = Manager {
+        name: options.manager.to_owned(),
+        operation: Operation::Apply,
+        api_version: options.api_version.to_owned(),
+        subresource: options.subresource.unwrap_or_default().to_owned(),
+    };
+    let place = entries.iter().position(|entry| entry.manager.is(&me));
+    let last = place.map(|place| entries.remove(place));
+    let wanted = typed::fields_of(schema, applied).recursive_difference(&ignored);
+    let mine = stripped(wanted.clone());
+
+    let mut merged = typed::merge(schema, before, applied);
+    if let Some(last) = &last {
+        // With the name and the like: nobody owns them, yet they must not go with a struct that nobody owns any more.
+        let owned = entries.iter().fold(wanted, |owned, entry| owned.union(&entry.set));
+        merged = prune(schema, &merged, &last.set, &owned);
+    }
+    let difference = typed::compare(schema, before, &merged).without(&ignored);
+    let unchanged = difference.is_empty();
+    take(&mut entries, &difference, options.force)?;
+
+    let time = match &last {
+        Some(last) if unchanged && last.set == mine => last.time.clone(),
+        Some(_) | None => Some(time(options.now_ms)),
+    };
+    entries.push(Entry { manager: me, time, set: mine });
+    if options.manager == "kubectl" {
+        refresh_last_applied(&mut merged, applied);
+    }
+    managed::write(&mut merged, entries);
+    match live {
+        // The same fields with the same owners: the very object, so that the caller sees that nothing is to be written.
+        Some(live) if unchanged && *live == merged => Ok(live.clone()),
+        Some(_) | None => Ok(merged),
+    }
+}
+
+/// Removes what the manager applied last time, does not apply now, and nobody else owns.
+fn prune(schema: &Schema, merged: &Value, last: &FieldSet, owned: &FieldSet) -> Value {
+    let last = last.with_structs(schema);
+    let pruned = typed::remove(schema, merged, &last);
+    let all = typed::fields_of(schema, merged).with_structs(schema);
+    let left = typed::fields_of(schema, &pruned).with_structs(schema);
+    let gone = all.difference(&left).difference(&owned.with_structs(schema)).intersection(&last);
+    typed::remove(schema, merged, &gone)
+}
+
+/// Takes changed and removed fields from all managers; changed ones only by force.
+fn take(entries: &mut Vec<Entry>, difference: &typed::Difference, force: bool) -> Result<(), ApplyError> {
+    let changed = difference.modified.union(&difference.added);
+    if !force {
+        let conflicts: Vec<Conflict> = entries
+            .iter()
+            .flat_map(|entry| entry.set.intersection(&changed).paths().into_iter().map(move |field| (entry, field)))
+            .map(|(entry, field)| Conflict { manager: entry.manager.name.clone(), described: entry.described(), field })
+            .collect();
+        if !conflicts.is_empty() {
+            return Err(ApplyError::Conflicts(conflicts));
+        }
+    }
+    for entry in &mut *entries {
+        entry.set = entry.set.difference(&changed).difference(&difference.removed);
+    }
+    entries.retain(|entry| !entry.set.is_empty());
+    Ok(())
 }
 
 /// Who made an ordinary write (create, update, patch).
@@ -77,6 +204,154 @@ pub struct UpdateOptions<'a> {
 }
 
 /// Writes into `new.metadata.managedFields` who owns what after an ordinary write that turned `old` (`None`: it is created) into `new`.
+///
+/// What `new` says there on arrival counts if it makes sense: clients may hand ownership over. An empty list does not count,
+/// since it is what clients write that do not know the field; a list of one empty entry (`[{}]`) resets ownership.
 pub fn track_update(old: Option<&Value>, new: &mut Value, schema: &Schema, options: UpdateOptions<'_>) {
-    let _ = (old, new, schema, options);
+    let mut entries = starting_entries(old, new, options.subresource.is_some());
+    let empty = Value::Object(Map::new());
+    let before = old.map_or(empty, without_managed);
+    let after = without_managed(new);
+    let ignored = ignored(options.subresource, options.has_status);
+    let difference = typed::compare(schema, &before, &after).without(&ignored);
+    let mine = stripped(difference.added.union(&difference.modified));
+    // By force, so it cannot fail.
+    let _ = take(&mut entries, &difference, true);
+    if !mine.is_empty() {
+        let me = Manager {
+            name: options.manager.to_owned(),
+            operation: Operation::Update,
+            api_version: options.api_version.to_owned(),
+            subresource: options.subresource.unwrap_or_default().to_owned(),
+        };
+        let now = Some(time(options.now_ms));
+        match entries.iter_mut().find(|entry| entry.manager.is(&me)) {
+            Some(entry) => {
+                entry.set = entry.set.union(&mine);
+                entry.time = now;
+            }
+            None => entries.push(Entry { manager: me, time: now, set: mine }),
+        }
+    }
+    managed::write(new, entries);
+}
+
+fn starting_entries(old: Option<&Value>, new: &Value, subresource: bool) -> Vec<Entry> {
+    let live = || old.and_then(|old| managed::decode(managed::list(old))).unwrap_or_default();
+    if subresource {
+        return live();
+    }
+    let given = managed::list(new);
+    if let [Value::Object(only)] = given
+        && only.is_empty()
+    {
+        return Vec::new();
+    }
+    managed::decode(given).filter(|entries| !entries.is_empty()).unwrap_or_else(live)
+}
+
+/// The fields of an object that nobody tracked so far.
+fn first_entry(live: &Value, schema: &Schema, api_version: &str) -> Option<Entry> {
+    let set = stripped(typed::fields_of(schema, live));
+    let manager = Manager {
+        name: "before-first-apply".to_owned(),
+        operation: Operation::Update,
+        api_version: api_version.to_owned(),
+        subresource: String::new(),
+    };
+    (!set.is_empty()).then_some(Entry { manager, time: None, set })
+}
+
+/// Fields that nobody owns: what names the object, and what the server writes.
+fn stripped(set: FieldSet) -> FieldSet {
+    const METADATA: [&str; 10] = [
+        "name", "namespace", "creationTimestamp", "selfLink", "uid", "clusterName", "generation", "managedFields", "resourceVersion", "generateName",
+    ];
+    let mut gone = FieldSet::default();
+    for name in ["apiVersion", "kind"] {
+        gone.attach(Step::Field(name.to_owned()), FieldSet::leaf());
+    }
+    let mut metadata = FieldSet::leaf();
+    for name in METADATA {
+        metadata.attach(Step::Field(name.to_owned()), FieldSet::leaf());
+    }
+    gone.attach(Step::Field("metadata".to_owned()), metadata);
+    set.difference(&gone)
+}
+
+/// Fields that a write to this subresource cannot change.
+fn ignored(subresource: Option<&str>, has_status: bool) -> FieldSet {
+    let mut set = FieldSet::default();
+    let names: &[&str] = match subresource {
+        Some("status") => &["apiVersion", "kind", "metadata", "spec"],
+        None if has_status => &["status"],
+        Some(_) | None => &[],
+    };
+    for name in names {
+        set.attach(Step::Field((*name).to_owned()), FieldSet::leaf());
+    }
+    set
+}
+
+/// What of an applied object counts when it is applied to a subresource.
+fn restricted(applied: &Value, subresource: Option<&str>) -> Value {
+    match (subresource, applied) {
+        (Some("status"), Value::Object(map)) => {
+            let mut kept = Map::new();
+            for name in ["apiVersion", "kind", "status"] {
+                if let Some(value) = map.get(name) {
+                    kept.insert(name.to_owned(), value.clone());
+                }
+            }
+            Value::Object(kept)
+        }
+        _ => applied.clone(),
+    }
+}
+
+fn without_managed(object: &Value) -> Value {
+    let mut bare = object.clone();
+    if let Some(Value::Object(metadata)) = bare.get_mut("metadata") {
+        metadata.shift_remove("managedFields");
+    }
+    bare
+}
+
+/// Null means absent.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            Value::Object(map.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), without_nulls(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(without_nulls).collect()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
+}
+
+/// The annotation of client-side apply.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+fn last_applied(live: &Value) -> Option<Value> {
+    serde_json::from_str(live.get("metadata")?.get("annotations")?.get(LAST_APPLIED)?.as_str()?).ok()
+}
+
+/// Keeps the annotation of client-side apply true where there is one, so that one can go back.
+fn refresh_last_applied(merged: &mut Value, applied: &Value) {
+    let Some(Value::Object(annotations)) = merged.get_mut("metadata").and_then(|metadata| metadata.get_mut("annotations")) else { return };
+    let Some(present) = annotations.get_mut(LAST_APPLIED) else { return };
+    let mut text = applied.clone();
+    if let Some(Value::Object(annotations)) = text.get_mut("metadata").and_then(|metadata| metadata.get_mut("annotations")) {
+        annotations.shift_remove(LAST_APPLIED);
+    }
+    // The same content in another order of keys is not a change.
+    let same = present.as_str().and_then(|present| serde_json::from_str::<Value>(present).ok()).is_some_and(|present| present == text);
+    if !same {
+        *present = Value::String(format!("{text}\n"));
+    }
+}
+
+/// RFC 3339 with whole seconds, as the API writes times.
+fn time(now_ms: i64) -> String {
+    let seconds = jiff::Timestamp::from_second(now_ms.div_euclid(1000)).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    seconds.to_string()
 }
