@@ -6,13 +6,16 @@ mod arg;
 mod command;
 mod error;
 mod exit_code;
+mod follow;
 mod home;
 mod job;
 mod manifest;
 mod output;
+mod plane;
 mod resource;
 mod session;
 mod target;
+mod telemetry;
 
 fn main() -> std::process::ExitCode {
     app::main()

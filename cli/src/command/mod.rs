@@ -4,6 +4,7 @@ pub(crate) mod apply;
 pub(crate) mod completions;
 pub(crate) mod delete;
 pub(crate) mod describe;
+pub(crate) mod dry_run;
 pub(crate) mod events;
 pub(crate) mod example;
 pub(crate) mod explain;

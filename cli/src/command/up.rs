@@ -1,11 +1,105 @@
 //! `trainyard up`.
 
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+use trainyard_runtime::embedded::{Options, ServerInfo, TlsFiles};
+
 use crate::arg::Global;
 use crate::error::CliError;
+use crate::exit_code;
+use crate::home;
+use crate::output::style;
+use crate::plane::{Plane, Started};
+use crate::session::internal;
 
+/// Keep the embedded control plane running.
+///
+/// Serves the Kubernetes API on loopback, runs the job controllers, and runs pods as processes of this machine. State is kept in the state folder
+/// and survives every stop, also `kill -9`. Ctrl-C or SIGTERM end it; pods that run go on under their shims, and the next `up` takes them over.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+#[command(after_help = "\
+Examples:
+  trainyard up
+  trainyard up --listen 127.0.0.1:0           take a free port
+  trainyard kubeconfig > ~/.kube/trainyard    in another terminal
+  trainyard up --listen 0.0.0.0:6390 --tls-cert cert.pem --tls-key key.pem --token-file tokens.csv")]
+pub(crate) struct Args {
+    /// Listen on this address; anything but loopback needs TLS and tokens
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6390")]
+    listen: SocketAddr,
+    /// Certificate chain of the server, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of the server, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Tokens with their users and roles
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
 
-pub(crate) fn run(_global: &Global, _args: Args) -> Result<u8, CliError> {
-    Err(CliError::Missing { what: "up" })
+pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
+    if crate::session::wants_cluster(global) {
+        return Err(CliError::Usage {
+            message: "`up` runs the embedded control plane; it takes no --context or --kubeconfig".to_owned(),
+            hint: "leave them out (also TRAINYARD_CONTEXT)".to_owned(),
+        });
+    }
+    let options = Options {
+        token_file: args.token_file,
+        tls: args.tls_cert.zip(args.tls_key).map(|(cert, key)| TlsFiles { cert, key }),
+        ..Options::new(home::folder(global.home.as_ref())?)
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(internal("cannot start the asynchronous runtime"))?;
+    let code = runtime.block_on(serve(options, args.listen));
+    runtime.shutdown_background();
+    code
+}
+
+async fn serve(options: Options, listen: SocketAddr) -> Result<u8, CliError> {
+    let home = options.home.clone();
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(internal("cannot listen for signals"))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(internal("cannot listen for signals"))?;
+    let plane = match Plane::start(options, listen).await? {
+        Started::Here(plane) => plane,
+        Started::Elsewhere(info) => {
+            say(&format!("a control plane runs already on {} (pid {})", info.url, info.pid))?;
+            usage(&info)?;
+            return Ok(exit_code::SUCCESS);
+        }
+    };
+    plane.ready().await;
+    say(&format!("control plane ready on {}, state in {}", plane.info.url, home.display()))?;
+    usage(&plane.info)?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    say("stopping; pods that run go on, the next `trainyard up` takes them over")?;
+    tokio::select! {
+        () = plane.stop() => Ok(exit_code::SUCCESS),
+        // Whoever asks twice is in a hurry. The store is safe at any moment.
+        _ = interrupt.recv() => Ok(exit_code::SIGNAL_BASE + 2),
+    }
+}
+
+fn say(text: &str) -> std::io::Result<()> {
+    let strong = style::STRONG;
+    writeln!(anstream::stderr(), "{strong}trainyard:{strong:#} {text}")
+}
+
+fn usage(_info: &ServerInfo) -> std::io::Result<()> {
+    let hint = style::HINT;
+    let mut err = anstream::stderr().lock();
+    writeln!(
+        err,
+        "\n{hint}hint:{hint:#} in another terminal: `trainyard run job.yaml`, `trainyard get`; or with kubectl:"
+    )?;
+    writeln!(err, "  trainyard kubeconfig --write ~/.kube/trainyard && export KUBECONFIG=~/.kube/trainyard")
 }

@@ -1,5 +1,7 @@
 //! Changes to a manifest from the command line: `--set`, `--procs`, `--replicas`, `--name`, `--env`.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::{Document, path, yaml};
@@ -188,8 +190,26 @@ pub(crate) fn fill_working_dir(document: &mut Document, folder: &str) {
     }
 }
 
+/// Whether a job's program or its arguments name a file that is beside the manifest but not here.
+pub(crate) fn needs_folder(job: &Value, here: &Path, beside: &Path) -> bool {
+    let mut words = Vec::new();
+    let mut collect = |holder: &Value| {
+        for key in ["command", "args"] {
+            words.extend(holder[key].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned));
+        }
+    };
+    collect(&job["spec"]);
+    let mut copy = job.clone();
+    for_each_pod_spec(&mut copy, &mut |spec| {
+        spec["containers"].as_array().into_iter().flatten().for_each(&mut collect);
+    });
+    // Options and values are no files; what has a dot or a slash may be one.
+    let relative = |word: &&String| !word.starts_with(['/', '-']) && word.contains(['.', '/']);
+    words.iter().filter(relative).any(|word| !here.join(word).exists() && beside.join(word).is_file())
+}
+
 fn absolute(folder: &str, given: &str) -> String {
-    let joined = std::path::Path::new(folder).join(given);
+    let joined = Path::new(folder).join(given);
     // `.` and `./x` read better without the dot in `get -o yaml`.
     joined.components().collect::<std::path::PathBuf>().display().to_string()
 }

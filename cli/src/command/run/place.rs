@@ -1,0 +1,60 @@
+//! Where a run takes place: a cluster, a server that runs, or a control plane for the time of the run.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use trainyard_runtime::embedded::{self, Options};
+
+use crate::api::Api;
+use crate::arg::Global;
+use crate::error::CliError;
+use crate::home;
+use crate::plane::{Plane, Started};
+use crate::session::{self, Place, Session, internal};
+
+/// A session, and the control plane behind it if it is ours.
+pub(crate) struct Opened {
+    pub(crate) session: Session,
+    plane: Option<Box<Plane>>,
+}
+
+impl Opened {
+    /// Takes our control plane down.
+    pub(crate) async fn close(self) {
+        if let Some(plane) = self.plane {
+            plane.stop().await;
+        }
+        self.session.close().await;
+    }
+}
+
+/// Finds or brings up a control plane.
+pub(crate) async fn open(global: &Global, detach: bool) -> Result<Opened, CliError> {
+    if session::wants_cluster(global) {
+        return Ok(Opened { session: Session::open(global).await?, plane: None });
+    }
+    let home = home::folder(global.home.as_ref())?;
+    if detach && embedded::running(&home).is_none() {
+        return Err(CliError::Unreachable {
+            message: "--detach needs a control plane that stays: none runs, so nobody would see the job through"
+                .to_owned(),
+            hint: "start one with `trainyard up`, or run without --detach".to_owned(),
+        });
+    }
+    let namespace = global.namespace.clone().unwrap_or_else(|| "default".to_owned());
+    // Port 0: other terminals find it through server.json.
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    match Plane::start(Options::new(&home), listen).await? {
+        Started::Elsewhere(info) => {
+            let client = embedded::connect(&info).map_err(internal("cannot connect to the running server"))?;
+            let session =
+                Session { api: Api::new(client), namespace, place: Place::Server { home, info }, embedded: None };
+            Ok(Opened { session, plane: None })
+        }
+        Started::Here(plane) => {
+            plane.ready().await;
+            let session =
+                Session { api: Api::new(plane.client()), namespace, place: Place::InProcess { home }, embedded: None };
+            Ok(Opened { session, plane: Some(plane) })
+        }
+    }
+}

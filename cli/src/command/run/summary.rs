@@ -1,0 +1,139 @@
+//! What came out, where the records are, and what to do next.
+
+use std::io;
+use std::io::Write as _;
+
+use crate::error::CliError;
+use crate::exit_code;
+use crate::follow::failure::{cure, describe_code};
+use crate::follow::screen::Screen;
+use crate::follow::watcher::{Outcome, Report, signal_code};
+use crate::job::{self, End};
+use crate::output::{duration, style};
+use crate::session::{Place, Session};
+use crate::target::Found;
+
+/// Prints the summary and answers the exit code.
+pub(crate) fn print(session: &Session, found: &Found, report: &Report) -> Result<u8, CliError> {
+    let screen = Screen::new();
+    let name = found.name();
+    let took = duration::span(report.took.as_secs_f64());
+    let title = found.title();
+    let code = match &report.outcome {
+        Outcome::Ended(End::Succeeded) => {
+            screen.say("Succeeded", style::GOOD, &format!("{title} in {took}"))?;
+            results(&screen, report)?;
+            exit_code::SUCCESS
+        }
+        Outcome::Ended(End::Failed) => failed(&screen, &title, &took, report)?,
+        Outcome::Available => {
+            screen.say("Available", style::GOOD, &format!("{title} after {took}; it goes on"))?;
+            exit_code::SUCCESS
+        }
+        Outcome::Stopped { signal, killed } => {
+            let how = if *killed { "killed" } else { "stopped" };
+            screen.say("Stopped", style::CARE, &format!("{title} was {how} after {took}; no rank is left running"))?;
+            signal_code(*signal)
+        }
+        Outcome::Left { signal } => {
+            screen.say("Left", style::CARE, &format!("{title}, which goes on"))?;
+            signal_code(*signal)
+        }
+        Outcome::Deleted => {
+            screen.say("Deleted", style::BAD, &format!("{title} was deleted while it was followed"))?;
+            exit_code::FAILURE
+        }
+    };
+    records(&screen, session, name)?;
+    hint(&next(&report.outcome, session, name))?;
+    Ok(code)
+}
+
+/// A job that was started and left to the control plane.
+pub(crate) fn detached(screen: &Screen, found: &Found) -> Result<(), CliError> {
+    screen.clear();
+    hint(&format!(
+        "follow it with `trainyard logs -f {0}`, see where it is with `trainyard explain {0}`",
+        found.name()
+    ))?;
+    Ok(())
+}
+
+fn results(screen: &Screen, report: &Report) -> io::Result<()> {
+    match report.progress.as_ref().filter(|progress| !progress.metrics.is_empty()) {
+        Some(progress) => screen.say("Results", style::STRONG, &progress.metrics_line()),
+        None => Ok(()),
+    }
+}
+
+/// Who failed, with which code, and its last words.
+fn failed(screen: &Screen, title: &str, took: &str, report: &Report) -> Result<u8, CliError> {
+    screen.say("Failed", style::BAD, &format!("{title} after {took}"))?;
+    let of_job = report.job["status"]["exitCode"].as_i64().filter(|code| *code != 0);
+    let Some(failure) = &report.failure else {
+        if let Some(message) = job::message(&report.job) {
+            screen.more(message)?;
+        }
+        return Ok(of_job.map_or(exit_code::FAILURE, exit_status));
+    };
+    let code = of_job.unwrap_or(failure.code);
+    screen.more(&format!("{} ({}) ended with {}", failure.label, failure.pod, describe_code(code)))?;
+    if !failure.message.is_empty() {
+        failure.message.lines().try_for_each(|line| screen.more(line))?;
+    } else if let Some(message) = job::message(&report.job) {
+        screen.more(message)?;
+    }
+    if !report.last_words.is_empty() {
+        screen.more(&format!("last lines of {}:", failure.label))?;
+        report.last_words.iter().try_for_each(|line| screen.more(&format!("  {line}")))?;
+    }
+    if let Some(cure) = cure(code, &failure.reason) {
+        screen.more(cure)?;
+    }
+    Ok(exit_status(code))
+}
+
+/// Codes that do not fit into a byte are failures all the same.
+fn exit_status(code: i64) -> u8 {
+    u8::try_from(code).ok().filter(|code| *code != 0).unwrap_or(exit_code::FAILURE)
+}
+
+fn records(screen: &Screen, session: &Session, name: &str) -> io::Result<()> {
+    match &session.place {
+        Place::Cluster { url, .. } => screen.say("Records", style::STRONG, &format!("on the cluster at {url}")),
+        Place::Server { home, .. } | Place::InProcess { home } => {
+            let text =
+                format!("{}; `trainyard get {name} -o yaml`, logs in {}", home.display(), home.join("pods").display());
+            screen.say("Records", style::STRONG, &text)
+        }
+    }
+}
+
+fn next(outcome: &Outcome, session: &Session, name: &str) -> String {
+    let up = if matches!(session.place, Place::InProcess { .. }) {
+        ", then `trainyard up`, or run the manifest again"
+    } else {
+        ""
+    };
+    match outcome {
+        Outcome::Ended(End::Succeeded) => {
+            format!("read its log again with `trainyard logs {name}`, or all about it with `trainyard describe {name}`")
+        }
+        Outcome::Ended(End::Failed) => {
+            format!("see all logs with `trainyard logs {name}`, and what happened with `trainyard describe {name}`")
+        }
+        Outcome::Available => format!("follow it with `trainyard logs -f {name}`"),
+        Outcome::Stopped { .. } => {
+            format!("go on with `trainyard resume {name}`{up}; or remove it with `trainyard delete {name}`")
+        }
+        Outcome::Left { .. } => {
+            format!("follow it again with `trainyard logs -f {name}`, stop it with `trainyard suspend {name}`")
+        }
+        Outcome::Deleted => "`trainyard events` may tell who did it".to_owned(),
+    }
+}
+
+fn hint(text: &str) -> io::Result<()> {
+    let cyan = style::HINT;
+    writeln!(anstream::stderr(), "\n{cyan}hint:{cyan:#} {text}")
+}

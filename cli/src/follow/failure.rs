@@ -1,0 +1,101 @@
+//! Who failed first?
+
+use serde_json::Value;
+
+use super::label::Speaker;
+use super::stream::statuses;
+use crate::follow::label::Label;
+
+/// The container that failed first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) pod: String,
+    pub(crate) container: String,
+    pub(crate) label: Label,
+    pub(crate) code: i64,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+    finished_at: String,
+}
+
+/// The earliest failure among the last known states of a job's pods, now or before a restart in place.
+pub(crate) fn first<'a>(pods: impl IntoIterator<Item = &'a Value>, job: &str, alone: bool) -> Option<Failure> {
+    let failures = pods.into_iter().flat_map(|pod| {
+        statuses(pod).flat_map(move |status| {
+            ["lastState", "state"]
+                .into_iter()
+                .filter_map(move |key| of(pod, status, &status[key]["terminated"], job, alone))
+        })
+    });
+    failures.min_by(|a, b| a.finished_at.cmp(&b.finished_at))
+}
+
+fn of(pod: &Value, status: &Value, terminated: &Value, job: &str, alone: bool) -> Option<Failure> {
+    let code = terminated["exitCode"].as_i64().filter(|code| *code != 0)?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let container = text(&status["name"]);
+    let message = text(&terminated["message"]);
+    let own = Speaker::new(pod, job, &container, alone).attribute("").0;
+    // A launcher with many ranks says in its last message which of them it was.
+    let label = rank_in(&message).map_or(own, Label::Rank);
+    Some(Failure {
+        pod: text(&pod["metadata"]["name"]),
+        label,
+        container,
+        code,
+        reason: text(&terminated["reason"]),
+        message,
+        finished_at: text(&terminated["finishedAt"]),
+    })
+}
+
+/// The first `rank N` in a text.
+pub(crate) fn rank_in(text: &str) -> Option<usize> {
+    let rest = &text[text.find("rank ")? + 5..];
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..digits].parse().ok()
+}
+
+/// `exit code 7`, or the signal's name for codes above 128.
+pub(crate) fn describe_code(code: i64) -> String {
+    let signal = i32::try_from(code - 128).ok().and_then(|number| nix::sys::signal::Signal::try_from(number).ok());
+    match signal {
+        Some(signal) => format!("exit code {code} ({})", signal.as_str()),
+        None => format!("exit code {code}"),
+    }
+}
+
+/// What a code usually means.
+pub(crate) fn cure(code: i64, reason: &str) -> Option<&'static str> {
+    match (reason, code) {
+        ("OOMKilled", _) => Some("it was killed for memory: ask for more (resources.memory), or use a smaller batch"),
+        (_, 127) => Some("the program was not found: check spec.command, and that it is on the PATH"),
+        (_, 126) => Some("the program cannot be executed: is the file executable (chmod +x)?"),
+        (_, 137) => Some("it was killed, often for memory: use fewer ranks or a smaller batch"),
+        (_, 139) => Some("it touched memory that is not its own: look for native extensions of another version"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_earliest_failure_counts_also_if_it_was_restarted() {
+        let pod = |name: &str, code: i64, at: &str, key: &str| {
+            json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c"}]},
+                "status": {"containerStatuses": [{"name": "c", key: {"terminated": {"exitCode": code, "finishedAt": at}}}]}})
+        };
+        let pods = [
+            pod("late", 1, "2026-01-01T00:00:09Z", "state"),
+            pod("first", 7, "2026-01-01T00:00:02Z", "lastState"),
+            pod("fine", 0, "2026-01-01T00:00:01Z", "state"),
+        ];
+        let failure = first(&pods, "job", false).unwrap();
+        assert_eq!((failure.pod.as_str(), failure.code), ("first", 7));
+        assert_eq!(rank_in("trainyard: rank 12 ended with exit code 7"), Some(12));
+        assert_eq!(describe_code(139), "exit code 139 (SIGSEGV)");
+    }
+}

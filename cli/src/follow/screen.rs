@@ -1,0 +1,140 @@
+//! The terminal while a job is followed: log lines on stdout, everything else on stderr, never two halves of a line.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::label::Label;
+use super::progress::Progress;
+use crate::output::style;
+
+/// Without a terminal, progress is a line from time to time.
+const PLAIN_PERIOD: Duration = Duration::from_secs(10);
+/// Width of the words in front, as cargo has it.
+const WORD_WIDTH: usize = 12;
+
+/// Where a job is shown.
+#[derive(Debug)]
+pub(crate) struct Screen {
+    /// Whether lines get the look of a terminal.
+    pretty: bool,
+    bar: Option<ProgressBar>,
+    last_plain: Option<Instant>,
+}
+
+impl Screen {
+    pub(crate) fn new() -> Self {
+        let bar = io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+            bar.set_style(spinner());
+            bar
+        });
+        Self { pretty: io::stdout().is_terminal(), bar, last_plain: None }
+    }
+
+    /// A line of a log.
+    pub(crate) fn log(&self, label: &Label, text: &str) -> io::Result<()> {
+        let line = if self.pretty { pretty(label, text) } else { plain(label, text) };
+        self.aside(|| {
+            let mut out = anstream::stdout().lock();
+            out.write_all(line.as_bytes())?;
+            out.flush()
+        })
+    }
+
+    /// A word with what it is about, on stderr.
+    pub(crate) fn say(&self, word: &str, style: anstyle::Style, text: &str) -> io::Result<()> {
+        self.aside(|| writeln!(anstream::stderr().lock(), "{style}{word:>WORD_WIDTH$}{style:#} {text}"))
+    }
+
+    /// A line below such a word.
+    pub(crate) fn more(&self, text: &str) -> io::Result<()> {
+        self.aside(|| writeln!(anstream::stderr().lock(), "{:WORD_WIDTH$} {text}", ""))
+    }
+
+    /// Shows what the job waits for, where there is a terminal.
+    pub(crate) fn wait(&self, text: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_style(spinner());
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar.set_message(text.to_owned());
+        }
+    }
+
+    /// Shows progress: live on a terminal, else as a line from time to time.
+    pub(crate) fn progress(&mut self, progress: &Progress) -> io::Result<()> {
+        if let Some(bar) = &self.bar {
+            bar.disable_steady_tick();
+            if let Some(share) = progress.share() {
+                bar.set_style(share_style());
+                bar.set_length(1000);
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
+                bar.set_position((share * 1000.0) as u64);
+            }
+            bar.set_message(progress.line());
+            return Ok(());
+        }
+        if self.last_plain.is_none_or(|last| last.elapsed() >= PLAIN_PERIOD) {
+            self.last_plain = Some(Instant::now());
+            self.say("Progress", style::STRONG, &progress.line())?;
+        }
+        Ok(())
+    }
+
+    /// Takes the live line away.
+    pub(crate) fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+}
+
+fn spinner() -> ProgressStyle {
+    template("{spinner:.cyan} {wide_msg}")
+}
+
+fn share_style() -> ProgressStyle {
+    template("{bar:24.cyan/dim} {wide_msg}").progress_chars("━━─")
+}
+
+fn template(text: &str) -> ProgressStyle {
+    ProgressStyle::with_template(text).expect("the template is a constant that the tests render")
+}
+
+fn pretty(label: &Label, text: &str) -> String {
+    let (name, style) = match label {
+        Label::Only => return format!("{text}\n"),
+        Label::Rank(rank) => (format!("rank {rank}"), style::rank(*rank)),
+        Label::Named(name) => (name.clone(), style::rank(name.bytes().map(usize::from).sum())),
+    };
+    format!("{style}{name:<7} │{style:#} {text}\n")
+}
+
+fn plain(label: &Label, text: &str) -> String {
+    match label {
+        Label::Only => format!("{text}\n"),
+        Label::Rank(_) | Label::Named(_) => format!("[{label}] {text}\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_are_told_apart_with_and_without_colour() {
+        assert_eq!(plain(&Label::Rank(2), "loss=1"), "[rank 2] loss=1\n");
+        assert_eq!(plain(&Label::Only, "loss=1"), "loss=1\n");
+        let stripped = anstream::adapter::strip_str(&pretty(&Label::Rank(2), "loss=1")).to_string();
+        assert_eq!(stripped, "rank 2  │ loss=1\n");
+        let _ = (spinner(), share_style());
+    }
+}

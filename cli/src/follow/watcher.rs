@@ -1,0 +1,453 @@
+//! Follows one job from here to its end, and obeys Ctrl-C.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{self, Receiver};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::failure;
+use super::label::Label;
+use super::observe::{Seen, Subject, observe};
+use super::phase::{self, Phase};
+use super::progress::Progress;
+use super::screen::Screen;
+use super::stream::{Choice, Streams};
+use crate::api::query;
+use crate::error::CliError;
+use crate::exit_code;
+use crate::job::{self, End};
+use crate::output::style;
+use crate::session::{Session, internal};
+use crate::target::Found;
+
+/// Lines kept of each rank, to show the last words of the one that failed.
+const LAST_WORDS: usize = 10;
+/// After the job's end, logs that are still open get this long: the node agent writes them before it reports the end.
+const LOG_PATIENCE: Duration = Duration::from_secs(3);
+/// After a second Ctrl-C, killed pods get this long to go.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// Observations waiting to be shown. Log readers wait when it is full, so that a flood of lines cannot fill the memory.
+const QUEUE: usize = 1024;
+
+/// How following came to its end.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    /// The job ended.
+    Ended(End),
+    /// A deployment has all its replicas.
+    Available,
+    /// The user asked us to stop the job, by this signal; it is suspended, or deleted.
+    Stopped { signal: i32, killed: bool },
+    /// The user asked us to leave; the job goes on.
+    Left { signal: i32 },
+    /// Somebody deleted the job.
+    Deleted,
+}
+
+/// What is known at the end.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) outcome: Outcome,
+    pub(crate) job: Value,
+    pub(crate) failure: Option<failure::Failure>,
+    pub(crate) last_words: Vec<String>,
+    pub(crate) progress: Option<Progress>,
+    pub(crate) took: Duration,
+}
+
+/// How to follow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    /// We started it, so Ctrl-C stops it; else Ctrl-C only leaves.
+    pub(crate) owner: bool,
+    /// A deployment is followed until it is available, else until Ctrl-C.
+    pub(crate) until_available: bool,
+}
+
+/// What Ctrl-C has brought about so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopping {
+    No,
+    Gracefully { signal: i32 },
+    AtOnce { signal: i32, deadline: Instant },
+}
+
+struct Watcher<'a> {
+    session: &'a Session,
+    found: Found,
+    manner: Manner,
+    screen: Screen,
+    streams: Streams,
+    started: Instant,
+    /// Last known state of every pod that the job ever had, by uid.
+    pods: BTreeMap<String, Value>,
+    gone: BTreeSet<String>,
+    phase: Option<Phase>,
+    progress: Option<Progress>,
+    last_words: BTreeMap<Label, VecDeque<String>>,
+    told: BTreeSet<String>,
+    stopping: Stopping,
+    ended: Option<(Outcome, Instant)>,
+    restarts: i64,
+}
+
+/// Follows a job until it ends, is stopped, or is left.
+pub(crate) async fn follow(session: &Session, found: Found, manner: Manner) -> Result<Report, CliError> {
+    let (to, from) = mpsc::channel(QUEUE);
+    let namespace = found.namespace().to_owned();
+    let selector = query(&job::pod_selector(&found));
+    let one = query(&format!("metadata.name={}", found.name()));
+    let paths = [
+        (Subject::Job, format!("{}?fieldSelector={one}", found.resource.collection(Some(&namespace)))),
+        (Subject::Pod, format!("/api/v1/namespaces/{namespace}/pods?labelSelector={selector}")),
+        (Subject::Event, format!("/api/v1/namespaces/{namespace}/events")),
+    ];
+    let mut tasks = JoinSet::new();
+    for (subject, path) in paths {
+        tasks.spawn(observe(session.api.clone(), path, subject, to.clone()));
+    }
+    let streams = Streams::new(session.api.clone(), found.name().to_owned(), Choice::default(), to);
+    let watcher = Watcher {
+        session,
+        found,
+        manner,
+        screen: Screen::new(),
+        streams,
+        started: Instant::now(),
+        pods: BTreeMap::new(),
+        gone: BTreeSet::new(),
+        phase: None,
+        progress: None,
+        last_words: BTreeMap::new(),
+        told: BTreeSet::new(),
+        stopping: Stopping::No,
+        ended: None,
+        restarts: 0,
+    };
+    watcher.run(from).await
+}
+
+/// The signals that mean "stop".
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, CliError> {
+        let listen = |kind| signal(kind).map_err(internal("cannot listen for signals"));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            _ = self.hangup.recv() => SignalKind::hangup().as_raw_value(),
+        }
+    }
+}
+
+impl Watcher<'_> {
+    async fn run(mut self, mut from: Receiver<Seen>) -> Result<Report, CliError> {
+        let mut signals = Signals::new()?;
+        let outcome = loop {
+            if let Some(outcome) = self.over() {
+                break outcome;
+            }
+            let deadline = self.deadline();
+            tokio::select! {
+                biased;
+                number = signals.next() => {
+                    if let Some(outcome) = self.interrupted(number).await? {
+                        break outcome;
+                    }
+                }
+                seen = from.recv() => match seen {
+                    Some(seen) => self.see(seen)?,
+                    // The streams hold a sender, so this cannot happen before the end.
+                    None => break Outcome::Deleted,
+                },
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    if let Some((outcome, _)) = self.ended.take() {
+                        break outcome;
+                    }
+                    if let Stopping::AtOnce { signal, .. } = self.stopping {
+                        break Outcome::Stopped { signal, killed: true };
+                    }
+                }
+            }
+        };
+        self.screen.clear();
+        Ok(self.report(outcome))
+    }
+
+    fn report(self, outcome: Outcome) -> Report {
+        let alone = self.alone();
+        let mut failure = failure::first(self.pods.values(), self.found.name(), alone);
+        if let Some(failure) = &mut failure {
+            let words = self.last_words.get(&failure.label).into_iter().flatten();
+            let named = words.chain(self.last_words.get(&Label::Only).into_iter().flatten());
+            if let (Label::Only | Label::Named(_), Some(rank)) =
+                (&failure.label, named.rev().find_map(|line| failed_rank(line)))
+            {
+                failure.label = Label::Rank(rank);
+            }
+        }
+        let last_words = failure.as_ref().and_then(|failure| self.last_words.get(&failure.label));
+        Report {
+            outcome,
+            last_words: last_words.into_iter().flatten().cloned().collect(),
+            failure,
+            job: self.found.object,
+            progress: self.progress,
+            took: self.started.elapsed(),
+        }
+    }
+
+    fn alone(&self) -> bool {
+        self.pods.len() <= 1
+    }
+
+    fn live_pods(&self) -> Vec<&Value> {
+        self.pods.iter().filter(|(uid, _)| !self.gone.contains(*uid)).map(|(_, pod)| pod).collect()
+    }
+
+    /// When there is something to do although nothing is seen.
+    fn deadline(&self) -> Option<Instant> {
+        match (&self.ended, self.stopping) {
+            (Some((_, at)), _) => Some(*at),
+            (None, Stopping::AtOnce { deadline, .. }) => Some(deadline),
+            (None, Stopping::No | Stopping::Gracefully { .. }) => None,
+        }
+    }
+
+    /// Whether there is nothing more to see.
+    fn over(&self) -> Option<Outcome> {
+        let left = self.live_pods().iter().filter(|pod| !phase::is_over(pod)).count();
+        match (&self.ended, self.stopping) {
+            (Some((outcome, _)), Stopping::No) if !self.streams.any_open() => Some(outcome.clone()),
+            (_, Stopping::Gracefully { signal }) if left == 0 && !self.streams.any_open() => {
+                Some(Outcome::Stopped { signal, killed: false })
+            }
+            (_, Stopping::AtOnce { signal, .. }) if left == 0 => Some(Outcome::Stopped { signal, killed: true }),
+            _ => None,
+        }
+    }
+
+    fn see(&mut self, seen: Seen) -> Result<(), CliError> {
+        match seen {
+            Seen::Present(Subject::Job, object) => self.see_job(object),
+            Seen::Present(Subject::Pod, pod) => self.see_pod(pod),
+            Seen::Present(Subject::Event, event) => return self.see_event(&event),
+            Seen::Gone(Subject::Job, object) => self.job_gone(&object),
+            Seen::Gone(Subject::Pod, pod) => {
+                let uid = uid(&pod);
+                self.gone.insert(uid.clone());
+                self.pods.insert(uid, pod);
+            }
+            Seen::Listed(Subject::Job, uids) if uids.is_empty() => self.job_gone(&self.found.object.clone()),
+            Seen::Listed(Subject::Pod, uids) => {
+                let lost = self.pods.keys().filter(|uid| !uids.contains(uid)).cloned().collect::<Vec<_>>();
+                self.gone.extend(lost);
+            }
+            Seen::Gone(Subject::Event, _) | Seen::Listed(Subject::Job | Subject::Event, _) => {}
+            Seen::Lost(why) => {
+                let text = format!("the API server does not answer ({why}); the job goes on, trying again");
+                self.screen.say("warning:", style::CARE, &text)?;
+            }
+            Seen::Back => self.screen.say("Connected", style::GOOD, "the API server answers again")?,
+            Seen::Line(line) => {
+                self.screen.log(&line.label, &line.text)?;
+                let words = self.last_words.entry(line.label).or_default();
+                if words.len() == LAST_WORDS {
+                    words.pop_front();
+                }
+                words.push_back(line.text);
+                return Ok(());
+            }
+            Seen::LogEnded(key) => self.streams.ended(&key),
+        }
+        self.show()
+    }
+
+    fn see_job(&mut self, object: Value) {
+        if uid(&object) != self.found.uid() {
+            return;
+        }
+        self.found.object = object;
+        let status = &self.found.object["status"]["progress"];
+        self.take_progress(Progress::of(status));
+        let end = job::end(&self.found.object);
+        let available = self.manner.until_available && is_available(&self.found.object);
+        let outcome = end.map(Outcome::Ended).or(available.then_some(Outcome::Available));
+        if let (Some(outcome), None) = (outcome, &self.ended) {
+            self.ended = Some((outcome, Instant::now() + LOG_PATIENCE));
+        }
+    }
+
+    fn job_gone(&mut self, object: &Value) {
+        if uid(object) == self.found.uid() && self.ended.is_none() {
+            self.ended = Some((Outcome::Deleted, Instant::now() + LOG_PATIENCE));
+        }
+    }
+
+    fn see_pod(&mut self, pod: Value) {
+        self.take_progress(Progress::of_pod(&pod));
+        self.pods.insert(uid(&pod), pod);
+        let alone = self.alone() && !self.expects_more_pods();
+        // All pods are looked at again: with a second pod, the first one's lines need a name.
+        for pod in self.pods.values() {
+            self.streams.look_at(pod, alone);
+        }
+    }
+
+    /// Whether the job has more replicas than pods seen so far.
+    fn expects_more_pods(&self) -> bool {
+        let spec = &self.found.object["spec"];
+        let roles = spec.as_object().into_iter().flatten().filter(|(key, _)| key.ends_with("ReplicaSpecs"));
+        let of_roles: u64 = roles
+            .flat_map(|(_, roles)| roles.as_object().into_iter().flatten())
+            .map(|(_, role)| role["replicas"].as_u64().unwrap_or(1))
+            .sum();
+        let counts = [&spec["replicas"], &spec["trainer"]["numNodes"], &spec["parallelism"]];
+        let plain = counts.iter().find_map(|count| count.as_u64()).unwrap_or(1);
+        of_roles.max(plain) > 1
+    }
+
+    fn take_progress(&mut self, new: Option<Progress>) {
+        let Some(mut new) = new else { return };
+        if self.progress.as_ref().is_some_and(|old| old.at_ms > new.at_ms) {
+            return;
+        }
+        // A reader that began later knows fewer metrics; none is forgotten.
+        for (name, value) in self.progress.iter().flat_map(|old| &old.metrics) {
+            if !new.metrics.iter().any(|(known, _)| known == name) {
+                new.metrics.push((name.clone(), *value));
+            }
+        }
+        self.progress = Some(new);
+    }
+
+    /// Tells about warnings, and about what the node could not honour.
+    fn see_event(&mut self, event: &Value) -> Result<(), CliError> {
+        let about = event["involvedObject"]["uid"].as_str().unwrap_or_default();
+        let ours = about == self.found.uid() || self.pods.contains_key(about);
+        let reason = event["reason"].as_str().unwrap_or_default();
+        let noteworthy = event["type"] == "Warning" || reason.contains("Ignored") || reason.contains("Oversubscribed");
+        let message = event["message"].as_str().unwrap_or_default().trim();
+        // Waiting for a place is shown as a phase, and failures at the end, both with more to say.
+        let shown_elsewhere = matches!(reason, "FailedScheduling" | "Unschedulable") || reason.ends_with("Failed");
+        if !ours || !noteworthy || shown_elsewhere || !self.told.insert(format!("{reason}{message}")) {
+            return Ok(());
+        }
+        self.screen.say("note:", style::CARE, &format!("{message} ({reason})"))?;
+        Ok(())
+    }
+
+    /// Shows the phase if it changed, and the progress.
+    fn show(&mut self) -> Result<(), CliError> {
+        let phase = phase::of(&self.found.object, &self.live_pods());
+        let restarts = self.found.object["status"]["restarts"].as_i64().unwrap_or(0);
+        if restarts > self.restarts {
+            self.restarts = restarts;
+            self.screen.say("Restarting", style::CARE, &format!("all ranks (restart {restarts})"))?;
+        }
+        // The end gets a summary of its own. While we stop the job, its suspension is our doing.
+        let own_words = matches!(phase, Phase::Ended(_) | Phase::Created) || self.stopping != Stopping::No;
+        if self.phase.as_ref() != Some(&phase) && !own_words {
+            let colour = match phase {
+                Phase::Queued { .. } | Phase::Suspended { .. } | Phase::Restarting { .. } => style::CARE,
+                Phase::Created | Phase::Starting { .. } | Phase::Running { .. } | Phase::Ended(_) => style::GOOD,
+            };
+            self.screen.say(phase.word(), colour, &phase.detail())?;
+            if matches!(phase, Phase::Queued { .. }) {
+                let name = self.found.name();
+                let way = if self.manner.owner { "Ctrl-C stops it" } else { "Ctrl-C leaves it" };
+                self.screen.more(&format!(
+                    "it starts by itself when there is room; `trainyard explain {name}` tells more; {way}"
+                ))?;
+            }
+        }
+        match (&phase, &self.progress) {
+            (Phase::Running { .. }, Some(progress)) => self.screen.progress(&progress.clone())?,
+            (Phase::Ended(_), _) => {}
+            _ => self.screen.wait(&format!("{} {}", phase.word(), phase.detail())),
+        }
+        self.phase = Some(phase);
+        Ok(())
+    }
+
+    /// First Ctrl-C: stop gracefully. Second: kill. Of a job that is not ours: leave.
+    async fn interrupted(&mut self, signal: i32) -> Result<Option<Outcome>, CliError> {
+        if !self.manner.owner {
+            return Ok(Some(Outcome::Left { signal }));
+        }
+        match self.stopping {
+            Stopping::No => {
+                self.stopping = Stopping::Gracefully { signal };
+                self.screen.say("Stopping", style::CARE, "all ranks get SIGTERM; Ctrl-C again kills them at once")?;
+                let path = self.found.path();
+                let asked = match job::suspend_patch(&self.found.resource, true) {
+                    Some(patch) => self.session.api.merge(&path, &patch).await,
+                    None => self.session.api.delete(&path, &delete_options(None)).await,
+                };
+                asked.map(|_| None).or_else(|error| if error.is_not_found() { Ok(None) } else { Err(error.into()) })
+            }
+            Stopping::Gracefully { .. } => {
+                self.stopping = Stopping::AtOnce { signal, deadline: Instant::now() + KILL_PATIENCE };
+                self.screen.say("Killing", style::BAD, "all ranks get SIGKILL")?;
+                for pod in self.live_pods() {
+                    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+                    let path = format!("/api/v1/namespaces/{}/pods/{name}", self.found.namespace());
+                    match self.session.api.delete(&path, &delete_options(Some(0))).await {
+                        Ok(_) => {}
+                        Err(error) if error.is_not_found() => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Ok(None)
+            }
+            Stopping::AtOnce { signal, .. } => Ok(Some(Outcome::Stopped { signal, killed: true })),
+        }
+    }
+}
+
+/// Options of a delete request.
+pub(crate) fn delete_options(grace: Option<i64>) -> Value {
+    let mut options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"});
+    if let Some(seconds) = grace {
+        options["gracePeriodSeconds"] = Value::from(seconds);
+    }
+    options
+}
+
+fn uid(object: &Value) -> String {
+    object["metadata"]["uid"].as_str().unwrap_or_default().to_owned()
+}
+
+fn is_available(deployment: &Value) -> bool {
+    let wanted = deployment["spec"]["replicas"].as_i64().unwrap_or(1);
+    deployment["status"]["availableReplicas"].as_i64().unwrap_or(0) >= wanted
+        && deployment["status"]["observedGeneration"] == deployment["metadata"]["generation"]
+}
+
+/// The rank that a launcher's line names as failed.
+fn failed_rank(line: &str) -> Option<usize> {
+    let about_failure = ["failed", "exit", "ended", "died", "killed", "signal"].iter().any(|word| line.contains(word));
+    about_failure.then(|| failure::rank_in(line)).flatten()
+}
+
+/// The exit code of a process that was stopped by a signal.
+pub(crate) fn signal_code(signal: i32) -> u8 {
+    exit_code::SIGNAL_BASE.saturating_add(u8::try_from(signal).unwrap_or(0))
+}

@@ -1,0 +1,76 @@
+//! The embedded control plane, wired: API server, coordinator and node agent in one process.
+
+use std::net::SocketAddr;
+
+use trainyard_coordinator::{Config, Coordinator};
+use trainyard_runtime::embedded::{Embedded, Options, ServeError, ServerInfo};
+use trainyard_worker::agent::{Agent, AgentConfig};
+
+use crate::error::CliError;
+use crate::session::{self, Owner, internal};
+
+/// All parts, running.
+#[derive(Debug)]
+pub(crate) struct Plane {
+    pub(crate) info: ServerInfo,
+    embedded: Embedded,
+    coordinator: trainyard_coordinator::Handle,
+    agent: trainyard_worker::agent::Handle,
+}
+
+/// What starting came to.
+pub(crate) enum Started {
+    /// Ours now.
+    Here(Box<Plane>),
+    /// One runs already.
+    Elsewhere(ServerInfo),
+}
+
+impl Plane {
+    /// Opens the store, serves the API, and starts the controllers and the node agent.
+    pub(crate) async fn start(options: Options, listen: SocketAddr) -> Result<Started, CliError> {
+        let embedded = match session::own_with(options).await? {
+            Owner::Another(info) => return Ok(Started::Elsewhere(info)),
+            Owner::Us(embedded) => embedded,
+        };
+        let info = embedded.serve(listen).await.map_err(refused)?;
+        let client = embedded.client();
+        let config = AgentConfig::for_home(embedded.home());
+        let agent = Agent::start(client.clone(), config).await.map_err(internal("cannot start the node agent"))?;
+        let coordinator =
+            Coordinator::start(client, Config::default()).await.map_err(internal("cannot start the controllers"))?;
+        Ok(Started::Here(Box::new(Self { info, embedded, coordinator, agent })))
+    }
+
+    /// A client in process.
+    pub(crate) fn client(&self) -> kube::Client {
+        self.embedded.client()
+    }
+
+    /// Waits until what is created from now on is acted upon at once.
+    pub(crate) async fn ready(&self) {
+        self.coordinator.ready().await;
+    }
+
+    /// Stops every part. Pods that still run go on under their shims.
+    pub(crate) async fn stop(self) {
+        self.coordinator.shutdown().await;
+        self.agent.shutdown().await;
+        self.embedded.shutdown().await;
+    }
+}
+
+fn refused(error: ServeError) -> CliError {
+    match error {
+        ServeError::Bind { address, source } => CliError::Unreachable {
+            message: format!("cannot listen on {address}: {source}"),
+            hint: "choose another port with --listen, or port 0 for a free one".to_owned(),
+        },
+        error @ ServeError::Unprotected { .. } => CliError::Usage {
+            message: error.to_string(),
+            hint: "give --tls-cert, --tls-key and --token-file, or listen on 127.0.0.1".to_owned(),
+        },
+        #[expect(unreachable_patterns, clippy::wildcard_enum_match_arm, reason = "more ways to fail may come")]
+        other => internal("cannot serve the API")(other),
+    }
+}
