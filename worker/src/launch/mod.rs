@@ -1,5 +1,16 @@
 //! `trainyard launch`: starts the ranks of one pod and sees them through.
+//!
+//! One thread, one poll: signals arrive through a signalfd, deaths through pidfds, output through pipes. What to do is
+//! decided by `trainyard_worker_core::supervisor`; this module does it. No rank outlives the launcher: each dies with
+//! it (parent-death signal), is killed as a group, and its orphans are adopted and ended.
 
+mod environment;
+mod output;
+mod process;
+mod report;
+mod run;
+
+use std::io;
 use std::process::ExitCode;
 
 /// The arguments of `trainyard launch`.
@@ -16,9 +27,30 @@ pub struct LaunchArgs {
     pub command: Vec<String>,
 }
 
+/// Why no rank could be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LaunchError {
+    #[error("{0}")]
+    Environment(String),
+    #[error("cannot {doing}: {source}")]
+    System { doing: &'static str, source: io::Error },
+}
+
+/// The exit code for a launch that could not begin, as `env` and `timeout` use it.
+const CANNOT_LAUNCH: u8 = 125;
+
 /// Runs the command once per rank and returns the first failed rank's exit code (128 + n for signal n), or 0.
 ///
-/// Blocks; handles SIGTERM, SIGINT and SIGHUP itself, so call it before any other thread is started.
-pub fn main(_args: LaunchArgs) -> ExitCode {
-    ExitCode::FAILURE
+/// SIGTERM, SIGINT and SIGHUP are passed on to the ranks; a second one kills them. Blocks signals in the calling
+/// thread, so call it before any other thread is started.
+pub fn main(args: LaunchArgs) -> ExitCode {
+    let world = environment::World::read(&args.nproc, |name| std::env::var(name).ok());
+    match world.and_then(|world| run::run(&args, &world)) {
+        // Exit codes are 8 bits wide.
+        Ok(code) => ExitCode::from((code & 0xff) as u8),
+        Err(error) => {
+            eprintln!("trainyard launch: {error}");
+            ExitCode::from(CANNOT_LAUNCH)
+        }
+    }
 }

@@ -1,0 +1,18 @@
+//! The launcher alone, without the rest of `trainyard`: small enough to be copied into a pod.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use trainyard_worker::launch::{self, LaunchArgs};
+
+/// Starts one process per rank, with torchrun's environment, and sees them through
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(flatten)]
+    launch: LaunchArgs,
+}
+
+fn main() -> ExitCode {
+    launch::main(Cli::parse().launch)
+}

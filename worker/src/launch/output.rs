@@ -1,0 +1,99 @@
+//! The ranks' output, line by line, on the launcher's own.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use trainyard_worker_core::supervisor::Tail;
+
+/// A line is passed on in parts when it is longer: a program that never ends its line must not fill the memory.
+const LINE_BYTES: usize = 64 * 1024;
+/// Read at once. A pipe holds 64 KiB.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Which of a rank's two outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Channel {
+    Out,
+    Error,
+}
+
+/// The reading end of one output of one rank.
+pub(super) struct Stream {
+    pub(super) local_rank: usize,
+    channel: Channel,
+    pipe: File,
+    /// `[rank 3] `, or nothing when the pod has one rank only.
+    prefix: String,
+    /// The beginning of a line whose end has not come.
+    partial: Vec<u8>,
+}
+
+impl Stream {
+    pub(super) fn new(local_rank: usize, channel: Channel, pipe: OwnedFd, prefix: String) -> io::Result<Self> {
+        let flags = OFlag::from_bits_retain(fcntl(&pipe, FcntlArg::F_GETFL)?);
+        fcntl(&pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        Ok(Self { local_rank, channel, pipe: pipe.into(), prefix, partial: Vec::new() })
+    }
+
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+
+    /// Passes on what is there. False when the output has ended.
+    pub(super) fn forward(&mut self, tail: &mut Tail) -> bool {
+        let mut chunk = vec![0; READ_BYTES];
+        loop {
+            match self.pipe.read(&mut chunk) {
+                Ok(0) => {
+                    self.finish(tail);
+                    return false;
+                }
+                Ok(count) => self.take(&chunk[..count], tail),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.finish(tail);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Ends the last line if the program did not.
+    pub(super) fn finish(&mut self, tail: &mut Tail) {
+        if !self.partial.is_empty() {
+            self.take(b"\n", tail);
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8], tail: &mut Tail) {
+        self.partial.extend_from_slice(bytes);
+        let whole = match self.partial.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => end + 1,
+            None if self.partial.len() >= LINE_BYTES => self.partial.len(),
+            None => return,
+        };
+        let lines: Vec<u8> = self.partial.drain(..whole).collect();
+        let mut page = Vec::with_capacity(lines.len() + 64);
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            page.extend_from_slice(self.prefix.as_bytes());
+            page.extend_from_slice(line);
+            if !line.ends_with(b"\n") {
+                page.push(b'\n');
+            }
+            tail.push(String::from_utf8_lossy(line).trim_end());
+        }
+        // One write for all lines, so that lines of two ranks never mix. Nobody reading us is no reason to end.
+        let _ = match self.channel {
+            Channel::Out => write(&mut io::stdout().lock(), &page),
+            Channel::Error => write(&mut io::stderr().lock(), &page),
+        };
+    }
+}
+
+fn write(to: &mut impl Write, page: &[u8]) -> io::Result<()> {
+    to.write_all(page)?;
+    to.flush()
+}

@@ -1,0 +1,214 @@
+//! The launcher, with shell scripts as ranks: exit codes, signals, the stop ladder, output, and no orphans.
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Longer than anything here should take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn command(nproc: usize, grace: u64, script: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard-launch"));
+    command.args(["--nproc", &nproc.to_string(), "--grace", &grace.to_string(), "--", "sh", "-c", script]);
+    for name in ["PET_NNODES", "PET_NODE_RANK", "PET_NPROC_PER_NODE", "OMP_NUM_THREADS", "TRAINYARD_JOB_TOKEN"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn launch(nproc: usize, script: &str) -> Output {
+    command(nproc, 10, script).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn sorted(bytes: &[u8]) -> Vec<String> {
+    let mut lines: Vec<String> = text(bytes).lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+/// A launcher in the background whose output is read line by line.
+struct Running {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Running {
+    fn start(nproc: usize, grace: u64, script: &str) -> Self {
+        let mut child = command(nproc, grace, script).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    fn line(&mut self) -> String {
+        self.lines.next().expect("the launcher still writes").unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
+    /// Exit code, remaining output, standard error.
+    fn finish(self) -> (Option<i32>, Vec<String>, String) {
+        let rest: Vec<String> = self.lines.map(Result::unwrap).collect();
+        let output = self.child.wait_with_output().unwrap();
+        (output.status.code(), rest, text(&output.stderr))
+    }
+}
+
+fn is_alive(pid: i32) -> bool {
+    // A zombie has ended; only its parent has not looked yet.
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+    })
+}
+
+fn wait_until_gone(pid: i32) {
+    let deadline = Instant::now() + PATIENCE;
+    while is_alive(pid) {
+        assert!(Instant::now() < deadline, "process {pid} outlived its launcher");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn ranks_get_torchruns_environment_and_a_prefix() {
+    let output = launch(2, "echo $RANK $LOCAL_RANK $WORLD_SIZE $LOCAL_WORLD_SIZE $GROUP_RANK $OMP_NUM_THREADS");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(sorted(&output.stdout), ["[rank 0] 0 0 2 2 0 1", "[rank 1] 1 1 2 2 0 1"]);
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn one_rank_has_no_prefix_and_errors_stay_errors() {
+    let output = launch(1, "echo out; echo err >&2; printf unfinished");
+    assert_eq!(text(&output.stdout), "out\nunfinished\n");
+    assert_eq!(text(&output.stderr), "err\n");
+}
+
+#[test]
+fn all_ranks_meet_at_one_port() {
+    let output = launch(3, "echo $MASTER_ADDR:$MASTER_PORT:$TRAINYARD_JOB_TOKEN");
+    let told: std::collections::BTreeSet<String> =
+        text(&output.stdout).lines().map(|line| line.split_once("] ").unwrap().1.to_owned()).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told.first().unwrap().starts_with("127.0.0.1:"));
+}
+
+#[test]
+fn the_first_failure_is_the_exit_code_and_its_last_words_are_shown() {
+    let script = "if [ $RANK = 1 ]; then echo 'error: disk is full' >&2; exit 7; fi; exec sleep 60";
+    let began = Instant::now();
+    let output = launch(3, script);
+    assert!(began.elapsed() < PATIENCE, "the others were not stopped");
+    assert_eq!(output.status.code(), Some(7));
+    let told = text(&output.stderr);
+    assert!(told.contains("trainyard: rank 1 failed first: exit code 7; the other ranks of this pod were stopped"));
+    assert!(told.contains("  | error: disk is full"), "{told}");
+}
+
+#[test]
+fn a_signal_is_reported_as_128_and_its_number() {
+    let output = launch(1, "kill -SEGV $$");
+    assert_eq!(output.status.code(), Some(139));
+    let told = text(&output.stderr);
+    assert!(told.contains("rank 0 failed first: killed by SIGSEGV (exit code 139)"), "{told}");
+    assert!(told.contains("hint: the program crashed in native code"), "{told}");
+}
+
+#[test]
+fn a_missing_program_is_127_with_a_hint() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard-launch"));
+    let output = command.args(["--nproc", "2", "--", "no-such-program-here"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(127));
+    let told = text(&output.stderr);
+    assert!(told.contains("error: cannot start `no-such-program-here`: No such file or directory"), "{told}");
+    assert!(told.contains("hint: is the program installed"), "{told}");
+}
+
+#[test]
+fn a_rank_that_ignores_sigterm_is_killed_after_the_grace() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "if [ $RANK = 0 ]; then until [ -e ready ]; do sleep 0.02; done; exit 5; fi
+        trap '' TERM; : > ready; while :; do sleep 0.1; done";
+    let began = Instant::now();
+    let output = command(2, 1, script).current_dir(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    assert!(began.elapsed() >= Duration::from_millis(900), "killed before its grace was over");
+    assert!(began.elapsed() < PATIENCE);
+}
+
+#[test]
+fn sigterm_is_passed_on_and_a_clean_end_is_a_success() {
+    let script = "trap 'echo saved; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut running = Running::start(2, 10, script);
+    assert!(running.line().ends_with("ready"));
+    assert!(running.line().ends_with("ready"));
+    running.signal(Signal::SIGTERM);
+    let (code, mut rest, told) = running.finish();
+    rest.sort();
+    assert_eq!((code, rest), (Some(0), vec!["[rank 0] saved".to_owned(), "[rank 1] saved".to_owned()]), "{told}");
+}
+
+#[test]
+fn sigint_of_ranks_that_do_not_handle_it_is_130() {
+    let mut running = Running::start(1, 10, "echo ready; exec sleep 60");
+    running.line();
+    running.signal(Signal::SIGINT);
+    let (code, _, told) = running.finish();
+    assert_eq!(code, Some(130), "{told}");
+    assert!(told.contains("stopped by SIGINT; exit code 130"), "{told}");
+}
+
+#[test]
+fn a_second_signal_kills_at_once() {
+    let mut running = Running::start(1, 10, "trap 'echo no' TERM; echo ready; while :; do sleep 0.05; done");
+    assert_eq!(running.line(), "ready");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.line(), "no");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.finish().0, Some(137));
+}
+
+#[test]
+fn a_killed_launcher_leaves_no_rank() {
+    let mut running = Running::start(2, 10, "echo $$; exec sleep 600");
+    let pids: Vec<i32> =
+        (0..2).map(|_| running.line().split_once("] ").unwrap().1.parse().unwrap()).collect();
+    running.signal(Signal::SIGKILL);
+    let status = running.child.wait().unwrap();
+    assert_eq!(status.signal(), Some(9));
+    pids.into_iter().for_each(wait_until_gone);
+}
+
+#[test]
+fn what_a_rank_left_in_the_background_ends_with_it() {
+    // One child stays in the rank's group, the other escapes into a session of its own.
+    let folder = tempfile::tempdir().unwrap();
+    let script = "sleep 600 & echo $!; setsid sh -c 'echo $$; : > ready; exec sleep 600' &
+        until [ -e ready ]; do sleep 0.02; done";
+    let output = command(1, 10, script).current_dir(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let pids: Vec<i32> = text(&output.stdout).lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(pids.len(), 2);
+    pids.into_iter().for_each(wait_until_gone);
+}
+
+#[test]
+fn much_output_of_many_ranks_stays_whole() {
+    let output = launch(4, "i=0; while [ $i -lt 2000 ]; do echo \"line $i of $RANK, and some more words\"; i=$((i+1)); done");
+    let lines = sorted(&output.stdout);
+    assert_eq!(lines.len(), 8000);
+    assert!(lines.iter().all(|line| {
+        let rank = &line[6..7];
+        line.starts_with("[rank ") && line.ends_with(&format!(" of {rank}, and some more words"))
+    }));
+}
