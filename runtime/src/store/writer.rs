@@ -132,7 +132,8 @@ async fn write_batch(shared: &Shared, disk: &mut Disk, jobs: Vec<Job>) {
         Err(error) => {
             tracing::error!(%error, "object store: a batch was refused by the disk");
             shared.burn(batch.resource_version());
-            let refusal = StoreError::Storage { message: error.to_string() };
+            let message = format!("{error}; free disk space or look at the disk, then try again");
+            let refusal = StoreError::Storage { message };
             finishes.into_iter().for_each(|finish| finish(Err(&refusal)));
         }
     }

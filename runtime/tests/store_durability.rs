@@ -1,0 +1,289 @@
+//! What is acknowledged is on disk: across reopening, `kill -9`, torn tails, full disks.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use serde_json::json;
+use trainyard_runtime::store::{
+    DeleteOptions, Key, ListQuery, Options, Resource, ResourceRules, Store, StoreError, WatchEvent, WatchOptions,
+    WatchQuery, WriteOptions,
+};
+
+fn widgets() -> Resource {
+    Resource::new("example.com", "widgets")
+}
+
+fn options(folder: &Path) -> Options {
+    let rules = vec![ResourceRules::plain(widgets(), false)];
+    Options::new(folder.join("store.db"), rules)
+}
+
+fn key(name: &str) -> Key {
+    Key::new(widgets(), "", name)
+}
+
+async fn put(store: &Store, name: &str, n: u64) -> Result<u64, StoreError> {
+    let outcome = store
+        .transact(&key(name), WriteOptions::default(), move |current| {
+            let mut value = current.map_or_else(|| json!({ "metadata": {} }), |c| c.value().clone());
+            value["data"] = json!({ "n": n, "pad": "x".repeat(200) });
+            Ok::<_, StoreError>(value)
+        })
+        .await?;
+    Ok(outcome.object.resource_version())
+}
+
+fn numbers(store: &Store) -> BTreeMap<String, u64> {
+    let page = store.list(&widgets(), &ListQuery::default()).unwrap();
+    page.items.iter().map(|o| (o.key().name.to_string(), o.value()["data"]["n"].as_u64().unwrap())).collect()
+}
+
+#[tokio::test]
+async fn everything_is_there_after_reopening_and_versions_go_on() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(options(home.path())).await.unwrap();
+    for n in 0..10 {
+        put(&store, &format!("w{}", n % 4), n).await.unwrap();
+    }
+    store.delete(&key("w3"), DeleteOptions::default()).await.unwrap();
+    let (before, version) = (numbers(&store), store.resource_version());
+    let uid = store.get(&key("w0")).unwrap().uid().clone();
+    store.close().await;
+    assert!(matches!(put(&store, "late", 1).await, Err(StoreError::Storage { .. })), "a closed store refuses");
+
+    let store = Store::open(options(home.path())).await.unwrap();
+    assert_eq!(numbers(&store), before);
+    assert_eq!(store.get(&key("w0")).unwrap().uid(), &uid);
+    assert_eq!(store.resource_version(), version);
+    // A watch from the last version resumes; one that may have missed the deletion must list again.
+    let from = |v| WatchQuery { resource_version: Some(v), ..WatchQuery::default() };
+    let mut watch = store.watch(&widgets(), from(version), WatchOptions::default()).unwrap();
+    let missed = store.watch(&widgets(), from(version - 1), WatchOptions::default());
+    assert!(matches!(missed, Err(StoreError::Expired { .. })));
+    assert!(put(&store, "w3", 7).await.unwrap() > version);
+    let event = watch.next().await.unwrap().unwrap();
+    assert!(matches!(event, WatchEvent::Added(o) if *o.key().name == *"w3"));
+    store.close().await;
+    assert!(watch.next().await.is_none(), "watches end with the store");
+}
+
+/// Copies the files as a crash would leave them, cuts the log at every kind of place, and reopens.
+#[tokio::test]
+async fn a_torn_log_loses_only_what_was_torn_off() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(options(home.path())).await.unwrap();
+    let log = home.path().join("store.db-wal");
+    // (log length when acknowledged, what must be there then)
+    let mut acknowledged: Vec<(u64, BTreeMap<String, u64>)> = Vec::new();
+    for n in 0..40_u64 {
+        if n % 9 == 8 {
+            store.delete(&key(&format!("w{}", n % 5)), DeleteOptions::default()).await.ok();
+        }
+        put(&store, &format!("w{}", n % 5), n).await.unwrap();
+        acknowledged.push((std::fs::metadata(&log).unwrap().len(), numbers(&store)));
+    }
+    let whole = std::fs::read(&log).unwrap();
+    let database = std::fs::read(home.path().join("store.db")).unwrap();
+    let end = whole.len();
+    // Cut in the middle of a page, at its start, a byte before the end; and garble instead of cutting.
+    for (cut, garble) in [
+        (end - 1, false),
+        (end - 2000, false),
+        (end / 2, false),
+        (end / 3 + 17, false),
+        (end - 100, true),
+        (end / 2, true),
+    ] {
+        let torn = tempfile::tempdir().unwrap();
+        let mut log = whole.clone();
+        if garble {
+            log[cut..].iter_mut().for_each(|b| *b ^= 0x5a);
+        } else {
+            log.truncate(cut);
+        }
+        std::fs::write(torn.path().join("store.db"), &database).unwrap();
+        std::fs::write(torn.path().join("store.db-wal"), &log).unwrap();
+        let reopened = Store::open(options(torn.path())).await.unwrap();
+        let found = numbers(&reopened);
+        // Something acknowledged no earlier than the last intact acknowledgement, and no mixture of two.
+        let intact = acknowledged.iter().rposition(|(length, _)| *length <= cut as u64).unwrap();
+        let states: Vec<_> = acknowledged[intact..].iter().map(|(_, s)| s).collect();
+        assert!(states.contains(&&found) || deleted_between(&states, &found), "cut at {cut} of {end}: {found:?}");
+        put(&reopened, "after", 1).await.unwrap();
+        assert!(reopened.resource_version() > 0);
+        reopened.close().await;
+    }
+    store.close().await;
+}
+
+/// The state between a deletion and the write that followed it.
+fn deleted_between(states: &[&BTreeMap<String, u64>], found: &BTreeMap<String, u64>) -> bool {
+    states.windows(2).any(|pair| {
+        let changed = pair[1].iter().find(|(name, n)| pair[0].get(*name) != Some(n));
+        let mut before = pair[0].clone();
+        changed.is_some_and(|(name, _)| before.remove(name).is_some()) && before == *found
+    })
+}
+
+/// The child's part of the next test: writes and says so, until it is killed.
+#[tokio::test]
+async fn child_that_writes_until_it_is_killed() {
+    let Ok(home) = std::env::var("TRAINYARD_TEST_STORE") else { return };
+    let store = Store::open(options(Path::new(&home))).await.unwrap();
+    let start: u64 = std::env::var("TRAINYARD_TEST_START").unwrap().parse().unwrap();
+    let writers = (0..8_u64).map(|w| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for n in start.. {
+                let version = put(&store, &format!("w{w}"), n).await.unwrap();
+                // One write, so that a line is whole or absent.
+                std::io::stdout().write_all(format!("ack w{w} {n} {version}\n").as_bytes()).unwrap();
+            }
+        })
+    });
+    futures::future::join_all(writers).await;
+}
+
+#[tokio::test]
+async fn every_acknowledged_write_survives_kill_9() {
+    let home = tempfile::tempdir().unwrap();
+    let mut acknowledged: BTreeMap<String, u64> = BTreeMap::new();
+    let mut highest = 0;
+    for round in 0..3_u64 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_that_writes_until_it_is_killed", "--nocapture"])
+            .env("TRAINYARD_TEST_STORE", home.path())
+            .env("TRAINYARD_TEST_START", (round * 1_000_000).to_string())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut seen = 0;
+        for line in lines.map_while(Result::ok) {
+            let Some(ack) = line.split("ack ").nth(1) else { continue };
+            let parts: Vec<&str> = ack.split(' ').collect();
+            let &[name, n, version] = parts.as_slice() else { continue };
+            acknowledged.insert(name.to_owned(), n.parse().unwrap());
+            highest = highest.max(version.parse::<u64>().unwrap());
+            seen += 1;
+            if seen == 400 {
+                // SIGKILL, in the middle of whatever it is doing; what it had said before is still read.
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        assert!(seen >= 400, "the child wrote");
+        let store = Store::open(options(home.path())).await.unwrap();
+        let found = numbers(&store);
+        for (name, n) in &acknowledged {
+            assert!(found[name] >= *n, "{name}: acknowledged {n}, found {}", found[name]);
+        }
+        assert!(store.resource_version() >= highest);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_changes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(Options { max_bytes: Some(64 << 10), ..options(home.path()) }).await.unwrap();
+    let mut watch = store.watch(&widgets(), WatchQuery::default(), WatchOptions::default()).unwrap();
+    let mut stored = BTreeMap::new();
+    let refused = loop {
+        let n = stored.len() as u64;
+        match put(&store, &format!("w{n}"), n).await {
+            Ok(_) => stored.insert(format!("w{n}"), n),
+            Err(error) => break error,
+        };
+    };
+    assert!(matches!(&refused, StoreError::Storage { message } if message.contains("full")), "{refused}");
+    assert!(stored.len() > 10);
+    assert_eq!(numbers(&store), stored, "memory is not ahead of the disk");
+    for (name, _) in (0..stored.len()).map(|n| (format!("w{n}"), n)) {
+        let event = watch.next().await.unwrap().unwrap();
+        assert!(matches!(event, WatchEvent::Added(_)), "{name}");
+    }
+    assert!(watch.try_next().is_none(), "nobody was told of the refused write");
+    // Room again: writing goes on.
+    let half = stored.len() / 2;
+    for name in stored.keys().take(half).cloned().collect::<Vec<_>>() {
+        store.delete(&key(&name), DeleteOptions::default()).await.unwrap();
+        stored.remove(&name);
+    }
+    put(&store, "again", 5).await.unwrap();
+    stored.insert("again".to_owned(), 5);
+    store.close().await;
+    let store = Store::open(options(home.path())).await.unwrap();
+    assert_eq!(numbers(&store), stored);
+}
+
+#[tokio::test]
+async fn a_damaged_or_newer_database_is_refused_with_a_reason() {
+    let home = tempfile::tempdir().unwrap();
+    Store::open(options(home.path())).await.unwrap().close().await;
+    let sql = |text: &'static str| {
+        let path = home.path().join("store.db");
+        async move {
+            use sqlx::{Connection, Executor};
+            let mut db = sqlx::SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+            db.execute(text).await.unwrap();
+            db.close().await.unwrap();
+        }
+    };
+    sql("INSERT INTO objects VALUES (7, 'widgets.example.com', '{\"metadata\":{\"name\":\"x\"}}')").await;
+    let damaged = Store::open(options(home.path())).await.unwrap_err().to_string();
+    assert!(damaged.contains("row 7") && damaged.contains("metadata.uid is missing"), "{damaged}");
+    sql("DELETE FROM objects; PRAGMA user_version = 99").await;
+    let newer = Store::open(options(home.path())).await.unwrap_err().to_string();
+    assert!(newer.contains("schema version 99"), "{newer}");
+    std::fs::write(home.path().join("store.db"), "not a database at all, but long enough to be looked at").unwrap();
+    assert!(Store::open(options(home.path())).await.unwrap_err().to_string().contains("not a database"));
+}
+
+/// Sixty-four writers at once: versions are unique, every write is there, none is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_increments_all_count() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(options(home.path())).await.unwrap();
+    put(&store, "shared", 0).await.unwrap();
+    let writers = (0..64).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mut versions = Vec::new();
+            for _ in 0..10 {
+                let outcome = store
+                    .transact(&key("shared"), WriteOptions::default(), |current| {
+                        let mut value = current.unwrap().value().clone();
+                        value["data"]["n"] = json!(value["data"]["n"].as_u64().unwrap() + 1);
+                        Ok::<_, StoreError>(value)
+                    })
+                    .await
+                    .unwrap();
+                versions.push(outcome.object.resource_version());
+            }
+            versions
+        })
+    });
+    let mut versions: Vec<u64> =
+        futures::future::join_all(writers).await.into_iter().flat_map(Result::unwrap).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    assert_eq!(versions.len(), 640);
+    assert_eq!(numbers(&store)["shared"], 640);
+    assert_eq!(Arc::strong_count(&store.get(&key("shared")).unwrap()), 3, "state, window, here");
+}
+
+#[tokio::test]
+async fn a_panicking_transaction_harms_nobody_else() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(options(home.path())).await.unwrap();
+    let panicked = store
+        .transact(&key("a"), WriteOptions::default(), |_| -> Result<_, StoreError> { panic!("a bug in a patch") })
+        .await;
+    assert!(matches!(panicked, Err(StoreError::Storage { .. })));
+    put(&store, "a", 1).await.unwrap();
+    assert_eq!(numbers(&store)["a"], 1);
+}
