@@ -8,6 +8,22 @@ use trainyard_proto::plan::Plan;
 
 use crate::view::JobView;
 
+mod build;
+mod decision;
+mod ledger;
+mod merge;
+mod narrate;
+mod planner;
+mod removal;
+mod replica;
+mod subject;
+
+pub use ledger::Ledger;
+pub use replica::{FirstFailure, first_failure};
+
+use planner::Planner;
+use subject::Subject;
+
 /// What a job's status says, in the engine's words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,6 +42,8 @@ pub struct Lifecycle {
     pub start_ms: Option<i64>,
     /// When it ended.
     pub completion_ms: Option<i64>,
+    /// What the status tells the user, where the dialect has a place for it.
+    pub message: Option<String>,
 }
 
 /// How a job ended.
@@ -77,6 +95,17 @@ pub enum FailureCause {
     Deadline,
     /// The manifest cannot be run.
     Invalid,
+}
+
+impl FailureCause {
+    /// What the condition's reason ends in, after the kind.
+    #[must_use]
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::Replica | Self::BackoffLimit | Self::Deadline => "Failed",
+            Self::Invalid => "Invalid",
+        }
+    }
 }
 
 /// Pods of a role by what they do.
@@ -139,9 +168,91 @@ pub enum Phase {
     Suspended,
 }
 
+impl Phase {
+    /// The word in the status.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Starting => "Starting",
+            Self::Running => "Running",
+            Self::Restarting => "Restarting",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::Suspended => "Suspended",
+        }
+    }
+}
+
+/// Why a job is where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum JobCode {
+    /// It is no job that runs here.
+    NotAJob,
+    /// It is being deleted.
+    Deleting,
+    /// Another controller runs it.
+    ManagedElsewhere,
+    /// An object that it refers to does not exist.
+    WaitsForRelated,
+    /// Its manifest cannot be run.
+    Invalid,
+    /// It is suspended.
+    Suspended,
+    /// Its pods wait for a place.
+    WaitsForPlace,
+    /// Pods of its last start are not gone yet.
+    WaitsForOldPods,
+    /// A pod of another owner has the name of one of its own.
+    NameTaken,
+    /// Its pods are starting.
+    Starting,
+    /// It runs.
+    Running,
+    /// Replicas are started again.
+    Restarting,
+    /// It ended with success.
+    Succeeded,
+    /// It ended with failure.
+    Failed,
+    /// It ended, and its time to live is over.
+    Expired,
+}
+
+impl JobCode {
+    /// The code as text.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotAJob => "NotAJob",
+            Self::Deleting => "Deleting",
+            Self::ManagedElsewhere => "ManagedElsewhere",
+            Self::WaitsForRelated => "WaitsForRelated",
+            Self::Invalid => "Invalid",
+            Self::Suspended => "Suspended",
+            Self::WaitsForPlace => "WaitsForPlace",
+            Self::WaitsForOldPods => "WaitsForOldPods",
+            Self::NameTaken => "NameTaken",
+            Self::Starting => "Starting",
+            Self::Running => "Running",
+            Self::Restarting => "Restarting",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::Expired => "Expired",
+        }
+    }
+}
+
 /// What the job needs next. Total: whatever is wrong with the job becomes a condition and an event.
+///
+/// Level-triggered: planning again after the actions were applied gives no actions.
 #[must_use]
 pub fn plan(view: &JobView, now_ms: i64) -> Plan {
-    let _ = (view, now_ms);
-    Plan::default()
+    match crate::manifest::dialect_of(&view.job) {
+        Some(dialect) => {
+            let subject = Subject::read(&view.job, dialect.info());
+            Planner::new(view, dialect, subject, now_ms).run()
+        }
+        None => Plan::default(),
+    }
 }

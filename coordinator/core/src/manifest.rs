@@ -15,7 +15,10 @@ use crate::job::{Lifecycle, StatusChange};
 use crate::model::JobModel;
 use crate::view::Config;
 
+mod kubeflow;
 pub mod pytorchjob;
+mod read;
+mod status;
 pub mod trainingjob;
 pub mod trainjob;
 

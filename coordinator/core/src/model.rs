@@ -81,10 +81,21 @@ pub struct Role {
     pub restart: RestartRule,
     /// The container whose exit code decides.
     pub main_container: String,
+    /// Which containers get the replica's environment.
+    pub env_into: EnvInto,
     /// Name of the port of the main container that is [`JobModel::port`], where the number must be filled in.
     pub port_name: Option<String>,
     /// Selector of the role's pods, in text form.
     pub selector: String,
+}
+
+/// Which containers get the replica's environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EnvInto {
+    /// All but the init containers.
+    All,
+    /// The main container.
+    Main,
 }
 
 /// One pod to be.
@@ -190,6 +201,8 @@ pub struct Policy {
     pub queue: Option<String>,
     /// Priority as a number, where the dialect has one.
     pub priority: Option<i32>,
+    /// Priority class of the gang.
+    pub priority_class: Option<String>,
 }
 
 /// Which pods are deleted once the job is finished.

@@ -29,6 +29,14 @@ pub fn units(text: &str) -> Result<i64, QuantityError> {
     scaled(text, 1)
 }
 
+/// The quantity in the unit in which a resource is counted: thousandths for `cpu`, units for all others.
+///
+/// # Errors
+/// When the text is not a quantity or too large.
+pub fn amount(resource: &str, text: &str) -> Result<i64, QuantityError> {
+    if resource == "cpu" { milli(text) } else { units(text) }
+}
+
 fn scaled(text: &str, scale: i128) -> Result<i64, QuantityError> {
     let malformed = || QuantityError::Malformed(text.to_owned());
     let (negative, rest) = match text.as_bytes().first() {

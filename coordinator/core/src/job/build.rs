@@ -1,0 +1,180 @@
+//! Pods and services from the model. Building cannot fail: all that can be wrong was found when the manifest was lowered.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod, PodSchedulingGate, PodSpec, Service, ServiceSpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use serde_json::Value;
+use trainyard_proto::plan::{Action, ObjectRef};
+
+use crate::label;
+use crate::model::{EnvInto, EnvModel, EnvValue, JobModel, Replica, Role, ServiceModel};
+
+/// What pods need to know beside the model.
+#[derive(Debug)]
+pub(super) struct Site<'job> {
+    pub(super) model: &'job JobModel,
+    pub(super) generation: u64,
+    pub(super) port: u16,
+    /// Whether our scheduler places the pods.
+    pub(super) gated: bool,
+    pub(super) traceparent: Option<&'job str>,
+}
+
+impl Site<'_> {
+    fn owner(&self) -> OwnerReference {
+        OwnerReference {
+            api_version: self.model.owner.api_version.clone(),
+            kind: self.model.owner.kind.clone(),
+            name: self.model.owner.name.clone(),
+            uid: self.model.uid.clone(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }
+    }
+
+    fn metadata(&self, name: &str) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(self.model.owner.namespace.clone()),
+            owner_references: Some(vec![self.owner()]),
+            ..ObjectMeta::default()
+        }
+    }
+
+    /// The pod of a replica.
+    pub(super) fn pod(&self, role: &Role, replica: &Replica) -> Action {
+        let template = role.template.metadata.clone().unwrap_or_default();
+        let mut labels = template.labels.unwrap_or_default();
+        labels.extend(replica.labels.clone());
+        let mut annotations = template.annotations.unwrap_or_default();
+        self.annotate(&mut annotations);
+        let mut spec = role.template.spec.clone().unwrap_or_default();
+        self.complete(&mut spec, role, replica);
+        let pod = Pod {
+            metadata: ObjectMeta {
+                labels: Some(labels),
+                annotations: Some(annotations),
+                ..self.metadata(&replica.name)
+            },
+            spec: Some(spec),
+            status: None,
+        };
+        self.create("v1", "Pod", &replica.name, serde_json::to_value(pod).expect("a pod serialises"))
+    }
+
+    fn annotate(&self, annotations: &mut BTreeMap<String, String>) {
+        let policy = &self.model.policy;
+        let mut put = |name: &str, value: String| annotations.insert(name.to_owned(), value);
+        put(label::GENERATION, self.generation.to_string());
+        put(label::MASTER_PORT, self.port.to_string());
+        if self.gated {
+            put(label::GANG, self.model.owner.name.clone());
+            put(label::GANG_SIZE, policy.min_available.to_string());
+        }
+        if let Some(queue) = &policy.queue {
+            put(label::QUEUE, queue.clone());
+        }
+        if let Some(priority) = policy.priority {
+            put(label::PRIORITY, priority.to_string());
+        }
+        if let Some(parent) = self.traceparent {
+            put(label::TRACEPARENT, parent.to_owned());
+        }
+    }
+
+    fn complete(&self, spec: &mut PodSpec, role: &Role, replica: &Replica) {
+        let env: Vec<EnvVar> = replica.env.iter().map(|variable| self.variable(variable)).collect();
+        for container in &mut spec.containers {
+            if role.env_into == EnvInto::All || container.name == role.main_container {
+                container.env.get_or_insert_default().extend(env.iter().cloned());
+            }
+            self.number_port(container, role.port_name.as_deref());
+        }
+        if replica.hostname.is_some() {
+            spec.hostname.clone_from(&replica.hostname);
+        }
+        if spec.priority_class_name.is_none() {
+            spec.priority_class_name.clone_from(&self.model.policy.priority_class);
+        }
+        if self.gated {
+            spec.scheduling_gates.get_or_insert_default().push(PodSchedulingGate { name: label::GANG_GATE.to_owned() });
+        }
+    }
+
+    fn number_port(&self, container: &mut Container, name: Option<&str>) {
+        let ports = container.ports.iter_mut().flatten();
+        for port in ports.filter(|port| name.is_some() && port.name.as_deref() == name) {
+            port.container_port = i32::from(self.port);
+        }
+    }
+
+    fn variable(&self, variable: &EnvModel) -> EnvVar {
+        let name = variable.name.clone();
+        let text = |value: String| EnvVar { name: name.clone(), value: Some(value), value_from: None };
+        match &variable.value {
+            EnvValue::Text(value) => text(value.clone()),
+            EnvValue::Port(before) => text(format!("{before}{}", self.port)),
+            EnvValue::Generation => text(self.generation.to_string()),
+            EnvValue::Field(path) => EnvVar {
+                name: name.clone(),
+                value: None,
+                value_from: Some(EnvVarSource {
+                    field_ref: Some(ObjectFieldSelector { field_path: path.clone(), api_version: None }),
+                    ..EnvVarSource::default()
+                }),
+            },
+        }
+    }
+
+    /// A headless service.
+    pub(super) fn service(&self, service: &ServiceModel) -> Action {
+        let mut ports = service.ports.clone();
+        for port in ports.iter_mut().filter(|port| service.port_name.is_some() && port.name == service.port_name) {
+            port.port = i32::from(self.port);
+        }
+        let annotations = BTreeMap::from([(label::MASTER_PORT.to_owned(), self.port.to_string())]);
+        let body = Service {
+            metadata: ObjectMeta {
+                labels: Some(service.labels.clone()),
+                annotations: Some(annotations),
+                ..self.metadata(&service.name)
+            },
+            spec: Some(ServiceSpec {
+                cluster_ip: Some("None".to_owned()),
+                selector: Some(service.selector.clone()),
+                ports: (!ports.is_empty()).then_some(ports),
+                publish_not_ready_addresses: service.publish_not_ready.then_some(true),
+                ..ServiceSpec::default()
+            }),
+            status: None,
+        };
+        self.create("v1", "Service", &service.name, serde_json::to_value(body).expect("a service serialises"))
+    }
+
+    /// Another object of the model.
+    pub(super) fn extra(&self, body: &Value) -> Action {
+        let mut body = body.clone();
+        let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (api_version, kind) = (text(&body, "apiVersion"), text(&body, "kind"));
+        let name = body.get("metadata").map(|metadata| text(metadata, "name")).unwrap_or_default();
+        if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
+            let owner = serde_json::to_value([self.owner()]).expect("an owner reference serialises");
+            metadata.insert("ownerReferences".to_owned(), owner);
+            metadata.insert("namespace".to_owned(), Value::String(self.model.owner.namespace.clone()));
+        }
+        self.create(&api_version, &kind, &name, body)
+    }
+
+    fn create(&self, api_version: &str, kind: &str, name: &str, body: Value) -> Action {
+        let object = ObjectRef {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            namespace: self.model.owner.namespace.clone(),
+            name: name.to_owned(),
+        };
+        Action::Create { object, body }
+    }
+}

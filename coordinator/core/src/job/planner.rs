@@ -1,0 +1,639 @@
+//! One plan for one job: observe, decide, build, clean up, write the status.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use trainyard_proto::plan::{Action, EventSeverity, Fence, ObjectRef, Plan, Reason};
+
+use super::decision::{self, Decision, Progressing, Situation};
+use super::ledger::Ledger;
+use super::replica::{Observed, Standing};
+use super::subject::Subject;
+use super::{FailureCause, Finish, JobCode, Lifecycle, Phase, Stage, StatusChange, Tally, Transition, narrate};
+use crate::diagnostic::Diagnostic;
+use crate::instant;
+use crate::manifest::Dialect;
+use crate::model::{CleanPods, JobModel, ReplicaKey, RestartScope, Role, SuccessRule};
+use crate::view::JobView;
+
+/// Above this number of pods created at once, one event tells of all of them.
+const MAX_CREATE_EVENTS: usize = 16;
+
+pub(super) struct Planner<'view> {
+    pub(super) view: &'view JobView,
+    pub(super) now_ms: i64,
+    pub(super) dialect: &'static dyn Dialect,
+    pub(super) subject: Subject,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) ledger: Ledger,
+    /// The job's own pods.
+    pub(super) pods: Vec<Observed<'view>>,
+    pub(super) change: StatusChange,
+    /// Actions that must be done before the status says what they stand for.
+    before: Vec<Action>,
+    after: Vec<Action>,
+    events: Vec<Action>,
+    reasons: Vec<Reason>,
+    wake_at_ms: Option<i64>,
+}
+
+impl<'view> Planner<'view> {
+    pub(super) fn new(view: &'view JobView, dialect: &'static dyn Dialect, subject: Subject, now_ms: i64) -> Self {
+        let lifecycle = dialect.read_status(&view.job);
+        let mut pods: Vec<Observed<'view>> =
+            view.pods.iter().filter(|pod| subject.owns(&pod.metadata)).map(Observed::read).collect();
+        // Permuted input gives the same plan.
+        pods.sort_by(|left, right| (left.name, left.uid).cmp(&(right.name, right.uid)));
+        // Pods may be seen before the ledger that they were made by; an older view of it must not take them for old.
+        let mut ledger = Ledger::read(&view.job);
+        ledger.generation = pods.iter().map(|pod| pod.generation).fold(ledger.generation, u64::max);
+        let change = StatusChange {
+            now_ms,
+            transitions: Vec::new(),
+            tallies: None,
+            selectors: BTreeMap::new(),
+            phase: Phase::Pending,
+            start_ms: lifecycle.start_ms,
+            completion_ms: lifecycle.completion_ms,
+            progress: None,
+            exit_code: None,
+            message: None,
+            restarts: ledger.restarts,
+            ranks: None,
+        };
+        let (before, after, events, reasons) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self {
+            view,
+            now_ms,
+            dialect,
+            subject,
+            lifecycle,
+            ledger,
+            pods,
+            change,
+            before,
+            after,
+            events,
+            reasons,
+            wake_at_ms: None,
+        }
+    }
+
+    pub(super) fn run(mut self) -> Plan {
+        if self.subject.deleting {
+            self.reason(JobCode::Deleting, "is being deleted", None);
+            return self.finish(false);
+        }
+        if let Some(missing) = self.missing_related() {
+            let message = format!("waits for {} {}, which does not exist", missing.kind, missing.name);
+            self.reason(JobCode::WaitsForRelated, &message, Some("create it, or name another"));
+            return self.finish(false);
+        }
+        match self.dialect.lower(&self.view.job, &self.view.related, &self.view.config) {
+            Ok(model) => self.run_model(&model),
+            Err(diagnostics) => self.run_invalid(&diagnostics),
+        }
+    }
+
+    fn run_model(mut self, model: &JobModel) -> Plan {
+        if let Some(manager) = &model.policy.managed_by {
+            let message = format!("is run by {manager}, as its managedBy says");
+            self.reason(JobCode::ManagedElsewhere, &message, None);
+            return self.finish(false);
+        }
+        self.change.selectors = model.roles.iter().map(|role| (role.name.clone(), role.selector.clone())).collect();
+        self.change.ranks = model.ranks;
+        if self.lifecycle.finished.is_some() {
+            self.clean_up(model);
+            return self.finish(false);
+        }
+        self.take_up(model);
+        if model.policy.suspend {
+            self.suspend(model);
+            return self.finish(true);
+        }
+        self.resume();
+        self.advance(model);
+        self.finish(true)
+    }
+
+    fn missing_related(&self) -> Option<ObjectRef> {
+        let text =
+            |object: &Value, path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+        self.dialect.related(&self.view.job).into_iter().find(|wanted| {
+            !self.view.related.iter().any(|object| {
+                text(object, "/kind") == wanted.kind
+                    && text(object, "/metadata/name") == wanted.name
+                    && text(object, "/metadata/namespace") == wanted.namespace
+            })
+        })
+    }
+
+    /// A job that cannot be run has failed; what may run of it from an earlier, better spec is ended.
+    fn run_invalid(mut self, diagnostics: &[Diagnostic]) -> Plan {
+        if self.lifecycle.finished.is_some() {
+            self.reason(JobCode::Failed, "has ended", None);
+            return self.finish(false);
+        }
+        self.delete_live("the job is invalid", true);
+        let list: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+        let message = format!("{} is invalid: {}", self.title(), list.join("; "));
+        if !self.lifecycle.created {
+            self.transition(Stage::Created, format!("{} is created.", self.title()));
+        }
+        self.event(EventSeverity::Warning, &format!("{}Invalid", self.kind()), &message);
+        self.end(Stage::Failed(FailureCause::Invalid), message.clone());
+        self.change.message = Some(message.clone());
+        self.reason(JobCode::Invalid, &message, Some("correct the manifest, delete the job, and apply it again"));
+        self.finish(true)
+    }
+
+    fn take_up(&mut self, model: &JobModel) {
+        if self.lifecycle.created {
+            return;
+        }
+        self.transition(Stage::Created, format!("{} is created.", self.title()));
+        if !model.policy.suspend {
+            self.change.start_ms = Some(self.now_ms);
+        }
+        for warning in &model.warnings {
+            self.event(EventSeverity::Warning, &warning.reason, &warning.message);
+        }
+    }
+
+    fn suspend(&mut self, model: &JobModel) {
+        self.delete_pods(|_| true, "the job is suspended");
+        self.delete_services(|_| true, "the job is suspended");
+        self.change.tallies = Some(model.roles.iter().map(|role| (role.name.clone(), Tally::default())).collect());
+        self.change.phase = Phase::Suspended;
+        if !self.lifecycle.suspended {
+            let message = format!("{} is suspended.", self.title());
+            self.transition(Stage::Suspended, message.clone());
+            self.event(EventSeverity::Normal, &format!("{}Suspended", self.kind()), &message);
+        }
+        self.reason(JobCode::Suspended, "is suspended", Some(&format!("trainyard resume {}", self.subject.name)));
+    }
+
+    /// A resumed job is a new incarnation: pods of the time before, still on their way out, are not taken for its own.
+    fn resume(&mut self) {
+        if !self.lifecycle.suspended {
+            return;
+        }
+        let message = format!("{} is resumed.", self.title());
+        self.transition(Stage::Resumed, message.clone());
+        self.event(EventSeverity::Normal, &format!("{}Resumed", self.kind()), &message);
+        self.change.start_ms = Some(self.now_ms);
+        self.ledger.generation += 1;
+        self.write_ledger();
+    }
+
+    fn advance(&mut self, model: &JobModel) {
+        let current = self.current(model);
+        let failed = self.failed(model, &current);
+        let situation = self.situation(model, &current, &failed);
+        self.change.restarts = situation.restarts;
+        self.change.tallies = Some(tallies(model, &current));
+        self.read_progress(model, &current);
+        match decision::decide(&situation) {
+            Decision::Succeed => self.succeed(model),
+            Decision::Fail(cause) => self.fail(model, cause),
+            Decision::Restart => self.restart(model, &failed, &situation),
+            Decision::Continue => self.proceed(model, &current),
+        }
+    }
+
+    /// The pods of this incarnation, by name.
+    fn current(&self, model: &JobModel) -> BTreeMap<String, Observed<'view>> {
+        let wanted: BTreeSet<&str> = model.replicas().map(|(_, replica)| replica.name.as_str()).collect();
+        let generation = self.ledger.generation;
+        let pods = self.pods.iter().filter(|pod| pod.generation == generation && wanted.contains(pod.name));
+        pods.map(|pod| (pod.name.to_owned(), pod.clone())).collect()
+    }
+
+    /// Replicas that failed and are not counted yet, with whether they may be started again.
+    fn failed(&self, model: &JobModel, current: &BTreeMap<String, Observed<'view>>) -> Vec<Lost<'view>> {
+        // Where a gang ran whole, a pod that is missing was taken away while it ran.
+        let was_whole = model.restart_scope == RestartScope::Gang && self.lifecycle.running;
+        let mut lost = Vec::new();
+        for (role, replica) in model.replicas() {
+            match current.get(&replica.name) {
+                Some(pod)
+                    if pod.standing == Standing::Failed && !self.ledger.counted.iter().any(|uid| uid == pod.uid) =>
+                {
+                    let code = super::replica::container_exit_code(pod.pod, &role.main_container);
+                    lost.push(Lost {
+                        pod: Some(pod.clone()),
+                        retryable: decision::is_retryable(role.restart, code),
+                        code,
+                    });
+                }
+                None if was_whole => {
+                    lost.push(Lost { pod: None, retryable: decision::is_retryable(role.restart, None), code: None });
+                }
+                Some(_) | None => {}
+            }
+        }
+        lost
+    }
+
+    fn situation(
+        &self,
+        model: &JobModel,
+        current: &BTreeMap<String, Observed<'view>>,
+        failed: &[Lost<'view>],
+    ) -> Situation {
+        let counted = |pod: &&Observed<'view>| !self.ledger.counted.iter().any(|uid| uid == pod.uid);
+        let in_place: u32 = current.values().filter(counted).map(|pod| pod.restarts).sum();
+        let wanted = match model.restart_scope {
+            RestartScope::Gang => usize::from(!failed.is_empty()),
+            RestartScope::Replica => failed.len(),
+        };
+        let deadline = self.deadline_ms(model);
+        Situation {
+            succeeded: succeeded(model, current),
+            past_deadline: deadline.is_some_and(|deadline| self.now_ms >= deadline),
+            fatal: failed.iter().any(|lost| !lost.retryable),
+            wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
+            wanted_in_place: current.values().any(|pod| pod.wants_restart && !pod.deleting),
+            restarts: self.ledger.restarts.saturating_add(in_place),
+            limit: model.policy.backoff_limit,
+        }
+    }
+
+    fn deadline_ms(&self, model: &JobModel) -> Option<i64> {
+        Some(seconds(self.change.start_ms?).saturating_add(model.policy.active_deadline_ms?))
+    }
+
+    fn read_progress(&mut self, model: &JobModel, current: &BTreeMap<String, Observed<'view>>) {
+        let leader = model.leader().and_then(|leader| current.get(&leader.name));
+        let annotations = leader.and_then(|leader| leader.pod.metadata.annotations.as_ref());
+        let text = annotations.and_then(|annotations| annotations.get(crate::label::PROGRESS));
+        self.change.progress =
+            text.and_then(|text| serde_json::from_str(text).ok()).filter(|progress: &Value| progress.is_object());
+    }
+
+    fn succeed(&mut self, model: &JobModel) {
+        for (_, tally) in self.change.tallies.iter_mut().flatten() {
+            tally.succeeded += tally.active;
+            tally.active = 0;
+        }
+        let message = format!("{} is successfully completed.", self.title());
+        self.change.exit_code = Some(0);
+        self.event(EventSeverity::Normal, &format!("{}Succeeded", self.kind()), &message);
+        self.end(Stage::Succeeded, message);
+        self.clean_up(model);
+    }
+
+    fn fail(&mut self, model: &JobModel, cause: FailureCause) {
+        let failure = super::replica::first_failure(self.pods.iter().map(|pod| pod.pod));
+        let message = narrate::failure(&self.subject, model, cause, failure.as_ref(), self.change.restarts);
+        if matches!(cause, FailureCause::Deadline | FailureCause::BackoffLimit) {
+            // A limit is there to end what runs, whatever is kept of pods that ended.
+            self.delete_live(narrate::limit(cause), true);
+        }
+        self.exit_events(model);
+        self.change.exit_code =
+            failure.as_ref().and_then(|failure| failure.exit_code).filter(|_| cause != FailureCause::Deadline);
+        self.change.message = Some(message.clone());
+        self.event(EventSeverity::Warning, &format!("{}Failed", self.kind()), &message);
+        self.end(Stage::Failed(cause), message);
+        self.clean_up(model);
+    }
+
+    fn restart(&mut self, model: &JobModel, failed: &[Lost<'view>], situation: &Situation) {
+        let failure =
+            super::replica::first_failure(failed.iter().filter_map(|lost| lost.pod.as_ref()).map(|pod| pod.pod));
+        let message = narrate::restart(&self.subject, model, failure.as_ref(), situation.restarts, situation.wanted);
+        self.exit_events(model);
+        let seen: BTreeSet<String> = self.pods.iter().map(|pod| pod.uid.to_owned()).collect();
+        self.ledger.counted.retain(|uid| seen.contains(uid));
+        match model.restart_scope {
+            RestartScope::Gang => {
+                self.ledger.generation += 1;
+                self.ledger.restarts += 1;
+                self.delete_pods(|_| true, "the gang starts again");
+            }
+            RestartScope::Replica => {
+                for pod in failed.iter().filter_map(|lost| lost.pod.as_ref()) {
+                    self.ledger.restarts += 1 + pod.restarts;
+                    self.ledger.counted.push(pod.uid.to_owned());
+                }
+                self.delete_counted();
+            }
+        }
+        self.write_ledger();
+        self.change.restarts = situation.restarts + situation.wanted;
+        self.change.message = Some(message.clone());
+        self.change.phase = Phase::Restarting;
+        self.event(EventSeverity::Warning, &format!("{}Restarting", self.kind()), &message);
+        self.transition(Stage::Restarting, message.clone());
+        self.wake_at(self.deadline_ms(model));
+        self.reason(JobCode::Restarting, &message, None);
+    }
+
+    /// Nothing ended that should not: make what is missing, take away what is too much, say where the job is.
+    fn proceed(&mut self, model: &JobModel, current: &BTreeMap<String, Observed<'view>>) {
+        self.delete_counted();
+        let stale = self.delete_foreign(model);
+        self.create_services(model);
+        if stale && model.restart_scope == RestartScope::Gang {
+            self.reason(JobCode::WaitsForOldPods, "waits until the pods of its last start are gone", None);
+        } else {
+            self.create_pods(model);
+        }
+        self.tell_progress(model, current);
+        self.wake_at(self.deadline_ms(model));
+    }
+
+    fn tell_progress(&mut self, model: &JobModel, current: &BTreeMap<String, Observed<'view>>) {
+        let standing = |name: &str| current.get(name).map(|pod| pod.standing);
+        let replicas = || model.replicas().map(|(_, replica)| standing(&replica.name));
+        let whole = replicas().all(|standing| matches!(standing, Some(Standing::Active | Standing::Succeeded)));
+        let any_active = replicas().any(|standing| standing == Some(Standing::Active));
+        let up = match (model.restart_scope, self.lifecycle.restarting) {
+            (RestartScope::Gang, _) | (RestartScope::Replica, true) => whole && any_active,
+            (RestartScope::Replica, false) => leads(model, current),
+        };
+        if up && !self.lifecycle.running {
+            self.transition(Stage::Running, format!("{} is running.", self.title()));
+        }
+        let running = up || (self.lifecycle.running && !self.lifecycle.restarting);
+        let restarting = self.lifecycle.restarting && !up;
+        let unplaced = replicas().any(|standing| matches!(standing, None | Some(Standing::Unbound)));
+        self.change.phase = decision::phase(&Progressing { suspended: false, restarting, running, unplaced });
+        let waiting = narrate::waiting(current.values().map(|pod| pod.pod));
+        let (code, message) = match self.change.phase {
+            Phase::Restarting => (JobCode::Restarting, self.lifecycle.message.clone().or(waiting)),
+            Phase::Running => (JobCode::Running, None),
+            Phase::Pending => (JobCode::WaitsForPlace, waiting),
+            Phase::Starting | Phase::Succeeded | Phase::Failed | Phase::Suspended => (JobCode::Starting, waiting),
+        };
+        let counts = narrate::counts(model, replicas());
+        let text = message.as_ref().map_or_else(|| counts.clone(), |message| format!("{counts}; {message}"));
+        self.reason(code, &text, None);
+        self.change.message = message;
+    }
+
+    fn create_services(&mut self, model: &JobModel) {
+        let have: BTreeSet<&str> =
+            self.view.services.iter().filter_map(|service| service.metadata.name.as_deref()).collect();
+        let missing: Vec<_> = model.services.iter().filter(|service| !have.contains(service.name.as_str())).collect();
+        let site = self.site(model);
+        let actions: Vec<Action> = missing.iter().map(|service| site.service(service)).collect();
+        let extras: Vec<Action> =
+            model.extras.iter().filter(|extra| !self.has_extra(extra)).map(|extra| site.extra(extra)).collect();
+        let names = missing.iter().map(|service| service.name.clone()).collect::<Vec<_>>();
+        self.after.extend(actions);
+        self.after.extend(extras);
+        self.created_events("SuccessfulCreateService", "service", &names);
+    }
+
+    fn has_extra(&self, extra: &Value) -> bool {
+        let key = |object: &Value| (object.get("kind").cloned(), object.pointer("/metadata/name").cloned());
+        self.view.extras.iter().any(|object| key(object) == key(extra))
+    }
+
+    fn create_pods(&mut self, model: &JobModel) {
+        // A name that any pod has, even one that is not ours, cannot be taken.
+        let taken: BTreeSet<&str> = self.view.pods.iter().filter_map(|pod| pod.metadata.name.as_deref()).collect();
+        let missing: Vec<_> = model.replicas().filter(|(_, replica)| !taken.contains(replica.name.as_str())).collect();
+        let site = self.site(model);
+        let actions: Vec<Action> = missing.iter().map(|(role, replica)| site.pod(role, replica)).collect();
+        let names = missing.iter().map(|(_, replica)| replica.name.clone()).collect::<Vec<_>>();
+        self.after.extend(actions);
+        self.created_events("SuccessfulCreatePod", "pod", &names);
+        let foreign: Vec<&str> = self
+            .view
+            .pods
+            .iter()
+            .filter(|pod| !self.subject.owns(&pod.metadata))
+            .filter_map(|pod| pod.metadata.name.as_deref())
+            .filter(|name| model.replicas().any(|(_, replica)| replica.name == *name))
+            .collect();
+        if !foreign.is_empty() {
+            let message = format!("waits for the name of pod {}, which another owner has", foreign.join(", "));
+            self.reason(JobCode::NameTaken, &message, Some("delete that pod, or name the job otherwise"));
+        }
+    }
+
+    fn site<'model>(&'model self, model: &'model JobModel) -> super::build::Site<'model> {
+        super::build::Site {
+            model,
+            generation: self.ledger.generation,
+            port: self.port(model),
+            gated: self.view.config.embedded,
+            traceparent: self.subject.traceparent.as_deref(),
+        }
+    }
+
+    fn created_events(&mut self, reason: &str, noun: &str, names: &[String]) {
+        if names.len() > MAX_CREATE_EVENTS {
+            let message = format!("Created {} {noun}s: {} … {}", names.len(), names[0], names[names.len() - 1]);
+            self.event(EventSeverity::Normal, reason, &message);
+            return;
+        }
+        for name in names {
+            self.event(EventSeverity::Normal, reason, &format!("Created {noun}: {name}"));
+        }
+    }
+
+    /// Events for containers that ended with an exit code, when that is acted upon.
+    fn exit_events(&mut self, model: &JobModel) {
+        let current = self.current(model);
+        for (role, replica) in model.replicas() {
+            let Some(pod) = current.get(&replica.name).filter(|pod| pod.standing == Standing::Failed) else { continue };
+            if let Some(code) = super::replica::container_exit_code(pod.pod, &role.main_container) {
+                let message = format!("Pod: {}.{} exited with code {code}", self.subject.object.namespace, pod.name);
+                self.event(EventSeverity::Warning, "ExitedWithCode", &message);
+            }
+        }
+    }
+
+    /// What is to be done about a finished job: its pods, and in the end itself.
+    fn clean_up(&mut self, model: &JobModel) {
+        match model.policy.clean_pods {
+            CleanPods::None => {}
+            CleanPods::Running => {
+                let live: BTreeSet<String> =
+                    self.pods.iter().filter(|pod| pod.is_live()).map(|pod| pod.name.to_owned()).collect();
+                self.delete_pods(|pod| pod.is_live(), "the job has ended");
+                self.delete_services(|name| live.contains(name), "the job has ended");
+            }
+            CleanPods::All => {
+                self.delete_pods(|_| true, "the job has ended");
+                self.delete_services(|_| true, "the job has ended");
+            }
+        }
+        self.expire(model);
+    }
+
+    fn expire(&mut self, model: &JobModel) {
+        let succeeded = self.lifecycle.finished == Some(Finish::Succeeded) || self.change.phase == Phase::Succeeded;
+        let code = if succeeded { JobCode::Succeeded } else { JobCode::Failed };
+        let ended = self.change.completion_ms.map(seconds);
+        let Some((ttl, ended)) = model.policy.ttl_ms.zip(ended).filter(|_| !model.policy.suspend) else {
+            self.reason(code, "has ended", None);
+            return;
+        };
+        let at = ended.saturating_add(ttl);
+        if self.now_ms >= at {
+            self.after.push(Action::Delete {
+                object: self.subject.object.clone(),
+                fence: Fence { uid: self.subject.uid(), resource_version: None },
+                grace_seconds: None,
+                reason: "its time to live after its end is over".to_owned(),
+            });
+            self.reason(JobCode::Expired, "has ended, and its time to live is over", None);
+        } else {
+            self.wake_at(Some(at));
+            self.reason(code, &format!("has ended, and is deleted at {}", instant::text(at)), None);
+        }
+    }
+
+    fn end(&mut self, stage: Stage, message: String) {
+        self.change.completion_ms = Some(self.now_ms);
+        self.change.phase = if stage == Stage::Succeeded { Phase::Succeeded } else { Phase::Failed };
+        self.transition(stage, message);
+    }
+
+    pub(super) fn transition(&mut self, to: Stage, message: String) {
+        self.change.transitions.push(Transition { to, message });
+    }
+
+    fn title(&self) -> String {
+        format!("{} {}", self.kind(), self.subject.name)
+    }
+
+    fn kind(&self) -> &'static str {
+        self.dialect.info().kind
+    }
+
+    fn wake_at(&mut self, at: Option<i64>) {
+        self.wake_at_ms = match (self.wake_at_ms, at) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+
+    fn reason(&mut self, code: JobCode, message: &str, hint: Option<&str>) {
+        self.reasons.push(Reason {
+            subject: self.subject.object.clone(),
+            code: code.name().to_owned(),
+            message: message.to_owned(),
+            hint: hint.map(str::to_owned),
+        });
+    }
+
+    fn event(&mut self, severity: EventSeverity, reason: &str, message: &str) {
+        self.events.push(Action::Event {
+            regarding: self.subject.object.clone(),
+            uid: self.subject.uid.clone(),
+            severity,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        });
+    }
+
+    /// The ledger goes first: what it counts must be on record before the pods are gone.
+    fn write_ledger(&mut self) {
+        let action = Action::Patch {
+            object: self.subject.object.clone(),
+            fence: Fence { uid: self.subject.uid(), resource_version: self.subject.resource_version.clone() },
+            patch: self.ledger.patch(),
+        };
+        self.before.insert(0, action);
+    }
+
+    pub(super) fn push_before(&mut self, actions: Vec<Action>) {
+        self.before.extend(actions);
+    }
+
+    pub(super) fn push_after(&mut self, actions: Vec<Action>) {
+        self.after.extend(actions);
+    }
+
+    fn finish(self, write_status: bool) -> Plan {
+        let mut actions = self.before;
+        if write_status {
+            let present = self.view.job.get("status").cloned().unwrap_or(Value::Null);
+            let next = self.dialect.render_status(&self.view.job, &self.change);
+            if let Some(patch) = super::merge::difference(&present, &next) {
+                // The first write to the job insists on the version that was looked at; a second one follows from it.
+                let first = !actions.iter().any(|action| matches!(action, Action::Patch { .. }));
+                let resource_version = self.subject.resource_version.clone().filter(|_| first);
+                actions.push(Action::PatchStatus {
+                    object: self.subject.object.clone(),
+                    fence: Fence { uid: self.subject.uid(), resource_version },
+                    patch: serde_json::json!({ "status": patch }),
+                });
+            }
+        }
+        actions.extend(self.after);
+        actions.extend(self.events);
+        Plan { actions, reasons: self.reasons, wake_at_ms: self.wake_at_ms }
+    }
+}
+
+/// A replica that failed, or whose pod was taken away.
+#[derive(Clone, Debug)]
+struct Lost<'view> {
+    pod: Option<Observed<'view>>,
+    retryable: bool,
+    #[expect(dead_code, reason = "shown by Debug in traces")]
+    code: Option<i32>,
+}
+
+/// The second in which a time lies: API objects keep whole seconds, and the plan must not depend on whether the time was
+/// stored in between.
+const fn seconds(ms: i64) -> i64 {
+    ms.div_euclid(1000) * 1000
+}
+
+fn standing_of(model: &JobModel, key: ReplicaKey, current: &BTreeMap<String, Observed<'_>>) -> Option<Standing> {
+    let replica = model.roles.get(key.role)?.replicas.get(key.index)?;
+    current.get(&replica.name).map(|pod| pod.standing)
+}
+
+fn succeeded(model: &JobModel, current: &BTreeMap<String, Observed<'_>>) -> bool {
+    let done = |name: &str| current.get(name).is_some_and(|pod| pod.standing == Standing::Succeeded);
+    let role = |role: usize| model.roles.get(role).map(|role| role.replicas.as_slice()).unwrap_or_default();
+    match model.success {
+        SuccessRule::One(key) => standing_of(model, key, current) == Some(Standing::Succeeded),
+        SuccessRule::AllOf { role: at } => !role(at).is_empty() && role(at).iter().all(|replica| done(&replica.name)),
+        SuccessRule::AnyOf { role: at } => role(at).iter().any(|replica| done(&replica.name)),
+        SuccessRule::All => model.size() > 0 && model.replicas().all(|(_, replica)| done(&replica.name)),
+    }
+}
+
+/// Whether a replica that decides the success runs.
+fn leads(model: &JobModel, current: &BTreeMap<String, Observed<'_>>) -> bool {
+    let active = |role: &Role| {
+        role.replicas
+            .iter()
+            .any(|replica| current.get(&replica.name).is_some_and(|pod| pod.standing == Standing::Active))
+    };
+    match model.success {
+        SuccessRule::One(key) => standing_of(model, key, current) == Some(Standing::Active),
+        SuccessRule::AllOf { role } | SuccessRule::AnyOf { role } => model.roles.get(role).is_some_and(active),
+        SuccessRule::All => model.roles.iter().any(active),
+    }
+}
+
+fn tallies(model: &JobModel, current: &BTreeMap<String, Observed<'_>>) -> Vec<(String, Tally)> {
+    model
+        .roles
+        .iter()
+        .map(|role| {
+            let mut tally = Tally::default();
+            for pod in role.replicas.iter().filter_map(|replica| current.get(&replica.name)) {
+                match pod.standing {
+                    Standing::Active => tally.active += 1,
+                    Standing::Succeeded => tally.succeeded += 1,
+                    Standing::Failed => tally.failed += 1,
+                    Standing::Unbound | Standing::Starting => {}
+                }
+            }
+            (role.name.clone(), tally)
+        })
+        .collect()
+}

@@ -1,0 +1,101 @@
+//! Taking pods and services away.
+
+use std::collections::BTreeSet;
+
+use trainyard_proto::plan::{Action, Fence, ObjectRef};
+
+use super::planner::Planner;
+use super::replica::Observed;
+use crate::model::{JobModel, PortWish};
+use crate::{label, port};
+
+impl Planner<'_> {
+    /// Deletes the pods that a rule names, unless they are on their way out.
+    pub(super) fn delete_pods(&mut self, which: impl Fn(&Observed<'_>) -> bool, reason: &str) {
+        let pods = self.pods.iter().filter(|pod| !pod.deleting && which(pod));
+        let actions: Vec<Action> = pods.map(|pod| self.delete("Pod", pod.name, Some(pod.uid), reason)).collect();
+        self.push_after(actions);
+    }
+
+    /// Deletes the pods that have not ended. `first` puts that before the status, so that a planner that is interrupted in
+    /// between comes to the same decision again.
+    pub(super) fn delete_live(&mut self, reason: &str, first: bool) {
+        let pods = self.pods.iter().filter(|pod| !pod.deleting && pod.is_live());
+        let actions: Vec<Action> = pods.map(|pod| self.delete("Pod", pod.name, Some(pod.uid), reason)).collect();
+        if first {
+            self.push_before(actions);
+        } else {
+            self.push_after(actions);
+        }
+    }
+
+    /// Deletes the failed pods that the ledger counts already.
+    pub(super) fn delete_counted(&mut self) {
+        let counted: BTreeSet<String> = self.ledger.counted.iter().cloned().collect();
+        self.delete_pods(|pod| counted.contains(pod.uid), "the replica starts again");
+    }
+
+    /// Deletes the services that a rule names.
+    pub(super) fn delete_services(&mut self, which: impl Fn(&str) -> bool, reason: &str) {
+        let mut services: Vec<(&str, Option<&str>)> = self
+            .view
+            .services
+            .iter()
+            .filter(|service| self.subject.owns(&service.metadata) && service.metadata.deletion_timestamp.is_none())
+            .map(|service| (service.metadata.name.as_deref().unwrap_or_default(), service.metadata.uid.as_deref()))
+            .filter(|(name, _)| which(name))
+            .collect();
+        services.sort_unstable();
+        let actions: Vec<Action> =
+            services.iter().map(|(name, uid)| self.delete("Service", name, *uid, reason)).collect();
+        self.push_after(actions);
+    }
+
+    /// Deletes pods of an older incarnation, and pods and services of replicas that are no longer wanted. Answers whether
+    /// pods of an older incarnation are still there.
+    pub(super) fn delete_foreign(&mut self, model: &JobModel) -> bool {
+        let generation = self.ledger.generation;
+        let wanted: BTreeSet<&str> = model.replicas().map(|(_, replica)| replica.name.as_str()).collect();
+        let services: BTreeSet<&str> = model.services.iter().map(|service| service.name.as_str()).collect();
+        self.delete_pods(|pod| pod.generation != generation, "it belongs to an earlier start of the gang");
+        self.delete_pods(
+            |pod| pod.generation == generation && !wanted.contains(pod.name),
+            "the job has fewer replicas now",
+        );
+        self.delete_services(|name| !services.contains(name), "the job has fewer replicas now");
+        self.pods.iter().any(|pod| pod.generation != generation)
+    }
+
+    fn delete(&self, kind: &str, name: &str, uid: Option<&str>, reason: &str) -> Action {
+        Action::Delete {
+            object: ObjectRef {
+                api_version: "v1".to_owned(),
+                kind: kind.to_owned(),
+                namespace: self.subject.object.namespace.clone(),
+                name: name.to_owned(),
+            },
+            fence: Fence { uid: uid.map(str::to_owned), resource_version: None },
+            grace_seconds: None,
+            reason: reason.to_owned(),
+        }
+    }
+
+    /// The port on which the ranks meet: the one that the job has already, the user's, or a free one where pods share the
+    /// machine's ports.
+    pub(super) fn port(&self, model: &JobModel) -> u16 {
+        let default = match model.port {
+            PortWish::Fixed(number) => return number,
+            PortWish::Default(number) if !self.view.config.embedded => return number,
+            PortWish::Default(number) => number,
+        };
+        let pods = self.pods.iter().map(|pod| &pod.pod.metadata);
+        let services =
+            self.view.services.iter().map(|service| &service.metadata).filter(|meta| self.subject.owns(meta));
+        let kept = services
+            .chain(pods)
+            .filter_map(|meta| meta.annotations.as_ref()?.get(label::MASTER_PORT)?.parse::<u16>().ok())
+            .min();
+        let key = format!("{}/{}/{}", self.subject.uid, self.subject.object.namespace, self.subject.name);
+        kept.or_else(|| port::choose(&key, &self.view.busy_ports)).unwrap_or(default)
+    }
+}
