@@ -16,6 +16,7 @@ mod resource;
 mod session;
 mod target;
 mod telemetry;
+mod view;
 
 fn main() -> std::process::ExitCode {
     app::main()

@@ -140,6 +140,7 @@ pub(crate) fn with<F>(global: &Global, command: F) -> Result<u8, CliError>
 where
     F: AsyncFnOnce(&Session) -> Result<u8, CliError>,
 {
+    crate::telemetry::init(global);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

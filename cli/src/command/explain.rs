@@ -1,11 +1,148 @@
 //! `trainyard explain`.
 
-use crate::arg::Global;
+mod field;
+
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+use trainyard_coordinator_core::explain;
+use trainyard_coordinator_core::gang;
+use trainyard_coordinator_core::manifest::dialect_of;
+use trainyard_proto::plan::Reason;
+
+use crate::arg::{Global, Target};
+use crate::command::events;
 use crate::error::CliError;
+use crate::follow::failure;
+use crate::job;
+use crate::output::object::{self, Markup};
+use crate::output::style;
+use crate::resource::Discovery;
+use crate::session::{self, Session};
+use crate::target::{self, Found};
+use crate::view;
 
+/// The latest warnings are the ones that matter.
+const MAX_WARNINGS: usize = 5;
+
+/// Say why a job is where it is, or document the fields of a kind.
+///
+/// Asks the same decision code that runs the jobs, so the answer is the reason, not a guess: what a job waits for with numbers, what failed first, and what can be
+/// done about it. With a kind instead of a name (trainingjob, pytorchjob.spec), its fields are described.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+#[command(after_help = "\
+Examples:
+  trainyard explain wine-ddp
+  trainyard explain trainingjob.spec
+  trainyard explain pod.spec.containers")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    target: Target,
+    /// Print as JSON or YAML
+    #[arg(short, long, value_name = "FORMAT")]
+    output: Option<Markup>,
+}
 
-pub(crate) fn run(_global: &Global, _args: Args) -> Result<u8, CliError> {
-    Err(CliError::Missing { what: "explain" })
+pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
+    session::with(global, async |session| {
+        let discovery = Discovery::load(&session.api).await?;
+        let found = match target::find(session, &discovery, &args.target).await {
+            Ok(found) => found,
+            Err(error @ CliError::NotFound { .. }) => {
+                return match kind(&discovery, &args.target) {
+                    Some((kind, path)) => field::print(&session.api, kind, &path).await,
+                    None => Err(error),
+                };
+            }
+            Err(error) => return Err(error),
+        };
+        let reasons = reasons(session, &discovery, &found).await?;
+        let warnings = warnings(session, &found).await?;
+        let mut out = io::stdout().lock();
+        match args.output {
+            Some(markup) => {
+                let value = json!({"subject": found.title(), "state": job::state(&found.object), "reasons": reasons, "warnings": warnings});
+                object::print(&mut out, &value, markup)?;
+            }
+            None => print(&mut anstream::stdout().lock(), &found, &reasons, &warnings)?,
+        }
+        Ok(0)
+    })
+}
+
+/// `pytorchjob.spec.runPolicy`: a kind, and a path in it.
+fn kind<'a>(discovery: &'a Discovery, target: &Target) -> Option<(&'a crate::resource::Resource, Vec<String>)> {
+    let [word] = target.words.as_slice() else { return None };
+    let mut steps = word.split('.').map(str::to_owned);
+    let kind = discovery.find(&steps.next()?)?;
+    Some((kind, steps.collect()))
+}
+
+async fn reasons(session: &Session, discovery: &Discovery, found: &Found) -> Result<Vec<Reason>, CliError> {
+    let gangs = view::of_gangs(session).await?;
+    let now = view::now_ms();
+    if dialect_of(&found.object).is_some() {
+        let view = view::of_job(session, discovery, &found.object).await?;
+        let all = explain::explain(&view, Some(&gangs), now);
+        return Ok(all.into_iter().filter(|reason| concerns(reason, found)).collect());
+    }
+    let all = gang::place(&gangs, now).plan.reasons;
+    Ok(all.into_iter().filter(|reason| concerns(reason, found)).collect())
+}
+
+/// Gangs of other jobs have reasons of their own.
+fn concerns(reason: &Reason, found: &Found) -> bool {
+    let subject = &reason.subject;
+    let name = found.name();
+    let part = subject.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+    subject.namespace == found.namespace() && part
+}
+
+async fn warnings(session: &Session, found: &Found) -> Result<Vec<Value>, CliError> {
+    if found.namespace().is_empty() {
+        return Ok(Vec::new());
+    }
+    let scope = events::Scope::of(session, found).await?;
+    let list = session.api.get(&format!("/api/v1/namespaces/{}/events", found.namespace())).await?;
+    let ours = |event: &&Value| scope.holds(event) && event["type"] == "Warning";
+    let mut warnings: Vec<Value> = list["items"].as_array().into_iter().flatten().filter(ours).cloned().collect();
+    events::sort(&mut warnings);
+    let skip = warnings.len().saturating_sub(MAX_WARNINGS);
+    Ok(warnings.split_off(skip))
+}
+
+fn print(out: &mut dyn Write, found: &Found, reasons: &[Reason], warnings: &[Value]) -> io::Result<()> {
+    let strong = style::STRONG;
+    let state = match found.resource.kind.as_str() {
+        "Pod" => found.object["status"]["phase"].as_str().unwrap_or("Unknown").to_owned(),
+        _ => job::state(&found.object),
+    };
+    writeln!(out, "{strong}{}{strong:#} is {state}", found.title())?;
+    let told = reasons.iter().any(|reason| job::message(&found.object) == Some(reason.message.as_str()));
+    if let (Some(message), false) = (job::message(&found.object), told) {
+        writeln!(out, "  {message}")?;
+    }
+    for reason in reasons {
+        writeln!(out, "\n  {strong}{}{strong:#} {} {}", reason.code, reason.subject.kind, reason.subject.name)?;
+        writeln!(out, "    {}", reason.message)?;
+        if let Some(hint) = &reason.hint {
+            let cyan = style::HINT;
+            writeln!(out, "    {cyan}hint:{cyan:#} {hint}")?;
+        }
+    }
+    if let Some(code) = found.object["status"]["exitCode"].as_i64().filter(|code| *code != 0) {
+        writeln!(out, "\n  {}", failure::describe_code(code))?;
+        if let Some(cure) = failure::cure(code, "") {
+            writeln!(out, "    {cure}")?;
+        }
+    }
+    if !warnings.is_empty() {
+        writeln!(out, "\n  Warnings:")?;
+        for event in warnings {
+            let age = crate::output::duration::age_of(Some(events::last_seen(event)));
+            let text = |value: &Value| value.as_str().unwrap_or_default().trim().to_owned();
+            writeln!(out, "    {age:>6}  {}: {}", text(&event["reason"]), text(&event["message"]))?;
+        }
+    }
+    Ok(())
 }

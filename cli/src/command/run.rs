@@ -6,6 +6,8 @@ mod summary;
 
 use std::path::PathBuf;
 
+use tracing::Instrument as _;
+
 use crate::arg::Global;
 use crate::error::CliError;
 use crate::exit_code;
@@ -15,6 +17,7 @@ use crate::manifest::{self, Document, edit, edit::Edits};
 use crate::output::style;
 use crate::resource::Discovery;
 use crate::session::Session;
+use crate::telemetry::{self, Quiet};
 
 /// Run a job from a manifest and follow it to its end.
 ///
@@ -67,9 +70,17 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         .build()
         .map_err(crate::session::internal("cannot start the asynchronous runtime"))?;
     let code = runtime.block_on(async {
-        let place = place::open(global, args.detach).await?;
-        let result = carry_out(&place.session, &documents, args.detach).await;
-        place.close().await;
+        let traces = telemetry::init_with_traces(global, Quiet::Command);
+        let job = documents.iter().find(|document| manifest::is_runnable(document)).map_or("", Document::name);
+        let span = tracing::info_span!("run", job, otel.name = format!("run {job}"));
+        let result = async {
+            let place = place::open(global, args.detach).await?;
+            let result = carry_out(&place.session, &documents, args.detach).await;
+            place.close().await;
+            result
+        };
+        let result = result.instrument(span).await;
+        traces.finish().await;
         result
     });
     // Watches that are still open are of no use to anybody now.

@@ -14,6 +14,7 @@ use crate::home;
 use crate::output::style;
 use crate::plane::{Plane, Started};
 use crate::session::internal;
+use crate::telemetry::{self, Quiet};
 
 /// Keep the embedded control plane running.
 ///
@@ -57,7 +58,12 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         .enable_all()
         .build()
         .map_err(internal("cannot start the asynchronous runtime"))?;
-    let code = runtime.block_on(serve(options, args.listen));
+    let code = runtime.block_on(async {
+        let traces = telemetry::init_with_traces(global, Quiet::Service);
+        let code = serve(options, args.listen).await;
+        traces.finish().await;
+        code
+    });
     runtime.shutdown_background();
     code
 }

@@ -1,6 +1,9 @@
 //! What can be said about a document without a server: is it a kind that we know, and is it shaped as that kind is?
 
 use serde_json::Value;
+use trainyard_coordinator_core::diagnostic as lowering;
+use trainyard_coordinator_core::manifest::dialect_of;
+use trainyard_coordinator_core::view::Config;
 use trainyard_runtime::kinds::{self, Kind};
 use trainyard_runtime_core::schema::{self, CauseReason, Schema, Shape, closest};
 
@@ -28,7 +31,29 @@ pub(crate) fn check(document: &Document) -> Vec<Diagnostic> {
         }
     }
     diagnostics.extend(name(document));
+    // Lowering builds on the shape: on a wrong one it would say the same again, in other words.
+    if diagnostics.is_empty() {
+        diagnostics.extend(lower(document));
+    }
     diagnostics
+}
+
+/// Hop 4: everything that the lowering of a job finds wrong.
+fn lower(document: &Document) -> Vec<Diagnostic> {
+    let Some(dialect) = dialect_of(&document.value) else { return Vec::new() };
+    // What a job refers to is on the server; its lowering is complete only there.
+    if !dialect.related(&document.value).is_empty() {
+        return Vec::new();
+    }
+    let wrong = dialect.lower(&document.value, &[], &Config::embedded()).err().unwrap_or_default();
+    let diagnostic = |wrong: lowering::Diagnostic| {
+        let diagnostic = Diagnostic::error(document, &wrong.path, &wrong.message);
+        match wrong.hint {
+            Some(hint) => diagnostic.hint(hint),
+            None => diagnostic,
+        }
+    };
+    wrong.into_iter().map(diagnostic).collect()
 }
 
 /// The kind of a document, or what is wrong with how it is named.

@@ -1,0 +1,83 @@
+//! What the decision cores are shown, gathered for a command: the same cores, the same answers as in the controllers.
+
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use trainyard_coordinator_core::gang::GangView;
+use trainyard_coordinator_core::manifest::dialect_of;
+use trainyard_coordinator_core::view::{Config, JobView};
+use trainyard_proto::plan::ObjectRef;
+
+use crate::api::{Api, ApiError};
+use crate::error::CliError;
+use crate::resource::Discovery;
+use crate::session::{Place, Session};
+
+/// Where jobs of a session run.
+pub(crate) fn config(session: &Session) -> Config {
+    match session.place {
+        Place::Cluster { .. } => Config::cluster(),
+        Place::Server { .. } | Place::InProcess { .. } => Config::embedded(),
+    }
+}
+
+/// Everything observed about one job.
+pub(crate) async fn of_job(session: &Session, discovery: &Discovery, job: &Value) -> Result<JobView, CliError> {
+    let namespace = job["metadata"]["namespace"].as_str().unwrap_or(&session.namespace);
+    let api = &session.api;
+    Ok(JobView {
+        job: job.clone(),
+        pods: list::<Pod>(api, &format!("/api/v1/namespaces/{namespace}/pods")).await?,
+        services: list::<Service>(api, &format!("/api/v1/namespaces/{namespace}/services")).await?,
+        extras: Vec::new(),
+        related: related(api, discovery, job).await?,
+        busy_ports: Default::default(),
+        config: config(session),
+    })
+}
+
+/// Objects that a job refers to, as far as they exist.
+pub(crate) async fn related(api: &Api, discovery: &Discovery, job: &Value) -> Result<Vec<Value>, CliError> {
+    let mut found = Vec::new();
+    for object in dialect_of(job).map(|dialect| dialect.related(job)).unwrap_or_default() {
+        if let Some(path) = path(discovery, &object)
+            && let Some(object) = api.find(&path).await?
+        {
+            found.push(object);
+        }
+    }
+    Ok(found)
+}
+
+/// Everything that the gang scheduler looks at.
+pub(crate) async fn of_gangs(session: &Session) -> Result<GangView, CliError> {
+    let classes: Vec<Value> =
+        list(&session.api, "/apis/scheduling.k8s.io/v1/priorityclasses").await.unwrap_or_default();
+    let class = |class: &Value| {
+        let name = class["metadata"]["name"].as_str()?.to_owned();
+        Some((name, i32::try_from(class["value"].as_i64()?).ok()?))
+    };
+    Ok(GangView {
+        nodes: list::<Node>(&session.api, "/api/v1/nodes").await?,
+        pods: list::<Pod>(&session.api, "/api/v1/pods").await?,
+        priority_classes: classes.iter().filter_map(class).collect(),
+    })
+}
+
+fn path(discovery: &Discovery, object: &ObjectRef) -> Option<String> {
+    let of = |resource: &&crate::resource::Resource| {
+        resource.kind == object.kind && resource.api_version() == object.api_version
+    };
+    discovery.resources.iter().find(of).map(|resource| resource.object(&object.namespace, &object.name))
+}
+
+async fn list<T: DeserializeOwned>(api: &Api, path: &str) -> Result<Vec<T>, ApiError> {
+    let mut list = api.get(path).await?;
+    let items = list["items"].take();
+    serde_json::from_value(items).map_err(|error| ApiError::Garbled(Box::new(error)))
+}
+
+/// Milliseconds since the epoch, for the cores.
+pub(crate) fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
