@@ -16,6 +16,9 @@ pub(crate) const FIELD_MANAGER: &str = "trainyard";
 /// How `kubectl get` asks for a table.
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
+/// How clients ask for all kinds at once.
+const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+
 /// What an API server refused, as its Status object says it.
 #[derive(Clone, Debug)]
 pub(crate) struct Refusal {
@@ -165,6 +168,11 @@ impl Api {
     /// GET as a table made by the server.
     pub(crate) async fn table(&self, path: &str) -> Result<Value, ApiError> {
         self.send("GET", path, TABLE, None).await
+    }
+
+    /// GET a discovery document, aggregated if the server can.
+    pub(crate) async fn discovery(&self, path: &str) -> Result<Value, ApiError> {
+        self.send("GET", path, DISCOVERY, None).await
     }
 
     /// GET as text.

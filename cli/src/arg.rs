@@ -48,10 +48,24 @@ pub(crate) struct Cli {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
     /// Keep state in this folder instead of the XDG data folder
-    #[arg(long, global = true, env = "TRAINYARD_HOME", value_name = "DIR", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        env = "TRAINYARD_HOME",
+        hide_env_values = true,
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
     pub(crate) home: Option<PathBuf>,
     /// Work on the cluster of this kubeconfig context
-    #[arg(long, global = true, env = "TRAINYARD_CONTEXT", value_name = "NAME", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        env = "TRAINYARD_CONTEXT",
+        hide_env_values = true,
+        value_name = "NAME",
+        help_heading = "Global options"
+    )]
     pub(crate) context: Option<String>,
     /// Work on the cluster of this kubeconfig file
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]

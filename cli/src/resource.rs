@@ -1,10 +1,12 @@
 //! Kinds by the words that users know them by, from the server's discovery documents.
 
 use serde_json::Value;
+use trainyard_runtime::kinds::{self, Kind};
 use trainyard_runtime_core::schema::closest;
 
 use crate::api::{Api, ApiError};
 use crate::error::CliError;
+use crate::session::Session;
 
 /// Kinds that are jobs: (group, plural), in the order in which a bare name is looked for.
 pub(crate) const JOBS: [(&str, &str); 9] = [
@@ -32,6 +34,18 @@ pub(crate) struct Resource {
 }
 
 impl Resource {
+    fn of_kind(kind: &Kind) -> Self {
+        Self {
+            group: kind.group.to_owned(),
+            version: kind.version.to_owned(),
+            plural: kind.plural.to_owned(),
+            singular: kind.singular.to_owned(),
+            kind: kind.kind.to_owned(),
+            short_names: kind.short_names.iter().map(|&name| name.to_owned()).collect(),
+            namespaced: kind.namespaced,
+        }
+    }
+
     /// `v1`, `batch/v1`.
     pub(crate) fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
@@ -88,10 +102,21 @@ pub(crate) struct Discovery {
 }
 
 impl Discovery {
+    /// The kinds of a session: our own registry where the server is in this process, else what the server says.
+    pub(crate) async fn of_session(session: &Session) -> Result<Self, ApiError> {
+        if session.embedded.is_some() {
+            return Ok(Self { resources: kinds::registry().iter().map(Resource::of_kind).collect() });
+        }
+        Self::load(&session.api).await
+    }
+
     /// Asks the server: two requests where it knows aggregated discovery, else one for each group.
     pub(crate) async fn load(api: &Api) -> Result<Self, ApiError> {
+        let (core, groups) = futures::future::try_join(api.discovery("/api"), api.discovery("/apis")).await?;
+        if core["kind"] == "APIGroupDiscoveryList" && groups["kind"] == "APIGroupDiscoveryList" {
+            return Ok(Self { resources: aggregated(&core).chain(aggregated(&groups)).collect() });
+        }
         let mut resources = group_version(api, "/api/v1", "", "v1").await?;
-        let groups = api.get("/apis").await?;
         let preferred = groups["groups"].as_array().into_iter().flatten().filter_map(|group| {
             let name = group["name"].as_str()?;
             let version = group["preferredVersion"]["version"].as_str()?;
@@ -141,6 +166,40 @@ impl Discovery {
         JOBS.iter()
             .filter_map(|(group, plural)| self.resources.iter().find(|r| r.group == *group && r.plural == *plural))
     }
+}
+
+/// The listable kinds of an aggregated discovery document, each in its group's preferred version.
+fn aggregated(document: &Value) -> impl Iterator<Item = Resource> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let of_group = move |group: &Value| {
+        let name = text(&group["metadata"]["name"]);
+        let mut seen: Vec<String> = Vec::new();
+        let mut resources = Vec::new();
+        for version in group["versions"].as_array().into_iter().flatten() {
+            for item in version["resources"].as_array().into_iter().flatten() {
+                let plural = text(&item["resource"]);
+                let listable = item["verbs"].as_array().is_some_and(|verbs| verbs.iter().any(|verb| verb == "list"));
+                // Versions come in order of preference.
+                if !listable || seen.contains(&plural) {
+                    continue;
+                }
+                seen.push(plural.clone());
+                let kind = text(&item["responseKind"]["kind"]);
+                let singular = Some(text(&item["singularResource"])).filter(|name| !name.is_empty());
+                resources.push(Resource {
+                    group: name.clone(),
+                    version: text(&version["version"]),
+                    singular: singular.unwrap_or_else(|| kind.to_lowercase()),
+                    short_names: item["shortNames"].as_array().into_iter().flatten().map(text).collect(),
+                    namespaced: item["scope"] == "Namespaced",
+                    plural,
+                    kind,
+                });
+            }
+        }
+        resources
+    };
+    document["items"].as_array().into_iter().flatten().flat_map(of_group)
 }
 
 async fn group_version(api: &Api, path: &str, group: &str, version: &str) -> Result<Vec<Resource>, ApiError> {

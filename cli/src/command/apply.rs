@@ -38,7 +38,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         super::run::place_in_folders(&mut documents)?;
     }
     session::with(global, async |session| {
-        let discovery = Discovery::load(&session.api).await?;
+        let discovery = Discovery::of_session(session).await?;
         for document in &documents {
             let title = submit::apply(session, &discovery, document).await?;
             writeln!(std::io::stdout().lock(), "{title} applied")?;

@@ -74,7 +74,7 @@ struct Doomed {
 
 pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
     session::with(global, async |session| {
-        let discovery = Discovery::load(&session.api).await?;
+        let discovery = Discovery::of_session(session).await?;
         let doomed = if args.all {
             finished(session, &discovery).await?
         } else if args.file.is_empty() {

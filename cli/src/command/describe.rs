@@ -28,7 +28,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
     session::with(global, async |session| {
-        let discovery = Discovery::load(&session.api).await?;
+        let discovery = Discovery::of_session(session).await?;
         let found = target::find(session, &discovery, &args.target).await?;
         let mut pods = Vec::new();
         if found.resource.is_job() || found.resource.plural == "deployments" {

@@ -20,7 +20,7 @@ use crate::view;
 
 pub(crate) fn run(global: &Global, documents: &[Document]) -> Result<u8, CliError> {
     session::with(global, async |session| {
-        let discovery = Discovery::load(&session.api).await?;
+        let discovery = Discovery::of_session(session).await?;
         let mut out = anstream::stdout().lock();
         for document in documents {
             if dialect_of(&document.value).is_none() {

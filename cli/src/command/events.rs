@@ -117,7 +117,7 @@ async fn scope(session: &Session, args: &Args) -> Result<Option<Scope>, CliError
     if args.words.is_empty() {
         return Ok(None);
     }
-    let discovery = Discovery::load(&session.api).await?;
+    let discovery = Discovery::of_session(session).await?;
     let found = target::find(session, &discovery, &crate::arg::Target { words: args.words.clone() }).await?;
     Scope::of(session, &found).await.map(Some)
 }

@@ -45,7 +45,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
     session::with(global, async |session| {
-        let discovery = Discovery::load(&session.api).await?;
+        let discovery = Discovery::of_session(session).await?;
         let found = match target::find(session, &discovery, &args.target).await {
             Ok(found) => found,
             Err(error @ CliError::NotFound { .. }) => {

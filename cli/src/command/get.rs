@@ -55,7 +55,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
     session::with(global, async |session| {
-        let discovery = Discovery::load(&session.api).await?;
+        let discovery = Discovery::of_session(session).await?;
         let query = Query { session, args: &args };
         let wanted = query.resources(&discovery).await?;
         match args.output {

@@ -90,7 +90,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
 
 /// Applies everything, then follows the jobs one after the other. All are started at once.
 async fn carry_out(session: &Session, documents: &[Document], detach: bool) -> Result<u8, CliError> {
-    let discovery = Discovery::load(&session.api).await?;
+    let discovery = Discovery::of_session(session).await?;
     let mut screen = Screen::new();
     let (jobs, others): (Vec<_>, Vec<_>) = documents.iter().partition(|document| manifest::is_runnable(document));
     for document in others {

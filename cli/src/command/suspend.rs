@@ -24,7 +24,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(global: &Global, args: Args, suspend: bool) -> Result<u8, CliError> {
     session::with(global, async |session| {
-        let discovery = Discovery::load(&session.api).await?;
+        let discovery = Discovery::of_session(session).await?;
         let found = target::find(session, &discovery, &args.target).await?;
         let verb = if suspend { "suspended" } else { "resumed" };
         let patch = job::suspend_patch(&found.resource, suspend).ok_or_else(|| CliError::Usage {
