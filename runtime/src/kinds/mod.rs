@@ -12,7 +12,7 @@ use serde_json::Value;
 use trainyard_runtime_core::schema::{self, Cause, Schema};
 
 pub use column::Column;
-pub(crate) use source::{Part, Source};
+pub(crate) use source::{Part, Source, generator, json_schema};
 
 /// One kind of the API.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub struct Kind {
     pub read_only: bool,
     /// The same objects are stored under this kind (events.k8s.io/v1 Event is a view of v1 Event).
     pub stored_as: Option<(&'static str, &'static str)>,
-    source: Source,
+    pub(crate) source: Source,
     schema: OnceLock<Arc<Schema>>,
 }
 
