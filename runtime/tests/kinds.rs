@@ -107,3 +107,42 @@ fn a_pod_gets_the_defaults_of_kubernetes() {
     pod.apply_defaults(&mut object);
     assert_eq!(object, once, "defaults are written once");
 }
+
+#[test]
+fn wrong_jobs_are_refused_with_the_path() {
+    let job = registry().find("pytorchjob").expect("PyTorchJobs are served");
+    let wrong = json!({"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": {"name": "x"}, "spec": {"pytorchReplicaSpec": {},
+        "pytorchReplicaSpecs": {"Worker": {"replicas": "two", "restartPolicy": "Sometimes", "template": {"spec": {"containers": [{"nam": "a"}]}}}}}});
+    let causes: Vec<String> = job.validate(&wrong).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        causes,
+        [
+            "spec.pytorchReplicaSpecs[Worker].replicas: Invalid value: \"string\": spec.pytorchReplicaSpecs[Worker].replicas in body must be of \
+             type integer: \"string\"",
+            "spec.pytorchReplicaSpecs[Worker].restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \
+             \"Never\", \"ExitCode\"",
+            "spec.pytorchReplicaSpecs[Worker].template.spec.containers[0].name: Required value",
+        ]
+    );
+    let unknown: Vec<String> = unknown_fields(job.schema(), &wrong).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        unknown,
+        [
+            "unknown field \"spec.pytorchReplicaSpec\"",
+            "unknown field \"spec.pytorchReplicaSpecs[Worker].template.spec.containers[0].nam\"",
+        ]
+    );
+    assert_eq!(unknown_fields(job.schema(), &wrong)[0].suggestion.as_deref(), Some("pytorchReplicaSpecs"));
+}
+
+#[test]
+fn a_training_job_takes_its_short_forms() {
+    let job = registry().find("tj").expect("TrainingJobs are served");
+    let object = json!({"apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "x"}, "spec": {
+        "procsPerReplica": "auto", "command": ["a"], "env": {"A": 1}, "resources": {"cpu": 0.5, "memory": "1Gi"}, "priority": 3}});
+    assert_eq!(job.validate(&object), []);
+    assert_eq!(unknown_fields(job.schema(), &object), []);
+    let wrong = json!({"apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "x"}, "spec": {"replicas": 0, "procsPerReplica": 1.5}});
+    let fields: Vec<String> = job.validate(&wrong).into_iter().map(|cause| cause.field).collect();
+    assert_eq!(fields, ["spec.replicas", "spec.procsPerReplica"]);
+}

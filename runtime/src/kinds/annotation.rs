@@ -35,18 +35,25 @@ pub(crate) enum Note {
     List(Items, Merge),
     /// An object that is owned as one piece.
     AtomicMap,
+    /// A type whose required fields may be absent: status written by agents, and events of old clients.
+    Lenient,
     /// A protocol; part of a list key, so its default counts.
     Tcp,
 }
 
 use Items::{Atomic, Map, Set};
 use Merge::{Key, Replace, Union};
-use Note::{AtomicMap, List, Tcp};
+use Note::{AtomicMap, Lenient, List, Tcp};
 
 /// Type, field, note; sorted by type and field.
 #[rustfmt::skip]
 static NOTES: &[(&str, &str, Note)] = &[
+    ("TrainJobStatus", "conditions", List(Map(&["type"]), Key("type"))),
+    ("TrainJobStatus", "jobsStatus", List(Map(&["name"]), Key("name"))),
+    ("TrainingJobSpec", "volumeMounts", List(Map(&["mountPath"]), Key("mountPath"))),
+    ("TrainingJobSpec", "volumes", List(Map(&["name"]), Key("name"))),
     ("io.k8s.api.apps.v1.DeploymentStatus", "conditions", List(Map(&["type"]), Key("type"))),
+    ("io.k8s.api.apps.v1.ReplicaSetStatus", "", Lenient),
     ("io.k8s.api.apps.v1.ReplicaSetStatus", "conditions", List(Map(&["type"]), Key("type"))),
     ("io.k8s.api.batch.v1.JobStatus", "conditions", List(Atomic, Key("type"))),
     ("io.k8s.api.batch.v1.PodFailurePolicyOnExitCodesRequirement", "values", List(Set, Replace)),
@@ -59,6 +66,8 @@ static NOTES: &[(&str, &str, Note)] = &[
     ("io.k8s.api.core.v1.Container", "volumeMounts", List(Map(&["mountPath"]), Key("mountPath"))),
     ("io.k8s.api.core.v1.ContainerPort", "protocol", Tcp),
     ("io.k8s.api.core.v1.ContainerRestartRuleOnExitCodes", "values", List(Set, Replace)),
+    ("io.k8s.api.core.v1.ContainerStateTerminated", "", Lenient),
+    ("io.k8s.api.core.v1.ContainerStatus", "", Lenient),
     ("io.k8s.api.core.v1.ContainerStatus", "allocatedResourcesStatus", List(Map(&["name"]), Key("name"))),
     ("io.k8s.api.core.v1.ContainerStatus", "volumeMounts", List(Map(&["mountPath"]), Key("mountPath"))),
     ("io.k8s.api.core.v1.EndpointAddress", "", AtomicMap),
@@ -67,6 +76,7 @@ static NOTES: &[(&str, &str, Note)] = &[
     ("io.k8s.api.core.v1.EphemeralContainer", "ports", List(Map(&["containerPort", "protocol"]), Key("containerPort"))),
     ("io.k8s.api.core.v1.EphemeralContainer", "volumeDevices", List(Map(&["devicePath"]), Key("devicePath"))),
     ("io.k8s.api.core.v1.EphemeralContainer", "volumeMounts", List(Map(&["mountPath"]), Key("mountPath"))),
+    ("io.k8s.api.core.v1.Event", "", Lenient),
     ("io.k8s.api.core.v1.FileKeySelector", "", AtomicMap),
     ("io.k8s.api.core.v1.LocalObjectReference", "", AtomicMap),
     ("io.k8s.api.core.v1.NamespaceStatus", "conditions", List(Map(&["type"]), Key("type"))),
@@ -75,6 +85,7 @@ static NOTES: &[(&str, &str, Note)] = &[
     ("io.k8s.api.core.v1.NodeSpec", "podCIDRs", List(Set, Union)),
     ("io.k8s.api.core.v1.NodeStatus", "addresses", List(Map(&["type"]), Key("type"))),
     ("io.k8s.api.core.v1.NodeStatus", "conditions", List(Map(&["type"]), Key("type"))),
+    ("io.k8s.api.core.v1.NodeSystemInfo", "", Lenient),
     ("io.k8s.api.core.v1.ObjectFieldSelector", "", AtomicMap),
     ("io.k8s.api.core.v1.ObjectReference", "", AtomicMap),
     ("io.k8s.api.core.v1.PersistentVolumeClaimStatus", "conditions", List(Map(&["type"]), Key("type"))),
@@ -105,6 +116,7 @@ static NOTES: &[(&str, &str, Note)] = &[
     ("io.k8s.api.core.v1.ServiceStatus", "conditions", List(Map(&["type"]), Key("type"))),
     ("io.k8s.api.core.v1.TopologySelectorTerm", "", AtomicMap),
     ("io.k8s.api.core.v1.TypedLocalObjectReference", "", AtomicMap),
+    ("io.k8s.api.events.v1.Event", "", Lenient),
     ("io.k8s.api.storage.v1.CSINodeSpec", "drivers", List(Map(&["name"]), Key("name"))),
     ("io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector", "", AtomicMap),
     ("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", "finalizers", List(Set, Union)),
@@ -134,6 +146,7 @@ pub(crate) fn annotation(owner: &str, field: &str) -> Option<Annotation> {
             });
         }
         AtomicMap => annotation.atomic = true,
+        Lenient => annotation.lenient = true,
         Tcp => annotation.default = Some(Value::from("TCP")),
     }
     Some(annotation)

@@ -12,7 +12,8 @@ use serde_json::Value;
 use trainyard_runtime_core::schema::{self, Cause, Schema};
 
 pub use column::Column;
-pub(crate) use source::{Part, Source, generator, json_schema};
+pub(crate) use source::{generator, json_schema};
+use source::{Part, Source};
 
 /// One kind of the API.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ pub struct Kind {
     pub read_only: bool,
     /// The same objects are stored under this kind (events.k8s.io/v1 Event is a view of v1 Event).
     pub stored_as: Option<(&'static str, &'static str)>,
-    pub(crate) source: Source,
+    source: Source,
     schema: OnceLock<Arc<Schema>>,
 }
 

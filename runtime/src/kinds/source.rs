@@ -12,20 +12,13 @@ use trainyard_runtime_core::schema::{Builder, Schema};
 use super::{Column, Kind, Scale, annotation};
 
 /// Writes the schema of one Rust type.
-pub(crate) type Part = fn(&mut SchemaGenerator) -> schemars::Schema;
+pub(super) type Part = fn(&mut SchemaGenerator) -> schemars::Schema;
 
 /// Where the schema of a kind comes from.
 #[derive(Clone, Copy)]
-pub(crate) enum Source {
+pub(super) enum Source {
     /// A Rust type that is the whole object.
     Whole(Part),
-    /// Rust types of spec and status; the rest is as in every object.
-    Parts {
-        /// The type of `spec`.
-        spec: Part,
-        /// The type of `status`.
-        status: Option<Part>,
-    },
     /// Nothing is known of spec and status: everything is accepted there.
     Open,
 }
@@ -34,7 +27,6 @@ impl std::fmt::Debug for Source {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str(match self {
             Self::Whole(_) => "Whole",
-            Self::Parts { .. } => "Parts",
             Self::Open => "Open",
         })
     }
@@ -47,20 +39,16 @@ pub(crate) fn generator() -> SchemaGenerator {
 
 /// Writes the JSON schema of a kind; the types it names are left in the generator.
 pub(crate) fn json_schema(kind: &Kind, generator: &mut SchemaGenerator) -> Value {
-    let (spec, status) = match kind.source {
-        Source::Whole(part) => return part(generator).to_value(),
-        Source::Parts { spec, status } => (spec(generator).to_value(), status.map(|status| status(generator).to_value())),
-        Source::Open => (open(), Some(open())),
-    };
-    let mut properties = json!({
+    if let Source::Whole(part) = kind.source {
+        return part(generator).to_value();
+    }
+    let properties = json!({
         "apiVersion": {"type": "string", "description": "Version of the schema of this object."},
         "kind": {"type": "string", "description": "What this object is."},
         "metadata": generator.subschema_for::<ObjectMeta>().to_value(),
-        "spec": spec,
+        "spec": open(),
+        "status": open(),
     });
-    if let (Some(status), Value::Object(map)) = (status, &mut properties) {
-        map.insert("status".to_owned(), status);
-    }
     json!({"type": "object", "properties": properties})
 }
 
@@ -74,7 +62,13 @@ pub(super) fn build(kind: &Kind) -> Arc<Schema> {
     static SHARED: OnceLock<Mutex<BTreeMap<String, Arc<Schema>>>> = OnceLock::new();
     let mut generator = generator();
     let root = json_schema(kind, &mut generator);
-    let definitions: Map<String, Value> = generator.take_definitions(true);
+    let mut definitions: Map<String, Value> = generator.take_definitions(true);
+    // Nobody must write `metadata`; what is missed is the name, and the server says so itself.
+    for definition in definitions.values_mut().filter(|definition| definition.pointer("/properties/apiVersion").is_some()) {
+        if let Some(Value::Array(required)) = definition.get_mut("required") {
+            required.retain(|name| name != "metadata");
+        }
+    }
     let shared = SHARED.get_or_init(Mutex::default);
     let known = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut builder = Builder::new(&definitions, &annotation::annotation, known);
@@ -135,11 +129,6 @@ impl Kind {
 
     pub(super) fn with_status(mut self) -> Self {
         self.status = true;
-        self
-    }
-
-    pub(super) fn without_status(mut self) -> Self {
-        self.status = false;
         self
     }
 

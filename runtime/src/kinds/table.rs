@@ -2,18 +2,16 @@
 
 use k8s_openapi::api::{apps, batch, coordination, core, events, scheduling, storage};
 use schemars::JsonSchema;
+use trainyard_proto::kind::CustomKind;
+use trainyard_proto::kubeflow::{JAXJob, MPIJob, PaddleJob, PyTorchJob, TFJob, XGBoostJob};
+use trainyard_proto::trainer::{ClusterTrainingRuntime, TrainJob, TrainingRuntime};
+use trainyard_proto::trainyard::TrainingJob;
 
-use super::column::{self, Column};
+use super::column;
 use super::{Kind, Part, Scale, Source};
 
 /// The short names of Kubernetes' own scale paths.
 const REPLICAS: Scale = Scale { spec_replicas: ".spec.replicas", status_replicas: ".status.replicas", selector: ".spec.selector" };
-/// Scale paths of PyTorchJob.
-const WORKERS: Scale = Scale {
-    spec_replicas: ".spec.pytorchReplicaSpecs.Worker.replicas",
-    status_replicas: ".status.replicaStatuses.Worker.active",
-    selector: ".status.replicaStatuses.Worker.selector",
-};
 
 /// A kind of Kubernetes itself.
 fn native<T: JsonSchema>(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Kind {
@@ -21,8 +19,18 @@ fn native<T: JsonSchema>(group: &'static str, version: &'static str, kind: &'sta
 }
 
 /// A kind that came as a CustomResourceDefinition.
-fn custom(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str, source: Source) -> Kind {
-    Kind::new(group, version, kind, plural, source, false).with_status()
+fn custom<T: CustomKind>() -> Kind {
+    let info = T::INFO;
+    let mut kind = Kind::new(info.group, info.version, info.kind, info.plural, Source::Whole(part::<T>()), false).short(info.short_names);
+    kind.singular = info.singular;
+    kind.namespaced = info.namespaced;
+    kind.status = info.status;
+    kind.scale = info.scale.map(|scale| Scale {
+        spec_replicas: scale.spec_path,
+        status_replicas: scale.status_path,
+        selector: scale.selector_path,
+    });
+    kind
 }
 
 /// The function that writes the schema of `T`.
@@ -110,19 +118,17 @@ fn workload_kinds() -> Vec<Kind> {
 }
 
 fn custom_kinds() -> Vec<Kind> {
-    let kubeflow = |kind, plural, columns: &'static [Column]| custom("kubeflow.org", "v1", kind, plural, Source::Open).columns(columns);
-    let trainer = |kind, plural| custom("trainer.kubeflow.org", "v1alpha1", kind, plural, Source::Open);
     vec![
-        custom("trainyard.dev", "v1alpha1", "TrainingJob", "trainingjobs", Source::Open).short(&["tj"]).all().columns(column::TRAINING_JOB),
-        kubeflow("PyTorchJob", "pytorchjobs", column::STATE_AGE).scale(WORKERS),
-        kubeflow("TFJob", "tfjobs", column::STATE_AGE),
-        kubeflow("MPIJob", "mpijobs", column::AGE_STATE),
-        kubeflow("XGBoostJob", "xgboostjobs", column::STATE_AGE),
-        kubeflow("PaddleJob", "paddlejobs", column::STATE_AGE),
-        kubeflow("JAXJob", "jaxjobs", column::STATE_AGE),
-        trainer("TrainJob", "trainjobs").columns(column::STATE_AGE),
-        trainer("ClusterTrainingRuntime", "clustertrainingruntimes").cluster().without_status(),
-        trainer("TrainingRuntime", "trainingruntimes").without_status(),
-        custom("jobset.x-k8s.io", "v1alpha2", "JobSet", "jobsets", Source::Open).columns(column::JOB_SET),
+        custom::<TrainingJob>().all().columns(column::TRAINING_JOB),
+        custom::<PyTorchJob>().columns(column::STATE_AGE),
+        custom::<TFJob>().columns(column::STATE_AGE),
+        custom::<MPIJob>().columns(column::AGE_STATE),
+        custom::<XGBoostJob>().columns(column::STATE_AGE),
+        custom::<PaddleJob>().columns(column::STATE_AGE),
+        custom::<JAXJob>().columns(column::STATE_AGE),
+        custom::<TrainJob>().columns(column::STATE_AGE),
+        custom::<ClusterTrainingRuntime>(),
+        custom::<TrainingRuntime>(),
+        Kind::new("jobset.x-k8s.io", "v1alpha2", "JobSet", "jobsets", Source::Open, false).with_status().columns(column::JOB_SET),
     ]
 }

@@ -179,6 +179,6 @@ fn annotate(owner: &str, name: &str, out: &mut Map<String, Value>) {
         None if owner.ends_with("apps.v1.DeploymentSpec") && name == "strategy" => {
             out.insert("x-kubernetes-patch-strategy".to_owned(), json!("retainKeys"));
         }
-        None => {}
+        Some(Note::Lenient) | None => {}
     }
 }

@@ -13,7 +13,7 @@ use std::time::UNIX_EPOCH;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use serde_json::{Map, Value, json};
 
-use crate::kinds::{Kind, Registry, Source};
+use crate::kinds::{Kind, Registry};
 use convert::Dialect;
 
 /// Swagger 2.0 (`/openapi/v2`).
@@ -81,8 +81,8 @@ fn document<'k>(kinds: impl Iterator<Item = &'k Kind>, dialect: Dialect) -> (Map
         let name = definition_name(kind);
         let json = crate::kinds::json_schema(kind, &mut generator);
         path::paths(kind, &name, dialect, &mut paths);
-        if json.get("$ref").is_some() {
-            native.push((name.clone(), kind));
+        if let Some(target) = json.get("$ref").and_then(Value::as_str) {
+            native.push((target.rsplit('/').next().unwrap_or(target).to_owned(), name.clone(), kind));
         } else {
             definitions.insert(name.clone(), with_kind(convert::schema(&name, &json, dialect), kind, ""));
         }
@@ -91,9 +91,9 @@ fn document<'k>(kinds: impl Iterator<Item = &'k Kind>, dialect: Dialect) -> (Map
     for (name, json) in generator.take_definitions(true) {
         definitions.insert(name.clone(), convert::schema(&name, &json, dialect));
     }
-    for (name, kind) in native {
-        if let Some(definition) = definitions.get_mut(&name) {
-            *definition = with_kind(definition.take(), kind, "");
+    for (type_name, name, kind) in native {
+        if let Some(definition) = definitions.shift_remove(&type_name) {
+            definitions.insert(name, with_kind(definition, kind, ""));
         }
     }
     (paths, definitions)
@@ -109,7 +109,7 @@ fn with_kind(mut schema: Value, kind: &Kind, suffix: &str) -> Value {
 
 /// `io.k8s.api.core.v1.Pod`, `org.kubeflow.v1.PyTorchJob`: domains backwards, as everywhere in Kubernetes.
 fn definition_name(kind: &Kind) -> String {
-    if let Source::Whole(_) = kind.source {
+    if kind.builtin {
         let group = if kind.group.is_empty() { "core" } else { kind.group.trim_end_matches(".k8s.io") };
         return format!("io.k8s.api.{group}.{}.{}", kind.version, kind.kind);
     }

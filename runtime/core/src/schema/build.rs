@@ -18,6 +18,8 @@ pub struct Annotation {
     pub atomic: bool,
     /// What the absent field becomes.
     pub default: Option<Value>,
+    /// Whether objects of the type may lack fields that its JSON schema requires: the API server reads them as zero.
+    pub lenient: bool,
 }
 
 /// Finds the annotation of a field: type name, field name; an empty field name means the type itself.
@@ -80,7 +82,8 @@ impl<'a> Builder<'a> {
     }
 
     fn shape(&mut self, owner: &str, map: &Map<String, Value>, kind: Option<&str>) -> Shape {
-        if owner.ends_with(".resource.Quantity") {
+        // Amounts, in Kubernetes' type and in ours that also takes numbers with a fraction.
+        if owner.ends_with(".resource.Quantity") || owner.ends_with(".Amount") {
             return Shape::Quantity;
         }
         if flag(map, "x-kubernetes-int-or-string") {
@@ -120,7 +123,7 @@ impl<'a> Builder<'a> {
         let required = map
             .get("required")
             .and_then(Value::as_array)
-            .map(|names| names.iter().filter_map(Value::as_str).map(Into::into).collect())
+            .map(|names| names.iter().filter_map(Value::as_str).map(Into::into).collect::<Box<[Box<str>]>>())
             .unwrap_or_default();
         let rest = match map.get("additionalProperties") {
             _ if flag(map, "x-kubernetes-preserve-unknown-fields") => Rest::Kept,
@@ -130,7 +133,9 @@ impl<'a> Builder<'a> {
             _ if fields.is_empty() => Rest::Kept,
             _ => Rest::Refused,
         };
-        let atomic = (self.annotate)(owner, "").is_some_and(|annotation| annotation.atomic);
+        let own = (self.annotate)(owner, "").unwrap_or_default();
+        let required = if own.lenient { Box::default() } else { required };
+        let atomic = own.atomic;
         Object { fields, required, rest, atomic }
     }
 
