@@ -1,10 +1,17 @@
 //! The gang scheduler: which waiting gangs start, and where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde::{Deserialize, Serialize};
 use trainyard_proto::plan::Plan;
+
+mod affinity;
+mod answer;
+mod demand;
+mod fit;
+mod gather;
+mod reason;
 
 /// Everything the scheduler looks at.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -66,9 +73,106 @@ pub struct Placement {
     pub waiting: Vec<WaitingGang>,
 }
 
-/// Which waiting gangs start, and where.
+impl WaitCode {
+    /// The code as text.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::GangIncomplete => "GangIncomplete",
+            Self::Gated => "Gated",
+            Self::NoNodes => "NoNodes",
+            Self::NoMatchingNode => "NoMatchingNode",
+            Self::TooLarge => "TooLarge",
+            Self::InsufficientResources => "InsufficientResources",
+            Self::BadRequest => "BadRequest",
+        }
+    }
+}
+
+/// Which waiting gangs start, and where. All or nothing: a gang gets places for all its pods, or at least for as many as it
+/// must start with, or none.
+///
+/// Gangs have their turn by priority, then by age; one that does not fit does not keep later ones from starting.
 #[must_use]
 pub fn place(view: &GangView, now_ms: i64) -> Placement {
-    let _ = (view, now_ms);
-    Placement::default()
+    let mut sites = gather::sites(view);
+    let mut placement = Placement::default();
+    for gang in gather::gangs(view) {
+        match place_gang(&gang, &mut sites) {
+            Ok(places) => {
+                let waits = gang.waiting.len() - places.len();
+                answer::bind(&places, &sites, &mut placement);
+                if waits > 0 {
+                    let bound: BTreeSet<_> = places.iter().map(|(pod, _)| pod.metadata.name.as_deref()).collect();
+                    let rest: Vec<_> = gang
+                        .waiting
+                        .iter()
+                        .copied()
+                        .filter(|pod| !bound.contains(&pod.metadata.name.as_deref()))
+                        .collect();
+                    let rest = gather::Gang { waiting: rest, ..gang };
+                    let wait = why(&rest, &sites);
+                    answer::wait(&rest, wait, now_ms, &mut placement);
+                }
+            }
+            Err(wait) => answer::wait(&gang, wait, now_ms, &mut placement),
+        }
+    }
+    placement
+}
+
+/// Places for the whole gang, or for as many pods as it must start with.
+fn place_gang<'view>(
+    gang: &gather::Gang<'view>,
+    sites: &mut [gather::Site<'_>],
+) -> Result<Vec<(&'view Pod, usize)>, reason::Wait> {
+    let present = gang.waiting.len() + gang.placed;
+    if present < gang.size {
+        return Err(reason::Wait {
+            code: WaitCode::GangIncomplete,
+            message: format!("{present} of {} pods of the gang exist", gang.size),
+            hint: None,
+        });
+    }
+    if let Some(gate) = gang.waiting.iter().find_map(|pod| foreign_gate(pod)) {
+        return Err(reason::Wait {
+            code: WaitCode::Gated,
+            message: format!("the scheduling gate {gate} is closed"),
+            hint: Some(format!("whoever set the gate {gate} has to take it off")),
+        });
+    }
+    let shapes = fit::shapes(&gang.waiting, sites).map_err(bad_request)?;
+    if let Some(places) = fit::place(&shapes, sites) {
+        return Ok(places);
+    }
+    // With fewer pods than all, if the gang may start so; those of the lowest index, which hold the leader.
+    let least = gang.size.saturating_sub(gang.placed);
+    if least > 0 && least < gang.waiting.len() {
+        let shapes = fit::shapes(&gang.waiting[..least], sites).map_err(bad_request)?;
+        if let Some(places) = fit::place(&shapes, sites) {
+            return Ok(places);
+        }
+    }
+    Err(reason::explain(&shapes, sites, gang.waiting.len()))
+}
+
+fn why(gang: &gather::Gang<'_>, sites: &[gather::Site<'_>]) -> reason::Wait {
+    match fit::shapes(&gang.waiting, sites) {
+        Ok(shapes) => reason::explain(&shapes, sites, gang.waiting.len()),
+        Err(error) => bad_request(error),
+    }
+}
+
+fn bad_request(error: String) -> reason::Wait {
+    reason::Wait {
+        code: WaitCode::BadRequest,
+        message: error,
+        hint: Some("correct the container's resources".to_owned()),
+    }
+}
+
+/// The first scheduling gate that is not ours.
+fn foreign_gate(pod: &Pod) -> Option<&str> {
+    let gates = pod.spec.as_ref()?.scheduling_gates.as_ref()?;
+    gates.iter().map(|gate| gate.name.as_str()).find(|name| *name != crate::label::GANG_GATE)
 }

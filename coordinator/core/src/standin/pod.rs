@@ -70,17 +70,15 @@ pub(super) fn has_finalizer(pod: &Pod, finalizer: &str) -> bool {
 
 /// Take one finalizer off, leaving those of others.
 pub(super) fn drop_finalizer(pod: &Pod, finalizer: &str) -> Action {
-    let rest: Vec<&String> =
-        pod.metadata.finalizers.iter().flatten().filter(|one| one.as_str() != finalizer).collect();
+    let rest: Vec<&String> = pod.metadata.finalizers.iter().flatten().filter(|one| one.as_str() != finalizer).collect();
     let rest = if rest.is_empty() { Value::Null } else { json!(rest) };
-    Action::Patch { object: pod_ref(pod), fence: fence(&pod.metadata), patch: json!({"metadata": {"finalizers": rest}}) }
+    Action::Patch {
+        object: pod_ref(pod),
+        fence: fence(&pod.metadata),
+        patch: json!({"metadata": {"finalizers": rest}}),
+    }
 }
 
 pub(super) fn delete(pod: &Pod, reason: &str) -> Action {
-    Action::Delete {
-        object: pod_ref(pod),
-        fence: fence(&pod.metadata),
-        grace_seconds: None,
-        reason: reason.to_owned(),
-    }
+    Action::Delete { object: pod_ref(pod), fence: fence(&pod.metadata), grace_seconds: None, reason: reason.to_owned() }
 }

@@ -118,11 +118,9 @@ fn status(view: &View<'_>, object: &ObjectRef, now_ms: i64, plan: &mut Plan) {
     let old = view.set.status.as_ref().map(json_of).unwrap_or_else(|| json!({}));
     let mut new = old.clone();
     new["replicas"] = json!(active.len());
-    for (field, count) in [
-        ("fullyLabeledReplicas", labeled),
-        ("readyReplicas", ready.len()),
-        ("availableReplicas", available),
-    ] {
+    for (field, count) in
+        [("fullyLabeledReplicas", labeled), ("readyReplicas", ready.len()), ("availableReplicas", available)]
+    {
         new[field] = if count == 0 { Value::Null } else { json!(count) };
     }
     new["observedGeneration"] = json!(view.set.metadata.generation.unwrap_or(0));

@@ -105,9 +105,13 @@ impl Turn<'_> {
             .as_ref()
             .and_then(|known| serde_json::from_value(known["lastUpdateTime"].clone()).ok())
             .map(|at| ms(&at));
-        let steady = !moved && known_reason.as_deref().is_some_and(|reason| {
-            matches!(reason, "ReplicaSetUpdated" | "NewReplicaSetCreated" | "FoundNewReplicaSet" | "ProgressDeadlineExceeded")
-        });
+        let steady = !moved
+            && known_reason.as_deref().is_some_and(|reason| {
+                matches!(
+                    reason,
+                    "ReplicaSetUpdated" | "NewReplicaSetCreated" | "FoundNewReplicaSet" | "ProgressDeadlineExceeded"
+                )
+            });
         match since.filter(|_| steady) {
             Some(since) if self.now_ms >= since + deadline_ms => {
                 let message = format!("ReplicaSet \"{name}\" has timed out progressing.");

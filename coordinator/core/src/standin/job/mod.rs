@@ -168,16 +168,19 @@ impl<'a> Turn<'a> {
             self.condition("FailureTarget", true, reason, &message);
             self.say(EventSeverity::Warning, reason, message);
         } else if self.has_succeeded() {
-            self.condition("SuccessCriteriaMet", true, "CompletionsReached", "Reached expected number of succeeded pods");
+            self.condition(
+                "SuccessCriteriaMet",
+                true,
+                "CompletionsReached",
+                "Reached expected number of succeeded pods",
+            );
         }
     }
 
     fn has_succeeded(&self) -> bool {
         match self.spec.completions {
             Some(completions) => self.tally.succeeded() >= i64::from(completions),
-            None if self.is_work_queue() => {
-                self.tally.succeeded() > 0 && self.active().is_empty()
-            }
+            None if self.is_work_queue() => self.tally.succeeded() > 0 && self.active().is_empty(),
             None => self.tally.succeeded() >= 1,
         }
     }
@@ -363,11 +366,14 @@ impl<'a> Turn<'a> {
             });
         }
         if let Some(change) = merge_diff(&old, &new) {
-            self.plan.actions.insert(0, Action::PatchStatus {
-                object: self.object.clone(),
-                fence: exact_fence(&self.job.metadata),
-                patch: json!({"status": change}),
-            });
+            self.plan.actions.insert(
+                0,
+                Action::PatchStatus {
+                    object: self.object.clone(),
+                    fence: exact_fence(&self.job.metadata),
+                    patch: json!({"status": change}),
+                },
+            );
         }
     }
 }

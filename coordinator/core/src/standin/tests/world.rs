@@ -45,7 +45,8 @@ impl World {
 
     pub(super) fn put(&mut self, mut object: Value) {
         self.version += 1;
-        let key = (object["kind"].as_str().unwrap().to_owned(), object["metadata"]["name"].as_str().unwrap().to_owned());
+        let key =
+            (object["kind"].as_str().unwrap().to_owned(), object["metadata"]["name"].as_str().unwrap().to_owned());
         assert!(!self.objects.contains_key(&key), "{key:?} exists");
         object["metadata"]["namespace"] = json!("default");
         object["metadata"]["uid"] = json!(format!("uid-{}", self.version));
