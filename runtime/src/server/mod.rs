@@ -1,6 +1,89 @@
-//! The embedded Kubernetes API server.
+//! The embedded Kubernetes API server: one router, served by sockets and by the in-process client alike.
 
 mod accept;
+mod access;
+mod admit;
+mod answer;
+mod bind;
+mod body;
+mod call;
+mod check;
+mod delete;
+mod dispatch;
+mod limit;
+pub(crate) mod listen;
+mod patch;
 mod query;
+mod quota;
+mod read;
 mod route;
+mod rules;
+mod scale;
+mod seed;
+mod service_ip;
 mod status;
+mod view;
+mod watch;
+mod write;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use tokio::sync::{Mutex, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Tokens;
+use crate::discovery::Documents;
+use crate::metrics::{Metrics, ServerMetrics};
+use crate::store::Store;
+
+pub(crate) use dispatch::Caller;
+pub(crate) use rules::rules;
+pub(crate) use seed::seed;
+
+/// What every request handler sees.
+#[derive(Debug)]
+pub(crate) struct Api {
+    pub(crate) store: Store,
+    pub(crate) home: PathBuf,
+    pub(crate) registry: Metrics,
+    pub(crate) metrics: ServerMetrics,
+    pub(crate) documents: Documents,
+    pub(crate) tokens: Tokens,
+    /// Watches and followed logs of sockets at a time.
+    pub(crate) streams: Arc<Semaphore>,
+    /// Ends watches and followed logs.
+    pub(crate) stopping: CancellationToken,
+    /// One at a time counts against a quota and then creates.
+    pub(crate) quota_gate: Mutex<()>,
+    /// One at a time looks for a free address and then creates.
+    pub(crate) address_gate: Mutex<()>,
+}
+
+impl Api {
+    pub(crate) fn new(store: Store, home: PathBuf, registry: Metrics, tokens: Tokens) -> Self {
+        Self {
+            store,
+            home,
+            metrics: ServerMetrics::register(&registry),
+            registry,
+            documents: Documents::default(),
+            tokens,
+            streams: Arc::new(Semaphore::new(limit::STREAMS)),
+            stopping: CancellationToken::new(),
+            quota_gate: Mutex::new(()),
+            address_gate: Mutex::new(()),
+        }
+    }
+}
+
+/// The router: everything is one fallback, since the paths are data (the kind registry), not code.
+pub(crate) fn router(api: Arc<Api>) -> Router {
+    Router::new().fallback(dispatch::handle).with_state(api)
+}
+
+/// Milliseconds since the epoch.
+pub(crate) fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}

@@ -1,0 +1,179 @@
+//! What a cluster's admission and strategies do to objects of its own kinds, beyond defaults of the schema. Pure.
+
+use serde_json::{Map, Value, json};
+use trainyard_runtime_core::schema::CauseReason;
+
+use super::check::{invalid_field, map_at};
+use super::status::ApiError;
+use crate::kinds::Kind;
+
+/// Whether a new object's first status is ours to set, so that the store keeps it.
+pub(super) fn sets_status(kind: &Kind) -> bool {
+    kind.group.is_empty() && matches!(kind.plural, "pods" | "persistentvolumeclaims" | "persistentvolumes" | "nodes")
+}
+
+/// Completes a new object.
+pub(super) fn created(kind: &Kind, object: &mut Value) {
+    match (kind.group, kind.plural) {
+        ("", "pods") => new_pod(object),
+        ("", "persistentvolumeclaims") => replace_status(object, json!({"phase": "Pending"})),
+        ("", "persistentvolumes") => replace_status(object, json!({"phase": "Available"})),
+        ("", "secrets") => secret_data(object),
+        _ => {}
+    }
+}
+
+/// Checks a change, and completes it.
+pub(super) fn updated(kind: &Kind, old: &Value, new: &mut Value) -> Result<(), ApiError> {
+    let name = old["metadata"]["name"].as_str().unwrap_or_default();
+    let immutable = |field: &str| {
+        let message = "Invalid value: field is immutable".to_owned();
+        Err(invalid_field(kind, name, CauseReason::Invalid, field, message))
+    };
+    match (kind.group, kind.plural) {
+        ("", "pods") if without_mutable_fields(&old["spec"]) != without_mutable_fields(&new["spec"]) => {
+            let message = "Forbidden: pod updates may not change fields other than `spec.containers[*].image`, \
+                           `spec.initContainers[*].image`, `spec.activeDeadlineSeconds`, \
+                           `spec.terminationGracePeriodSeconds`, `spec.tolerations` and `spec.schedulingGates`";
+            Err(invalid_field(kind, name, CauseReason::Forbidden, "spec", message.to_owned()))
+        }
+        ("apps", "deployments" | "replicasets") if old["spec"]["selector"] != new["spec"]["selector"] => {
+            immutable("spec.selector")
+        }
+        ("batch", "jobs") if old["spec"]["template"] != new["spec"]["template"] && old["spec"]["suspend"] != true => {
+            immutable("spec.template")
+        }
+        ("", "secrets" | "configmaps") if old["immutable"] == true && data_changed(old, new) => {
+            let message = "Forbidden: field is immutable when `immutable` is set".to_owned();
+            Err(invalid_field(kind, name, CauseReason::Forbidden, "data", message))
+        }
+        ("", "secrets") => {
+            secret_data(new);
+            Ok(())
+        }
+        ("", "services") => {
+            keep_cluster_ip(old, new);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn data_changed(old: &Value, new: &Value) -> bool {
+    ["data", "binaryData", "stringData", "immutable"].into_iter().any(|field| old.get(field) != new.get(field))
+}
+
+/// `stringData` is a convenience for writing and is never shown.
+fn secret_data(object: &mut Value) {
+    use base64::Engine as _;
+    let Some(Value::Object(plain)) = object.as_object_mut().and_then(|root| root.remove("stringData")) else { return };
+    let Some(data) = map_at(object, "data") else { return };
+    for (key, value) in plain {
+        let text = value.as_str().unwrap_or_default();
+        data.insert(key, Value::from(base64::engine::general_purpose::STANDARD.encode(text)));
+    }
+}
+
+/// A client that replaces a service without its address means the address it has.
+fn keep_cluster_ip(old: &Value, new: &mut Value) {
+    for field in ["clusterIP", "clusterIPs"] {
+        let absent = new["spec"].get(field).is_none_or(|v| v.is_null() || *v == "");
+        if let (true, Some(spec), Some(had)) = (absent, map_at(new, "spec"), old["spec"].get(field)) {
+            spec.insert(field.to_owned(), had.clone());
+        }
+    }
+}
+
+fn replace_status(object: &mut Value, status: Value) {
+    if let Some(root) = object.as_object_mut() {
+        root.insert("status".to_owned(), status);
+    }
+}
+
+fn new_pod(pod: &mut Value) {
+    let mut status = json!({"phase": "Pending", "qosClass": qos_class(&pod["spec"])});
+    let gated = pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty());
+    if gated {
+        status["conditions"] = json!([{
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates", "lastTransitionTime": null,
+        }]);
+    }
+    replace_status(pod, status);
+}
+
+/// Guaranteed, Burstable or BestEffort, by requests and limits of cpu and memory.
+fn qos_class(spec: &Value) -> &'static str {
+    let containers = ["containers", "initContainers"].into_iter().filter_map(|field| spec[field].as_array()).flatten();
+    let (mut any, mut guaranteed) = (false, true);
+    for container in containers {
+        for name in ["cpu", "memory"] {
+            let (request, limit) = (&container["resources"]["requests"][name], &container["resources"]["limits"][name]);
+            any |= !request.is_null() || !limit.is_null();
+            guaranteed &= !limit.is_null() && (request.is_null() || request == limit);
+        }
+    }
+    match (any, guaranteed) {
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+        (false, _) => "BestEffort",
+    }
+}
+
+/// A pod's spec as far as it may not change.
+fn without_mutable_fields(spec: &Value) -> Map<String, Value> {
+    let mut spec = spec.as_object().cloned().unwrap_or_default();
+    for field in ["activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations", "schedulingGates"] {
+        spec.remove(field);
+    }
+    for field in ["containers", "initContainers"] {
+        let containers = spec.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten();
+        for container in containers.filter_map(Value::as_object_mut) {
+            container.remove("image");
+        }
+    }
+    spec
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::registry;
+
+    #[test]
+    fn a_new_pods_status_is_ours() {
+        let mut pod = json!({"spec": {"containers": [{"name": "a"}], "schedulingGates": [{"name": "g"}]},
+            "status": {"phase": "Running"}});
+        new_pod(&mut pod);
+        assert_eq!(pod["status"]["phase"], "Pending");
+        assert_eq!(pod["status"]["qosClass"], "BestEffort");
+        assert_eq!(pod["status"]["conditions"][0]["reason"], "SchedulingGated");
+    }
+
+    #[test]
+    fn string_data_becomes_data() {
+        let mut secret = json!({"stringData": {"a": "b"}, "data": {"c": "ZA=="}});
+        secret_data(&mut secret);
+        assert_eq!(secret, json!({"data": {"a": "Yg==", "c": "ZA=="}}));
+    }
+
+    #[test]
+    fn a_pods_command_cannot_change_and_its_image_can() {
+        let kind = registry().find("pods").expect("pods are served");
+        let old = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "x", "command": ["a"]}]}});
+        let mut image = old.clone();
+        image["spec"]["containers"][0]["image"] = json!("y");
+        assert_eq!(updated(kind, &old, &mut image), Ok(()));
+        let mut command = old.clone();
+        command["spec"]["containers"][0]["command"] = json!(["b"]);
+        assert_eq!(updated(kind, &old, &mut command).expect_err("refused").code().as_u16(), 422);
+    }
+
+    #[test]
+    fn quality_of_service_follows_requests_and_limits() {
+        let spec = |resources: Value| json!({"containers": [{"resources": resources}]});
+        assert_eq!(qos_class(&spec(json!({}))), "BestEffort");
+        assert_eq!(qos_class(&spec(json!({"requests": {"cpu": 1}}))), "Burstable");
+        assert_eq!(qos_class(&spec(json!({"limits": {"cpu": 1, "memory": "1Gi"}}))), "Guaranteed");
+    }
+}

@@ -1,0 +1,110 @@
+//! A request for objects, resolved against the kind registry.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, header};
+use trainyard_runtime_core::store::{Key, Resource, StoreError};
+
+use super::Api;
+use super::accept::Form;
+use super::query::Params;
+use super::route::ResourcePath;
+use super::rules::stored;
+use super::status::{ApiError, Subject};
+use crate::auth::User;
+use crate::kinds::{Kind, registry};
+
+/// What is asked of which resource, by whom, in which form.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    pub(super) api: Arc<Api>,
+    pub(super) kind: &'static Kind,
+    /// Where the objects are kept; differs from the kind's own where the kind is a view.
+    pub(super) resource: Resource,
+    /// Empty for cluster-scoped kinds and for all namespaces.
+    pub(super) namespace: String,
+    /// Empty for collections.
+    pub(super) name: String,
+    /// Empty for the main resource.
+    pub(super) subresource: String,
+    pub(super) params: Params,
+    pub(super) form: Form,
+    /// Who the fields that this call writes belong to.
+    pub(super) manager: String,
+    pub(super) user: Arc<User>,
+    /// Whether it came over a socket.
+    pub(super) remote: bool,
+}
+
+impl Call {
+    pub(super) fn key(&self) -> Key {
+        Key::new(self.resource.clone(), self.namespace.as_str(), self.name.as_str())
+    }
+
+    pub(super) fn subject(&self) -> Subject {
+        Subject::new(self.kind.group, self.kind.plural, &self.name)
+    }
+
+    /// As 422 wants it: by kind.
+    pub(super) fn kind_subject(&self) -> Subject {
+        Subject::new(self.kind.group, self.kind.kind, &self.name)
+    }
+
+    pub(super) fn store_error(&self, error: StoreError) -> ApiError {
+        ApiError::from_store(error, self.kind.kind)
+    }
+}
+
+/// The kind behind a path; 404 for one that is not served, or not in this scope.
+pub(super) fn resolve(path: &ResourcePath) -> Result<&'static Kind, ApiError> {
+    let kind = registry()
+        .by_resource(&path.gv.group, &path.gv.version, &path.plural)
+        .ok_or_else(ApiError::no_such_path)?;
+    if let Some(subresource) = &path.subresource {
+        let known = match subresource.as_str() {
+            "status" => kind.status,
+            "scale" => kind.scale.is_some(),
+            "finalize" => kind.plural == "namespaces",
+            other => kind.subresources.contains(&other),
+        };
+        if !known {
+            return Err(ApiError::no_such_path());
+        }
+    }
+    let misplaced = path.namespace.is_some() != kind.namespaced;
+    // Namespaced collections can be read without a namespace; everything else needs the right scope.
+    if misplaced && (path.name.is_some() || path.namespace.is_some()) {
+        return Err(ApiError::no_such_path());
+    }
+    Ok(kind)
+}
+
+/// The API's verb of a request.
+pub(super) fn verb(method: &Method, path: &ResourcePath, params: &Params) -> Result<&'static str, ApiError> {
+    let named = path.name.is_some();
+    match (method.as_str(), named) {
+        ("GET" | "HEAD", false) if params.watch => Ok("watch"),
+        // `?watch` on a name is the old way of saying a field selector.
+        ("GET" | "HEAD", true) if params.watch && path.subresource.is_none() => Ok("watch"),
+        ("GET" | "HEAD", true) => Ok("get"),
+        ("GET" | "HEAD", false) => Ok("list"),
+        ("POST", false) => Ok("create"),
+        ("POST", true) if path.subresource.is_some() => Ok("create"),
+        ("PUT", true) => Ok("update"),
+        ("PATCH", true) => Ok("patch"),
+        ("DELETE", true) if path.subresource.is_none() => Ok("delete"),
+        ("DELETE", false) => Ok("deletecollection"),
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+/// `fieldManager`, or the program's name from its user agent, as the API server does it.
+pub(super) fn manager(params: &Params, headers: &HeaderMap) -> String {
+    /// The API server's limit on manager names.
+    const MAX_CHARS: usize = 128;
+    let agent = || {
+        let agent = headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        agent.split(['/', ' ']).next().filter(|word| !word.is_empty()).unwrap_or("unknown").to_owned()
+    };
+    params.field_manager.clone().unwrap_or_else(agent).chars().take(MAX_CHARS).collect()
+}

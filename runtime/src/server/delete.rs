@@ -1,0 +1,103 @@
+//! DELETE of one object and of collections.
+
+use axum::response::Response;
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use http::StatusCode;
+use serde_json::Value;
+use trainyard_runtime_core::store::{Effect, Key, ListQuery, Outcome, Page, Preconditions, Propagation, StoreError};
+
+use super::call::Call;
+use super::limit::PARALLEL_DELETES;
+use super::status::{self, ApiError};
+use super::write::writable;
+use super::{answer, body, query, read};
+use crate::store::DeleteOptions;
+
+pub(super) async fn delete(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
+    writable(call)?;
+    let options = options(call, content_type, bytes)?;
+    let outcome = call.api.store.delete(&call.key(), options).await.map_err(|error| call.store_error(error))?;
+    respond(call, &outcome)
+}
+
+fn respond(call: &Call, outcome: &Outcome) -> Result<Response, ApiError> {
+    match outcome.effect {
+        // A pod's last state is of use (its containers' exit codes); of everything else the API says only that it is gone.
+        Effect::Deleted if call.kind.plural != "pods" => {
+            let status = status::success(&call.subject(), outcome.object.uid());
+            answer::json_value(call.form, StatusCode::OK, &status)
+        }
+        Effect::Created | Effect::Updated | Effect::Unchanged | Effect::Deleting | Effect::Deleted => {
+            answer::object(call, StatusCode::OK, &outcome.object)
+        }
+    }
+}
+
+/// Deletes what the selectors find, and answers the list of it.
+pub(super) async fn collection(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
+    writable(call)?;
+    let options = options(call, content_type, bytes)?;
+    let query = ListQuery { namespace: read::namespace(call), selector: read::selector(call)?, ..ListQuery::default() };
+    let found = call.api.store.list(&call.resource, &query).map_err(|error| call.store_error(error))?;
+    let deletions = found.items.iter().map(|object| {
+        // Each object is deleted as it was found: a successor of the same name was not asked for.
+        let mut options = options.clone();
+        options.preconditions.uid = Some(object.uid().to_string());
+        delete_found(call, object.key().clone(), options)
+    });
+    let items: Vec<_> = stream::iter(deletions)
+        .buffered(PARALLEL_DELETES)
+        .try_filter_map(|outcome| async move { Ok(outcome.map(|outcome| outcome.object)) })
+        .try_collect()
+        .await
+        .map_err(|error| call.store_error(error))?;
+    let page = Page { items, resource_version: call.api.store.resource_version(), continue_token: None, remaining: None };
+    answer::page(call, &page)
+}
+
+/// `None` for an object that somebody else has deleted meanwhile.
+async fn delete_found(call: &Call, key: Key, options: DeleteOptions) -> Result<Option<Outcome>, StoreError> {
+    match call.api.store.delete(&key, options).await {
+        Ok(outcome) => Ok(Some(outcome)),
+        Err(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// DeleteOptions from the body, else from the query.
+fn options(call: &Call, content_type: &str, bytes: &Bytes) -> Result<DeleteOptions, ApiError> {
+    let body = if bytes.is_empty() { Value::Null } else { body::decode(bytes, content_type)? };
+    let text = |at: &str| body.pointer(at).and_then(Value::as_str).map(str::to_owned);
+    let params = &call.params;
+    let named = text("/propagationPolicy").or_else(|| params.propagation.clone());
+    let orphan = body["orphanDependents"].as_bool().or(params.orphan_dependents);
+    let propagation = match (named.as_deref(), orphan) {
+        (Some(_), Some(_)) => {
+            return Err(ApiError::bad_request("orphanDependents and propagationPolicy cannot both be set"));
+        }
+        (Some("Background"), None) | (None, Some(false)) => Some(Propagation::Background),
+        (Some("Foreground"), None) => Some(Propagation::Foreground),
+        (Some("Orphan"), None) | (None, Some(true)) => Some(Propagation::Orphan),
+        (Some(other), None) => {
+            return Err(ApiError::bad_request(format!(
+                "propagationPolicy: Unsupported value: \"{other}\": supported values: \"Background\", \"Foreground\", \
+                 \"Orphan\""
+            )));
+        }
+        (None, None) => None,
+    };
+    let dry_run = match body["dryRun"].as_array().and_then(|values| values.first()) {
+        Some(value) => query::dry_run(value.as_str().unwrap_or_default())?,
+        None => params.dry_run,
+    };
+    Ok(DeleteOptions {
+        preconditions: Preconditions {
+            uid: text("/preconditions/uid"),
+            resource_version: text("/preconditions/resourceVersion"),
+        },
+        grace_seconds: body["gracePeriodSeconds"].as_i64().or(params.grace_seconds),
+        propagation,
+        dry_run,
+    })
+}

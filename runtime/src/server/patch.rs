@@ -1,0 +1,182 @@
+//! PATCH in its four content types.
+
+use axum::response::Response;
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::Value;
+use trainyard_runtime_core::apply::{self, ApplyOptions};
+use trainyard_runtime_core::patch as patches;
+use trainyard_runtime_core::schema::CauseReason;
+use trainyard_runtime_core::store::{Effect, Object, StoreError};
+
+use super::call::Call;
+use super::check::{self, Refusal, Writer};
+use super::status::{ApiError, Subject};
+use super::write::{Warnings, in_namespace, writable};
+use super::{admit, answer, body, now_ms, quota, service_ip, view};
+use crate::kinds::Kind;
+use crate::store::WriteOptions;
+
+/// A patch, by its content type.
+#[derive(Clone, Debug)]
+enum Patch {
+    Json(Value),
+    Merge(Value),
+    Strategic(Value),
+    Apply { applied: Value, force: bool },
+}
+
+const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, \
+                        application/apply-patch+yaml";
+
+pub(super) async fn patch(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
+    writable(call)?;
+    let patch = decode(call, content_type, bytes)?;
+    let writer = Writer::of(call);
+    let warnings = Warnings::default();
+    let heard = warnings.clone();
+    let key = call.key();
+    // Server-side apply may create: what creation needs beyond the object is looked up before the writer runs.
+    let mut gates = Gates::default();
+    let patch = match patch {
+        Patch::Apply { applied, force } if creates(call) => {
+            gates = Gates::take(call, &applied).await?;
+            Patch::Apply { applied, force }
+        }
+        other => other,
+    };
+    let additions = std::mem::take(&mut gates.additions);
+    let change = {
+        let (writer, key) = (writer.clone(), key.clone());
+        let is_view = call.kind.stored_as.is_some();
+        move |current: Option<&Object>| -> Result<Value, Refusal> {
+            let shown = current.filter(|_| is_view).map(|current| view::shown(current.value()));
+            let old = shown.as_ref().or_else(|| current.map(Object::value));
+            let (new, said) = match (old, patch) {
+                (None, Patch::Apply { applied, force }) => {
+                    let new = applied_over(&writer, None, &applied, force)?;
+                    let (mut new, said) = writer.created(new, false)?;
+                    for (pointer, value) in additions {
+                        if let Some(place) = new.pointer_mut(&pointer) {
+                            *place = value;
+                        }
+                    }
+                    (new, said)
+                }
+                (None, Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_)) => {
+                    return Err(StoreError::not_found(&key).into());
+                }
+                (Some(old), patch) => patched(&writer, old, patch)?,
+            };
+            heard.put(said);
+            Ok(if is_view { view::stored(&new) } else { new })
+        }
+    };
+    let options =
+        WriteOptions { part: writer.part, dry_run: call.params.dry_run, keep_status: admit::sets_status(call.kind) };
+    let outcome = call.api.store.transact(&key, options, change).await.map_err(|r: Refusal| r.into_api(call.kind))?;
+    drop(gates);
+    let status = match outcome.effect {
+        Effect::Created => StatusCode::CREATED,
+        Effect::Updated | Effect::Unchanged | Effect::Deleting | Effect::Deleted => StatusCode::OK,
+    };
+    Ok(answer::warn(answer::object(call, status, &outcome.object)?, &warnings.take()))
+}
+
+/// Whether an apply would create (as far as can be known before the writer runs, which decides it).
+fn creates(call: &Call) -> bool {
+    call.subresource.is_empty() && call.api.store.get(&call.key()).is_err()
+}
+
+/// What is held while an apply creates.
+#[derive(Default)]
+struct Gates<'a> {
+    _quota: Option<tokio::sync::MutexGuard<'a, ()>>,
+    _address: Option<tokio::sync::MutexGuard<'a, ()>>,
+    /// Values that admission found, by JSON pointer.
+    additions: Vec<(String, Value)>,
+}
+
+impl<'a> Gates<'a> {
+    async fn take(call: &'a Call, applied: &Value) -> Result<Self, ApiError> {
+        let mut gates = Self::default();
+        let mut value = applied.clone();
+        match (call.kind.group, call.kind.plural) {
+            ("", "pods") => {
+                gates._quota = quota::admit_pod(&call.api, &call.namespace, &mut value).await?;
+                gates.additions.push(("/spec".to_owned(), value["spec"].clone()));
+            }
+            ("", "services") => {
+                gates._address = service_ip::assign(&call.api, &mut value).await;
+                gates.additions.push(("/spec".to_owned(), value["spec"].clone()));
+            }
+            _ => {}
+        }
+        Ok(gates)
+    }
+}
+
+fn decode(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Patch, ApiError> {
+    match content_type {
+        "application/json-patch+json" => Ok(Patch::Json(body::json(bytes)?)),
+        "application/merge-patch+json" => Ok(Patch::Merge(body::json(bytes)?)),
+        "application/strategic-merge-patch+json" if call.kind.builtin => Ok(Patch::Strategic(body::json(bytes)?)),
+        "application/apply-patch+yaml" => {
+            let applied = Writer::of(call).identified(body::yaml(bytes)?)?;
+            in_namespace(call, &applied)?;
+            if call.params.field_manager.is_none() {
+                let message = "Required value: is required for apply patch".to_owned();
+                let cause = trainyard_runtime_core::store::FieldCause {
+                    field: "fieldManager".to_owned(),
+                    reason: CauseReason::Required.as_str(),
+                    message,
+                };
+                return Err(ApiError::invalid(Subject::new("meta.k8s.io", "PatchOptions", ""), vec![cause]));
+            }
+            Ok(Patch::Apply { applied, force: call.params.force })
+        }
+        _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
+    }
+}
+
+fn patched(writer: &Writer, old: &Value, patch: Patch) -> Result<(Value, Vec<String>), ApiError> {
+    let name = old["metadata"]["name"].as_str().unwrap_or_default();
+    let refused = |error| check::patch_error(error, Subject::new(writer.kind.group, writer.kind.kind, name));
+    let new = match patch {
+        Patch::Json(patch) => patches::json(old, &patch).map_err(refused)?,
+        Patch::Merge(patch) => patches::merge(old, &patch).map_err(refused)?,
+        Patch::Strategic(patch) => patches::strategic(old, &patch, writer.kind.schema()).map_err(refused)?,
+        Patch::Apply { applied, force } => {
+            let new = applied_over(writer, Some(old), &applied, force)?;
+            return writer.updated(old, new, false);
+        }
+    };
+    same_object(writer.kind, old, &new)?;
+    writer.updated(old, new, true)
+}
+
+fn applied_over(writer: &Writer, old: Option<&Value>, applied: &Value, force: bool) -> Result<Value, ApiError> {
+    let options = ApplyOptions {
+        manager: &writer.manager,
+        force,
+        now_ms: now_ms(),
+        subresource: writer.subresource,
+        has_status: writer.kind.status,
+        api_version: &writer.kind.api_version(),
+    };
+    apply::apply(old, applied, writer.kind.schema(), options).map_err(check::apply_error)
+}
+
+/// A patch changes an object; it does not make another one of it.
+fn same_object(kind: &Kind, old: &Value, new: &Value) -> Result<(), ApiError> {
+    let name = old["metadata"]["name"].as_str().unwrap_or_default();
+    for field in ["name", "namespace"] {
+        let (had, has) = (&old["metadata"][field], &new["metadata"][field]);
+        if had != has {
+            let message = format!("Invalid value: {has}: field is immutable");
+            let field = format!("metadata.{field}");
+            return Err(check::invalid_field(kind, name, CauseReason::Invalid, &field, message));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! GET of one object and of collections.
+
+use axum::response::Response;
+use http::StatusCode;
+use trainyard_runtime_core::selector::Selector;
+use trainyard_runtime_core::store::{At, ListQuery};
+
+use super::answer;
+use super::call::Call;
+use super::status::ApiError;
+use super::view;
+
+pub(super) fn get(call: &Call) -> Result<Response, ApiError> {
+    let object = call.api.store.get(&call.key()).map_err(|error| call.store_error(error))?;
+    answer::object(call, StatusCode::OK, &object)
+}
+
+pub(super) fn list(call: &Call) -> Result<Response, ApiError> {
+    let query = ListQuery {
+        namespace: namespace(call),
+        selector: selector(call)?,
+        limit: Some(call.params.limit),
+        continue_token: Some(call.params.continue_token.clone()).filter(|token| !token.is_empty()),
+        at: at(call)?,
+    };
+    let page = call.api.store.list(&call.resource, &query).map_err(|error| call.store_error(error))?;
+    answer::page(call, &page)
+}
+
+/// One namespace, or all.
+pub(super) fn namespace(call: &Call) -> Option<String> {
+    (!call.namespace.is_empty()).then(|| call.namespace.clone())
+}
+
+/// Both selectors, refused where a field cannot be selected by.
+pub(super) fn selector(call: &Call) -> Result<Selector, ApiError> {
+    let mut fields = call.params.field_selector.clone();
+    if call.kind.stored_as.is_some() {
+        fields = view::stored_selector(&fields);
+    }
+    if !call.name.is_empty() {
+        // `?watch` on a name.
+        let comma = if fields.is_empty() { "" } else { "," };
+        fields = format!("{fields}{comma}metadata.name={}", call.name);
+    }
+    let selector = Selector::parse(&call.params.label_selector, &fields)
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    for requirement in &selector.fields.requirements {
+        if !selectable(call.kind.group, call.kind.plural, &requirement.path) {
+            return Err(ApiError::bad_request(format!("field label not supported: {}", requirement.path)));
+        }
+    }
+    Ok(selector)
+}
+
+/// The fields that Kubernetes selects by, and no others: a selector that works here must work on a cluster.
+fn selectable(group: &str, plural: &str, path: &str) -> bool {
+    if matches!(path, "metadata.name" | "metadata.namespace") {
+        return true;
+    }
+    match (group, plural) {
+        ("", "pods") => matches!(
+            path,
+            "spec.nodeName"
+                | "spec.restartPolicy"
+                | "spec.schedulerName"
+                | "spec.serviceAccountName"
+                | "spec.hostNetwork"
+                | "status.phase"
+                | "status.podIP"
+                | "status.nominatedNodeName"
+        ),
+        (_, "events") => {
+            path.starts_with("involvedObject.") || matches!(path, "reason" | "reportingComponent" | "source" | "type")
+        }
+        ("", "namespaces") => path == "status.phase",
+        ("", "nodes") => path == "spec.unschedulable",
+        ("", "secrets") => path == "type",
+        ("", "services") => matches!(path, "spec.clusterIP" | "spec.type"),
+        ("apps", "replicasets") => path == "status.replicas",
+        ("batch", "jobs") => path == "status.successful",
+        _ => false,
+    }
+}
+
+fn at(call: &Call) -> Result<At, ApiError> {
+    let params = &call.params;
+    let version = version(&params.resource_version)?;
+    match (params.version_match.as_str(), version) {
+        ("", None | Some(0)) | ("NotOlderThan", Some(0)) => Ok(At::Latest),
+        // A page of an old version is an exact one; without pages "not older" is what clients mean.
+        ("", Some(version)) if params.limit > 0 && params.continue_token.is_empty() => Ok(At::Exact(version)),
+        ("" | "NotOlderThan", Some(version)) => Ok(At::NotOlderThan(version)),
+        ("Exact", Some(0)) => {
+            Err(ApiError::bad_request("resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\""))
+        }
+        ("Exact", Some(version)) => Ok(At::Exact(version)),
+        ("Exact" | "NotOlderThan", None) => {
+            Err(ApiError::bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided"))
+        }
+        (other, _) => Err(ApiError::bad_request(format!(
+            "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\""
+        ))),
+    }
+}
+
+/// A resourceVersion as a number; `None` for none.
+pub(super) fn version(text: &str) -> Result<Option<u64>, ApiError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|_| ApiError::bad_request(format!("resourceVersion: Invalid value: \"{text}\": it is not a number")))
+}

@@ -1,0 +1,153 @@
+//! The scale subresource: the replica count of any kind that has one, in one shape.
+
+use axum::response::Response;
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+use trainyard_runtime_core::patch as patches;
+use trainyard_runtime_core::schema::CauseReason;
+use trainyard_runtime_core::store::{Object, Part, StoreError};
+
+use super::answer;
+use super::call::Call;
+use super::check::{self, Refusal, Writer};
+use super::status::{ApiError, Subject};
+use super::{body, write};
+use crate::kinds::{Kind, Scale};
+use crate::store::WriteOptions;
+use crate::table::find_path;
+
+pub(super) fn get(call: &Call) -> Result<Response, ApiError> {
+    let object = call.api.store.get(&call.key()).map_err(|error| call.store_error(error))?;
+    answer::json_value(call.form, StatusCode::OK, &scale_of(call.kind, object.value()))
+}
+
+/// PUT, or PATCH by any of the three plain patches.
+pub(super) async fn write(call: &Call, verb: &str, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
+    write::writable(call)?;
+    let asked = match (verb, content_type) {
+        ("update", _) => Asked::Whole(body::decode(bytes, content_type)?),
+        (_, "application/json-patch+json") => Asked::Json(body::json(bytes)?),
+        (_, "application/merge-patch+json" | "application/strategic-merge-patch+json") => {
+            Asked::Merge(body::json(bytes)?)
+        }
+        _ => return Err(ApiError::unsupported_media_type("application/json-patch+json, application/merge-patch+json")),
+    };
+    let mut writer = Writer::of(call);
+    writer.part = Part::Whole;
+    writer.subresource = Some("scale");
+    let key = call.key();
+    let change = {
+        let key = key.clone();
+        move |current: Option<&Object>| -> Result<Value, Refusal> {
+            let current = current.ok_or_else(|| StoreError::not_found(&key))?;
+            let new = scaled(writer.kind, current.value(), asked)?;
+            Ok(writer.updated(current.value(), new, true)?.0)
+        }
+    };
+    let options = WriteOptions { part: Part::Whole, dry_run: call.params.dry_run, keep_status: false };
+    let outcome = call.api.store.transact(&key, options, change).await.map_err(|r: Refusal| r.into_api(call.kind))?;
+    answer::json_value(call.form, StatusCode::OK, &scale_of(call.kind, outcome.object.value()))
+}
+
+enum Asked {
+    Whole(Value),
+    Json(Value),
+    Merge(Value),
+}
+
+/// The object with the replica count that was asked for.
+fn scaled(kind: &Kind, object: &Value, asked: Asked) -> Result<Value, ApiError> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let refused = |error| check::patch_error(error, Subject::new("autoscaling", "Scale", name));
+    let before = scale_of(kind, object);
+    let scale = match asked {
+        Asked::Whole(scale) => scale,
+        Asked::Json(patch) => patches::json(&before, &patch).map_err(refused)?,
+        Asked::Merge(patch) => patches::merge(&before, &patch).map_err(refused)?,
+    };
+    let replicas = match &scale["spec"]["replicas"] {
+        Value::Null => 0,
+        value => value.as_i64().filter(|count| (0..=i64::from(i32::MAX)).contains(count)).ok_or_else(|| {
+            let message = format!("Invalid value: {value}: must be greater than or equal to 0");
+            check::invalid_field(kind, name, CauseReason::Invalid, "spec.replicas", message)
+        })?,
+    };
+    let mut new = object.clone();
+    for field in ["resourceVersion", "uid"] {
+        if let Some(given) = scale["metadata"][field].as_str().filter(|text| !text.is_empty()) {
+            new["metadata"][field] = Value::from(given);
+        }
+    }
+    let paths = kind.scale.ok_or_else(ApiError::no_such_path)?;
+    set(&mut new, paths.spec_replicas, Value::from(replicas));
+    Ok(new)
+}
+
+fn scale_of(kind: &Kind, object: &Value) -> Value {
+    let Some(paths) = kind.scale else { return Value::Null };
+    let number = |path: &str| find_path(object, path).first().and_then(|v| v.as_i64());
+    let meta = &object["metadata"];
+    let mut scale = json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": {
+            "name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"],
+            "resourceVersion": meta["resourceVersion"], "creationTimestamp": meta["creationTimestamp"],
+        },
+        "spec": {"replicas": number(paths.spec_replicas).unwrap_or(default_replicas(kind))},
+        "status": {"replicas": number(paths.status_replicas).unwrap_or(0)},
+    });
+    if let Some(selector) = selector(object, paths) {
+        scale["status"]["selector"] = Value::from(selector);
+    }
+    scale
+}
+
+/// Kubernetes stores 1 with its own kinds; a custom resource without the field has 0.
+fn default_replicas(kind: &Kind) -> i64 {
+    i64::from(kind.builtin)
+}
+
+fn selector(object: &Value, paths: Scale) -> Option<String> {
+    match find_path(object, paths.selector).first()? {
+        Value::String(text) => Some(text.clone()),
+        Value::Object(selector) => {
+            let labels = selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten();
+            let terms: Vec<String> =
+                labels.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+            Some(terms.join(","))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,
+    }
+}
+
+/// Sets a plain dotted path, making the objects on the way.
+fn set(object: &mut Value, path: &str, value: Value) {
+    let mut place = object;
+    for field in path.trim_start_matches('.').split('.') {
+        if !place.is_object() {
+            *place = Value::Object(Map::new());
+        }
+        place = &mut place[field];
+    }
+    *place = value;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::registry;
+
+    #[test]
+    fn a_pytorchjobs_workers_are_its_scale() {
+        let Some(kind) = registry().find("pytorchjobs") else { return };
+        let job = json!({"metadata": {"name": "j"}, "spec": {"pytorchReplicaSpecs": {"Worker": {"replicas": 2}}},
+            "status": {"replicaStatuses": {"Worker": {"active": 1, "selector": "a=b"}}}});
+        let scale = scale_of(kind, &job);
+        assert_eq!((&scale["spec"]["replicas"], &scale["status"]["replicas"]), (&json!(2), &json!(1)));
+        assert_eq!(scale["status"]["selector"], "a=b");
+        let new = scaled(kind, &job, Asked::Merge(json!({"spec": {"replicas": 5}}))).expect("scales");
+        assert_eq!(new["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"], 5);
+        assert!(scaled(kind, &job, Asked::Merge(json!({"spec": {"replicas": -1}}))).is_err());
+    }
+}

@@ -1,0 +1,229 @@
+//! Watches: a line of JSON per event, for as long as the client, its timeout or the server last.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use futures::Stream;
+use http::StatusCode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use trainyard_runtime_core::store::{Object, StoreError, WatchEvent, WatchQuery};
+
+use super::accept::{Media, View};
+use super::call::Call;
+use super::limit::{CHUNK_BYTES, WATCH_SECONDS};
+use super::status::ApiError;
+use super::{answer, now_ms, read, view};
+use crate::store::{Watch, WatchOptions};
+use crate::table;
+
+pub(super) fn watch(call: &Call) -> Result<Response, ApiError> {
+    if call.form.media == Media::Yaml {
+        return Err(ApiError::not_acceptable());
+    }
+    let params = &call.params;
+    let asked = read::version(&params.resource_version)?;
+    if params.send_initial_events.is_some() && params.version_match != "NotOlderThan" {
+        return Err(ApiError::bad_request(
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ));
+    }
+    let query = WatchQuery {
+        namespace: read::namespace(call),
+        selector: read::selector(call)?,
+        resource_version: asked,
+        send_initial: params.send_initial_events,
+    };
+    let permit = permit(call)?;
+    let options = WatchOptions { bookmarks: params.bookmarks };
+    let events = match call.api.store.watch(&call.resource, query, options) {
+        Ok(events) => events,
+        // A version that is too old is told inside the stream, as the API server does: clients relist on it.
+        Err(error @ StoreError::Expired { .. }) => {
+            let line = error_line(&call.store_error(error));
+            return Ok(answer::bytes(StatusCode::OK, "application/json", line));
+        }
+        Err(error) => return Err(call.store_error(error)),
+    };
+    let stream = Lines {
+        events,
+        call: call.clone(),
+        header_sent: false,
+        ends_at: ends_at(call),
+        stopping: call.api.stopping.clone(),
+        open: OpenWatch::new(call.api.metrics.watches.clone()),
+        sent: call.api.metrics.watch_events.clone(),
+        _permit: permit,
+    };
+    Ok(answer::bytes(StatusCode::OK, "application/json", Body::from_stream(stream.into_stream())))
+}
+
+/// A place among the streams of sockets; the controllers in this process need none.
+pub(super) fn permit(call: &Call) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+    if !call.remote {
+        return Ok(None);
+    }
+    let streams = std::sync::Arc::clone(&call.api.streams);
+    let refused = |_| ApiError::too_many("too many watches and followed logs are open; close some, or try again later", 5);
+    streams.try_acquire_owned().map(Some).map_err(refused)
+}
+
+/// When the watch ends by itself; never for the controllers in this process, whose client can wait for ever.
+fn ends_at(call: &Call) -> Option<Instant> {
+    let drawn = || rand::random_range(WATCH_SECONDS / 2..WATCH_SECONDS);
+    match call.params.timeout_seconds {
+        Some(seconds) if seconds > 0 => Some(Instant::now() + Duration::from_secs(seconds.min(24 * 3_600))),
+        Some(_) | None => call.remote.then(|| Instant::now() + Duration::from_secs(drawn())),
+    }
+}
+
+/// Counts a watch while it is open.
+struct OpenWatch(Gauge);
+
+impl OpenWatch {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for OpenWatch {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+struct Lines {
+    events: Watch,
+    call: Call,
+    /// Tables name their columns once.
+    header_sent: bool,
+    ends_at: Option<Instant>,
+    stopping: CancellationToken,
+    open: OpenWatch,
+    sent: Counter,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Lines {
+    fn into_stream(self) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send {
+        futures::stream::unfold(Some(self), |state| async move {
+            let mut lines = state?;
+            let (chunk, go_on) = lines.chunk().await?;
+            Some((Ok(Bytes::from(chunk)), go_on.then_some(lines)))
+        })
+    }
+
+    /// The next lines, and whether more may follow. Everything that is there already goes out in one piece.
+    async fn chunk(&mut self) -> Option<(Vec<u8>, bool)> {
+        let mut chunk = Vec::new();
+        let mut event = self.wait().await?;
+        loop {
+            match event {
+                Ok(event) => self.write(&event, &mut chunk),
+                Err(error) => {
+                    chunk.extend_from_slice(error_line(&self.call.store_error(error)).as_bytes());
+                    return Some((chunk, false));
+                }
+            }
+            if chunk.len() >= CHUNK_BYTES {
+                return Some((chunk, true));
+            }
+            match self.events.try_next() {
+                Some(next) => event = next,
+                None => return Some((chunk, true)),
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Option<Result<WatchEvent, StoreError>> {
+        let events = &mut self.events;
+        let next = async {
+            match self.ends_at {
+                Some(at) => timeout_at(at, events.next()).await.ok().flatten(),
+                None => events.next().await,
+            }
+        };
+        tokio::select! {
+            event = next => event,
+            () = self.stopping.cancelled() => None,
+        }
+    }
+
+    fn write(&mut self, event: &WatchEvent, chunk: &mut Vec<u8>) {
+        self.sent.inc();
+        let (kind, object) = match event {
+            WatchEvent::Added(object) => ("ADDED", object),
+            WatchEvent::Modified(object) => ("MODIFIED", object),
+            WatchEvent::Deleted(object) => ("DELETED", object),
+            WatchEvent::Bookmark { resource_version, initial_end } => {
+                let bookmark = self.bookmark(*resource_version, *initial_end);
+                line("BOOKMARK", &bookmark.to_string(), chunk);
+                return;
+            }
+        };
+        match (self.call.form.view, self.call.kind.stored_as) {
+            (View::Whole | View::AggregatedDiscovery, None) => line(kind, object.json(), chunk),
+            _ => {
+                let shown = self.shown(object);
+                line(kind, &shown.to_string(), chunk);
+            }
+        }
+    }
+
+    fn shown(&mut self, object: &Object) -> Value {
+        let viewed = self.call.kind.stored_as.map(|_| view::shown(object.value()));
+        let value = viewed.as_ref().unwrap_or_else(|| object.value());
+        match self.call.form.view {
+            View::Whole | View::AggregatedDiscovery => value.clone(),
+            View::Partial | View::PartialList => table::partial(value),
+            View::Table => {
+                let with_header = !std::mem::replace(&mut self.header_sent, true);
+                let rows = answer::rows(&self.call);
+                let mut table = table::table(self.call.kind, [value], rows, with_header, now_ms());
+                table["metadata"]["resourceVersion"] = value["metadata"]["resourceVersion"].clone();
+                table
+            }
+        }
+    }
+
+    fn bookmark(&self, resource_version: u64, initial_end: bool) -> Value {
+        let mut meta = json!({"resourceVersion": resource_version.to_string(), "creationTimestamp": null});
+        if initial_end {
+            meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let kind = self.call.kind;
+        match self.call.form.view {
+            View::Whole | View::AggregatedDiscovery => {
+                json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": meta})
+            }
+            View::Partial | View::PartialList => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta})
+            }
+            View::Table => {
+                let mut table = table::table(kind, [], answer::rows(&self.call), false, now_ms());
+                table["metadata"] = meta;
+                table
+            }
+        }
+    }
+}
+
+fn line(kind: &str, object: &str, chunk: &mut Vec<u8>) {
+    chunk.reserve(object.len() + 40);
+    chunk.extend_from_slice(b"{\"type\":\"");
+    chunk.extend_from_slice(kind.as_bytes());
+    chunk.extend_from_slice(b"\",\"object\":");
+    chunk.extend_from_slice(object.as_bytes());
+    chunk.extend_from_slice(b"}\n");
+}
+
+fn error_line(error: &ApiError) -> String {
+    format!("{}\n", json!({"type": "ERROR", "object": error.to_value()}))
+}

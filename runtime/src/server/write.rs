@@ -1,0 +1,117 @@
+//! POST and PUT of objects.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::response::Response;
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::Value;
+use trainyard_runtime_core::store::{Object, StoreError};
+
+use super::call::Call;
+use super::check::{Refusal, Writer};
+use super::status::ApiError;
+use super::{admit, answer, body, quota, service_ip, view};
+use crate::store::WriteOptions;
+
+/// POST: a new object.
+pub(super) async fn create(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
+    writable(call)?;
+    let writer = Writer::of(call);
+    let value = writer.identified(body::decode(bytes, content_type)?)?;
+    in_namespace(call, &value)?;
+    let (mut value, warnings) = writer.created(value, true)?;
+    if call.kind.stored_as.is_some() {
+        value = view::stored(&value);
+    }
+    let options = WriteOptions {
+        dry_run: call.params.dry_run,
+        keep_status: admit::sets_status(call.kind),
+        ..WriteOptions::default()
+    };
+    let (store, resource, namespace) = (&call.api.store, &call.resource, call.namespace.as_str());
+    let outcome = match (call.kind.group, call.kind.plural) {
+        ("", "pods") => {
+            let _gate = quota::admit_pod(&call.api, &call.namespace, &mut value).await?;
+            store.create(resource, namespace, value, options).await
+        }
+        ("", "services") => {
+            let _gate = service_ip::assign(&call.api, &mut value).await;
+            store.create(resource, namespace, value, options).await
+        }
+        _ => store.create(resource, namespace, value, options).await,
+    };
+    let outcome = outcome.map_err(|error| call.store_error(error))?;
+    Ok(answer::warn(answer::object(call, StatusCode::CREATED, &outcome.object)?, &warnings))
+}
+
+/// PUT: the whole object anew.
+pub(super) async fn update(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
+    writable(call)?;
+    let writer = Writer::of(call);
+    let new = writer.identified(body::decode(bytes, content_type)?)?;
+    in_namespace(call, &new)?;
+    let given = new["metadata"]["name"].as_str().unwrap_or_default();
+    if !given.is_empty() && given != call.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({})",
+            call.name
+        )));
+    }
+    let warnings = Warnings::default();
+    let heard = warnings.clone();
+    let is_view = call.kind.stored_as.is_some();
+    let key = call.key();
+    let change = {
+        let (writer, key) = (writer.clone(), key.clone());
+        move |current: Option<&Object>| -> Result<Value, Refusal> {
+            let current = current.ok_or_else(|| StoreError::not_found(&key))?;
+            let shown = is_view.then(|| view::shown(current.value()));
+            let (new, said) = writer.updated(shown.as_ref().unwrap_or_else(|| current.value()), new, true)?;
+            heard.put(said);
+            Ok(if is_view { view::stored(&new) } else { new })
+        }
+    };
+    let options = WriteOptions { part: writer.part, dry_run: call.params.dry_run, keep_status: false };
+    let outcome = call.api.store.transact(&key, options, change).await.map_err(|r: Refusal| r.into_api(call.kind))?;
+    Ok(answer::warn(answer::object(call, StatusCode::OK, &outcome.object)?, &warnings.take()))
+}
+
+/// Refuses writes to kinds that are read-only here, and creations outside of a namespace.
+pub(super) fn writable(call: &Call) -> Result<(), ApiError> {
+    if call.kind.read_only {
+        return Err(ApiError::method_not_allowed());
+    }
+    if call.kind.namespaced && call.namespace.is_empty() {
+        return Err(ApiError::method_not_allowed());
+    }
+    Ok(())
+}
+
+/// The object's own namespace, where it says one, must be the path's.
+pub(super) fn in_namespace(call: &Call, value: &Value) -> Result<(), ApiError> {
+    match value["metadata"]["namespace"].as_str().filter(|namespace| !namespace.is_empty()) {
+        Some(_) if !call.kind.namespaced => {
+            Err(ApiError::bad_request(format!("metadata.namespace: {} is not namespaced", call.kind.resource())))
+        }
+        Some(given) if given != call.namespace => Err(ApiError::bad_request(format!(
+            "the namespace of the provided object does not match the namespace sent on the request: {given} is not {}",
+            call.namespace
+        ))),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Warnings on their way out of the store's writer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Warnings {
+    pub(super) fn put(&self, warnings: Vec<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
+    }
+
+    pub(super) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
