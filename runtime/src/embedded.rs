@@ -2,12 +2,29 @@
 //!
 //! One process owns a home at a time (`server.lock`); `server.json` tells other commands where the running server is.
 
-use std::net::SocketAddr;
+mod home;
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use axum::Router;
+use axum::body::Body;
+use http::{HeaderValue, header};
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
 
+use crate::auth::{TokenFileError, Tokens, User};
 use crate::metrics::Metrics;
+use crate::server::listen::{self, Front};
+use crate::server::{self, Api, Caller, limit};
+use crate::store::{self, Store, StoreError};
+use crate::tls::{self, TlsError};
+use crate::{gc, kinds};
 
 /// What to open, and how to guard it.
 #[derive(Clone, Debug)]
@@ -80,6 +97,18 @@ pub enum OpenError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The store in it cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
+    /// The first objects could not be written.
+    #[error("cannot write the first objects")]
+    Seed(#[from] StoreError),
+    /// The token file cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
+    /// The TLS files cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 fn owner(server: &Option<Box<ServerInfo>>) -> String {
@@ -105,30 +134,76 @@ pub enum ServeError {
         /// What is missing: TLS, a token file, or both.
         missing: &'static str,
     },
+    /// Others would not find the server.
+    #[error("cannot write server.json into the state folder")]
+    Announce {
+        /// What the system said.
+        source: std::io::Error,
+    },
 }
 
 /// An open home with the API over it.
-#[derive(Debug)]
 pub struct Embedded {
     options: Options,
-    metrics: Metrics,
+    api: Arc<Api>,
+    router: Router,
+    tls: Option<TlsAcceptor>,
+    owner_token: String,
+    tasks: TaskTracker,
+    /// Locked for as long as this lives.
+    _lock: File,
+}
+
+impl std::fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Embedded").field("home", &self.options.home).finish_non_exhaustive()
+    }
 }
 
 impl Embedded {
     /// Opens the home: takes its lock, opens the store, sees that the first namespaces exist.
-    #[expect(clippy::unused_async, reason = "the store is opened asynchronously")]
+    ///
+    /// # Errors
+    /// When another process has the home, or something in it (or the token file, or the TLS files) cannot be used.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
-        Ok(Self { options, metrics: Metrics::new() })
+        let lock = home::take(&options.home)?;
+        let mut tokens = match &options.token_file {
+            Some(path) => Tokens::load(path)?,
+            None => Tokens::default(),
+        };
+        let owner_token = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+        tokens.insert(&owner_token, User::owner());
+        let tls = options.tls.as_ref().map(tls::acceptor).transpose()?;
+        let rules = server::rules(kinds::registry());
+        let store = Store::open(store::Options::new(options.home.join("store.db"), rules)).await?;
+        server::seed(&store).await?;
+        drop(gc::spawn(store.clone()));
+        let api = Arc::new(Api::new(store, options.home.clone(), Metrics::new(), tokens));
+        let router = server::router(Arc::clone(&api));
+        Ok(Self { options, api, router, tls, owner_token, tasks: TaskTracker::new(), _lock: lock })
     }
 
     /// A client that needs no socket: the same router, in process, with every right.
     pub fn client(&self) -> kube::Client {
-        todo!("the in-process service")
+        let router = self.router.clone();
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let (mut parts, body) = request.into_parts();
+            parts.extensions.insert(Caller::Internal);
+            let agent = || HeaderValue::from_static("trainyard");
+            parts.headers.entry(header::USER_AGENT).or_insert_with(agent);
+            router.clone().oneshot(http::Request::from_parts(parts, Body::new(body)))
+        });
+        kube::Client::new(service, "default")
+    }
+
+    /// The store behind the API.
+    pub fn store(&self) -> &Store {
+        &self.api.store
     }
 
     /// The registry behind `/metrics`.
     pub fn metrics(&self) -> &Metrics {
-        &self.metrics
+        &self.api.registry
     }
 
     /// The state folder.
@@ -137,22 +212,107 @@ impl Embedded {
     }
 
     /// Listens on `address` (port 0 picks one), writes `server.json`, and serves in the background until [`Self::shutdown`].
-    #[expect(clippy::unused_async, reason = "binding is asynchronous")]
+    ///
+    /// # Errors
+    /// When the address is not loopback and TLS or a token file is missing, or when it cannot be bound.
     pub async fn serve(&self, address: SocketAddr) -> Result<ServerInfo, ServeError> {
-        Err(ServeError::Unprotected { address, missing: "a server" })
+        if !address.ip().to_canonical().is_loopback() {
+            let missing = match (&self.options.tls, &self.options.token_file) {
+                (None, None) => Some("TLS (a certificate and its key) and a token file"),
+                (None, Some(_)) => Some("TLS (a certificate and its key)"),
+                (Some(_), None) => Some("a token file"),
+                (Some(_), Some(_)) => None,
+            };
+            if let Some(missing) = missing {
+                return Err(ServeError::Unprotected { address, missing });
+            }
+        }
+        let bind = |source| ServeError::Bind { address, source };
+        let listener = TcpListener::bind(address).await.map_err(bind)?;
+        let bound = listener.local_addr().map_err(bind)?;
+        let front = Front {
+            router: self.router.clone(),
+            tls: self.tls.clone(),
+            stopping: self.api.stopping.clone(),
+            tasks: self.tasks.clone(),
+        };
+        self.tasks.spawn(listen::accept(listener, front));
+        let info = ServerInfo {
+            pid: std::process::id(),
+            url: self.url(bound),
+            token: Some(self.owner_token.clone()),
+            ca_file: self.options.tls.as_ref().map(|files| absolute(&files.cert)),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        home::announce(&self.options.home, &info).map_err(|source| ServeError::Announce { source })?;
+        tracing::info!(url = info.url, "the API is served");
+        Ok(info)
+    }
+
+    fn url(&self, bound: SocketAddr) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let reachable = match bound.ip() {
+            ip if !ip.is_unspecified() => ip,
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        format!("{scheme}://{}", SocketAddr::new(reachable, bound.port()))
     }
 
     /// Ends watches, lets requests in flight finish, flushes the store and gives the home back.
-    #[expect(clippy::unused_async, reason = "the store is flushed asynchronously")]
-    pub async fn shutdown(self) {}
+    pub async fn shutdown(self) {
+        home::withdraw(&self.options.home);
+        self.api.stopping.cancel();
+        self.tasks.close();
+        // Connections give up by themselves after their own limit; this one is for what hangs all the same.
+        if tokio::time::timeout(limit::DRAIN * 2, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+        self.api.store.close().await;
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// The server that owns `home` now, if one does and listens. A stale file of a dead server is not one.
-pub fn running(_home: &Path) -> Option<ServerInfo> {
-    None
+pub fn running(home: &Path) -> Option<ServerInfo> {
+    home::running(home)
 }
 
 /// A client for a server found by [`running`].
-pub fn connect(_server: &ServerInfo) -> Result<kube::Client, kube::Error> {
-    todo!("over the socket")
+///
+/// # Errors
+/// When its certificate cannot be read.
+pub fn connect(server: &ServerInfo) -> Result<kube::Client, ConnectError> {
+    let uri = server.url.parse().map_err(|_| ConnectError::Url { url: server.url.clone() })?;
+    let mut config = kube::Config::new(uri);
+    // A watch is silent for as long as nothing happens.
+    config.read_timeout = None;
+    if let Some(token) = &server.token {
+        config.auth_info.token = Some(token.clone().into());
+    }
+    if let Some(path) = &server.ca_file {
+        let certificates = tls::certificates(path)?;
+        config.root_cert = Some(certificates.iter().map(|certificate| certificate.to_vec()).collect());
+    }
+    Ok(kube::Client::try_from(config)?)
+}
+
+/// Why there is no client for a running server.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// `server.json` is not of this program.
+    #[error("\"{url}\" in server.json is no address")]
+    Url {
+        /// What it says.
+        url: String,
+    },
+    /// The certificate cannot be read.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The client cannot be made.
+    #[error("cannot make a client for the server")]
+    Client(#[from] kube::Error),
 }

@@ -1,14 +1,17 @@
 //! The ground: embedded API server, object store, records database, artifact store, controller driver.
 
 pub mod auth;
+mod discovery;
 pub mod driver;
 pub mod embedded;
 pub mod gc;
 pub mod kinds;
 pub mod metrics;
 pub mod openapi;
+mod podlog;
 pub mod records;
-pub mod server;
+mod server;
 pub mod store;
 pub mod table;
+pub mod tls;
 pub mod trace;

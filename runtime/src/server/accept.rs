@@ -4,7 +4,7 @@ use super::status::ApiError;
 
 /// The bytes of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Media {
+pub(crate) enum Media {
     /// `application/json`.
     #[default]
     Json,
@@ -14,7 +14,7 @@ pub enum Media {
 
 /// The shape of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum View {
+pub(crate) enum View {
     /// The object itself.
     #[default]
     Whole,
@@ -30,16 +30,16 @@ pub enum View {
 
 /// A form to answer in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Form {
+pub(crate) struct Form {
     /// The bytes.
-    pub media: Media,
+    pub(crate) media: Media,
     /// The shape.
-    pub view: View,
+    pub(crate) view: View,
 }
 
 /// The first form in `accept` that we can make; the client lists them in its order of preference (`q` is ignored
 /// between ones that we make, as kubectl and client-go never use it). Protobuf is skipped: its clients list JSON behind.
-pub fn negotiate(accept: Option<&str>) -> Result<Form, ApiError> {
+pub(crate) fn negotiate(accept: Option<&str>) -> Result<Form, ApiError> {
     let Some(accept) = accept.filter(|text| !text.trim().is_empty()) else { return Ok(Form::default()) };
     accept.split(',').find_map(form).ok_or_else(ApiError::not_acceptable)
 }

@@ -14,7 +14,7 @@ use super::{now_ms, view};
 use crate::table::{self, RowObject};
 
 /// One stored object.
-pub(super) fn object(call: &Call, status: StatusCode, object: &Object) -> Result<Response, ApiError> {
+pub(crate) fn object(call: &Call, status: StatusCode, object: &Object) -> Result<Response, ApiError> {
     let shown = call.kind.stored_as.map(|_| view::shown(object.value()));
     let value = shown.as_ref().unwrap_or_else(|| object.value());
     match call.form.view {
@@ -30,7 +30,7 @@ pub(super) fn object(call: &Call, status: StatusCode, object: &Object) -> Result
 }
 
 /// A page of stored objects.
-pub(super) fn page(call: &Call, page: &Page) -> Result<Response, ApiError> {
+pub(crate) fn page(call: &Call, page: &Page) -> Result<Response, ApiError> {
     let mut meta = json!({"resourceVersion": page.resource_version.to_string()});
     if let Some(token) = &page.continue_token {
         meta["continue"] = Value::from(token.as_str());
@@ -92,7 +92,7 @@ fn values(call: &Call, page: &Page) -> Vec<Value> {
 }
 
 /// What the rows of this call's tables carry.
-pub(super) fn rows(call: &Call) -> RowObject {
+pub(crate) fn rows(call: &Call) -> RowObject {
     match call.params.include_object {
         IncludeObject::None => RowObject::None,
         IncludeObject::Metadata => RowObject::Metadata,
@@ -101,7 +101,7 @@ pub(super) fn rows(call: &Call) -> RowObject {
 }
 
 /// Any value.
-pub(super) fn json_value(form: Form, status: StatusCode, value: &Value) -> Result<Response, ApiError> {
+pub(crate) fn json_value(form: Form, status: StatusCode, value: &Value) -> Result<Response, ApiError> {
     match form.media {
         Media::Json => Ok(bytes(status, "application/json", value.to_string())),
         Media::Yaml => text(form, status, "", value),
@@ -119,7 +119,7 @@ fn text(form: Form, status: StatusCode, json: &str, value: &Value) -> Result<Res
 }
 
 /// Bytes of a known type.
-pub(super) fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
+pub(crate) fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -130,7 +130,7 @@ pub(super) fn bytes(status: StatusCode, content_type: &'static str, body: impl I
 }
 
 /// Puts warnings where clients look for them: kubectl prints each to stderr.
-pub(super) fn warn(mut response: Response, warnings: &[String]) -> Response {
+pub(crate) fn warn(mut response: Response, warnings: &[String]) -> Response {
     for warning in warnings {
         let quoted: String = warning.chars().filter(|c| !c.is_control()).collect();
         let quoted = quoted.replace('\\', "\\\\").replace('"', "\\\"");

@@ -9,54 +9,48 @@ use super::Api;
 use super::accept::Form;
 use super::query::Params;
 use super::route::ResourcePath;
-use super::rules::stored;
 use super::status::{ApiError, Subject};
 use crate::auth::User;
 use crate::kinds::{Kind, registry};
 
 /// What is asked of which resource, by whom, in which form.
 #[derive(Clone, Debug)]
-pub(super) struct Call {
-    pub(super) api: Arc<Api>,
-    pub(super) kind: &'static Kind,
+pub(crate) struct Call {
+    pub(crate) api: Arc<Api>,
+    pub(crate) kind: &'static Kind,
     /// Where the objects are kept; differs from the kind's own where the kind is a view.
-    pub(super) resource: Resource,
+    pub(crate) resource: Resource,
     /// Empty for cluster-scoped kinds and for all namespaces.
-    pub(super) namespace: String,
+    pub(crate) namespace: String,
     /// Empty for collections.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Empty for the main resource.
-    pub(super) subresource: String,
-    pub(super) params: Params,
-    pub(super) form: Form,
+    pub(crate) subresource: String,
+    pub(crate) params: Params,
+    pub(crate) form: Form,
     /// Who the fields that this call writes belong to.
-    pub(super) manager: String,
-    pub(super) user: Arc<User>,
+    pub(crate) manager: String,
+    pub(crate) user: Arc<User>,
     /// Whether it came over a socket.
-    pub(super) remote: bool,
+    pub(crate) remote: bool,
 }
 
 impl Call {
-    pub(super) fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> Key {
         Key::new(self.resource.clone(), self.namespace.as_str(), self.name.as_str())
     }
 
-    pub(super) fn subject(&self) -> Subject {
+    pub(crate) fn subject(&self) -> Subject {
         Subject::new(self.kind.group, self.kind.plural, &self.name)
     }
 
-    /// As 422 wants it: by kind.
-    pub(super) fn kind_subject(&self) -> Subject {
-        Subject::new(self.kind.group, self.kind.kind, &self.name)
-    }
-
-    pub(super) fn store_error(&self, error: StoreError) -> ApiError {
+    pub(crate) fn store_error(&self, error: StoreError) -> ApiError {
         ApiError::from_store(error, self.kind.kind)
     }
 }
 
 /// The kind behind a path; 404 for one that is not served, or not in this scope.
-pub(super) fn resolve(path: &ResourcePath) -> Result<&'static Kind, ApiError> {
+pub(crate) fn resolve(path: &ResourcePath) -> Result<&'static Kind, ApiError> {
     let kind = registry()
         .by_resource(&path.gv.group, &path.gv.version, &path.plural)
         .ok_or_else(ApiError::no_such_path)?;
@@ -80,7 +74,7 @@ pub(super) fn resolve(path: &ResourcePath) -> Result<&'static Kind, ApiError> {
 }
 
 /// The API's verb of a request.
-pub(super) fn verb(method: &Method, path: &ResourcePath, params: &Params) -> Result<&'static str, ApiError> {
+pub(crate) fn verb(method: &Method, path: &ResourcePath, params: &Params) -> Result<&'static str, ApiError> {
     let named = path.name.is_some();
     match (method.as_str(), named) {
         ("GET" | "HEAD", false) if params.watch => Ok("watch"),
@@ -99,7 +93,7 @@ pub(super) fn verb(method: &Method, path: &ResourcePath, params: &Params) -> Res
 }
 
 /// `fieldManager`, or the program's name from its user agent, as the API server does it.
-pub(super) fn manager(params: &Params, headers: &HeaderMap) -> String {
+pub(crate) fn manager(params: &Params, headers: &HeaderMap) -> String {
     /// The API server's limit on manager names.
     const MAX_CHARS: usize = 128;
     let agent = || {

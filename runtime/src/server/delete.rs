@@ -40,13 +40,13 @@ pub(super) async fn collection(call: &Call, content_type: &str, bytes: &Bytes) -
     let options = options(call, content_type, bytes)?;
     let query = ListQuery { namespace: read::namespace(call), selector: read::selector(call)?, ..ListQuery::default() };
     let found = call.api.store.list(&call.resource, &query).map_err(|error| call.store_error(error))?;
-    let deletions = found.items.iter().map(|object| {
-        // Each object is deleted as it was found: a successor of the same name was not asked for.
-        let mut options = options.clone();
-        options.preconditions.uid = Some(object.uid().to_string());
-        delete_found(call, object.key().clone(), options)
-    });
-    let items: Vec<_> = stream::iter(deletions)
+    let items: Vec<_> = stream::iter(found.items)
+        .map(|object| {
+            // Each object is deleted as it was found: a successor of the same name was not asked for.
+            let mut options = options.clone();
+            options.preconditions.uid = Some(object.uid().to_string());
+            delete_found(call, object.key().clone(), options)
+        })
         .buffered(PARALLEL_DELETES)
         .try_filter_map(|outcome| async move { Ok(outcome.map(|outcome| outcome.object)) })
         .try_collect()

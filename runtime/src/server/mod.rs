@@ -1,29 +1,29 @@
 //! The embedded Kubernetes API server: one router, served by sockets and by the in-process client alike.
 
 mod accept;
-mod access;
+pub(crate) mod access;
 mod admit;
-mod answer;
+pub(crate) mod answer;
 mod bind;
 mod body;
-mod call;
+pub(crate) mod call;
 mod check;
 mod delete;
-mod dispatch;
-mod limit;
+pub(crate) mod dispatch;
+pub(crate) mod limit;
 pub(crate) mod listen;
 mod patch;
-mod query;
+pub(crate) mod query;
 mod quota;
 mod read;
-mod route;
+pub(crate) mod route;
 mod rules;
 mod scale;
 mod seed;
 mod service_ip;
-mod status;
+pub(crate) mod status;
 mod view;
-mod watch;
+pub(crate) mod watch;
 mod write;
 
 use std::path::PathBuf;

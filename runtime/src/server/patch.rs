@@ -1,9 +1,12 @@
 //! PATCH in its four content types.
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
+use tokio::sync::MutexGuard;
 use trainyard_runtime_core::apply::{self, ApplyOptions};
 use trainyard_runtime_core::patch as patches;
 use trainyard_runtime_core::schema::CauseReason;
@@ -56,11 +59,7 @@ pub(super) async fn patch(call: &Call, content_type: &str, bytes: &Bytes) -> Res
                 (None, Patch::Apply { applied, force }) => {
                     let new = applied_over(&writer, None, &applied, force)?;
                     let (mut new, said) = writer.created(new, false)?;
-                    for (pointer, value) in additions {
-                        if let Some(place) = new.pointer_mut(&pointer) {
-                            *place = value;
-                        }
-                    }
+                    additions.complete(&mut new);
                     (new, said)
                 }
                 (None, Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_)) => {
@@ -91,10 +90,27 @@ fn creates(call: &Call) -> bool {
 /// What is held while an apply creates.
 #[derive(Default)]
 struct Gates<'a> {
-    _quota: Option<tokio::sync::MutexGuard<'a, ()>>,
-    _address: Option<tokio::sync::MutexGuard<'a, ()>>,
-    /// Values that admission found, by JSON pointer.
-    additions: Vec<(String, Value)>,
+    _held: Option<MutexGuard<'a, ()>>,
+    additions: Additions,
+}
+
+/// What admission adds to a new object that nobody applied.
+#[derive(Debug, Default)]
+struct Additions {
+    limit_ranges: Vec<Arc<Object>>,
+    /// A service's `clusterIP`, `clusterIPs` and `type`.
+    service: Option<Value>,
+}
+
+impl Additions {
+    fn complete(&self, object: &mut Value) {
+        quota::complete(&self.limit_ranges, object);
+        for field in ["type", "clusterIP", "clusterIPs"] {
+            if let Some(value) = self.service.as_ref().and_then(|spec| spec.get(field)) {
+                object["spec"][field] = value.clone();
+            }
+        }
+    }
 }
 
 impl<'a> Gates<'a> {
@@ -103,12 +119,12 @@ impl<'a> Gates<'a> {
         let mut value = applied.clone();
         match (call.kind.group, call.kind.plural) {
             ("", "pods") => {
-                gates._quota = quota::admit_pod(&call.api, &call.namespace, &mut value).await?;
-                gates.additions.push(("/spec".to_owned(), value["spec"].clone()));
+                gates.additions.limit_ranges = quota::limit_ranges(&call.api, &call.namespace);
+                gates._held = quota::admit_pod(&call.api, &call.namespace, &mut value).await?;
             }
             ("", "services") => {
-                gates._address = service_ip::assign(&call.api, &mut value).await;
-                gates.additions.push(("/spec".to_owned(), value["spec"].clone()));
+                gates._held = service_ip::assign(&call.api, &mut value).await;
+                gates.additions.service = Some(value["spec"].clone());
             }
             _ => {}
         }

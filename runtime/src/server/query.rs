@@ -4,73 +4,73 @@ use super::status::ApiError;
 
 /// Every parameter that a verb may look at. Unknown ones are ignored, as the API server does.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Params {
+pub(crate) struct Params {
     /// `watch`.
-    pub watch: bool,
+    pub(crate) watch: bool,
     /// `labelSelector`.
-    pub label_selector: String,
+    pub(crate) label_selector: String,
     /// `fieldSelector`.
-    pub field_selector: String,
+    pub(crate) field_selector: String,
     /// `limit`; 0 is none.
-    pub limit: usize,
+    pub(crate) limit: usize,
     /// `continue`.
-    pub continue_token: String,
+    pub(crate) continue_token: String,
     /// `resourceVersion`; empty is none.
-    pub resource_version: String,
+    pub(crate) resource_version: String,
     /// `resourceVersionMatch`; empty is none.
-    pub version_match: String,
+    pub(crate) version_match: String,
     /// `timeoutSeconds`.
-    pub timeout_seconds: Option<u64>,
+    pub(crate) timeout_seconds: Option<u64>,
     /// `allowWatchBookmarks`.
-    pub bookmarks: bool,
+    pub(crate) bookmarks: bool,
     /// `sendInitialEvents`.
-    pub send_initial_events: Option<bool>,
+    pub(crate) send_initial_events: Option<bool>,
     /// `dryRun=All`.
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// `fieldManager`.
-    pub field_manager: Option<String>,
+    pub(crate) field_manager: Option<String>,
     /// `force`.
-    pub force: bool,
+    pub(crate) force: bool,
     /// `fieldValidation`.
-    pub validation: FieldValidation,
+    pub(crate) validation: FieldValidation,
     /// `pretty`.
-    pub pretty: bool,
+    pub(crate) pretty: bool,
     /// `includeObject` of tables.
-    pub include_object: IncludeObject,
+    pub(crate) include_object: IncludeObject,
     /// DeleteOptions given in the query.
-    pub grace_seconds: Option<i64>,
+    pub(crate) grace_seconds: Option<i64>,
     /// `propagationPolicy`.
-    pub propagation: Option<String>,
+    pub(crate) propagation: Option<String>,
     /// The deprecated `orphanDependents`.
-    pub orphan_dependents: Option<bool>,
+    pub(crate) orphan_dependents: Option<bool>,
     /// Parameters of `pods/log`.
-    pub log: LogParams,
+    pub(crate) log: LogParams,
 }
 
 /// Parameters of `pods/log`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct LogParams {
+pub(crate) struct LogParams {
     /// `container`.
-    pub container: Option<String>,
+    pub(crate) container: Option<String>,
     /// `follow`.
-    pub follow: bool,
+    pub(crate) follow: bool,
     /// `previous`.
-    pub previous: bool,
+    pub(crate) previous: bool,
     /// `timestamps`.
-    pub timestamps: bool,
+    pub(crate) timestamps: bool,
     /// `tailLines`.
-    pub tail_lines: Option<u64>,
+    pub(crate) tail_lines: Option<u64>,
     /// `limitBytes`.
-    pub limit_bytes: Option<u64>,
+    pub(crate) limit_bytes: Option<u64>,
     /// `sinceSeconds`.
-    pub since_seconds: Option<i64>,
+    pub(crate) since_seconds: Option<i64>,
     /// `sinceTime`.
-    pub since_time: Option<String>,
+    pub(crate) since_time: Option<String>,
 }
 
 /// What happens to unknown and duplicate fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FieldValidation {
+pub(crate) enum FieldValidation {
     /// Dropped in silence.
     Ignore,
     /// Dropped, and said in a `Warning` header. What the API server does unasked.
@@ -82,7 +82,7 @@ pub enum FieldValidation {
 
 /// What a table's rows carry of their object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum IncludeObject {
+pub(crate) enum IncludeObject {
     /// Nothing.
     None,
     /// Its metadata.
@@ -97,7 +97,7 @@ const MAX_VALUE_BYTES: usize = 16 * 1024;
 
 impl Params {
     /// Reads a query string.
-    pub fn parse(query: &str) -> Result<Self, ApiError> {
+    pub(crate) fn parse(query: &str) -> Result<Self, ApiError> {
         let mut params = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -155,7 +155,7 @@ impl LogParams {
 }
 
 /// `dryRun` has one legal value.
-pub fn dry_run(value: &str) -> Result<bool, ApiError> {
+pub(crate) fn dry_run(value: &str) -> Result<bool, ApiError> {
     match value {
         "" => Ok(false),
         "All" => Ok(true),
@@ -164,7 +164,7 @@ pub fn dry_run(value: &str) -> Result<bool, ApiError> {
 }
 
 /// `fieldValidation` by name.
-pub fn validation(value: &str) -> Result<FieldValidation, ApiError> {
+pub(crate) fn validation(value: &str) -> Result<FieldValidation, ApiError> {
     match value {
         "" | "Warn" => Ok(FieldValidation::Warn),
         "Ignore" => Ok(FieldValidation::Ignore),

@@ -2,7 +2,7 @@
 
 /// A path, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route {
+pub(crate) enum Route {
     /// `/`: the list of paths.
     Root,
     /// `/api`.
@@ -33,31 +33,31 @@ pub enum Route {
 
 /// An API group and version; the core group is empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct GroupVersion {
+pub(crate) struct GroupVersion {
     /// Empty for the core group.
-    pub group: String,
+    pub(crate) group: String,
     /// `v1`, …
-    pub version: String,
+    pub(crate) version: String,
 }
 
 /// `/apis/{group}/{version}[/namespaces/{namespace}]/{plural}[/{name}[/{subresource}]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResourcePath {
+pub(crate) struct ResourcePath {
     /// Group and version.
-    pub gv: GroupVersion,
+    pub(crate) gv: GroupVersion,
     /// The namespace named by the path.
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// `pods`, …
-    pub plural: String,
+    pub(crate) plural: String,
     /// The object named by the path.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// `status`, `scale`, `log`, …; what follows it is kept with slashes.
-    pub subresource: Option<String>,
+    pub(crate) subresource: Option<String>,
 }
 
 impl Route {
     /// Reads a request path, still percent-encoded.
-    pub fn parse(path: &str) -> Self {
+    pub(crate) fn parse(path: &str) -> Self {
         let Some(segments) = segments(path) else { return Self::Unknown };
         let parts: Vec<&str> = segments.iter().map(String::as_str).collect();
         match parts.as_slice() {

@@ -7,7 +7,7 @@ use trainyard_runtime_core::store::{FieldCause, StoreError};
 
 /// A refusal on its way to the client.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ApiError(Box<Inner>);
+pub(crate) struct ApiError(Box<Inner>);
 
 #[derive(Clone, Debug, PartialEq)]
 struct Inner {
@@ -21,18 +21,18 @@ struct Inner {
 
 /// What the refusal is about: `details` of the status.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Subject {
+pub(crate) struct Subject {
     /// API group.
-    pub group: String,
+    pub(crate) group: String,
     /// The plural resource; of 422 the kind, as the API has it.
-    pub kind: String,
+    pub(crate) kind: String,
     /// The object's name.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 impl Subject {
     /// The plural resource of an API group and, where known, an object's name.
-    pub fn new(group: &str, kind: &str, name: &str) -> Self {
+    pub(crate) fn new(group: &str, kind: &str, name: &str) -> Self {
         Self { group: group.to_owned(), kind: kind.to_owned(), name: name.to_owned() }
     }
 
@@ -59,22 +59,22 @@ impl ApiError {
     }
 
     /// 400: the request makes no sense.
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
 
     /// 401: no token, or one that is not known.
-    pub fn unauthorized(message: impl Into<String>) -> Self {
+    pub(crate) fn unauthorized(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", message)
     }
 
     /// 403 in front of any resource: a foreign origin, a foreign peer.
-    pub fn refused(message: impl Into<String>) -> Self {
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "Forbidden", message)
     }
 
     /// 403 for one resource.
-    pub fn forbidden(subject: Subject, why: &str) -> Self {
+    pub(crate) fn forbidden(subject: Subject, why: &str) -> Self {
         let message = if subject.name.is_empty() {
             format!("{} is forbidden: {why}", subject.qualified())
         } else {
@@ -84,18 +84,18 @@ impl ApiError {
     }
 
     /// 404 for an object.
-    pub fn not_found(subject: Subject) -> Self {
+    pub(crate) fn not_found(subject: Subject) -> Self {
         let message = format!("{} \"{}\" not found", subject.qualified(), subject.name);
         Self::new(StatusCode::NOT_FOUND, "NotFound", message).about(subject)
     }
 
     /// 404 for a path that nothing serves.
-    pub fn no_such_path() -> Self {
+    pub(crate) fn no_such_path() -> Self {
         Self::new(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource")
     }
 
     /// 405.
-    pub fn method_not_allowed() -> Self {
+    pub(crate) fn method_not_allowed() -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "MethodNotAllowed",
@@ -104,7 +104,7 @@ impl ApiError {
     }
 
     /// 406: nothing that the client accepts can be made.
-    pub fn not_acceptable() -> Self {
+    pub(crate) fn not_acceptable() -> Self {
         Self::new(
             StatusCode::NOT_ACCEPTABLE,
             "NotAcceptable",
@@ -113,30 +113,30 @@ impl ApiError {
     }
 
     /// 409.
-    pub fn conflict(subject: Subject, why: &str) -> Self {
+    pub(crate) fn conflict(subject: Subject, why: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {} \"{}\": {why}", subject.qualified(), subject.name);
         Self::new(StatusCode::CONFLICT, "Conflict", message).about(subject)
     }
 
     /// 409 of server-side apply: others own the fields.
-    pub fn apply_conflict(message: impl Into<String>, causes: Vec<FieldCause>) -> Self {
+    pub(crate) fn apply_conflict(message: impl Into<String>, causes: Vec<FieldCause>) -> Self {
         let mut error = Self::new(StatusCode::CONFLICT, "Conflict", message);
         error.0.causes = causes;
         error
     }
 
     /// 410: the resourceVersion or continue token is too old.
-    pub fn expired(message: impl Into<String>) -> Self {
+    pub(crate) fn expired(message: impl Into<String>) -> Self {
         Self::new(StatusCode::GONE, "Expired", message)
     }
 
     /// 413.
-    pub fn too_large(message: impl Into<String>) -> Self {
+    pub(crate) fn too_large(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
     }
 
     /// 415: a body of a type that this verb does not take.
-    pub fn unsupported_media_type(accepted: &str) -> Self {
+    pub(crate) fn unsupported_media_type(accepted: &str) -> Self {
         Self::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "UnsupportedMediaType",
@@ -145,7 +145,7 @@ impl ApiError {
     }
 
     /// 422; `kind` is the kind (`Pod`), not the resource.
-    pub fn invalid(kind: Subject, causes: Vec<FieldCause>) -> Self {
+    pub(crate) fn invalid(kind: Subject, causes: Vec<FieldCause>) -> Self {
         let mut wrong: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
         let text = if wrong.len() == 1 { wrong.remove(0) } else { format!("[{}]", wrong.join(", ")) };
         let message = format!("{} \"{}\" is invalid: {text}", kind.qualified(), kind.name);
@@ -155,19 +155,19 @@ impl ApiError {
     }
 
     /// 429 with the seconds to wait.
-    pub fn too_many(message: impl Into<String>, retry_after_seconds: u32) -> Self {
+    pub(crate) fn too_many(message: impl Into<String>, retry_after_seconds: u32) -> Self {
         let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
         error.0.retry_after_seconds = Some(retry_after_seconds);
         error
     }
 
     /// 500.
-    pub fn internal(message: impl Into<String>) -> Self {
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
     }
 
     /// The store's refusal of a request for objects of `kind`.
-    pub fn from_store(error: StoreError, kind: &str) -> Self {
+    pub(crate) fn from_store(error: StoreError, kind: &str) -> Self {
         let message = error.to_string();
         match error {
             StoreError::NotFound { resource, name } => {
@@ -206,17 +206,17 @@ impl ApiError {
     }
 
     /// The HTTP status.
-    pub fn code(&self) -> StatusCode {
+    pub(crate) fn code(&self) -> StatusCode {
         self.0.code
     }
 
     /// The sentence for people.
-    pub fn message(&self) -> &str {
+    pub(crate) fn message(&self) -> &str {
         &self.0.message
     }
 
     /// The `Status` object.
-    pub fn to_value(&self) -> Value {
+    pub(crate) fn to_value(&self) -> Value {
         let inner = &self.0;
         let mut details = Map::new();
         let mut put = |key: &str, text: &str| {
@@ -264,7 +264,7 @@ impl IntoResponse for ApiError {
 }
 
 /// The `Success` status that deletions and bindings answer with.
-pub fn success(subject: &Subject, uid: &str) -> Value {
+pub(crate) fn success(subject: &Subject, uid: &str) -> Value {
     let mut details = json!({"name": subject.name, "kind": subject.kind});
     if !subject.group.is_empty() {
         details["group"] = Value::from(subject.group.as_str());

@@ -23,7 +23,7 @@ use super::{answer, now_ms, read, view};
 use crate::store::{Watch, WatchOptions};
 use crate::table;
 
-pub(super) fn watch(call: &Call) -> Result<Response, ApiError> {
+pub(crate) fn watch(call: &Call) -> Result<Response, ApiError> {
     if call.form.media == Media::Yaml {
         return Err(ApiError::not_acceptable());
     }
@@ -57,7 +57,7 @@ pub(super) fn watch(call: &Call) -> Result<Response, ApiError> {
         header_sent: false,
         ends_at: ends_at(call),
         stopping: call.api.stopping.clone(),
-        open: OpenWatch::new(call.api.metrics.watches.clone()),
+        _open: OpenWatch::new(call.api.metrics.watches.clone()),
         sent: call.api.metrics.watch_events.clone(),
         _permit: permit,
     };
@@ -65,7 +65,7 @@ pub(super) fn watch(call: &Call) -> Result<Response, ApiError> {
 }
 
 /// A place among the streams of sockets; the controllers in this process need none.
-pub(super) fn permit(call: &Call) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+pub(crate) fn permit(call: &Call) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
     if !call.remote {
         return Ok(None);
     }
@@ -106,7 +106,7 @@ struct Lines {
     header_sent: bool,
     ends_at: Option<Instant>,
     stopping: CancellationToken,
-    open: OpenWatch,
+    _open: OpenWatch,
     sent: Counter,
     _permit: Option<OwnedSemaphorePermit>,
 }
