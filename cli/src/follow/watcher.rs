@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
+use trainyard_worker_core::progress::Tracker;
 
 use super::failure;
 use super::label::Label;
@@ -89,6 +90,8 @@ struct Watcher<'a> {
     phase: Option<Phase>,
     progress: Option<Progress>,
     last_words: BTreeMap<Label, VecDeque<String>>,
+    trackers: BTreeMap<Label, Tracker>,
+    failed_rank: Option<usize>,
     told: BTreeSet<String>,
     stopping: Stopping,
     ended: Option<(Outcome, Instant)>,
@@ -123,6 +126,8 @@ pub(crate) async fn follow(session: &Session, found: Found, manner: Manner) -> R
         phase: None,
         progress: None,
         last_words: BTreeMap::new(),
+        trackers: BTreeMap::new(),
+        failed_rank: None,
         told: BTreeSet::new(),
         stopping: Stopping::No,
         ended: None,
@@ -194,14 +199,10 @@ impl Watcher<'_> {
     fn report(self, outcome: Outcome) -> Report {
         let alone = self.alone();
         let mut failure = failure::first(self.pods.values(), self.found.name(), alone);
-        if let Some(failure) = &mut failure {
-            let words = self.last_words.get(&failure.label).into_iter().flatten();
-            let named = words.chain(self.last_words.get(&Label::Only).into_iter().flatten());
-            if let (Label::Only | Label::Named(_), Some(rank)) =
-                (&failure.label, named.rev().find_map(|line| failed_rank(line)))
-            {
-                failure.label = Label::Rank(rank);
-            }
+        if let (Some(failure), Some(rank)) = (&mut failure, self.failed_rank)
+            && matches!(failure.label, Label::Only | Label::Named(_))
+        {
+            failure.label = Label::Rank(rank);
         }
         let last_words = failure.as_ref().and_then(|failure| self.last_words.get(&failure.label));
         Report {
@@ -268,12 +269,15 @@ impl Watcher<'_> {
             Seen::Back => self.screen.say("Connected", style::GOOD, "the API server answers again")?,
             Seen::Line(line) => {
                 self.screen.log(&line.label, &line.text)?;
+                self.failed_rank = self.failed_rank.or_else(|| failed_rank(&line.text));
+                let progress = self.track(&line.label, &line.text);
                 let words = self.last_words.entry(line.label).or_default();
                 if words.len() == LAST_WORDS {
                     words.pop_front();
                 }
                 words.push_back(line.text);
-                return Ok(());
+                // The phase cannot have changed by this.
+                return if progress { self.show() } else { Ok(()) };
             }
             Seen::LogEnded(key) => self.streams.ended(&key),
         }
@@ -322,6 +326,20 @@ impl Watcher<'_> {
         let counts = [&spec["replicas"], &spec["trainer"]["numNodes"], &spec["parallelism"]];
         let plain = counts.iter().find_map(|count| count.as_u64()).unwrap_or(1);
         of_roles.max(plain) > 1
+    }
+
+    /// Reads progress from a line as it comes. Of a job that we did not start the first lines are old: their times mean nothing.
+    fn track(&mut self, label: &Label, line: &str) -> bool {
+        if !self.manner.owner {
+            return false;
+        }
+        let Some(sample) = trainyard_worker_core::progress::parse(line) else { return false };
+        let now = crate::view::now_ms();
+        self.trackers.entry(label.clone()).or_default().observe(&sample, now);
+        // Many ranks may print; the lowest one stands for the job.
+        let first = self.trackers.values().next().and_then(|tracker| serde_json::to_value(tracker.progress()).ok());
+        self.take_progress(first.as_ref().and_then(Progress::of));
+        true
     }
 
     fn take_progress(&mut self, new: Option<Progress>) {
@@ -441,10 +459,10 @@ fn is_available(deployment: &Value) -> bool {
         && deployment["status"]["observedGeneration"] == deployment["metadata"]["generation"]
 }
 
-/// The rank that a launcher's line names as failed.
+/// The rank that the launcher's report names as the first that failed.
 fn failed_rank(line: &str) -> Option<usize> {
-    let about_failure = ["failed", "exit", "ended", "died", "killed", "signal"].iter().any(|word| line.contains(word));
-    about_failure.then(|| failure::rank_in(line)).flatten()
+    let rest = line.strip_prefix("trainyard: ")?;
+    rest.contains("failed first").then(|| failure::rank_in(rest)).flatten()
 }
 
 /// The exit code of a process that was stopped by a signal.
