@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use kube::core::{ObjectMeta, Resource};
+use kube::core::ObjectMeta;
 use trainyard_coordinator_core::job;
 use trainyard_coordinator_core::label;
 use trainyard_coordinator_core::manifest::{Dialect, dialects};

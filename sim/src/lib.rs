@@ -1,43 +1,118 @@
 //! A whole cluster in one thread: the pure cores in virtual time, with faults from a seed.
 //!
-//! The object store core plays the API server, the job, gang and stand-in cores are the controllers, and node agents
+//! The object store's core plays the API server, the job, gang and stand-in cores are the controllers, and node agents
 //! are simulated. Everything that happens is drawn from one seeded generator, so a failing seed replays exactly.
+//!
+//! Each seed has a rough part, in which users change their minds and things break, and a quiet part, in which
+//! everything that was begun has to come to its end. What must hold, and when it is checked, is in [`invariant`].
+
+mod agent;
+mod api;
+mod control;
+pub mod invariant;
+mod rough;
+mod world;
+mod workload;
+
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
+use trainyard_coordinator_core::gang::{GangView, Placement, place};
+use trainyard_coordinator_core::job;
+use trainyard_coordinator_core::standin;
+use trainyard_coordinator_core::view::JobView;
+use trainyard_proto::plan::Plan;
 
 /// How rough the world is.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Steps with faults and user actions; after them the world is left alone and every job has to end.
-    pub chaotic_steps: u32,
-    /// Most steps the quiet phase may take before a job that has not ended is a failure of liveness.
+    pub rough_steps: u32,
+    /// Most steps the quiet part may take before a job that has not ended is a failure of liveness.
     pub quiet_steps: u32,
     /// Keep the last this many steps for the failure report.
     pub trace_len: usize,
+    /// The cores under test.
+    pub cores: Cores,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { chaotic_steps: 150, quiet_steps: 3_000, trace_len: 200 }
+        Self { rough_steps: 250, quiet_steps: 20_000, trace_len: 120, cores: Cores::default() }
+    }
+}
+
+/// The decision functions that the world runs on. Tests put broken ones in, to see them caught.
+#[derive(Clone, Copy, Debug)]
+pub struct Cores {
+    /// The life of a job.
+    pub job: fn(&JobView, i64) -> Plan,
+    /// Placement of gangs.
+    pub gang: fn(&GangView, i64) -> Placement,
+    /// `batch/v1` Job.
+    pub batch: fn(&standin::job::View<'_>, i64) -> Plan,
+    /// ReplicaSet.
+    pub set: fn(&standin::replicaset::View<'_>, i64) -> Plan,
+    /// Deployment.
+    pub deployment: fn(&standin::deployment::View<'_>, i64) -> Plan,
+}
+
+impl Default for Cores {
+    fn default() -> Self {
+        Self {
+            job: job::plan,
+            gang: place,
+            batch: standin::job::plan,
+            set: standin::replicaset::plan,
+            deployment: standin::deployment::plan,
+        }
     }
 }
 
 /// What a run that kept every invariant did.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
+    /// Seeds run.
+    pub seeds: u64,
     /// Steps taken.
     pub steps: u64,
-    /// Jobs that were created.
+    /// Jobs, Deployments included, that users created.
     pub jobs: u64,
     /// Pods that were created.
     pub pods: u64,
+    /// Processes that nodes started.
+    pub processes: u64,
     /// Faults that were injected.
     pub faults: u64,
+    /// Plans that were made.
+    pub plans: u64,
     /// Actions that controllers carried out.
     pub actions: u64,
+    /// Jobs that ended with success.
+    pub succeeded: u64,
+    /// Jobs that ended with failure.
+    pub failed: u64,
+}
+
+impl Report {
+    fn add(&mut self, other: &Self) {
+        self.seeds += other.seeds;
+        self.steps += other.steps;
+        self.jobs += other.jobs;
+        self.pods += other.pods;
+        self.processes += other.processes;
+        self.faults += other.faults;
+        self.plans += other.plans;
+        self.actions += other.actions;
+        self.succeeded += other.succeeded;
+        self.failed += other.failed;
+    }
 }
 
 /// An invariant that did not hold, with all that is needed to see why.
@@ -62,8 +137,7 @@ pub struct Failure {
 /// # Errors
 /// The first invariant that did not hold.
 pub fn run(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
-    let _ = (seed, options);
-    Ok(Report::default())
+    world::World::new(seed, options).run()
 }
 
 /// Run many seeds on `threads` threads; `progress` is told how many are done.
@@ -76,6 +150,40 @@ pub fn run_many(
     options: &Options,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Report, Box<Failure>> {
-    let _ = (seeds, threads, options, progress);
-    Ok(Report::default())
+    let next = AtomicU64::new(seeds.start);
+    let done = AtomicU64::new(0);
+    let failure: Mutex<Option<Box<Failure>>> = Mutex::new(None);
+    let total = Mutex::new(Report::default());
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || failure.lock().is_ok_and(|found| found.is_some()) {
+                        return;
+                    }
+                    match run(seed, options) {
+                        Ok(report) => {
+                            if let Ok(mut total) = total.lock() {
+                                total.add(&report);
+                            }
+                        }
+                        Err(found) => {
+                            if let Ok(mut first) = failure.lock()
+                                && first.as_ref().is_none_or(|known| known.seed > found.seed)
+                            {
+                                *first = Some(found);
+                            }
+                        }
+                    }
+                    progress(done.fetch_add(1, Ordering::Relaxed) + 1);
+                }
+            });
+        }
+    });
+    match failure.into_inner() {
+        Ok(None) => Ok(total.into_inner().unwrap_or_default()),
+        Ok(Some(found)) => Err(found),
+        Err(poisoned) => poisoned.into_inner().map_or_else(|| Ok(Report::default()), Err),
+    }
 }

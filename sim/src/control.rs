@@ -1,0 +1,509 @@
+//! The controllers' process: stale caches, keys to plan, plans half carried out. A crash throws all of it away.
+//!
+//! It follows the real driver: a change wakes the object's own key and its controller's; a key is not planned again
+//! before the caches show what its last plan wrote; a failed action ends its plan and the key comes again.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use trainyard_coordinator_core::gang::GangView;
+use trainyard_coordinator_core::manifest::{dialect, dialects};
+use trainyard_coordinator_core::standin;
+use trainyard_coordinator_core::view::{Config, JobView};
+use trainyard_coordinator_core::{label, view};
+use trainyard_proto::plan::{Action, ObjectRef, Plan};
+use trainyard_runtime_core::store::{ChangeKind, Key, Object, Part, Resource, StoreError};
+
+use crate::Cores;
+use crate::api::Api;
+
+/// Which controller plans which object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Work {
+    /// A job of any dialect, or an object of a stand-in's kind.
+    Object {
+        /// `trainyard.dev/v1alpha1`, …
+        api_version: String,
+        /// `TrainingJob`, …
+        kind: String,
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// All gangs.
+    Gangs,
+}
+
+/// What a cache has to show before a key is planned again.
+#[derive(Clone, Debug)]
+enum Expectation {
+    Seen { resource: Resource, version: u64 },
+    Left { key: Key, uid: String },
+}
+
+/// A plan that is being carried out.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) work: Work,
+    pub(crate) actions: VecDeque<Action>,
+    expectations: Vec<Expectation>,
+}
+
+/// The kinds that the caches decode.
+#[derive(Clone)]
+enum Decoded {
+    Pod(Arc<Pod>),
+    Service(Arc<Service>),
+    Node(Arc<Node>),
+    Job(Arc<Job>),
+    Set(Arc<ReplicaSet>),
+    Deployment(Arc<Deployment>),
+    Plain,
+}
+
+#[derive(Clone)]
+struct Cached {
+    object: Arc<Object>,
+    decoded: Decoded,
+}
+
+/// One life of the coordinator.
+pub(crate) struct Process {
+    positions: BTreeMap<Resource, usize>,
+    seen: BTreeMap<Resource, u64>,
+    objects: BTreeMap<Key, Cached>,
+    pub(crate) dirty: BTreeSet<Work>,
+    pub(crate) timers: BTreeMap<Work, i64>,
+    waiting: BTreeMap<Work, Vec<Expectation>>,
+    pub(crate) flights: Vec<Flight>,
+}
+
+fn decode<T: DeserializeOwned>(object: &Object) -> Option<Arc<T>> {
+    T::deserialize(object.value()).ok().map(Arc::new)
+}
+
+fn decoded(object: &Object) -> Decoded {
+    let resource = &object.key().resource;
+    let made = match (&*resource.group, &*resource.plural) {
+        ("", "pods") => decode(object).map(Decoded::Pod),
+        ("", "services") => decode(object).map(Decoded::Service),
+        ("", "nodes") => decode(object).map(Decoded::Node),
+        ("batch", "jobs") => decode(object).map(Decoded::Job),
+        ("apps", "replicasets") => decode(object).map(Decoded::Set),
+        ("apps", "deployments") => decode(object).map(Decoded::Deployment),
+        _ => None,
+    };
+    made.unwrap_or(Decoded::Plain)
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn controller(value: &Value) -> Option<(&str, &str, &str, &str)> {
+    let owners = value.pointer("/metadata/ownerReferences")?.as_array()?;
+    let owner = owners.iter().find(|owner| owner["controller"] == true)?;
+    Some((owner["apiVersion"].as_str()?, owner["kind"].as_str()?, owner["name"].as_str()?, owner["uid"].as_str()?))
+}
+
+fn is_planned(api_version: &str, kind: &str) -> bool {
+    dialect(api_version, kind).is_some()
+        || matches!((api_version, kind), ("batch/v1", "Job") | ("apps/v1", "ReplicaSet" | "Deployment"))
+}
+
+impl Process {
+    /// Start (again): everything is listed afresh, and everything is planned once.
+    pub(crate) fn start(api: &Api) -> Self {
+        let mut this = Self {
+            positions: api.logs.iter().map(|(resource, log)| (resource.clone(), log.len())).collect(),
+            seen: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            dirty: BTreeSet::from([Work::Gangs]),
+            timers: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            flights: Vec::new(),
+        };
+        for resource in api.logs.keys() {
+            this.seen.insert(resource.clone(), api.store.resource_version());
+        }
+        for object in api.store.objects() {
+            this.wake_for(object);
+            this.objects.insert(object.key().clone(), Cached { object: Arc::clone(object), decoded: decoded(object) });
+        }
+        this
+    }
+
+    /// Watches that are behind.
+    pub(crate) fn lagging(&self, api: &Api) -> Vec<Resource> {
+        let behind = |(resource, log): &(&Resource, &Vec<_>)| self.positions.get(*resource).copied().unwrap_or(0) < log.len();
+        api.logs.iter().filter(behind).map(|(resource, _)| resource.clone()).collect()
+    }
+
+    /// Let the next change of one watch arrive.
+    pub(crate) fn deliver(&mut self, api: &Api, resource: &Resource) {
+        let position = self.positions.entry(resource.clone()).or_insert(0);
+        let Some(change) = api.logs.get(resource).and_then(|log| log.get(*position)) else { return };
+        *position += 1;
+        self.seen.insert(resource.clone(), change.resource_version);
+        self.wake_for(&change.object);
+        let key = change.object.key().clone();
+        match change.kind {
+            ChangeKind::Put => {
+                let object = Arc::clone(&change.object);
+                self.objects.insert(key, Cached { decoded: decoded(&object), object });
+            }
+            ChangeKind::Delete => {
+                self.objects.remove(&key);
+                // `Recreate` waits for pods to vanish, which no set's status shows.
+                if let Some((_, "ReplicaSet", name, _)) = controller(change.object.value()) {
+                    let sets: Vec<Arc<Object>> = self.objects.values().map(|one| Arc::clone(&one.object)).collect();
+                    for set in sets.iter().filter(|set| &*set.key().name == name && *set.key().resource.plural == *"replicasets") {
+                        self.wake_owner(set.value());
+                    }
+                }
+            }
+        }
+    }
+
+    fn wake_for(&mut self, object: &Object) {
+        let value = object.value();
+        let (api_version, kind) = (text(value, "/apiVersion"), text(value, "/kind"));
+        if is_planned(api_version, kind) {
+            self.dirty.insert(Work::Object {
+                api_version: api_version.to_owned(),
+                kind: kind.to_owned(),
+                namespace: text(value, "/metadata/namespace").to_owned(),
+                name: text(value, "/metadata/name").to_owned(),
+            });
+        }
+        if kind == "Pod" || kind == "Node" {
+            self.dirty.insert(Work::Gangs);
+        }
+        self.wake_owner(value);
+    }
+
+    fn wake_owner(&mut self, value: &Value) {
+        if let Some((api_version, kind, name, _)) = controller(value)
+            && is_planned(api_version, kind)
+        {
+            self.dirty.insert(Work::Object {
+                api_version: api_version.to_owned(),
+                kind: kind.to_owned(),
+                namespace: text(value, "/metadata/namespace").to_owned(),
+                name: name.to_owned(),
+            });
+        }
+    }
+
+    /// Timers that are due become keys to plan.
+    pub(crate) fn ring(&mut self, now_ms: i64) {
+        let due: Vec<Work> = self.timers.iter().filter(|(_, at)| **at <= now_ms).map(|(work, _)| work.clone()).collect();
+        for work in due {
+            self.timers.remove(&work);
+            self.dirty.insert(work);
+        }
+    }
+
+    /// Keys that may be planned now.
+    pub(crate) fn plannable(&mut self) -> Vec<Work> {
+        let (seen, objects) = (&self.seen, &self.objects);
+        let met = |expectation: &Expectation| match expectation {
+            Expectation::Seen { resource, version } => seen.get(resource).is_some_and(|seen| seen >= version),
+            Expectation::Left { key, uid } => objects
+                .get(key)
+                .is_none_or(|known| **known.object.uid() != **uid || known.object.is_deleting()),
+        };
+        self.waiting.retain(|_, expectations| {
+            expectations.retain(|expectation| !met(expectation));
+            !expectations.is_empty()
+        });
+        let busy = |work: &Work| self.flights.iter().any(|flight| flight.work == *work) || self.waiting.contains_key(work);
+        self.dirty.iter().filter(|work| !busy(work)).cloned().collect()
+    }
+
+    /// Plan one key and begin to carry the plan out.
+    pub(crate) fn plan(&mut self, cores: &Cores, work: &Work, now_ms: i64) -> Option<Plan> {
+        self.dirty.remove(work);
+        let plan = self.decide(cores, work, now_ms)?;
+        if let Some(at) = plan.wake_at_ms {
+            let at = at.max(now_ms + 1);
+            let timer = self.timers.entry(work.clone()).or_insert(at);
+            *timer = at.min(*timer);
+        }
+        let actions: VecDeque<Action> =
+            plan.actions.iter().filter(|action| !matches!(action, Action::Event { .. })).cloned().collect();
+        if !actions.is_empty() {
+            self.flights.push(Flight { work: work.clone(), actions, expectations: Vec::new() });
+        }
+        Some(plan)
+    }
+
+    /// What the core says about one key, from what the caches show.
+    pub(crate) fn decide(&self, cores: &Cores, work: &Work, now_ms: i64) -> Option<Plan> {
+        match work {
+            Work::Gangs => Some((cores.gang)(&self.gang_view(), now_ms).plan),
+            Work::Object { api_version, kind, namespace, name } => match kind.as_str() {
+                "Job" => {
+                    let job = self.each(|one| if let Decoded::Job(job) = one { Some(job) } else { None });
+                    let job = job.into_iter().find(|job| is(&job.metadata, namespace, name));
+                    let pods = self.pods();
+                    let pods: Vec<&Pod> = pods.iter().map(Arc::as_ref).filter(|pod| owned_by_name(pod, kind, name)).collect();
+                    (job.is_some() || !pods.is_empty())
+                        .then(|| (cores.batch)(&standin::job::View { job: job.as_deref(), pods }, now_ms))
+                }
+                "ReplicaSet" => {
+                    let sets = self.sets();
+                    let set = sets.iter().find(|set| is(&set.metadata, namespace, name))?;
+                    let pods = self.pods();
+                    let pods = pods.iter().map(Arc::as_ref).filter(|pod| owned_by(&pod.metadata, &set.metadata)).collect();
+                    Some((cores.set)(&standin::replicaset::View { set, pods }, now_ms))
+                }
+                "Deployment" => {
+                    let all = self.each(|one| if let Decoded::Deployment(one) = one { Some(one) } else { None });
+                    let deployment = all.iter().find(|one| is(&one.metadata, namespace, name))?;
+                    let sets = self.sets();
+                    let sets: Vec<&ReplicaSet> =
+                        sets.iter().map(Arc::as_ref).filter(|set| owned_by(&set.metadata, &deployment.metadata)).collect();
+                    let pods = self.pods();
+                    let of_sets = |pod: &&Pod| sets.iter().any(|set| owned_by(&pod.metadata, &set.metadata));
+                    let pods = pods.iter().map(Arc::as_ref).filter(of_sets).collect();
+                    Some((cores.deployment)(&standin::deployment::View { deployment, sets: sets.clone(), pods }, now_ms))
+                }
+                _ => self.job_view(api_version, kind, namespace, name).map(|view| (cores.job)(&view, now_ms)),
+            },
+        }
+    }
+
+    fn each<T>(&self, of: impl Fn(&Decoded) -> Option<&Arc<T>>) -> Vec<Arc<T>> {
+        self.objects.values().filter_map(|cached| of(&cached.decoded).cloned()).collect()
+    }
+
+    fn pods(&self) -> Vec<Arc<Pod>> {
+        self.each(|one| if let Decoded::Pod(pod) = one { Some(pod) } else { None })
+    }
+
+    fn sets(&self) -> Vec<Arc<ReplicaSet>> {
+        self.each(|one| if let Decoded::Set(set) = one { Some(set) } else { None })
+    }
+
+    pub(crate) fn gang_view(&self) -> GangView {
+        GangView {
+            nodes: self
+                .each(|one| if let Decoded::Node(node) = one { Some(node) } else { None })
+                .iter()
+                .map(|node| Node::clone(node))
+                .collect(),
+            pods: self.pods().iter().map(|pod| Pod::clone(pod)).collect(),
+            priority_classes: BTreeMap::new(),
+        }
+    }
+
+    fn job_view(&self, api_version: &str, kind: &str, namespace: &str, name: &str) -> Option<JobView> {
+        let job = self.objects.values().find(|cached| {
+            let value = cached.object.value();
+            value["kind"] == kind && text(value, "/metadata/name") == name && text(value, "/metadata/namespace") == namespace
+        })?;
+        let uid = Arc::clone(job.object.uid());
+        let job_label = dialect(api_version, kind)?.job_label();
+        let ours = |cached: &&Cached| {
+            cached.object.label(job_label) == Some(name)
+                || controller(cached.object.value()).is_some_and(|(_, _, _, owner)| *owner == *uid)
+        };
+        let (mut pods, mut services) = (Vec::new(), Vec::new());
+        let mut busy_ports = std::collections::BTreeSet::new();
+        for cached in self.objects.values() {
+            let mine = ours(&cached);
+            match &cached.decoded {
+                Decoded::Pod(pod) if mine => pods.push(Pod::clone(pod)),
+                Decoded::Service(service) if mine => services.push(Service::clone(service)),
+                Decoded::Pod(_) | Decoded::Service(_) => {
+                    busy_ports.extend(cached.object.annotation(label::MASTER_PORT).and_then(|port| port.parse::<u16>().ok()));
+                }
+                Decoded::Node(_) | Decoded::Job(_) | Decoded::Set(_) | Decoded::Deployment(_) | Decoded::Plain => {}
+            }
+        }
+        let config: view::Config = Config::embedded();
+        Some(JobView {
+            job: job.object.value().clone(),
+            pods,
+            services,
+            extras: Vec::new(),
+            related: Vec::new(),
+            busy_ports,
+            config,
+        })
+    }
+
+    /// Carry out one action of a flight; neighbours of one verb and kind go in any order, as they do in parallel.
+    /// Returns what was done, and whether it worked. `fault` makes it fail before or after it took effect.
+    pub(crate) fn act(&mut self, api: &mut Api, flight: usize, roll: usize, fault: Fault, now_ms: i64) -> (String, bool) {
+        let actions = &mut self.flights[flight].actions;
+        let batch = actions.iter().take_while(|action| same_batch(&actions[0], action)).count();
+        let Some(action) = actions.remove(roll % batch.max(1)) else {
+            self.flights.remove(flight);
+            return ("nothing".to_owned(), true);
+        };
+        let said = describe(&action);
+        let work = self.flights[flight].work.clone();
+        let result = match fault {
+            Fault::Refused => Err(()),
+            Fault::None => apply(api, action, now_ms),
+            Fault::AnswerLost => apply(api, action, now_ms).and(Err(())),
+        };
+        match result {
+            Ok(expectation) => self.flights[flight].expectations.extend(expectation),
+            Err(()) => {
+                // What was on its way at the same time still lands or not: here it does not.
+                self.flights[flight].actions.clear();
+                self.dirty.insert(work.clone());
+            }
+        }
+        if self.flights[flight].actions.is_empty() {
+            let done = self.flights.remove(flight);
+            if !done.expectations.is_empty() {
+                self.waiting.insert(work.clone(), done.expectations);
+            }
+            self.dirty.insert(work);
+        }
+        (said, result_ok(fault))
+    }
+}
+
+fn result_ok(fault: Fault) -> bool {
+    fault == Fault::None
+}
+
+/// What goes wrong with one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// It is refused, as by a conflict.
+    Refused,
+    /// It takes effect, but the answer is lost.
+    AnswerLost,
+}
+
+fn same_batch(a: &Action, b: &Action) -> bool {
+    match (a, b) {
+        (Action::Create { object: x, .. }, Action::Create { object: y, .. })
+        | (Action::Delete { object: x, .. }, Action::Delete { object: y, .. }) => x.kind == y.kind,
+        (Action::Bind { .. }, Action::Bind { .. }) => true,
+        (
+            Action::Create { .. }
+            | Action::Delete { .. }
+            | Action::Bind { .. }
+            | Action::Patch { .. }
+            | Action::PatchStatus { .. }
+            | Action::Event { .. },
+            _,
+        ) => std::ptr::eq(a, b),
+    }
+}
+
+fn describe(action: &Action) -> String {
+    match action {
+        Action::Create { object, .. } => format!("create {} {}", object.kind, object.name),
+        Action::Delete { object, reason, .. } => format!("delete {} {}: {reason}", object.kind, object.name),
+        Action::Patch { object, patch, .. } => format!("patch {} {} {patch}", object.kind, object.name),
+        Action::PatchStatus { object, patch, .. } => format!("status of {} {} {patch}", object.kind, object.name),
+        Action::Bind { pod, node, .. } => format!("bind {} to {node}", pod.name),
+        Action::Event { reason, .. } => format!("event {reason}"),
+    }
+}
+
+/// As `runtime::driver::apply` does. The error is only that there was one: then the rest is not tried.
+fn apply(api: &mut Api, action: Action, now_ms: i64) -> Result<Option<Expectation>, ()> {
+    let key_of = |api: &Api, object: &ObjectRef| api.kinds.key(object).ok_or(());
+    let seen = |object: &Object| {
+        Some(Expectation::Seen { resource: object.key().resource.clone(), version: object.resource_version() })
+    };
+    match action {
+        Action::Create { object, body } => {
+            let key = key_of(api, &object)?;
+            let owner = controller(&body).map(|(_, _, _, uid)| uid.to_owned());
+            match api.create(now_ms, &object, body) {
+                Ok(made) => Ok(seen(&made)),
+                Err(StoreError::AlreadyExists { .. }) => {
+                    let found = api.store.get(&key).ok_or(())?;
+                    let ours = controller(found.value()).map(|(_, _, _, uid)| uid.to_owned()) == owner;
+                    if ours && !found.is_deleting() { Ok(seen(found)) } else { Err(()) }
+                }
+                Err(_) => Err(()),
+            }
+        }
+        Action::Delete { object, fence, grace_seconds, .. } => {
+            let key = key_of(api, &object)?;
+            let uid = fence.uid.as_deref();
+            let left = || uid.map(|uid| Expectation::Left { key: key.clone(), uid: uid.to_owned() });
+            match api.delete(now_ms, &key, uid, fence.resource_version.as_deref(), grace_seconds) {
+                Ok(_) => Ok(left()),
+                Err(StoreError::NotFound { .. }) => Ok(None),
+                Err(_) if uid.is_some() && api.store.get(&key).is_none_or(|found| Some(&**found.uid()) != uid) => Ok(left()),
+                Err(_) => Err(()),
+            }
+        }
+        Action::Patch { object, fence, patch } => {
+            let key = key_of(api, &object)?;
+            let patch = fenced(patch, fence.uid, fence.resource_version);
+            api.patch(now_ms, &key, &patch, Part::Main).map(|object| seen(&object)).map_err(|_| ())
+        }
+        Action::PatchStatus { object, fence, patch } => {
+            let key = key_of(api, &object)?;
+            let patch = fenced(patch, fence.uid, fence.resource_version);
+            api.patch(now_ms, &key, &patch, Part::Status).map(|object| seen(&object)).map_err(|_| ())
+        }
+        Action::Bind { pod, fence, node } => {
+            let key = key_of(api, &pod)?;
+            api.bind(now_ms, &key, fence.uid.as_deref(), &node).map(|object| seen(&object)).map_err(|_| ())
+        }
+        Action::Event { .. } => Ok(None),
+    }
+}
+
+fn fenced(mut patch: Value, uid: Option<String>, resource_version: Option<String>) -> Value {
+    if let Some(uid) = uid {
+        patch["metadata"]["uid"] = Value::from(uid);
+    }
+    if let Some(version) = resource_version {
+        patch["metadata"]["resourceVersion"] = Value::from(version);
+    }
+    patch
+}
+
+type Meta = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+fn is(meta: &Meta, namespace: &str, name: &str) -> bool {
+    meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name)
+}
+
+fn owned_by(meta: &Meta, owner: &Meta) -> bool {
+    let mut owners = meta.owner_references.iter().flatten();
+    owners.any(|one| one.controller == Some(true) && Some(&one.uid) == owner.uid.as_ref())
+}
+
+fn owned_by_name(pod: &Pod, kind: &str, name: &str) -> bool {
+    let mut owners = pod.metadata.owner_references.iter().flatten();
+    owners.any(|one| one.controller == Some(true) && one.kind == kind && one.name == name)
+}
+
+/// Every key that a quiet world should have nothing to do for.
+pub(crate) fn every_work(api: &Api) -> Vec<Work> {
+    let mut all = vec![Work::Gangs];
+    let kinds = dialects().iter().map(|dialect| (dialect.info().api_version, dialect.info().kind));
+    for (api_version, kind) in kinds.chain([("batch/v1", "Job"), ("apps/v1", "ReplicaSet"), ("apps/v1", "Deployment")]) {
+        all.extend(api.of_kind(api_version, kind).map(|object| Work::Object {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            namespace: object.key().namespace.to_string(),
+            name: object.key().name.to_string(),
+        }));
+    }
+    all
+}

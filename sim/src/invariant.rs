@@ -1,0 +1,235 @@
+//! What must hold.
+//!
+//! | id | when | what |
+//! |----|------|------|
+//! | G-1 | each gang plan | a plan that binds a pod of a gang leaves at least its minimum bound, in the view it was made from |
+//! | G-2 | when everything has been carried out | no gang has some of its pods bound and less than its minimum |
+//! | N-1 | each step | what the pods bound to a node ask for fits what the node offers, in CPUs, GPUs and pods |
+//! | R-1 | each step | no two live processes hold the same rank of a job |
+//! | R-2 | each step | no two generations of a job's gang hold ranks at once |
+//! | F-1 | each step | a finished job stays finished, with the same verdict |
+//! | O-1 | at rest | no pod and no service without the owner it was made for |
+//! | F-2 | at rest | a finished job holds no live process |
+//! | L-1 | quiet part | the world comes to rest |
+//! | L-2 | at rest | every job has ended, every Deployment has its pods available |
+//! | I-1 | at rest | planning again changes nothing |
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+use trainyard_coordinator_core::label;
+use trainyard_runtime_core::store::Object;
+
+use crate::agent::{Machine, has_ended};
+use crate::api::Api;
+use crate::workload::{NODE_CPU, NODE_GPU, NODE_PODS};
+use crate::world::World;
+
+/// Kinds that end.
+pub(crate) const JOB_KINDS: [(&str, &str); 3] =
+    [("trainyard.dev/v1alpha1", "TrainingJob"), ("kubeflow.org/v1", "PyTorchJob"), ("batch/v1", "Job")];
+
+/// What earlier steps showed.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    /// Verdict by uid.
+    verdicts: BTreeMap<String, &'static str>,
+    /// What is already known to be broken, by a check in the middle of a step.
+    pub(crate) broken: Option<String>,
+}
+
+impl Memory {
+    /// How many jobs ended with success, and with failure.
+    pub(crate) fn verdicts(&self) -> (u64, u64) {
+        let of = |wanted: &str| self.verdicts.values().filter(|verdict| **verdict == wanted).count() as u64;
+        (of("succeeded"), of("failed"))
+    }
+}
+
+/// How a job ended, if it did, from its conditions.
+pub(crate) fn verdict(object: &Object) -> Option<&'static str> {
+    let conditions = object.value().pointer("/status/conditions")?.as_array()?;
+    conditions.iter().filter(|condition| condition["status"] == "True").find_map(|condition| {
+        match condition["type"].as_str()? {
+            "Succeeded" | "Complete" => Some("succeeded"),
+            "Failed" => Some("failed"),
+            _ => None,
+        }
+    })
+}
+
+pub(crate) fn after_step(memory: &mut Memory, api: &Api, machines: &[Machine]) -> Result<(), String> {
+    if let Some(broken) = memory.broken.take() {
+        return Err(broken);
+    }
+    capacity(api)?;
+    ranks(machines)?;
+    verdicts(memory, api)
+}
+
+fn amount(value: &Value) -> i64 {
+    value.as_str().and_then(|text| text.parse().ok()).or_else(|| value.as_i64()).unwrap_or(0)
+}
+
+fn bound_to(pod: &Object) -> Option<&str> {
+    pod.value().pointer("/spec/nodeName").and_then(Value::as_str)
+}
+
+/// N-1.
+fn capacity(api: &Api) -> Result<(), String> {
+    let mut used: BTreeMap<&str, (i64, i64, i64)> = BTreeMap::new();
+    for pod in api.of_kind("v1", "Pod").filter(|pod| !has_ended(pod)) {
+        let Some(node) = bound_to(pod) else { continue };
+        let entry = used.entry(node).or_default();
+        entry.2 += 1;
+        for container in pod.value().pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten() {
+            let requests = &container["resources"]["requests"];
+            entry.0 += amount(&requests["cpu"]);
+            entry.1 += amount(&requests["nvidia.com/gpu"]);
+        }
+    }
+    for (node, (cpu, gpu, pods)) in used {
+        if cpu > NODE_CPU || gpu > NODE_GPU || pods > NODE_PODS {
+            return Err(format!("N-1: {node} is double-booked: {cpu} CPUs, {gpu} GPUs, {pods} pods"));
+        }
+    }
+    Ok(())
+}
+
+fn controller_uid(object: &Object) -> Option<&str> {
+    let owners = object.value().pointer("/metadata/ownerReferences")?.as_array()?;
+    owners.iter().find(|owner| owner["controller"] == true)?["uid"].as_str()
+}
+
+///
+fn ranks(machines: &[Machine]) -> Result<(), String> {
+    let mut holders: BTreeSet<(&str, &str, &str)> = BTreeSet::new();
+    let mut generations: BTreeMap<&str, &str> = BTreeMap::new();
+    for process in machines.iter().flat_map(|machine| machine.processes.values()) {
+        let pod = &process.pod;
+        let (Some(job), Some(role), Some(index)) =
+            (controller_uid(pod), pod.label(label::REPLICA_TYPE), pod.label(label::REPLICA_INDEX))
+        else {
+            continue;
+        };
+        if !holders.insert((job, role, index)) {
+            return Err(format!("R-1: {role} {index} of {job} is held twice"));
+        }
+        let Some(generation) = pod.annotation(label::GENERATION) else { continue };
+        let known = generations.entry(job).or_insert(generation);
+        if *known != generation {
+            return Err(format!("R-2: generations {known} and {generation} of {job} hold ranks at once"));
+        }
+    }
+    Ok(())
+}
+
+/// F-1.
+fn verdicts(memory: &mut Memory, api: &Api) -> Result<(), String> {
+    for (api_version, kind) in JOB_KINDS {
+        for job in api.of_kind(api_version, kind) {
+            let now = verdict(job);
+            match (memory.verdicts.get(&**job.uid()), now) {
+                (None, Some(now)) => {
+                    memory.verdicts.insert(job.uid().to_string(), now);
+                }
+                (Some(known), now) if Some(*known) != now => {
+                    return Err(format!("F-1: {kind} {} had {known} and now has {now:?}", job.key().name));
+                }
+                (Some(_) | None, _) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// (gang, minimum) of a pod.
+fn gang(pod: &Pod) -> Option<(String, usize)> {
+    let annotations = pod.metadata.annotations.as_ref()?;
+    let size = annotations.get(label::GANG_SIZE)?.parse().ok()?;
+    let owner = pod.metadata.owner_references.iter().flatten().map(|owner| owner.uid.as_str()).next().unwrap_or_default();
+    Some((format!("{}/{owner}", annotations.get(label::GANG)?), size))
+}
+
+fn is_bound(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())
+}
+
+/// G-1: with `binding` bound too, is every gang that is touched whole?
+pub(crate) fn whole_gangs(pods: &[Pod], binding: &BTreeSet<&str>) -> Result<(), String> {
+    let mut gangs: BTreeMap<String, (usize, usize, bool)> = BTreeMap::new();
+    for pod in pods {
+        let Some((gang, size)) = gang(pod) else { continue };
+        let touched = binding.contains(pod.metadata.name.as_deref().unwrap_or_default());
+        let entry = gangs.entry(gang).or_insert((0, size, false));
+        entry.0 += usize::from(touched || is_bound(pod));
+        entry.2 |= touched;
+    }
+    for (gang, (bound, size, touched)) in gangs {
+        if touched && bound < size {
+            return Err(format!("G-1: a plan binds {bound} pods of gang {gang}, of which {size} must start together"));
+        }
+    }
+    Ok(())
+}
+
+/// G-2: called when nothing is in flight and the caches are current.
+pub(crate) fn settled(world: &World) -> Result<(), String> {
+    let view = world.process.gang_view();
+    let mut gangs: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for pod in view.pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+        let Some((gang, _)) = gang(pod) else { continue };
+        let entry = gangs.entry(gang).or_default();
+        entry.0 += usize::from(is_bound(pod));
+        entry.1 += usize::from(!is_bound(pod));
+    }
+    let leaving = view.pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_some());
+    for pod in &view.pods {
+        let Some((name, size)) = gang(pod) else { continue };
+        // A gang that has run and lost one pod waits for its replacement's place: the others do not go for that.
+        let (bound, unbound) = gangs.get(&name).copied().unwrap_or_default();
+        let never_ran = view.pods.iter().filter(|pod| gang(pod).is_some_and(|(one, _)| one == name)).all(|pod| {
+            pod.status.as_ref().is_none_or(|status| status.container_statuses.is_none())
+        });
+        if bound > 0 && unbound > 0 && bound < size && never_ran && !leaving {
+            return Err(format!("G-2: {bound} of gang {name} are bound, {size} must be"));
+        }
+    }
+    Ok(())
+}
+
+/// O-1, F-2, L-2.
+pub(crate) fn at_rest(world: &World) -> Result<(), String> {
+    let uids: BTreeSet<&str> = world.api.store.objects().map(|object| &**object.uid()).collect();
+    for kind in ["Pod", "Service"] {
+        for object in world.api.of_kind("v1", kind) {
+            match controller_uid(object) {
+                Some(owner) if uids.contains(owner) => {}
+                Some(owner) => return Err(format!("O-1: {kind} {} outlives its owner {owner}", object.key().name)),
+                None => return Err(format!("O-1: {kind} {} has no owner", object.key().name)),
+            }
+        }
+    }
+    for (api_version, kind) in JOB_KINDS {
+        for job in world.api.of_kind(api_version, kind) {
+            if verdict(job).is_none() {
+                return Err(format!("L-2: {kind} {} never ends", job.key().name));
+            }
+            let clean = job.value().pointer("/spec/runPolicy/cleanPodPolicy").or(job.value().pointer("/spec/cleanPodPolicy"));
+            let keeps = clean.is_none_or(|policy| policy == "None") && kind != "Job";
+            let mut live = world.machines.iter().flat_map(|machine| machine.processes.values());
+            if !keeps && live.any(|process| controller_uid(&process.pod) == Some(&**job.uid())) {
+                return Err(format!("F-2: {kind} {} has ended and still holds processes", job.key().name));
+            }
+        }
+    }
+    for deployment in world.api.of_kind("apps/v1", "Deployment") {
+        let wanted = deployment.value().pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
+        let available = deployment.value().pointer("/status/availableReplicas").and_then(Value::as_i64).unwrap_or(0);
+        if wanted != available {
+            return Err(format!("L-2: {} has {available} of {wanted} pods", deployment.key().name));
+        }
+    }
+    Ok(())
+}
