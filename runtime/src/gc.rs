@@ -68,7 +68,10 @@ async fn carry_out(store: &Store, actions: Vec<Action>) -> Vec<Arc<str>> {
             let uid = Arc::clone(action.target().1);
             match act(store, action).await {
                 // Gone or replaced: the change is on its way to the graph.
-                Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => None,
+                Ok(_)
+                | Err(StoreError::NotFound { .. } | StoreError::Conflict { .. } | StoreError::Precondition { .. }) => {
+                    None
+                }
                 Err(error) => {
                     tracing::warn!(%error, %uid, "garbage collector: a write failed and is tried again");
                     Some(uid)

@@ -95,7 +95,7 @@ impl World {
                 let preconditions = Preconditions { uid: Some(uid.to_string()), resource_version: None };
                 let delete = Delete { preconditions, propagation: Some(propagation), ..Delete::of(key) };
                 match self.store.step(NOW_MS, Command::Delete(delete)) {
-                    Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => {}
+                    Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Precondition { .. }) => {}
                     Err(other) => panic!("{other}"),
                 }
             }
@@ -256,7 +256,7 @@ fn a_namespace_is_emptied_before_it_goes_and_takes_nothing_new() {
     let value = json!({ "metadata": { "name": "late" } });
     let create = Create { resource: things(), namespace: "home".to_owned(), value, new, dry_run: false };
     let refused = world.store.step(NOW_MS, Command::Create(create)).unwrap_err();
-    assert!(matches!(refused, StoreError::Forbidden { .. }), "{refused}");
+    assert!(matches!(refused, StoreError::Terminating { .. }), "{refused}");
     world.settle(false);
     assert_eq!(world.left(), BTreeSet::from([uid(0)]), "its finalizer holds it, and the namespace with it");
     assert!(world.store.get(&Key::namespace_object("home")).is_some());

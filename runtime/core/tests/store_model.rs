@@ -350,7 +350,7 @@ fn replay(mut world: World, events: Vec<WatchEvent>) -> World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     /// ST-1 … ST-8, the model's answers, exact lists and complete watches, from every resourceVersion and under
     /// selectors; a dropped batch leaves no trace.
@@ -520,5 +520,5 @@ fn the_second_writer_of_a_version_conflicts() {
         preconditions: Preconditions { uid: None, resource_version: Some("3".to_owned()) },
         ..Delete::of(key(0, 0))
     };
-    assert!(matches!(store.step(NOW_MS, Command::Delete(delete)), Err(StoreError::Conflict { .. })));
+    assert!(matches!(store.step(NOW_MS, Command::Delete(delete)), Err(StoreError::Precondition { .. })));
 }

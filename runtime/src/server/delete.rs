@@ -60,7 +60,7 @@ pub(super) async fn collection(call: &Call, content_type: &str, bytes: &Bytes) -
 async fn delete_found(call: &Call, key: Key, options: DeleteOptions) -> Result<Option<Outcome>, StoreError> {
     match call.api.store.delete(&key, options).await {
         Ok(outcome) => Ok(Some(outcome)),
-        Err(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => Ok(None),
+        Err(StoreError::NotFound { .. } | StoreError::Conflict { .. } | StoreError::Precondition { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -146,7 +146,14 @@ impl ApiError {
 
     /// 422; `kind` is the kind (`Pod`), not the resource.
     pub(crate) fn invalid(kind: Subject, causes: Vec<FieldCause>) -> Self {
-        let mut wrong: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+        // A cause found twice is listed twice and told once.
+        let mut wrong: Vec<String> = Vec::new();
+        for cause in &causes {
+            let text = format!("{}: {}", cause.field, cause.message);
+            if !wrong.contains(&text) {
+                wrong.push(text);
+            }
+        }
         let text = if wrong.len() == 1 { wrong.remove(0) } else { format!("[{}]", wrong.join(", ")) };
         let message = format!("{} \"{}\" is invalid: {text}", kind.qualified(), kind.name);
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).about(kind);
@@ -184,8 +191,18 @@ impl ApiError {
             StoreError::Invalid { resource, name, causes } => {
                 Self::invalid(Subject::new(&resource.group, kind, &name), causes)
             }
-            StoreError::Forbidden { resource, name, message } => {
-                Self::forbidden(Subject::new(&resource.group, &resource.plural, &name), &message)
+            StoreError::Precondition { resource, name, message } => {
+                Self::conflict(Subject::new(&resource.group, kind, &name), &message)
+            }
+            StoreError::Terminating { resource, name, namespace } => {
+                let subject = Subject::new(&resource.group, &resource.plural, &name);
+                let mut error = Self::forbidden(subject, &message);
+                error.0.causes = vec![FieldCause {
+                    field: "metadata.namespace".to_owned(),
+                    reason: "NamespaceTerminating",
+                    message: format!("namespace {namespace} is being terminated"),
+                }];
+                error
             }
             StoreError::BadRequest { message } => Self::bad_request(message),
             StoreError::Expired { message } => Self::expired(message),

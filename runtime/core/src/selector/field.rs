@@ -40,7 +40,7 @@ impl FieldSelector {
                 continue;
             }
             let (path, equal, value) = split_term(term).ok_or_else(|| SelectorError {
-                message: format!("invalid field selector {term:?}; can't understand it, write path=value"),
+                message: format!("invalid selector: '{text}'; can't understand '{term}'"),
             })?;
             requirements.push(FieldRequirement { path: path.to_owned(), value: unescape(value)?, equal });
         }

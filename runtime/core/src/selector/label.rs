@@ -41,6 +41,12 @@ pub struct LabelSelector {
 const PART_CHARS: usize = 63;
 /// Longest prefix of a label key.
 const PREFIX_CHARS: usize = 253;
+const NAME_TEXT: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with \
+     an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+     '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const VALUE_TEXT: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
+     and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for \
+     validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
 impl LabelSelector {
     /// Parses the text form, equality- and set-based.
@@ -112,20 +118,28 @@ fn from_expression(expression: &Value) -> Result<LabelRequirement, SelectorError
     requirement(key, operator)
 }
 
+/// A term that cannot be read, in the API server's words.
 fn error(message: String) -> SelectorError {
-    SelectorError { message }
+    SelectorError { message: format!("unable to parse requirement: {message}") }
+}
+
+/// Text between terms that cannot be read.
+fn unexpected(found: &str, expected: &str) -> SelectorError {
+    SelectorError { message: format!("found '{found}', expected: {expected}") }
 }
 
 fn requirement(key: &str, operator: LabelOperator) -> Result<LabelRequirement, SelectorError> {
     check_key(key)?;
     if let LabelOperator::In(values) | LabelOperator::NotIn(values) = &operator {
-        for value in values {
-            if !value.is_empty() && !is_label_part(value) {
-                return Err(error(format!(
-                    "invalid label value: {value:?} for key {key:?}: at most 63 characters of letters, digits, '-', \
-                     '_' or '.', beginning and ending with a letter or digit"
-                )));
-            }
+        for (i, value) in values.iter().enumerate() {
+            let problem = if value.len() > PART_CHARS {
+                format!("must be no more than {PART_CHARS} characters")
+            } else if !value.is_empty() && !is_label_part(value) {
+                VALUE_TEXT.to_owned()
+            } else {
+                continue;
+            };
+            return Err(error(format!("values[{i}][{key}]: Invalid value: {value:?}: {problem}")));
         }
     }
     Ok(LabelRequirement { key: key.to_owned(), operator })
@@ -138,7 +152,18 @@ fn check_key(key: &str) -> Result<(), SelectorError> {
             && p.len() <= PREFIX_CHARS
             && p.split('.').all(|part| is_label_part(part) && !part.contains(['_', '.']))
     });
-    if prefix_ok && is_label_part(name) { Ok(()) } else { Err(error(format!("invalid label key {key:?}"))) }
+    let problem = if !prefix_ok {
+        "prefix part must be a lowercase RFC 1123 subdomain".to_owned()
+    } else if name.is_empty() {
+        "name part must be non-empty".to_owned()
+    } else if name.len() > PART_CHARS {
+        format!("name part must be no more than {PART_CHARS} characters")
+    } else if !is_label_part(name) {
+        NAME_TEXT.to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(error(format!("<nil>: Invalid value: {key:?}: {problem}")))
 }
 
 fn is_label_part(text: &str) -> bool {
@@ -168,7 +193,11 @@ impl<'a> Parser<'a> {
                 return Ok(LabelSelector { requirements });
             }
             if !self.eat(",") {
-                return Err(error(format!("found {:?}, expected: ',' or 'end of string'", self.rest)));
+                return Err(unexpected(self.peek(), "',' or 'end of string'"));
+            }
+            self.skip_space();
+            if self.rest.is_empty() || self.rest.starts_with(',') {
+                return Err(unexpected(self.peek(), "identifier after ','"));
             }
         }
     }
@@ -193,7 +222,7 @@ impl<'a> Parser<'a> {
         }
         for greater in [true, false] {
             if self.eat(if greater { ">" } else { "<" }) {
-                let bound = self.number(key)?;
+                let bound = self.number()?;
                 let operator = if greater { LabelOperator::GreaterThan(bound) } else { LabelOperator::LessThan(bound) };
                 return requirement(key, operator);
             }
@@ -201,19 +230,20 @@ impl<'a> Parser<'a> {
         match self.word() {
             "in" => requirement(key, LabelOperator::In(self.values()?)),
             "notin" => requirement(key, LabelOperator::NotIn(self.values()?)),
-            other => Err(error(format!("found {other:?}, expected: in, notin, =, ==, !=, gt, lt"))),
+            other => Err(error(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt"))),
         }
     }
 
-    fn number(&mut self, key: &str) -> Result<i64, SelectorError> {
+    fn number(&mut self) -> Result<i64, SelectorError> {
         let word = self.word();
-        word.parse().map_err(|_| error(format!("{word:?}: for 'gt' and 'lt' the value of {key:?} must be an integer")))
+        let wrong = "for 'Gt', 'Lt' operators, the value must be an integer";
+        word.parse().map_err(|_| error(format!("values[0]: Invalid value: {word:?}: {wrong}")))
     }
 
     fn values(&mut self) -> Result<Vec<String>, SelectorError> {
         self.skip_space();
         if !self.eat("(") {
-            return Err(error(format!("found {:?}, expected: '('", self.rest)));
+            return Err(error(format!("found '{}' expected: '('", self.peek())));
         }
         let mut values = Vec::new();
         loop {
@@ -226,7 +256,7 @@ impl<'a> Parser<'a> {
                 return Ok(values);
             }
             if !self.eat(",") {
-                return Err(error(format!("found {:?}, expected: ',' or ')'", self.rest)));
+                return Err(error(format!("found '{}', expected: ',', or ')'", self.peek())));
             }
         }
     }
@@ -240,6 +270,12 @@ impl<'a> Parser<'a> {
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         word
+    }
+
+    /// The next word or symbol, as errors show it.
+    fn peek(&self) -> &'a str {
+        let word = Self { rest: self.rest }.word();
+        if word.is_empty() { self.rest.get(..1).unwrap_or_default() } else { word }
     }
 
     fn eat(&mut self, symbol: &str) -> bool {

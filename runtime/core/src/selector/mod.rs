@@ -12,7 +12,7 @@ use crate::store::Object;
 
 /// A selector that cannot be read: 400 `BadRequest`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("unable to parse requirement: {message}")]
+#[error("{message}")]
 pub struct SelectorError {
     /// What is wrong and where.
     pub message: String,

@@ -41,7 +41,9 @@ pub(crate) enum Decision {
     Remove {
         /// The present object.
         current: Arc<Object>,
-        /// What to answer instead of its last state: an update that ends a deletion is answered as an update.
+        /// What watchers are told instead of the present state.
+        last: Option<Value>,
+        /// What to answer instead of what watchers are told: an update that ends a deletion is answered as an update.
         answer: Option<Value>,
     },
 }
@@ -157,12 +159,15 @@ impl Batch {
                 }
                 Ok(Outcome { object, effect })
             }
-            Decision::Remove { current, answer } => {
+            Decision::Remove { current, last, answer } => {
                 let version = if dry_run { current.resource_version() } else { self.resource_version + 1 };
-                let last = Arc::new(current.at_version(version));
-                let (key, uid) = (current.key().clone(), Arc::clone(current.uid()));
+                let file = |value, version| {
+                    let (key, uid) = (current.key().clone(), Arc::clone(current.uid()));
+                    Arc::new(Object::file(key, uid, version, current.birth(), value))
+                };
+                let last = file(last.unwrap_or_else(|| current.value().clone()), version);
                 let object = match answer {
-                    Some(value) => Arc::new(Object::file(key, uid, version, current.birth(), value)),
+                    Some(value) => file(value, current.resource_version()),
                     None => Arc::clone(&last),
                 };
                 if !dry_run {

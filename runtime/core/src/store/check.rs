@@ -81,7 +81,7 @@ impl Store {
         let mut last = window.floor;
         let mut ends = BTreeMap::new();
         for change in &window.changes {
-            if change.resource_version <= last && !(last == window.floor && change.resource_version > last) {
+            if change.resource_version <= last {
                 fail(found, "ST-5", format!("{resource}: {} follows {last}", change.resource_version));
             }
             last = change.resource_version;

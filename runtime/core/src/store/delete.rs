@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use super::batch::Decision;
 use super::command::{Delete, Effect, Propagation};
 use super::error::StoreError;
-use super::object::{Object, strings};
+use super::object::Object;
 use super::rules::ResourceRules;
 use super::state::Store;
-use super::write::{is_held, metadata_mut, object_mut, rules_of, timestamp, uid_conflict};
+use super::write::{is_held, metadata_mut, object_mut, rules_of, timestamp};
 
 /// The finalizer by which an owner waits for what it owns.
 pub(crate) const FOREGROUND: &str = "foregroundDeletion";
@@ -37,10 +37,12 @@ pub(crate) fn delete(
     } else {
         meta.insert("finalizers".to_owned(), json!(finalizers));
     }
-    if !is_held(rules, &next) && grace == 0 {
-        return Ok(Decision::Remove { current: Arc::clone(current), answer: None });
-    }
     mark(rules, now_ms, current, grace, &mut next)?;
+    if !is_held(rules, &next) && grace == 0 {
+        // A pod's watchers see that it was told to end; other objects are just gone.
+        let last = rules.graceful_deletion.then_some(next);
+        return Ok(Decision::Remove { current: Arc::clone(current), last, answer: None });
+    }
     if next == *current.value() {
         return Ok(Decision::Keep(Arc::clone(current)));
     }
@@ -49,21 +51,25 @@ pub(crate) fn delete(
 }
 
 fn check_preconditions(current: &Object, request: &Delete) -> Result<(), StoreError> {
-    if let Some(uid) = request.preconditions.uid.as_deref().filter(|uid| *uid != &**current.uid()) {
-        return Err(uid_conflict(current, uid));
+    let refuse = |message| {
+        let (resource, name) = (current.key().resource.clone(), current.key().name.to_string());
+        Err(StoreError::Precondition { resource, name, message })
+    };
+    if let Some(asked) = request.preconditions.uid.as_deref().filter(|uid| *uid != &**current.uid()) {
+        return refuse(format!(
+            "the UID in the precondition ({asked}) does not match the UID in record ({}). The object might have been \
+             deleted and then recreated",
+            current.uid()
+        ));
     }
     let version = current.resource_version().to_string();
-    if let Some(asked) = request.preconditions.resource_version.as_deref().filter(|asked| *asked != version) {
-        return Err(StoreError::Conflict {
-            resource: current.key().resource.clone(),
-            name: current.key().name.to_string(),
-            message: format!(
-                "Precondition failed: ResourceVersion in precondition: {asked}, ResourceVersion in object meta: \
-                 {version}"
-            ),
-        });
+    match request.preconditions.resource_version.as_deref() {
+        Some(asked) if asked != version => refuse(format!(
+            "the ResourceVersion in the precondition ({asked}) does not match the ResourceVersion in record \
+             ({version}). The object might have been modified"
+        )),
+        Some(_) | None => Ok(()),
     }
-    Ok(())
 }
 
 /// How long the object may still live. A pod that no node runs, or that has ended, needs no grace.
@@ -107,10 +113,17 @@ fn finalizers_after(current: &Object, propagation: Option<Propagation>) -> Vec<&
 fn mark(rules: &ResourceRules, now_ms: i64, current: &Object, grace: i64, next: &mut Value) -> Result<(), StoreError> {
     let root = object_mut(next)?;
     let meta = metadata_mut(root)?;
-    let shortened = current.deletion_grace_seconds().is_some_and(|left| grace < left);
-    if !current.is_deleting() || shortened {
-        meta.insert("deletionTimestamp".to_owned(), Value::from(timestamp(now_ms + grace.saturating_mul(1000))));
-        meta.insert("deletionGracePeriodSeconds".to_owned(), Value::from(grace));
+    let end = match (current.deletion_ms(), current.deletion_grace_seconds()) {
+        (None, _) => Some(now_ms.saturating_add(grace.saturating_mul(1000))),
+        // Hurried: counted from when the deletion was asked for first.
+        (Some(end_ms), Some(left)) if grace < left => Some(end_ms - (left - grace).saturating_mul(1000)),
+        (Some(_), _) => None,
+    };
+    if let Some(end_ms) = end {
+        meta.insert("deletionTimestamp".to_owned(), Value::from(timestamp(end_ms)));
+        if !rules.spec_finalizers {
+            meta.insert("deletionGracePeriodSeconds".to_owned(), Value::from(grace));
+        }
     }
     if !current.is_deleting() {
         if let Some(generation) = current.generation() {
@@ -124,6 +137,5 @@ fn mark(rules: &ResourceRules, now_ms: i64, current: &Object, grace: i64, next: 
             }
         }
     }
-    debug_assert!(grace > 0 || strings(next.pointer("/metadata/finalizers")).next().is_some() || rules.spec_finalizers);
     Ok(())
 }

@@ -54,15 +54,25 @@ pub enum StoreError {
         /// What is wrong, at least one.
         causes: Vec<FieldCause>,
     },
-    /// 403 `Forbidden`: for instance creating in a namespace that is being deleted.
-    #[error("{resource} \"{name}\" is forbidden: {message}")]
-    Forbidden {
+    /// 409 `Conflict`: a precondition of a deletion does not hold. The API names the kind here, not the resource.
+    #[error("operation cannot be fulfilled on {resource} \"{name}\": {message}")]
+    Precondition {
         /// The resource.
         resource: Resource,
         /// The object's name.
         name: String,
-        /// Why.
+        /// Which precondition.
         message: String,
+    },
+    /// 403 `Forbidden` with cause `NamespaceTerminating`.
+    #[error("unable to create new content in namespace {namespace} because it is being terminated")]
+    Terminating {
+        /// The resource.
+        resource: Resource,
+        /// The object's name.
+        name: String,
+        /// The namespace that is being deleted.
+        namespace: String,
     },
     /// 400 `BadRequest`: the request makes no sense for any object.
     #[error("{message}")]
@@ -77,7 +87,7 @@ pub enum StoreError {
         message: String,
     },
     /// 504 `Timeout` with cause `ResourceVersionTooLarge`: the client has seen a future that this store has not.
-    #[error("too large resource version: {asked}, current: {current}; list again without a resourceVersion")]
+    #[error("Timeout: Too large resource version: {asked}, current: {current}")]
     FutureVersion {
         /// What the client asked for.
         asked: u64,
@@ -111,7 +121,13 @@ pub enum StoreError {
 }
 
 fn causes_text(causes: &[FieldCause]) -> String {
-    let parts: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+    let mut parts: Vec<String> = Vec::new();
+    for cause in causes {
+        let part = format!("{}: {}", cause.field, cause.message);
+        if !parts.contains(&part) {
+            parts.push(part);
+        }
+    }
     if let [one] = parts.as_slice() { one.clone() } else { format!("[{}]", parts.join(", ")) }
 }
 

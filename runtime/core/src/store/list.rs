@@ -76,7 +76,7 @@ impl Store {
             (None, At::Exact(asked)) => asked,
         };
         self.not_future(version)?;
-        let past = self.undo_to(resource, version).ok_or_else(|| expired_list(token.is_some(), version))?;
+        let past = self.undo_to(resource, version).ok_or_else(|| expired_list(token.is_some()))?;
         let after = token.map(|t| (Arc::from(t.after.0), Arc::from(t.after.1)));
         let namespace = query.namespace.as_deref();
         let limit = match query.limit {
@@ -163,13 +163,13 @@ impl Store {
     }
 }
 
-fn expired_list(continued: bool, version: u64) -> StoreError {
+fn expired_list(continued: bool) -> StoreError {
     let message = if continued {
         "The provided continue parameter is too old to display a consistent list result. Start a new list without the \
          continue parameter."
             .to_owned()
     } else {
-        format!("The resourceVersion for the provided list is too old: {version}")
+        "The resourceVersion for the provided list is too old.".to_owned()
     };
     StoreError::Expired { message }
 }
@@ -180,7 +180,22 @@ fn encode(version: u64, last: &Key) -> String {
 }
 
 fn decode(token: &str) -> Result<Token, StoreError> {
-    let bad = || StoreError::BadRequest { message: "continue key is not valid; list again without it".to_owned() };
-    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad())?;
-    serde_json::from_slice(&bytes).map_err(|_| bad())
+    let bad = |why: String| StoreError::BadRequest {
+        message: format!("invalid continue token: continue key is not valid: {why}"),
+    };
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|e| bad(e.to_string()))?;
+    if let Some(first) = bytes.first().filter(|b| **b != b'{') {
+        return Err(bad(format!("invalid character '{}' looking for beginning of value", go_character(*first))));
+    }
+    serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))
+}
+
+/// A byte as the API server's JSON parser shows it.
+fn go_character(byte: u8) -> String {
+    match byte {
+        b'\'' => "\\'".to_owned(),
+        0x20..=0x7e | 0xa1..=0xac | 0xae.. => char::from(byte).to_string(),
+        0x00..=0x1f | 0x7f => format!("\\x{byte:02x}"),
+        0x80..=0xa0 | 0xad => format!("\\u{byte:04x}"),
+    }
 }

@@ -32,6 +32,7 @@ mod list;
 mod object;
 mod rules;
 mod state;
+mod validate;
 mod watch;
 mod write;
 

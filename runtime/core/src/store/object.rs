@@ -207,6 +207,13 @@ impl Object {
         self.metadata().get("deletionTimestamp").is_some_and(Value::is_string)
     }
 
+    /// `metadata.deletionTimestamp`, in milliseconds since the epoch.
+    #[must_use]
+    pub fn deletion_ms(&self) -> Option<i64> {
+        let text = self.metadata().get("deletionTimestamp")?.as_str()?;
+        Some(text.parse::<jiff::Timestamp>().ok()?.as_millisecond())
+    }
+
     /// `metadata.deletionGracePeriodSeconds`.
     #[must_use]
     pub fn deletion_grace_seconds(&self) -> Option<i64> {

@@ -8,15 +8,12 @@ use super::batch::{Batch, Decision};
 use super::command::{Create, Effect, NewObject, Part};
 use super::error::StoreError;
 use super::object::{Key, Object, strings};
-use super::rules::{NameRule, ResourceRules};
+use super::rules::ResourceRules;
 use super::state::Store;
+use super::validate::{check_name, check_namespace, check_new_finalizers, check_owners};
 
 /// Names are at most 63 characters where generated, so that they can be labels; five are the suffix.
 const GENERATED_PREFIX_CHARS: usize = 58;
-/// DNS-1123 subdomain.
-const SUBDOMAIN_CHARS: usize = 253;
-/// DNS-1123 label.
-const LABEL_CHARS: usize = 63;
 
 pub(crate) fn create(batch: &Batch, store: &Store, now_ms: i64, create: Create) -> Result<Decision, StoreError> {
     let meta = create.value.get("metadata");
@@ -34,13 +31,10 @@ pub(crate) fn create(batch: &Batch, store: &Store, now_ms: i64, create: Create) 
         (name, _) => name.to_owned(),
     };
     let key = Key { name: name.into(), ..key };
-    if batch.get(store, &key).is_some() {
-        return Err(StoreError::AlreadyExists { resource: key.resource, name: key.name.to_string() });
-    }
     create_named(batch, store, now_ms, &key, create.value, &create.new)
 }
 
-/// Creates under a key that is known to be free.
+/// Creates under a full key.
 pub(crate) fn create_named(
     batch: &Batch,
     store: &Store,
@@ -50,8 +44,11 @@ pub(crate) fn create_named(
     new: &NewObject,
 ) -> Result<Decision, StoreError> {
     let rules = rules_of(store, key)?;
-    check_name(rules, key)?;
     check_namespace(batch, store, rules, key)?;
+    check_name(rules, key)?;
+    if batch.get(store, key).is_some() {
+        return Err(StoreError::AlreadyExists { resource: key.resource.clone(), name: key.name.to_string() });
+    }
     let root = object_mut(&mut value)?;
     if rules.status_subresource && !new.keep_status {
         root.remove("status");
@@ -119,7 +116,7 @@ pub(crate) fn update(
     }
     // The last finalizer is gone and no grace is left: the update is the end of the deletion.
     if current.is_deleting() && current.deletion_grace_seconds().unwrap_or(0) == 0 && !is_held(rules, &next) {
-        return Ok(Decision::Remove { current: Arc::clone(current), answer: Some(next) });
+        return Ok(Decision::Remove { current: Arc::clone(current), last: None, answer: Some(next) });
     }
     Ok(Decision::Put { key: key.clone(), uid: current.uid().clone(), value: next, effect: Effect::Updated })
 }
@@ -215,104 +212,21 @@ fn check_update_preconditions(
     }
 }
 
-pub(crate) fn uid_conflict(current: &Object, asked: &str) -> StoreError {
+/// In the words of the API server, which here shows through to its storage.
+fn uid_conflict(current: &Object, asked: &str) -> StoreError {
+    let Key { resource, namespace, name } = current.key();
+    let parts = ["/registry", &resource.group, &resource.plural, namespace, name];
+    let path: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     StoreError::Conflict {
-        resource: current.key().resource.clone(),
-        name: current.key().name.to_string(),
-        message: format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {}", current.uid()),
+        resource: resource.clone(),
+        name: name.to_string(),
+        message: format!(
+            "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition \
+             failed: UID in precondition: {asked}, UID in object meta: {}",
+            path.join("/"),
+            current.uid()
+        ),
     }
-}
-
-fn check_new_finalizers(current: &Object, next: &Value) -> Result<(), StoreError> {
-    if !current.is_deleting() {
-        return Ok(());
-    }
-    let added: Vec<&str> =
-        strings(next.pointer("/metadata/finalizers")).filter(|f| !current.finalizers().any(|old| old == *f)).collect();
-    if added.is_empty() {
-        return Ok(());
-    }
-    let message = format!(
-        "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
-    );
-    Err(StoreError::invalid_field(current.key(), "metadata.finalizers", "FieldValueForbidden", message))
-}
-
-fn check_owners(key: &Key, meta: &Map<String, Value>) -> Result<(), StoreError> {
-    let owners = meta.get("ownerReferences").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let controllers = owners.iter().filter(|o| o.get("controller").and_then(Value::as_bool) == Some(true)).count();
-    if controllers > 1 {
-        let message = "Invalid value: Only one reference can have Controller set to true".to_owned();
-        return Err(StoreError::invalid_field(key, "metadata.ownerReferences", "FieldValueInvalid", message));
-    }
-    for (i, owner) in owners.iter().enumerate() {
-        for field in ["apiVersion", "kind", "name", "uid"] {
-            if owner.get(field).and_then(Value::as_str).is_none_or(str::is_empty) {
-                let path = format!("metadata.ownerReferences[{i}].{field}");
-                let message = format!("Invalid value: \"\": {field} must not be empty");
-                return Err(StoreError::invalid_field(key, &path, "FieldValueInvalid", message));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn check_namespace(batch: &Batch, store: &Store, rules: &ResourceRules, key: &Key) -> Result<(), StoreError> {
-    if !rules.namespaced {
-        return Ok(());
-    }
-    let namespace_key = Key::namespace_object(key.namespace.clone());
-    if store.rules(&namespace_key.resource).is_none() {
-        return Ok(());
-    }
-    let namespace = batch.get(store, &namespace_key).ok_or_else(|| StoreError::not_found(&namespace_key))?;
-    if namespace.is_deleting() {
-        return Err(StoreError::Forbidden {
-            resource: key.resource.clone(),
-            name: key.name.to_string(),
-            message: format!(
-                "unable to create new content in namespace {} because it is being terminated",
-                key.namespace
-            ),
-        });
-    }
-    Ok(())
-}
-
-fn check_name(rules: &ResourceRules, key: &Key) -> Result<(), StoreError> {
-    let name = &*key.name;
-    let dns = |limit: usize, dots: bool| {
-        name.len() <= limit
-            && name.split(if dots { '.' } else { '/' }).all(|part| {
-                let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-                edge(part.chars().next())
-                    && edge(part.chars().last())
-                    && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-            })
-    };
-    let problem = match rules.name {
-        NameRule::Subdomain if !dns(SUBDOMAIN_CHARS, true) => {
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must \
-             start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
-             '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
-        }
-        NameRule::Label if !dns(LABEL_CHARS, false) => {
-            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and \
-             end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
-             '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
-        }
-        NameRule::ServiceLabel if !dns(LABEL_CHARS, false) || name.starts_with(|c: char| c.is_ascii_digit()) => {
-            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic \
-             character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for \
-             validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"
-        }
-        NameRule::PathSegment if name.is_empty() || name == "." || name == ".." || name.contains(['/', '%']) => {
-            "may not be '.' or '..' and may not contain '/' or '%'"
-        }
-        NameRule::Subdomain | NameRule::Label | NameRule::ServiceLabel | NameRule::PathSegment => return Ok(()),
-    };
-    let message = format!("Invalid value: {name:?}: {problem}");
-    Err(StoreError::invalid_field(key, "metadata.name", "FieldValueInvalid", message))
 }
 
 /// Everything but `metadata` and `status` counts as spec.
@@ -363,12 +277,16 @@ pub(crate) fn rules_of<'a>(store: &'a Store, key: &Key) -> Result<&'a ResourceRu
 }
 
 fn same_or_bad_request(meta: &Map<String, Value>, field: &str, expected: &str) -> Result<(), StoreError> {
-    match meta.get(field).and_then(Value::as_str) {
-        Some(found) if !found.is_empty() && found != expected => Err(StoreError::BadRequest {
-            message: format!("the {field} of the object ({found}) does not match the {field} on the URL ({expected})"),
-        }),
-        Some(_) | None => Ok(()),
+    let found = meta.get(field).and_then(Value::as_str).unwrap_or_default();
+    if found.is_empty() || found == expected {
+        return Ok(());
     }
+    let message = if field == "namespace" {
+        "the namespace of the provided object does not match the namespace sent on the request".to_owned()
+    } else {
+        format!("the {field} of the object ({found}) does not match the {field} on the URL ({expected})")
+    };
+    Err(StoreError::BadRequest { message })
 }
 
 pub(crate) fn object_mut(value: &mut Value) -> Result<&mut Map<String, Value>, StoreError> {
