@@ -20,10 +20,10 @@ use model::{Model, Optimizer, Scratch};
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Passes over the training set
-    #[arg(long, default_value_t = 30, value_name = "N")]
+    #[arg(long, default_value_t = 60, value_name = "N")]
     pub epochs: usize,
     /// Samples per step, over all ranks together; rounded up to a multiple of the ranks
-    #[arg(long, default_value_t = 64, value_name = "N")]
+    #[arg(long, default_value_t = 32, value_name = "N")]
     pub batch: usize,
     /// Neurons in each of the two hidden layers
     #[arg(long, default_value_t = 256, value_name = "N")]
@@ -35,13 +35,13 @@ pub struct Args {
     #[arg(long, default_value_t = 0.9, value_name = "SHARE")]
     pub momentum: f32,
     /// Pull of the weights toward zero
-    #[arg(long, default_value_t = 0.003, value_name = "RATE")]
+    #[arg(long, default_value_t = 0.01, value_name = "RATE")]
     pub weight_decay: f32,
     /// Decides the split, the initial weights and the order of samples
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
     /// Steps between two progress lines
-    #[arg(long, default_value_t = 10, value_name = "STEPS")]
+    #[arg(long, default_value_t = 40, value_name = "STEPS")]
     pub log_every: usize,
     /// Folder for the model (model.json) and the metrics of every step (metrics.jsonl)
     #[arg(long, value_name = "FOLDER")]
@@ -103,7 +103,7 @@ pub struct Report {
 }
 
 /// Joins the job that the environment describes and trains. Rank 0 prints progress lines
-/// (`epoch=3/30 step=50/510 loss=0.5312 lr=0.0198`) and at the end the accuracy on the test set.
+/// (`epoch=3/60 step=80/2040 loss=0.5312 lr=0.0198`) and at the end the accuracy on the test set.
 ///
 /// # Errors
 /// See [`Error`].
