@@ -311,6 +311,8 @@ impl<'view> Planner<'view> {
             RestartScope::Gang => {
                 self.ledger.generation += 1;
                 self.ledger.restarts += 1;
+                // The counts are those of the new generation, which has no pods yet.
+                self.change.tallies = Some(tallies(model, &BTreeMap::new()));
                 self.delete_pods(|_| true, "the gang starts again");
             }
             RestartScope::Replica => {

@@ -1,0 +1,436 @@
+//! Jobs from creation to their end.
+
+mod world;
+
+use serde_json::{Value, json};
+use world::{START_MS, World};
+
+const PYTORCH: &str = "
+apiVersion: kubeflow.org/v1
+kind: PyTorchJob
+metadata: {name: mnist}
+spec:
+  runPolicy: {}
+  pytorchReplicaSpecs:
+    Master:
+      replicas: 1
+      restartPolicy: OnFailure
+      template: {spec: {containers: [{name: pytorch, image: x, command: [python, train.py]}]}}
+    Worker:
+      replicas: 2
+      restartPolicy: OnFailure
+      template: {spec: {containers: [{name: pytorch, image: x, command: [python, train.py]}]}}
+";
+
+const TRAINING: &str = "
+apiVersion: trainyard.dev/v1alpha1
+kind: TrainingJob
+metadata: {name: wine}
+spec: {replicas: 3, command: [train], restartPolicy: OnFailure, backoffLimit: 2}
+";
+
+fn pytorch(policy: Value) -> World {
+    let mut world = World::new(PYTORCH);
+    world.edit("/spec/runPolicy", policy);
+    world
+}
+
+fn pytorch_with(restart: &str, policy: Value) -> World {
+    let mut world = pytorch(policy);
+    for role in ["Master", "Worker"] {
+        world.edit(&format!("/spec/pytorchReplicaSpecs/{role}/restartPolicy"), json!(restart));
+    }
+    world
+}
+
+#[test]
+fn a_pytorchjob_succeeds_with_its_master() {
+    let mut world = pytorch(json!({}));
+    world.plan();
+    assert_eq!(world.names(), ["mnist-master-0", "mnist-worker-0", "mnist-worker-1"]);
+    assert_eq!(world.services.len(), 3);
+    assert_eq!(world.conditions(), ["Created"]);
+    assert_eq!(world.codes, ["WaitsForPlace"]);
+    assert_eq!(world.status("/startTime"), json!("2026-01-01T00:00:00Z"));
+    world.place();
+    world.start_all();
+    world.plan();
+    assert_eq!(world.conditions(), ["Created", "Running"]);
+    assert_eq!(world.status("/replicaStatuses/Worker/active"), json!(2));
+    world.succeed("mnist-master-0");
+    world.plan();
+    assert_eq!(world.conditions(), ["Created", "!Running", "Succeeded"]);
+    assert_eq!(
+        world.status("/replicaStatuses/Worker"),
+        json!({
+            "succeeded": 2,
+            "selector": "training.kubeflow.org/job-name=mnist,training.kubeflow.org/operator-name=pytorchjob-controller,training.kubeflow.org/replica-type=worker",
+        })
+    );
+    assert_eq!(world.live().len(), 3, "cleanPodPolicy None keeps all");
+    assert!(world.events.contains(&"PyTorchJobSucceeded".to_owned()));
+    assert!(world.events.contains(&"SuccessfulCreatePod".to_owned()));
+}
+
+#[test]
+fn without_a_master_all_workers_decide_and_with_elasticity_any() {
+    for (elastic, done_after_first) in [(None, false), (Some(json!({"minReplicas": 1, "maxReplicas": 2})), true)] {
+        let mut world = pytorch(json!({}));
+        world.edit("/spec/pytorchReplicaSpecs", json!({"Worker": {"replicas": 2, "template": {"spec": {"containers": [{"name": "pytorch", "image": "x"}]}}}}));
+        if let Some(elastic) = elastic {
+            world.job.as_mut().unwrap()["spec"]["elasticPolicy"] = elastic;
+        }
+        world.run();
+        assert_eq!(world.conditions(), ["Created", "Running"]);
+        world.succeed("mnist-worker-1");
+        world.plan();
+        assert_eq!(world.conditions().contains(&"Succeeded".to_owned()), done_after_first);
+        world.succeed("mnist-worker-0");
+        world.plan();
+        assert!(world.conditions().contains(&"Succeeded".to_owned()));
+    }
+}
+
+#[test]
+fn never_fails_the_job_with_the_replica() {
+    let mut world = pytorch_with("Never", json!({}));
+    world.run();
+    world.fail("mnist-worker-1", 3);
+    world.plan();
+    assert_eq!(world.conditions(), ["Created", "!Running", "Failed"]);
+    assert!(world.events.contains(&"ExitedWithCode".to_owned()));
+    let message = world.status("/conditions/2/message");
+    assert_eq!(
+        message,
+        json!(
+            "PyTorchJob mnist has failed: pod mnist-worker-1 failed first: it ended with exit code 3; see `trainyard logs mnist`"
+        )
+    );
+}
+
+#[test]
+fn exit_code_tells_permanent_from_passing_failures() {
+    for (code, state) in [(1, "Failed"), (127, "Failed"), (128, "Restarting"), (137, "Restarting")] {
+        let mut world = pytorch_with("ExitCode", json!({}));
+        world.run();
+        world.fail("mnist-worker-0", code);
+        world.plan();
+        assert_eq!(world.conditions().last().unwrap(), state, "exit code {code}");
+    }
+}
+
+#[test]
+fn only_the_failed_replica_of_a_pytorchjob_starts_again() {
+    let mut world = pytorch(json!({}));
+    world.run();
+    world.set("mnist-worker-1", json!({"phase": "Failed", "reason": "Evicted"}));
+    world.plan();
+    assert_eq!(world.conditions(), ["Created", "Restarting"]);
+    assert_eq!(world.live(), ["mnist-master-0", "mnist-worker-0"]);
+    world.reap();
+    world.plan();
+    assert_eq!(world.live().len(), 3);
+    assert_eq!(world.conditions(), ["Created", "Restarting"]);
+    world.place();
+    world.start_all();
+    world.plan();
+    assert_eq!(world.conditions(), ["Created", "Running"]);
+}
+
+#[test]
+fn recreated_pods_count_against_the_backoff_limit() {
+    let mut world = pytorch(json!({"backoffLimit": 2}));
+    world.run();
+    for restart in 1..=3 {
+        world.set("mnist-worker-0", json!({"phase": "Failed", "reason": "NodeLost"}));
+        world.plan();
+        if restart <= 2 {
+            assert_eq!(world.conditions(), ["Created", "Restarting"], "restart {restart}");
+            world.reap();
+            world.run();
+        }
+    }
+    assert_eq!(world.conditions().last().unwrap(), "Failed");
+    assert_eq!(world.live(), ["mnist-worker-0"], "what still ran is ended, what ended is kept");
+}
+
+#[test]
+fn restarts_in_place_and_recreated_pods_are_counted_together() {
+    let mut world = pytorch(json!({"backoffLimit": 2}));
+    world.run();
+    world.crash_in_place("mnist-worker-0", 1, false);
+    world.plan();
+    assert_eq!(world.conditions(), ["Created", "Running"]);
+    world.fail("mnist-worker-0", 1);
+    world.crash_in_place("mnist-worker-0", 1, false);
+    world.set("mnist-worker-0", json!({"phase": "Failed", "reason": "Evicted"}));
+    world.plan();
+    assert_eq!(world.conditions(), ["Created", "Restarting"]);
+    world.reap();
+    world.run();
+    world.crash_in_place("mnist-worker-1", 0, true);
+    world.plan();
+    assert_eq!(world.conditions().last().unwrap(), "Failed", "two restarts were used up");
+}
+
+#[test]
+fn a_limit_of_zero_allows_no_restart() {
+    let mut world = pytorch(json!({"backoffLimit": 0}));
+    world.run();
+    world.crash_in_place("mnist-master-0", 0, true);
+    world.plan();
+    assert_eq!(world.conditions().last().unwrap(), "Failed");
+}
+
+#[test]
+fn the_deadline_is_kept_to_the_moment() {
+    let mut world = pytorch(json!({"activeDeadlineSeconds": 10}));
+    world.run();
+    assert_eq!(world.wake_at_ms, Some(START_MS + 10_000));
+    world.now_ms = START_MS + 10_000;
+    world.plan();
+    assert_eq!(world.conditions().last().unwrap(), "Failed");
+    assert_eq!(world.live(), [""; 0]);
+}
+
+#[test]
+fn ttl_deletes_the_finished_job_at_its_time() {
+    let mut world = pytorch(json!({"ttlSecondsAfterFinished": 60}));
+    world.run();
+    world.now_ms += 5500;
+    world.succeed("mnist-master-0");
+    world.plan();
+    assert_eq!(world.wake_at_ms, Some(START_MS + 65_000));
+    world.now_ms = START_MS + 64_999;
+    world.plan();
+    assert!(world.job.is_some());
+    world.now_ms += 1;
+    world.plan();
+    assert!(world.job.is_none());
+}
+
+#[test]
+fn clean_pod_policies() {
+    for (policy, pods, services) in [("None", 3, 3), ("Running", 1, 1), ("All", 0, 0)] {
+        let mut world = pytorch(json!({"cleanPodPolicy": policy}));
+        world.run();
+        world.succeed("mnist-master-0");
+        world.plan();
+        assert_eq!((world.live().len(), world.services.len()), (pods, services), "{policy}");
+    }
+}
+
+#[test]
+fn suspending_takes_all_away_and_resuming_starts_the_clock_anew() {
+    let mut world = pytorch(json!({"suspend": false, "activeDeadlineSeconds": 100}));
+    world.run();
+    world.edit("/spec/runPolicy/suspend", json!(true));
+    world.plan();
+    assert_eq!(world.conditions(), ["Created", "!Running", "Suspended"]);
+    assert_eq!((world.live().len(), world.services.len()), (0, 0));
+    assert_eq!(world.wake_at_ms, None);
+    world.now_ms += 50_000;
+    world.edit("/spec/runPolicy/suspend", json!(false));
+    // The old pods are still there, running and on their way out: they are not taken for failed ones.
+    world.plan();
+    assert_eq!(world.conditions(), ["Created", "!Running", "!Suspended"]);
+    assert_eq!(world.status("/startTime"), json!("2026-01-01T00:00:50Z"));
+    world.reap();
+    world.run();
+    assert_eq!(world.conditions(), ["Created", "!Suspended", "Running"]);
+    assert_eq!(world.wake_at_ms, Some(START_MS + 150_000));
+    assert!(world.events.contains(&"PyTorchJobResumed".to_owned()));
+}
+
+#[test]
+fn a_job_that_begins_suspended_has_no_start() {
+    let mut world = pytorch(json!({"suspend": true}));
+    world.plan();
+    assert_eq!(world.conditions(), ["Created", "Suspended"]);
+    assert_eq!(world.status("/startTime"), Value::Null);
+    assert!(world.pods.is_empty());
+}
+
+#[test]
+fn another_manager_keeps_us_out() {
+    for (manager, ours) in [("kueue.x-k8s.io/multikueue", false), ("kubeflow.org/training-operator", true), ("", true)]
+    {
+        let mut world = pytorch(json!({"managedBy": manager}));
+        world.plan();
+        assert_eq!(!world.pods.is_empty(), ours, "{manager}");
+    }
+}
+
+#[test]
+fn an_invalid_job_fails_with_all_that_is_wrong() {
+    let mut world = pytorch(json!({"backoffLimit": -1}));
+    world.edit("/spec/pytorchReplicaSpecs/Master/replicas", json!(2));
+    world.plan();
+    assert_eq!(world.conditions(), ["Created", "Failed"]);
+    assert_eq!(world.status("/conditions/1/reason"), json!("PyTorchJobInvalid"));
+    let message = world.status("/conditions/1/message");
+    let message = message.as_str().unwrap();
+    assert!(message.contains("spec.runPolicy.backoffLimit") && message.contains("Master.replicas"), "{message}");
+    assert!(world.events.contains(&"PyTorchJobInvalid".to_owned()));
+}
+
+#[test]
+fn a_smaller_elastic_job_gives_up_its_last_pods() {
+    let mut world = pytorch(json!({}));
+    world.run();
+    world.edit("/spec/pytorchReplicaSpecs/Worker/replicas", json!(1));
+    world.plan();
+    assert_eq!(world.live(), ["mnist-master-0", "mnist-worker-0"]);
+    assert_eq!(world.services.len(), 2);
+}
+
+#[test]
+fn the_whole_gang_of_a_trainingjob_starts_again() {
+    let mut world = World::new(TRAINING);
+    world.plan();
+    assert_eq!(world.status("/phase"), json!("Pending"));
+    assert_eq!(world.env("wine-worker-2")["TRAINYARD_GENERATION"], "0");
+    world.place();
+    world.plan();
+    assert_eq!(world.status("/phase"), json!("Starting"));
+    world.start_all();
+    world.plan();
+    assert_eq!(world.status("/phase"), json!("Running"));
+    let port = world.env("wine-worker-0")["PET_MASTER_PORT"].clone();
+
+    world.fail("wine-worker-1", 9);
+    world.plan();
+    assert_eq!(world.status("/phase"), json!("Restarting"));
+    assert_eq!(world.live(), [""; 0]);
+    assert_eq!(world.status("/restarts"), json!(1));
+    assert_eq!(
+        world.status("/message"),
+        json!(
+            "TrainingJob wine is restarting (restart 1 of 2): rank 1 (pod wine-worker-1) failed first: it ended with exit code 9"
+        )
+    );
+    world.reap();
+    world.run();
+    assert_eq!(world.status("/phase"), json!("Running"));
+    assert_eq!(world.env("wine-worker-0")["TRAINYARD_GENERATION"], "1");
+    assert_eq!(world.env("wine-worker-0")["PET_MASTER_PORT"], port);
+
+    // A second restart: half the old pods are gone, half are not, so nothing new starts yet.
+    world.set("wine-worker-0", json!({"phase": "Failed", "reason": "NodeLost"}));
+    world.plan();
+    world.pods.remove("wine-worker-2");
+    world.plan();
+    assert_eq!(world.codes[0], "WaitsForOldPods");
+    assert_eq!(world.live(), [""; 0]);
+    world.reap();
+    world.run();
+
+    world.fail("wine-worker-2", 1);
+    world.now_ms += 1000;
+    world.fail("wine-worker-0", 143);
+    world.plan();
+    assert_eq!(world.status("/phase"), json!("Failed"));
+    assert_eq!(world.status("/exitCode"), json!(1));
+    let message = world.status("/message");
+    assert_eq!(
+        message,
+        json!(
+            "TrainingJob wine has reached its backoffLimit of 2 after 2 restarts: rank 2 (pod wine-worker-2) failed first: it ended with exit code 1; see `trainyard logs wine`"
+        )
+    );
+}
+
+#[test]
+fn a_deleted_pod_of_a_running_gang_is_a_failure() {
+    let mut world = World::new(TRAINING);
+    world.run();
+    world.pods.remove("wine-worker-1");
+    world.plan();
+    assert_eq!(world.status("/phase"), json!("Restarting"));
+}
+
+#[test]
+fn a_trainingjob_copies_its_leaders_progress_and_succeeds_with_all() {
+    let mut world = World::new(TRAINING);
+    world.run();
+    let progress = json!({"step": 3, "totalSteps": 10, "metrics": {"loss": 0.5}});
+    let leader = world.pods.get_mut("wine-worker-0").unwrap();
+    leader.metadata.annotations.as_mut().unwrap().insert("trainyard.dev/progress".to_owned(), progress.to_string());
+    world.plan();
+    assert_eq!(world.status("/progress/step"), json!(3));
+    for index in 0..3 {
+        world.succeed(&format!("wine-worker-{index}"));
+        world.plan();
+    }
+    assert_eq!(world.status("/phase"), json!("Succeeded"));
+    assert_eq!(world.status("/exitCode"), json!(0));
+    assert_eq!(world.status("/progress/step"), json!(3));
+}
+
+#[test]
+fn a_waiting_job_says_what_it_waits_for() {
+    let mut world = World::new(TRAINING);
+    world.edit("/spec/replicas", json!(1));
+    world.job.as_mut().unwrap()["spec"]["resources"] = json!({"cpu": 100});
+    world.plan();
+    world.place();
+    world.plan();
+    assert_eq!(world.status("/phase"), json!("Pending"));
+    assert_eq!(
+        world.status("/message"),
+        json!(
+            "it needs 100 CPUs, node laptop has 64 CPUs allocatable of which 64 CPUs are free; lower resources.cpu, or use fewer replicas: it can never start here as it is"
+        )
+    );
+}
+
+const RUNTIME: &str = "
+apiVersion: trainer.kubeflow.org/v1alpha1
+kind: ClusterTrainingRuntime
+metadata: {name: torch-distributed, labels: {trainer.kubeflow.org/framework: torch}}
+spec:
+  mlPolicy: {numNodes: 1, torch: {}}
+  template:
+    spec:
+      replicatedJobs:
+        - name: node
+          template:
+            spec:
+              template:
+                spec:
+                  containers: [{name: node, image: pytorch}]
+";
+
+#[test]
+fn a_trainjob_waits_for_its_runtime_and_then_completes() {
+    let mut world = World::new(
+        "
+apiVersion: trainer.kubeflow.org/v1alpha1
+kind: TrainJob
+metadata: {name: tj}
+spec:
+  runtimeRef: {name: torch-distributed}
+  trainer: {numNodes: 2, command: [torchrun, train.py], resourcesPerNode: {requests: {cpu: 2}}}
+",
+    );
+    world.plan();
+    assert_eq!(world.codes, ["WaitsForRelated"]);
+    world.related.push(world::yaml(RUNTIME));
+    world.plan();
+    assert_eq!(world.names(), ["tj-node-0-0", "tj-node-0-1"]);
+    assert_eq!(world.conditions(), [""; 0]);
+    let env = world.env("tj-node-0-1");
+    assert_eq!(env["PET_NODE_RANK"], "1");
+    assert_eq!(env["PET_MASTER_ADDR"], "tj-node-0-0.tj");
+    assert_eq!(env["PET_NPROC_PER_NODE"], "2");
+    world.place();
+    world.start_all();
+    world.plan();
+    assert_eq!(world.status("/jobsStatus/0/active"), json!(1));
+    world.succeed("tj-node-0-0");
+    world.plan();
+    world.succeed("tj-node-0-1");
+    world.plan();
+    assert_eq!(world.conditions(), ["Complete"]);
+    assert_eq!(world.status("/jobsStatus/0/succeeded"), json!(1));
+}
