@@ -29,6 +29,8 @@ pub(super) struct Planner<'view> {
     /// The job's own pods.
     pub(super) pods: Vec<Observed<'view>>,
     pub(super) change: StatusChange,
+    /// Uids of the pods that this plan deletes.
+    pub(super) deleted: BTreeSet<String>,
     /// Actions that must be done before the status says what they stand for.
     before: Vec<Action>,
     after: Vec<Action>,
@@ -62,6 +64,7 @@ impl<'view> Planner<'view> {
             ranks: None,
         };
         let (before, after, events, reasons) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let deleted = BTreeSet::new();
         Self {
             view,
             now_ms,
@@ -71,6 +74,7 @@ impl<'view> Planner<'view> {
             ledger,
             pods,
             change,
+            deleted,
             before,
             after,
             events,
@@ -135,7 +139,7 @@ impl<'view> Planner<'view> {
             self.reason(JobCode::Failed, "has ended", None);
             return self.finish(false);
         }
-        self.delete_live("the job is invalid", true);
+        self.delete_live_first("the job is invalid");
         let list: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
         let message = format!("{} is invalid: {}", self.title(), list.join("; "));
         if !self.lifecycle.created {
@@ -289,7 +293,7 @@ impl<'view> Planner<'view> {
         let message = narrate::failure(&self.subject, model, cause, failure.as_ref(), self.change.restarts);
         if matches!(cause, FailureCause::Deadline | FailureCause::BackoffLimit) {
             // A limit is there to end what runs, whatever is kept of pods that ended.
-            self.delete_live(narrate::limit(cause), true);
+            self.delete_live_first(narrate::limit(cause));
         }
         self.exit_events(model);
         self.change.exit_code =

@@ -12,21 +12,23 @@ use crate::{label, port};
 impl Planner<'_> {
     /// Deletes the pods that a rule names, unless they are on their way out.
     pub(super) fn delete_pods(&mut self, which: impl Fn(&Observed<'_>) -> bool, reason: &str) {
-        let pods = self.pods.iter().filter(|pod| !pod.deleting && which(pod));
-        let actions: Vec<Action> = pods.map(|pod| self.delete("Pod", pod.name, Some(pod.uid), reason)).collect();
+        let actions = self.deletions(which, reason);
         self.push_after(actions);
     }
 
-    /// Deletes the pods that have not ended. `first` puts that before the status, so that a planner that is interrupted in
-    /// between comes to the same decision again.
-    pub(super) fn delete_live(&mut self, reason: &str, first: bool) {
-        let pods = self.pods.iter().filter(|pod| !pod.deleting && pod.is_live());
-        let actions: Vec<Action> = pods.map(|pod| self.delete("Pod", pod.name, Some(pod.uid), reason)).collect();
-        if first {
-            self.push_before(actions);
-        } else {
-            self.push_after(actions);
-        }
+    /// Deletes the pods that have not ended, before the status says so: a planner that is interrupted in between comes to the
+    /// same decision again.
+    pub(super) fn delete_live_first(&mut self, reason: &str) {
+        let actions = self.deletions(|pod| pod.is_live(), reason);
+        self.push_before(actions);
+    }
+
+    fn deletions(&mut self, which: impl Fn(&Observed<'_>) -> bool, reason: &str) -> Vec<Action> {
+        let going = self.pods.iter().filter(|pod| !pod.deleting && !self.deleted.contains(pod.uid) && which(pod));
+        let (uids, actions): (Vec<String>, Vec<Action>) =
+            going.map(|pod| (pod.uid.to_owned(), self.delete("Pod", pod.name, Some(pod.uid), reason))).unzip();
+        self.deleted.extend(uids);
+        actions
     }
 
     /// Deletes the failed pods that the ledger counts already.
