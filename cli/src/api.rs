@@ -66,13 +66,11 @@ impl ApiError {
 
 impl From<kube::Error> for ApiError {
     fn from(error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) => {
-                let value = serde_json::to_value(&*status).unwrap_or_default();
-                Self::Refused(refusal(status.code, &value))
-            }
-            other => Self::Transport(Box::new(other)),
+        if let kube::Error::Api(status) = &error {
+            let value = serde_json::to_value(&**status).unwrap_or_default();
+            return Self::Refused(refusal(status.code, &value));
         }
+        Self::Transport(Box::new(error))
     }
 }
 
@@ -183,11 +181,6 @@ impl Api {
     /// POST an object.
     pub(crate) async fn create(&self, path: &str, body: &Value) -> Result<Value, ApiError> {
         self.send("POST", path, "application/json", Some(("application/json", body))).await
-    }
-
-    /// PUT an object.
-    pub(crate) async fn replace(&self, path: &str, body: &Value) -> Result<Value, ApiError> {
-        self.send("PUT", path, "application/json", Some(("application/json", body))).await
     }
 
     /// PATCH by RFC 7396.

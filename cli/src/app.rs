@@ -13,13 +13,7 @@ use crate::exit_code;
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     choose_colour(cli.global.color);
-    let outcome = match cli.command {
-        // These two run inside pods: nothing may be set up before them, no thread, no runtime, no logging.
-        Command::Shim(args) => return done(command::shim::run(args)),
-        Command::Launch(args) => return done(command::launch::run(args)),
-        command => dispatch(&cli.global, command).map(ExitCode::from),
-    };
-    done(outcome)
+    done(dispatch(&cli.global, cli.command))
 }
 
 fn done(outcome: Result<ExitCode, CliError>) -> ExitCode {
@@ -41,8 +35,11 @@ fn choose_colour(color: Color) {
     }
 }
 
-fn dispatch(global: &Global, command: Command) -> Result<u8, CliError> {
-    match command {
+fn dispatch(global: &Global, command: Command) -> Result<ExitCode, CliError> {
+    let code = match command {
+        // These two run inside pods: nothing may be set up before them, no thread, no runtime, no logging.
+        Command::Shim(args) => return command::shim::run(args),
+        Command::Launch(args) => return command::launch::run(args),
         Command::Run(args) => command::run::run(global, args),
         Command::Apply(args) => command::apply::run(global, args),
         Command::Validate(args) => command::validate::run(global, args),
@@ -61,9 +58,9 @@ fn dispatch(global: &Global, command: Command) -> Result<u8, CliError> {
         Command::Example(args) => command::example::run(args),
         Command::Completions(args) => command::completions::run(args),
         Command::Version(args) => command::version::run(global, args),
-        Command::Shim(_) | Command::Launch(_) => Err(CliError::Missing { what: "a command inside a command" }),
         Command::Reference(args) => command::reference::run(args),
-    }
+    };
+    code.map(ExitCode::from)
 }
 
 /// Prints an error with its causes, then a blank line and the hint.

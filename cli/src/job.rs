@@ -21,7 +21,7 @@ pub(crate) fn state(job: &Value) -> String {
         return phase.to_owned();
     }
     let status = &job["status"];
-    if let Some(last) = conditions(job).filter(|c| c["status"] == "True").last() {
+    if let Some(last) = conditions(job).rfind(|c| c["status"] == "True") {
         return last["type"].as_str().unwrap_or_default().to_owned();
     }
     match (status["active"].as_i64().unwrap_or(0), status.is_null()) {

@@ -70,7 +70,6 @@ fn refused(error: ServeError) -> CliError {
             message: error.to_string(),
             hint: "give --tls-cert, --tls-key and --token-file, or listen on 127.0.0.1".to_owned(),
         },
-        #[expect(unreachable_patterns, clippy::wildcard_enum_match_arm, reason = "more ways to fail may come")]
-        other => internal("cannot serve the API")(other),
+        error @ ServeError::Announce { .. } => internal("cannot tell others where the server is")(error),
     }
 }

@@ -25,7 +25,7 @@ pub(crate) enum Place {
     /// A Kubernetes cluster.
     Cluster { url: String },
     /// `trainyard up` or `trainyard run` in another process.
-    Server { home: PathBuf, info: ServerInfo },
+    Server { home: PathBuf },
     /// In this process; only the store and the API, no controllers.
     InProcess { home: PathBuf },
 }
@@ -50,7 +50,7 @@ impl Session {
         match own(&home).await? {
             Owner::Another(info) => {
                 let client = embedded::connect(&info).map_err(internal("connect to the running server"))?;
-                Ok(Self { api: Api::new(client), namespace, place: Place::Server { home, info }, embedded: None })
+                Ok(Self { api: Api::new(client), namespace, place: Place::Server { home }, embedded: None })
             }
             Owner::Us(embedded) => {
                 let api = Api::new(embedded.client());

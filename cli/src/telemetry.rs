@@ -60,8 +60,8 @@ pub(crate) fn init_with_traces(global: &Global, quiet: Quiet) -> Traces {
 
 fn lines(global: &Global, quiet: Quiet) -> Box<dyn Layer<Registry> + Send + Sync> {
     let level = match (global.verbose, quiet) {
-        // An insecure kubeconfig is the user's choice, and need not be told at each connection.
-        (0, Quiet::Command) => "warn,kube_client::client::tls=error",
+        // Of the client's troubles the commands tell themselves; an insecure kubeconfig is the user's choice.
+        (0, Quiet::Command) => "warn,kube_client=off",
         (0, Quiet::Service) | (1, _) => "info,sqlx=warn,hyper=warn,tower=warn,kube=warn",
         (2, _) => "debug,hyper=info,h2=info,sqlx=info",
         (3.., _) => "trace",

@@ -16,8 +16,8 @@ use crate::output::object::{self, Markup};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  trainyard kubeconfig > ~/.kube/trainyard && export KUBECONFIG=~/.kube/trainyard
-  kubectl --kubeconfig <(trainyard kubeconfig) get pods")]
+  trainyard kubeconfig --write ~/.kube/trainyard && export KUBECONFIG=~/.kube/trainyard
+  kubectl get pods")]
 pub(crate) struct Args {
     /// Name the context, cluster and user this
     #[arg(long, value_name = "NAME", default_value = "trainyard")]

@@ -183,7 +183,7 @@ async fn follow(session: &Session, found: &Found, args: &Args) -> Result<u8, Cli
     while let Some(seen) = from.recv().await {
         match seen {
             Seen::Line(line) if wanted(&line.label, &args.rank) => screen.log(&line.label, &line.text)?,
-            Seen::Line(_) | Seen::Back | Seen::Lost(_) => {}
+            Seen::Line(_) | Seen::Back(_) | Seen::Lost(..) => {}
             Seen::LogEnded(key) => streams.ended(&key),
             Seen::Present(Subject::Pod, pod) => {
                 streams.look_at(&pod, alone);

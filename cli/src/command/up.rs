@@ -24,8 +24,8 @@ use crate::telemetry::{self, Quiet};
 #[command(after_help = "\
 Examples:
   trainyard up
-  trainyard up --listen 127.0.0.1:0           take a free port
-  trainyard kubeconfig > ~/.kube/trainyard    in another terminal
+  trainyard up --listen 127.0.0.1:0                 take a free port
+  trainyard kubeconfig --write ~/.kube/trainyard    in another terminal
   trainyard up --listen 0.0.0.0:6390 --tls-cert cert.pem --tls-key key.pem --token-file tokens.csv")]
 pub(crate) struct Args {
     /// Listen on this address; anything but loopback needs TLS and tokens

@@ -29,9 +29,9 @@ pub(crate) enum Seen {
     /// Everything that exists has been reported.
     Listed(Subject, Vec<String>),
     /// The server did not answer; we try again.
-    Lost(String),
+    Lost(Subject, String),
     /// It answers again.
-    Back,
+    Back(Subject),
     /// A line of a container's log.
     Line(super::stream::Line),
     /// A container's log came to its end.
@@ -47,7 +47,7 @@ pub(crate) async fn observe(api: Api, path: String, subject: Subject, to: Sender
             return;
         }
         if let Err(error) = outcome {
-            if !lost && to.send(Seen::Lost(error.to_string())).await.is_err() {
+            if !lost && to.send(Seen::Lost(subject, error.to_string())).await.is_err() {
                 return;
             }
             lost = true;
@@ -59,7 +59,7 @@ pub(crate) async fn observe(api: Api, path: String, subject: Subject, to: Sender
 /// One list and the watch from it. `Ok` when the watch has to begin anew.
 async fn once(api: &Api, path: &str, subject: Subject, to: &Sender<Seen>, lost: &mut bool) -> Result<(), ApiError> {
     let list = api.get(path).await?;
-    if std::mem::take(lost) && to.send(Seen::Back).await.is_err() {
+    if std::mem::take(lost) && to.send(Seen::Back(subject)).await.is_err() {
         return Ok(());
     }
     let items = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();

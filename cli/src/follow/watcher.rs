@@ -262,11 +262,12 @@ impl Watcher<'_> {
                 self.gone.extend(lost);
             }
             Seen::Gone(Subject::Event, _) | Seen::Listed(Subject::Job | Subject::Event, _) => {}
-            Seen::Lost(why) => {
-                let text = format!("the API server does not answer ({why}); the job goes on, trying again");
-                self.screen.say("warning:", style::CARE, &text)?;
+            // Three watches break together; one of them is enough to tell.
+            Seen::Lost(Subject::Job, why) => {
+                self.screen.say("warning:", style::CARE, &format!("{why}; the job goes on, trying again"))?;
             }
-            Seen::Back => self.screen.say("Connected", style::GOOD, "the API server answers again")?,
+            Seen::Back(Subject::Job) => self.screen.say("Connected", style::GOOD, "the API server answers again")?,
+            Seen::Lost(Subject::Pod | Subject::Event, _) | Seen::Back(Subject::Pod | Subject::Event) => {}
             Seen::Line(line) => {
                 self.screen.log(&line.label, &line.text)?;
                 self.failed_rank = self.failed_rank.or_else(|| failed_rank(&line.text));

@@ -136,10 +136,8 @@ fn fields(schema: &Schema, value: &Value, at: &str) -> Vec<String> {
         let Some(next) = next else { return Vec::new() };
         (schema, value) = (next.resolve(inner), inner);
     }
-    match &schema.shape {
-        Shape::Object(object) => object.fields.keys().map(ToString::to_string).collect(),
-        _ => Vec::new(),
-    }
+    let Shape::Object(object) = &schema.shape else { return Vec::new() };
+    object.fields.keys().map(ToString::to_string).collect()
 }
 
 fn one_of(names: &[String]) -> String {
@@ -163,6 +161,14 @@ fn wrong(document: &Document, cause: &schema::Cause) -> Diagnostic {
         return Diagnostic::error(document, &cause.field, &message)
             .expected(with_article(wanted))
             .hint(type_hint(wanted, &seen));
+    }
+    if let Some((seen, values)) = cause.message.split_once(": supported values: ") {
+        let seen = seen.trim_start_matches("Unsupported value: ").trim_matches('"');
+        let values: Vec<&str> = values.split(", ").map(|value| value.trim_matches('"')).collect();
+        let diagnostic = Diagnostic::error(document, &cause.field, &format!("`{field}` cannot be `{seen}`"));
+        let near = closest(seen, values.iter().copied());
+        let hint = near.map_or_else(|| "write one of these".to_owned(), |near| format!("did you mean `{near}`?"));
+        return diagnostic.expected(format!("one of {}", values.join(", "))).hint(hint);
     }
     Diagnostic::error(document, &cause.field, &format!("`{field}`: {}", cause.message)).hint("change this value")
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::{Document, Source};
+use crate::output::style;
 
 /// A place in a file, counted from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,19 +16,9 @@ pub(crate) struct Position {
     pub(crate) length: usize,
 }
 
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Severity {
-    /// Nothing is started.
-    Error,
-    /// It works, but probably not as meant.
-    Warning,
-}
-
 /// One thing that is wrong.
 #[derive(Clone, Debug)]
 pub(crate) struct Diagnostic {
-    pub(crate) severity: Severity,
     /// File name as the user gave it.
     pub(crate) file: String,
     /// Zero for a whole file, or for what was given on the command line.
@@ -60,7 +51,6 @@ impl Diagnostic {
     pub(crate) fn at(source: &Source, at: Position, path: &str, message: &str) -> Self {
         let line_text = at.line.checked_sub(1).and_then(|index| source.text.lines().nth(index));
         Self {
-            severity: Severity::Error,
             file: source.name.clone(),
             at,
             line_text: line_text.unwrap_or_default().to_owned(),
@@ -84,11 +74,6 @@ impl Diagnostic {
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
-        self
-    }
-
-    pub(crate) fn warning(mut self) -> Self {
-        self.severity = Severity::Warning;
         self
     }
 
@@ -116,14 +101,10 @@ pub(crate) fn print(out: &mut dyn Write, diagnostics: &[Diagnostic]) -> io::Resu
 }
 
 fn print_one(out: &mut dyn Write, diagnostic: &Diagnostic) -> io::Result<()> {
-    let (word, colour) = match diagnostic.severity {
-        Severity::Error => ("error", anstyle::AnsiColor::Red),
-        Severity::Warning => ("warning", anstyle::AnsiColor::Yellow),
-    };
-    let strong = colour.on_default().bold();
+    let strong = style::BAD;
     let dim = anstyle::AnsiColor::Blue.on_default();
     let cyan = anstyle::AnsiColor::Cyan.on_default().bold();
-    writeln!(out, "{strong}{word}:{strong:#} {}", diagnostic.message)?;
+    writeln!(out, "{strong}error:{strong:#} {}", diagnostic.message)?;
     writeln!(out, "  {dim}-->{dim:#} {}", diagnostic.place())?;
     if !diagnostic.line_text.is_empty() {
         let number = diagnostic.at.line.to_string();

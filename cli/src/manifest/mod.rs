@@ -151,20 +151,20 @@ pub(crate) fn load(files: &[PathBuf], edits: &edit::Edits) -> Result<Vec<Documen
     Ok(documents)
 }
 
-/// Prints diagnostics, and is an error if one of them is.
+/// Prints diagnostics; no diagnostics are fine.
 pub(crate) fn refuse(diagnostics: &[Diagnostic]) -> Result<(), CliError> {
     if diagnostics.is_empty() {
         return Ok(());
     }
     diagnostic::print(&mut anstream::stderr().lock(), diagnostics)?;
-    let errors: Vec<_> = diagnostics.iter().filter(|d| d.severity == diagnostic::Severity::Error).collect();
-    let files: std::collections::BTreeSet<&str> = errors.iter().map(|d| d.file.as_str()).collect();
+    let files: std::collections::BTreeSet<&str> = diagnostics.iter().map(|d| d.file.as_str()).collect();
     let files = files.into_iter().collect::<Vec<_>>().join(", ");
-    match errors.len() {
-        0 => Ok(()),
-        1 => Err(CliError::Manifest { summary: format!("{files} has an error; nothing was started") }),
-        n => Err(CliError::Manifest { summary: format!("{files}: {n} errors; nothing was started") }),
-    }
+    Err(CliError::Manifest {
+        summary: match diagnostics.len() {
+            1 => format!("{files} has an error; nothing was started"),
+            count => format!("{files}: {count} errors; nothing was started"),
+        },
+    })
 }
 
 /// Whether `trainyard run` follows an object of this kind; the others are applied before it.

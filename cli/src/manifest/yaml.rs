@@ -151,7 +151,7 @@ impl Builder<'_> {
                 self.nodes += weight(&node);
                 return Some(Node { at, content: node.content });
             }
-            // The parser yields nothing else in the place of a node.
+            #[expect(clippy::wildcard_enum_match_arm, reason = "the parser yields nothing else in the place of a node")]
             _ => return None,
         };
         let node = Node { at, content };

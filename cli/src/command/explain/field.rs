@@ -77,7 +77,7 @@ fn resolve<'a>(schemas: &'a Value, schema: &'a Value) -> &'a Value {
 }
 
 /// `integer`, `[]Container`, `map[string]string`.
-fn type_name(schemas: &Value, schema: &Value) -> String {
+fn type_name(schema: &Value) -> String {
     let reference = schema["$ref"].as_str().or_else(|| schema["allOf"][0]["$ref"].as_str());
     if let Some(name) = reference.and_then(|name| name.rsplit(['/', '.']).next()) {
         return name.to_owned();
@@ -86,9 +86,9 @@ fn type_name(schemas: &Value, schema: &Value) -> String {
         return "integer or string".to_owned();
     }
     match schema["type"].as_str() {
-        Some("array") => format!("[]{}", type_name(schemas, &schema["items"])),
+        Some("array") => format!("[]{}", type_name(&schema["items"])),
         Some("object") if schema["additionalProperties"].is_object() => {
-            format!("map[string]{}", type_name(schemas, &schema["additionalProperties"]))
+            format!("map[string]{}", type_name(&schema["additionalProperties"]))
         }
         Some(name) => name.to_owned(),
         None => "any".to_owned(),
@@ -97,7 +97,7 @@ fn type_name(schemas: &Value, schema: &Value) -> String {
 
 fn show(out: &mut dyn Write, schemas: &Value, path: &str, schema: &Value, description: Option<&str>) -> io::Result<()> {
     let strong = style::STRONG;
-    writeln!(out, "{strong}{path}{strong:#} <{}>", type_name(schemas, schema))?;
+    writeln!(out, "{strong}{path}{strong:#} <{}>", type_name(schema))?;
     if let Some(description) = description {
         writeln!(out, "  {}", description.replace('\n', "\n  "))?;
     }
@@ -111,7 +111,7 @@ fn show(out: &mut dyn Write, schemas: &Value, path: &str, schema: &Value, descri
     writeln!(out, "\nFields:")?;
     for (name, field) in fields {
         let must = if required.contains(&name.as_str()) { ", required" } else { "" };
-        writeln!(out, "  {strong}{name}{strong:#} <{}{must}>", type_name(schemas, field))?;
+        writeln!(out, "  {strong}{name}{strong:#} <{}{must}>", type_name(field))?;
         if let Some(description) = text(field, "description").or_else(|| text(resolve(schemas, field), "description")) {
             // The first paragraph is enough in a list.
             let first = description.split("\n\n").next().unwrap_or_default().replace('\n', " ");

@@ -46,8 +46,7 @@ pub(crate) async fn open(global: &Global, detach: bool) -> Result<Opened, CliErr
     match Plane::start(Options::new(&home), listen).await? {
         Started::Elsewhere(info) => {
             let client = embedded::connect(&info).map_err(internal("cannot connect to the running server"))?;
-            let session =
-                Session { api: Api::new(client), namespace, place: Place::Server { home, info }, embedded: None };
+            let session = Session { api: Api::new(client), namespace, place: Place::Server { home }, embedded: None };
             Ok(Opened { session, plane: None })
         }
         Started::Here(plane) => {
