@@ -5,9 +5,9 @@ use trainyard_runtime::kinds::registry;
 use trainyard_runtime_core::schema::{ListType, Schema, Shape, Strategy, unknown_fields, validate};
 
 fn at<'a>(schema: &'a Schema, path: &[&str]) -> &'a Schema {
-    path.iter().fold(schema, |schema, step| match &schema.shape {
-        Shape::List(list) => list.items.field(step).expect("a field"),
-        _ => schema.field(step).unwrap_or_else(|| panic!("no field {step}")),
+    path.iter().fold(schema, |schema, step| {
+        let holder = if let Shape::List(list) = &schema.shape { &list.items } else { schema };
+        holder.field(step).unwrap_or_else(|| panic!("no field {step}"))
     })
 }
 

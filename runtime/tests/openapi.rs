@@ -14,7 +14,7 @@ fn check_references(document: &Value, value: &Value) {
             map.values().for_each(|value| check_references(document, value));
         }
         Value::Array(items) => items.iter().for_each(|value| check_references(document, value)),
-        _ => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

@@ -33,16 +33,13 @@ pub(super) fn paths(kind: &Kind, definition: &str, dialect: Dialect, out: &mut M
         item.insert("parameters".to_owned(), Value::Array(common(named)));
         Value::Object(item)
     };
-    let (many, one): (&[(&str, &str)], &[(&str, &str)]) = if kind.read_only {
-        (&[("get", "list")], &[("get", "get")])
+    if kind.read_only {
+        out.insert(base.clone(), verbs(&[("get", "list")], false));
+        out.insert(format!("{base}/{{name}}"), verbs(&[("get", "get")], true));
     } else {
-        (
-            &[("get", "list"), ("post", "post"), ("delete", "deletecollection")],
-            &[("get", "get"), ("put", "put"), ("patch", "patch"), ("delete", "delete")],
-        )
-    };
-    out.insert(base.clone(), verbs(many, false));
-    out.insert(format!("{base}/{{name}}"), verbs(one, true));
+        out.insert(base.clone(), verbs(&[("get", "list"), ("post", "post"), ("delete", "deletecollection")], false));
+        out.insert(format!("{base}/{{name}}"), verbs(&[("get", "get"), ("put", "put"), ("patch", "patch"), ("delete", "delete")], true));
+    }
     if kind.status && !kind.read_only {
         out.insert(format!("{base}/{{name}}/status"), verbs(&[("get", "get"), ("put", "put"), ("patch", "patch")], true));
     }

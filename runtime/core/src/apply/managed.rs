@@ -45,14 +45,16 @@ impl Manager {
 impl Entry {
     /// The manager as messages name it.
     pub(super) fn described(&self) -> String {
+        use std::fmt::Write as _;
         let mut text = format!("{:?}", self.manager.name);
+        // Writing to a string cannot fail.
         if !self.manager.subresource.is_empty() {
-            text.push_str(&format!(" with subresource {:?}", self.manager.subresource));
+            let _ = write!(text, " with subresource {:?}", self.manager.subresource);
         }
         if self.manager.operation == Operation::Update {
-            text.push_str(&format!(" using {}", self.manager.api_version));
+            let _ = write!(text, " using {}", self.manager.api_version);
             if let Some(time) = &self.time {
-                text.push_str(&format!(" at {time}"));
+                let _ = write!(text, " at {time}");
             }
         }
         text

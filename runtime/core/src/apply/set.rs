@@ -24,7 +24,7 @@ pub(crate) enum Step {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FieldSet {
     pub(crate) member: bool,
-    pub(crate) children: BTreeMap<Step, FieldSet>,
+    pub(crate) children: BTreeMap<Step, Self>,
 }
 
 impl FieldSet {

@@ -1,6 +1,7 @@
 //! Objects seen through their schema: which fields they set, how two of them differ, merging and removing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
@@ -282,7 +283,7 @@ fn ambiguous(schema: Option<&Schema>, value: &Value, path: &mut String, depth: u
                     return Some(format!("{path}: duplicate entries for key {}", set.paths().concat()));
                 }
                 seen.insert(step);
-                path.push_str(&format!("[{index}]"));
+                let _ = write!(path, "[{index}]");
                 let found = ambiguous(Some(&list.items), item, path, depth + 1);
                 path.truncate(length);
                 if found.is_some() {

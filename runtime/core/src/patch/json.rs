@@ -40,7 +40,8 @@ fn sentence(index: usize, operation: &json_patch::PatchOperation, error: &json_p
     let reason = match &error.kind {
         json_patch::PatchErrorKind::TestFailed => "the value there is not the one tested for".to_owned(),
         json_patch::PatchErrorKind::InvalidPointer | json_patch::PatchErrorKind::InvalidFromPointer => "there is nothing at that path".to_owned(),
-        other => other.to_string(),
+        // The crate may add kinds of errors; each says what it is.
+        other @ (json_patch::PatchErrorKind::CannotMoveInsideItself | _) => other.to_string(),
     };
     format!("the server rejected our request due to an error in our request: operation {index} at \"{}\": {reason}", operation.path())
 }

@@ -5,7 +5,7 @@ use std::fmt;
 /// A field inside an object. A linked list on the stack: walking a tree allocates nothing until something is reported.
 #[derive(Debug, Clone, Copy)]
 pub struct FieldPath<'a> {
-    parent: Option<&'a FieldPath<'a>>,
+    parent: Option<&'a Self>,
     step: Step<'a>,
 }
 

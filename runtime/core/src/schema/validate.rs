@@ -151,7 +151,7 @@ impl Check {
         if let Some(most) = rules.max_length.filter(|most| length > *most) {
             let (reason, text) = match value {
                 Value::Array(_) => (CauseReason::TooMany, format!("Too many: {length}: must have at most {most} items")),
-                _ => (CauseReason::TooLong, format!("Too long: may not be more than {most} characters")),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => (CauseReason::TooLong, format!("Too long: may not be more than {most} characters")),
             };
             self.report(reason, path, text);
         }
