@@ -1,11 +1,38 @@
 //! The node agent: registers the node, runs the pods bound to it under shims, reports their status.
+//!
+//! A [`Manager`](manager::Manager) hands what the API says to one [`Task`](task::Task) per pod. A task observes (the
+//! object, its shims' notes, its probes), asks [`trainyard_worker_core::pod::plan`] and carries the answer out. Nothing
+//! is kept in memory that a later agent could not find out: containers outlive the agent and are adopted.
 
+mod begin;
+mod claim;
 mod config;
+mod disk;
+mod engine;
+mod folder;
+mod gpu;
+mod manager;
+mod names;
+mod node;
+mod pidfd;
+mod probe;
+mod report;
+mod setup;
+mod shared;
+mod stray;
+mod task;
 
 pub use config::{AgentConfig, AgentError, ContainerMode, host_name};
 
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use self::manager::Manager;
+use self::shared::Shared;
 
 /// Starts node agents.
 #[derive(Debug)]
@@ -23,14 +50,44 @@ impl Agent {
     ///
     /// # Errors
     /// When the state folder cannot be used or the API does not answer.
-    #[expect(clippy::unused_async, reason = "registration comes with the node part")]
-    pub async fn start(_client: kube::Client, _config: AgentConfig) -> Result<Handle, AgentError> {
-        let (stop, mut stopped) = watch::channel(false);
+    pub async fn start(client: kube::Client, config: AgentConfig) -> Result<Handle, AgentError> {
+        let home = |source| AgentError::Home { path: config.home.clone(), source };
+        prepare(&config.home, &config.shim_program).map_err(home)?;
+        let disk = disk::DiskWatch::new().map_err(home)?;
+        let shared = Arc::new(Shared::new(client.clone(), config.clone(), disk.clone()));
+        node::register(&shared).await?;
+        let (stop, stopped) = watch::channel(false);
+        // Found out now, so that the first pod does not wait for it.
+        let probing = shared.clone();
+        tokio::spawn(async move {
+            probing.allowed().await;
+        });
+        let heartbeat = tokio::spawn(node::heartbeat(client, config.node_name.clone()));
+        let watching = tokio::spawn(async move {
+            if let Err(error) = disk.run().await {
+                tracing::error!(%error, "the pods' folders can no longer be watched");
+            }
+        });
         let task = tokio::spawn(async move {
-            let _ = stopped.changed().await;
+            Manager::new(shared).run(stopped).await;
+            heartbeat.abort();
+            watching.abort();
         });
         Ok(Handle { stop, task })
     }
+}
+
+/// The folders, and a folder with nothing but our own binary under its own name, for the `PATH` of pods.
+fn prepare(home: &Path, program: &Path) -> std::io::Result<()> {
+    let make = |name: &str| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(home.join(name));
+    make("pods")?;
+    make("bin")?;
+    let link = home.join("bin/trainyard");
+    if std::fs::read_link(&link).ok().as_deref() != Some(program) {
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(program, &link)?;
+    }
+    Ok(())
 }
 
 impl Handle {

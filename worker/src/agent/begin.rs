@@ -1,0 +1,286 @@
+//! From a container of a pod to what its shim is told.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use trainyard_worker_core::pod::env::{EnvError, container_env, expand};
+use trainyard_worker_core::pod::quantity;
+use trainyard_worker_core::pod::volume::stays_inside;
+
+use super::config::ContainerMode;
+use super::engine;
+use super::folder::{PodFolder, PodRecord};
+use super::names::replace_names;
+use super::probe::port_number;
+use super::setup::{Surroundings, facts, gpu_limits};
+use super::shared::Shared;
+use crate::sandbox::cgroup::{ContainerCgroup, Limits};
+use crate::sandbox::{Allowed, Mount, Sandbox};
+use crate::shim::{Hook, ShimSpec};
+
+/// 64 MiB in the newest file and in three older ones: a chatty run keeps its last quarter of a gigabyte.
+const LOG_MAX_BYTES: u64 = 64 << 20;
+const LOG_KEEP: u32 = 3;
+
+/// Marks every process of a run, so that strays can be found when its shim was killed.
+pub(super) const RUN_MARK: &str = "TRAINYARD_RUN";
+
+/// Why a run cannot be begun now.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BeginError {
+    #[error(transparent)]
+    Env(#[from] EnvError),
+    #[error("volumeMount {mount}: {what}")]
+    Mount { mount: String, what: String },
+    #[error("the pod's files cannot be made: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+pub(super) struct Begin<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) folder: &'a PodFolder,
+    pub(super) record: &'a PodRecord,
+    pub(super) surroundings: &'a Surroundings,
+    pub(super) container: &'a Container,
+    pub(super) attempt: u32,
+    pub(super) streak: u32,
+}
+
+impl Begin<'_> {
+    /// The mark of this run.
+    pub(super) fn mark(&self) -> String {
+        run_mark(&self.record.pod, &self.container.name, self.attempt)
+    }
+
+    pub(super) async fn spec(&self) -> Result<ShimSpec, BeginError> {
+        let (shared, container) = (self.shared, self.container);
+        let pod_env = container_env(&self.record.pod, container, &self.surroundings.sources, &facts(shared, self.record))?;
+        let lookup = |name: &str| pod_env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        let words = container.command.iter().flatten().chain(container.args.iter().flatten());
+        let mut argv: Vec<String> = words.map(|word| expand(word, &lookup)).collect();
+        let mounts = self.mounts(&lookup)?;
+        let process_mode = shared.config.mode == ContainerMode::Process;
+        let mut env = self.env(&pod_env, process_mode);
+        let mut sandbox = None;
+        let mut cleanup = None;
+        let mut dir = container.working_dir.clone().filter(|dir| !dir.is_empty());
+        match &shared.config.mode {
+            ContainerMode::Process => {
+                sandbox = self.sandbox(mounts, &mut argv, &mut env).await?;
+                if argv.first().is_some_and(|program| program == "trainyard") {
+                    argv[0] = shared.config.shim_program.to_string_lossy().into_owned();
+                }
+            }
+            ContainerMode::Engine { program } => {
+                let hosts = shared.hosts_file(self.namespace())?;
+                let run = engine::Run {
+                    program,
+                    name: self.engine_name(),
+                    image: container.image.as_deref().unwrap_or_default(),
+                    command: container.command.as_deref().unwrap_or_default(),
+                    argv: &argv,
+                    env: &env,
+                    mounts: &mounts,
+                    hosts: &hosts,
+                    host_name: self.record.pod.metadata.name.as_deref().unwrap_or_default(),
+                    dir: dir.take(),
+                    gpus: &self.record.gpus,
+                    pull: container.image_pull_policy.as_deref().unwrap_or_default(),
+                };
+                cleanup = Some(engine::remove_argv(&run));
+                argv = engine::run_argv(&run);
+                env.extend(shared.base_env.iter().filter(|(key, _)| key == "PATH" || key == "HOME").cloned());
+            }
+        }
+        Ok(ShimSpec {
+            container: container.name.clone(),
+            attempt: self.attempt,
+            streak: self.streak,
+            state_file: self.folder.state_file(&container.name, self.attempt),
+            log_file: self.folder.log_file(&container.name, self.attempt),
+            log_max_bytes: LOG_MAX_BYTES,
+            log_keep: LOG_KEEP,
+            progress_file: self.folder.progress_file(&container.name),
+            metrics_file: self.folder.metrics_file(&container.name),
+            argv,
+            env,
+            dir: dir.unwrap_or_else(|| self.default_dir()),
+            sandbox,
+            cgroup: self.cgroup(),
+            pre_stop: self.pre_stop(),
+            cleanup,
+            message_file: None,
+        })
+    }
+
+    fn namespace(&self) -> &str {
+        self.record.pod.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    fn annotation(&self, key: &str) -> Option<&str> {
+        self.record.pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
+    fn default_dir(&self) -> String {
+        let asked = self.annotation("trainyard.dev/working-dir").map(ToOwned::to_owned);
+        asked.unwrap_or_else(|| self.shared.config.default_dir.to_string_lossy().into_owned())
+    }
+
+    /// The whole environment: what the machine gives, our defaults, the pod's own, what is not the pod's to choose.
+    fn env(&self, pod_env: &[(String, String)], process_mode: bool) -> Vec<(String, String)> {
+        let meta = &self.record.pod.metadata;
+        let name = meta.name.clone().unwrap_or_default();
+        let mut env: BTreeMap<String, String> = BTreeMap::new();
+        if process_mode {
+            env.extend(self.shared.base_env.iter().cloned());
+            env.entry("LANG".to_owned()).or_insert_with(|| "C.UTF-8".to_owned());
+            // All pods share one machine and its loopback interface, whatever their host names say.
+            for key in ["GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"] {
+                env.entry(key.to_owned()).or_insert_with(|| "lo".to_owned());
+            }
+            env.entry("NCCL_HOSTID".to_owned()).or_insert_with(|| self.shared.config.node_name.clone());
+        }
+        env.insert("HOSTNAME".to_owned(), name);
+        if let Some(parent) = self.annotation("trainyard.dev/traceparent") {
+            env.insert("TRACEPARENT".to_owned(), parent.to_owned());
+        }
+        if let Some(wanted) = gpu_limits(&self.record.pod) {
+            let list: Vec<String> = self.record.gpus.iter().map(ToString::to_string).collect();
+            let list = if wanted == 0 { String::new() } else { list.join(",") };
+            env.insert("CUDA_VISIBLE_DEVICES".to_owned(), list.clone());
+            env.insert("NVIDIA_VISIBLE_DEVICES".to_owned(), if list.is_empty() { "void".to_owned() } else { list });
+        }
+        env.extend(pod_env.iter().cloned());
+        env.insert(RUN_MARK.to_owned(), self.mark());
+        env.insert("TRAINYARD_POD".to_owned(), meta.name.clone().unwrap_or_default());
+        env.insert("TRAINYARD_POD_IP".to_owned(), self.record.ip.clone());
+        if process_mode {
+            let own = self.shared.config.home.join("bin").to_string_lossy().into_owned();
+            let path = env.entry("PATH".to_owned()).or_insert_with(|| "/usr/local/bin:/usr/bin:/bin".to_owned());
+            *path = format!("{own}:{path}");
+        }
+        env.into_iter().collect()
+    }
+
+    fn mounts(&self, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Mount>, BeginError> {
+        let mut mounts = Vec::new();
+        for mount in self.container.volume_mounts.iter().flatten() {
+            let fail = |what: String| BeginError::Mount { mount: mount.mount_path.clone(), what };
+            let Some((base, volume_read_only)) = self.surroundings.volumes.get(&mount.name) else {
+                if mount.mount_path.starts_with("/var/run/secrets/kubernetes.io/") {
+                    continue;
+                }
+                return Err(fail(format!("the pod has no volume \"{}\"", mount.name)));
+            };
+            // Shared memory of the machine stays shared: ranks in other pods exchange data through it.
+            if mount.mount_path.trim_end_matches('/') == "/dev/shm" && base.starts_with("/dev/shm") {
+                continue;
+            }
+            let sub_path = mount.sub_path_expr.as_ref().map(|text| expand(text, lookup)).or_else(|| mount.sub_path.clone());
+            let source = match sub_path.filter(|path| !path.is_empty()) {
+                None => base.clone(),
+                Some(sub_path) if stays_inside(&sub_path) => sub_folder(base, &sub_path)?,
+                Some(sub_path) => return Err(fail(format!("subPath {sub_path:?} must be relative and must not contain '..'"))),
+            };
+            if !mount.mount_path.starts_with('/') {
+                return Err(fail("mountPath must be absolute".to_owned()));
+            }
+            mounts.push(Mount {
+                volume: mount.name.clone(),
+                source,
+                target: PathBuf::from(&mount.mount_path),
+                read_only: mount.read_only == Some(true) || *volume_read_only,
+            });
+        }
+        Ok(mounts)
+    }
+
+    /// A sandbox where the machine allows one; else names are replaced by addresses, as far as they are names.
+    async fn sandbox(
+        &self,
+        mut mounts: Vec<Mount>,
+        argv: &mut [String],
+        env: &mut [(String, String)],
+    ) -> Result<Option<Sandbox>, BeginError> {
+        let user_namespace = match self.shared.allowed().await {
+            Allowed::Root => false,
+            Allowed::User => true,
+            Allowed::None(_) => {
+                let table = self.shared.name_table(self.namespace());
+                argv.iter_mut().for_each(|word| *word = replace_names(word, &table));
+                let own = self.record.pod.metadata.name.as_deref().unwrap_or_default();
+                for (key, value) in env.iter_mut().filter(|(key, _)| !matches!(key.as_str(), "PATH" | "HOME" | "PWD")) {
+                    // The pod's own name stays its name where it is told as one.
+                    if !(value == own && matches!(key.as_str(), "HOSTNAME" | "TRAINYARD_POD" | "POD_NAME")) && key != RUN_MARK {
+                        *value = replace_names(value, &table);
+                    }
+                }
+                return Ok(None);
+            }
+        };
+        mounts.push(Mount {
+            volume: "etc-hosts".to_owned(),
+            source: self.shared.hosts_file(self.namespace())?,
+            target: PathBuf::from("/etc/hosts"),
+            read_only: true,
+        });
+        let spec = self.record.pod.spec.as_ref();
+        let host_name = spec.and_then(|spec| spec.hostname.clone()).or_else(|| self.record.pod.metadata.name.clone());
+        Ok(Some(Sandbox { user_namespace, scratch: self.folder.scratch(), host_name, mounts }))
+    }
+
+    fn cgroup(&self) -> Option<ContainerCgroup> {
+        let limits = self.container.resources.as_ref()?.limits.as_ref()?;
+        let limits = Limits {
+            memory_bytes: limits.get("memory").and_then(|quantity| quantity::whole_units(&quantity.0)),
+            cpu_milli: limits.get("cpu").and_then(|quantity| quantity::milli(&quantity.0)),
+        };
+        if limits.is_empty() || self.shared.config.mode != ContainerMode::Process {
+            return None;
+        }
+        match self.shared.cgroups.create(&self.mark().replace('/', "-"), limits) {
+            Ok(group) => Some(group),
+            Err(error) => {
+                self.shared.limits_not_enforced(&error.to_string());
+                None
+            }
+        }
+    }
+
+    fn pre_stop(&self) -> Option<Hook> {
+        let hook = self.container.lifecycle.as_ref()?.pre_stop.as_ref()?;
+        if let Some(exec) = &hook.exec {
+            return Some(Hook::Exec(exec.command.clone().unwrap_or_default()));
+        }
+        if let Some(http) = &hook.http_get {
+            let host = http.host.clone().unwrap_or_else(|| self.record.ip.clone());
+            let port = port_number(self.container, &http.port)?;
+            return Some(Hook::Http { host, port, path: http.path.clone().unwrap_or_else(|| "/".to_owned()) });
+        }
+        hook.sleep.as_ref().map(|sleep| Hook::Sleep { seconds: sleep.seconds })
+    }
+
+    fn engine_name(&self) -> String {
+        format!("trainyard-{}", self.mark().replace('/', "-"))
+    }
+}
+
+/// `<pod uid>/<container>/<run>`.
+pub(super) fn run_mark(pod: &Pod, container: &str, attempt: u32) -> String {
+    format!("{}/{container}/{attempt}", pod.metadata.uid.as_deref().unwrap_or_default())
+}
+
+/// A folder inside a volume, made where it is missing, as the kubelet does.
+fn sub_folder(base: &Path, sub_path: &str) -> std::io::Result<PathBuf> {
+    let path = base.join(sub_path);
+    if !path.exists() {
+        std::fs::create_dir_all(&path)?;
+    }
+    // A link inside the volume must not lead out of it.
+    let real = std::fs::canonicalize(&path)?;
+    if !real.starts_with(std::fs::canonicalize(base)?) {
+        return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, format!("subPath {sub_path:?} leads out of its volume")));
+    }
+    Ok(real)
+}

@@ -1,0 +1,150 @@
+//! The Node object: what this machine is and has, and that its agent lives.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Namespace, Node};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use super::config::AgentError;
+use super::shared::Shared;
+
+/// The kubelet's period; the lease is what heartbeats cost.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+const LEASE_SECONDS: i32 = 40;
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+
+/// What the machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Capacity {
+    pub(super) cpu_milli: i64,
+    pub(super) memory_bytes: i64,
+    pub(super) disk_bytes: i64,
+}
+
+impl Capacity {
+    pub(super) fn detect(home: &std::path::Path) -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, |count| i64::try_from(count.get()).unwrap_or(1));
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let kib = meminfo
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<i64>().ok())
+            .unwrap_or(0);
+        let disk_bytes = nix::sys::statvfs::statvfs(home)
+            .map_or(0, |stat| i64::try_from(stat.blocks() * stat.fragment_size()).unwrap_or(i64::MAX));
+        Self { cpu_milli: cpus * 1_000, memory_bytes: kib * 1_024, disk_bytes }
+    }
+}
+
+/// Makes the Node object be there and be right.
+pub(super) async fn register(shared: &Shared) -> Result<(), AgentError> {
+    let fail = |source| AgentError::Register { node: shared.config.node_name.clone(), source: Box::new(source) };
+    let nodes: Api<Node> = Api::all(shared.client.clone());
+    let name = &shared.config.node_name;
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels(name)}});
+    let body: Node = serde_json::from_value(node.clone()).map_err(kube::Error::SerdeError).map_err(fail)?;
+    match nodes.create(&PostParams::default(), &body).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            let labels = json!({"metadata": {"labels": labels(name)}});
+            nodes.patch(name, &PatchParams::default(), &Patch::Merge(labels)).await.map_err(fail)?;
+        }
+        Err(error) => return Err(fail(error)),
+    }
+    let status = json!({"status": status(shared)});
+    nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.map_err(fail)?;
+    Ok(())
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn labels(name: &str) -> Value {
+    json!({
+        "kubernetes.io/hostname": name, "kubernetes.io/os": std::env::consts::OS, "kubernetes.io/arch": architecture(),
+        "node.trainyard.dev/embedded": "true",
+    })
+}
+
+fn status(shared: &Shared) -> Value {
+    let capacity = &shared.capacity;
+    let mut amounts = json!({
+        "cpu": format!("{}", capacity.cpu_milli / 1_000),
+        "memory": format!("{}Ki", capacity.memory_bytes / 1_024),
+        "ephemeral-storage": format!("{}Ki", capacity.disk_bytes / 1_024),
+        "pods": shared.config.max_pods.to_string(),
+    });
+    if shared.gpus.count() > 0 {
+        amounts["nvidia.com/gpu"] = json!(shared.gpus.count().to_string());
+    }
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let condition = |type_: &str, holds: bool, reason: &str, message: &str| {
+        json!({"type": type_, "status": if holds { "True" } else { "False" }, "reason": reason, "message": message,
+               "lastHeartbeatTime": now, "lastTransitionTime": now})
+    };
+    let uname = nix::sys::utsname::uname();
+    let kernel = uname.as_ref().map_or(String::new(), |name| name.release().to_string_lossy().into_owned());
+    let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let image = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"');
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let version = concat!("v", env!("CARGO_PKG_VERSION"));
+    json!({
+        "capacity": amounts, "allocatable": amounts,
+        "conditions": [
+            condition("MemoryPressure", false, "AgentHasSufficientMemory", "the node agent sees enough memory"),
+            condition("DiskPressure", false, "AgentHasNoDiskPressure", "the node agent sees enough disk"),
+            condition("PIDPressure", false, "AgentHasSufficientPID", "the node agent sees enough process ids"),
+            condition("Ready", true, "AgentReady", "the node agent runs pods"),
+        ],
+        "addresses": [
+            {"type": "InternalIP", "address": shared.host_ip()},
+            {"type": "Hostname", "address": shared.config.node_name},
+        ],
+        "nodeInfo": {
+            "architecture": architecture(), "bootID": crate::shim::boot_id(),
+            "containerRuntimeVersion": shared.runtime_version(), "kernelVersion": kernel,
+            "kubeProxyVersion": "", "kubeletVersion": version, "machineID": read("/etc/machine-id"),
+            "operatingSystem": std::env::consts::OS, "osImage": image, "systemUUID": read("/etc/machine-id"),
+        },
+    })
+}
+
+/// Renews the node's lease until the task is aborted.
+pub(super) async fn heartbeat(client: kube::Client, node: String) {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), LEASE_NAMESPACE);
+    let mut ticks = tokio::time::interval(HEARTBEAT);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = renew(&client, &leases, &node).await {
+            tracing::debug!(%error, "the node's lease was not renewed");
+        }
+    }
+}
+
+async fn renew(client: &kube::Client, leases: &Api<Lease>, node: &str) -> Result<(), kube::Error> {
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+    let spec = json!({"holderIdentity": node, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now});
+    let patched = leases.patch(node, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await;
+    match patched {
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        other => return other.map(drop),
+    }
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                       "metadata": {"name": node, "namespace": LEASE_NAMESPACE}, "spec": spec});
+    let lease: Lease = serde_json::from_value(lease).map_err(kube::Error::SerdeError)?;
+    match leases.create(&PostParams::default(), &lease).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        other => return other.map(drop),
+    }
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": LEASE_NAMESPACE}});
+    let namespace: Namespace = serde_json::from_value(namespace).map_err(kube::Error::SerdeError)?;
+    Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
+    leases.create(&PostParams::default(), &lease).await.map(drop)
+}

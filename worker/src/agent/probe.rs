@@ -1,0 +1,158 @@
+//! Startup, readiness and liveness probes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Probe};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use crate::shim::{ProcessId, run_beside};
+
+/// Which probe spoke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Startup,
+    Readiness,
+    Liveness,
+}
+
+/// A probe's verdict, once it is sure.
+#[derive(Clone, Debug)]
+pub(super) struct Verdict {
+    pub(super) container: String,
+    pub(super) attempt: u32,
+    pub(super) kind: Kind,
+    pub(super) good: bool,
+    pub(super) why: String,
+}
+
+/// What a probe needs to know of its container.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) container: Container,
+    pub(super) attempt: u32,
+    pub(super) ip: String,
+    pub(super) process: ProcessId,
+    pub(super) shim_program: PathBuf,
+}
+
+/// The number behind a port that may be a name.
+pub(super) fn port_number(container: &Container, port: &IntOrString) -> Option<u16> {
+    match port {
+        IntOrString::Int(number) => u16::try_from(*number).ok(),
+        IntOrString::String(name) => {
+            let named = container.ports.iter().flatten().find(|port| port.name.as_ref() == Some(name));
+            named.and_then(|port| u16::try_from(port.container_port).ok()).or_else(|| name.parse().ok())
+        }
+    }
+}
+
+/// Runs all probes of a container until the task is aborted: the startup probe alone first, then the others.
+pub(super) async fn run(target: Target, verdicts: mpsc::UnboundedSender<Verdict>) {
+    let container = target.container.clone();
+    if let Some(probe) = &container.startup_probe
+        && !run_one(&target, Kind::Startup, probe, &verdicts).await
+    {
+        return;
+    }
+    let each = |kind, probe: Option<&Probe>| {
+        let (target, verdicts, probe) = (target.clone(), verdicts.clone(), probe.cloned());
+        async move {
+            if let Some(probe) = probe {
+                run_one(&target, kind, &probe, &verdicts).await;
+            }
+        }
+    };
+    tokio::join!(
+        each(Kind::Readiness, container.readiness_probe.as_ref()),
+        each(Kind::Liveness, container.liveness_probe.as_ref())
+    );
+}
+
+/// Runs one probe; ends when a startup probe has passed (true), or a startup or liveness probe failed for good.
+async fn run_one(target: &Target, kind: Kind, probe: &Probe, verdicts: &mpsc::UnboundedSender<Verdict>) -> bool {
+    let seconds = |value: Option<i32>, default: u64| Duration::from_secs(value.and_then(|v| u64::try_from(v).ok()).unwrap_or(default));
+    tokio::time::sleep(seconds(probe.initial_delay_seconds, 0)).await;
+    let period = seconds(probe.period_seconds, 10).max(Duration::from_secs(1));
+    let timeout = seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1));
+    let needed_good = probe.success_threshold.unwrap_or(1).max(1);
+    let needed_bad = probe.failure_threshold.unwrap_or(3).max(1);
+    let (mut good_in_row, mut bad_in_row) = (0, 0);
+    loop {
+        let outcome = match tokio::time::timeout(timeout, check(target, probe)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(format!("no answer within {} s", timeout.as_secs())),
+        };
+        let good = outcome.is_ok();
+        (good_in_row, bad_in_row) = if good { (good_in_row + 1, 0) } else { (0, bad_in_row + 1) };
+        let sure = if good { good_in_row == needed_good } else { bad_in_row == needed_bad };
+        if sure {
+            let why = outcome.err().unwrap_or_default();
+            let (container, attempt) = (target.container.name.clone(), target.attempt);
+            if verdicts.send(Verdict { container, attempt, kind, good, why }).is_err() {
+                return false;
+            }
+            match (kind, good) {
+                (Kind::Startup, true) => return true,
+                (Kind::Startup | Kind::Liveness, false) => return false,
+                (Kind::Readiness, _) | (Kind::Liveness, true) => {}
+            }
+        }
+        tokio::time::sleep(period).await;
+    }
+}
+
+async fn check(target: &Target, probe: &Probe) -> Result<(), String> {
+    if let Some(exec) = &probe.exec {
+        let argv = exec.command.clone().unwrap_or_default();
+        let mut command: tokio::process::Command = run_beside(&target.shim_program, target.process, &argv).into();
+        let output = command.kill_on_drop(true).output().await.map_err(|error| error.to_string())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{}: {}", output.status, said.trim().chars().take(512).collect::<String>()));
+    }
+    if let Some(http) = &probe.http_get {
+        let port = port_number(&target.container, &http.port).ok_or("the port is unknown")?;
+        let mut stream = connect(http.host.as_deref(), &target.ip, port).await?;
+        if http.scheme.as_deref() == Some("HTTPS") {
+            // Upstream does not verify the certificate either; that somebody answers is what can be told without TLS.
+            return Ok(());
+        }
+        let mut request = format!("GET {} HTTP/1.1\r\nHost: {}:{port}\r\n", http.path.as_deref().unwrap_or("/"), target.ip);
+        for header in http.http_headers.iter().flatten() {
+            request.push_str(&header.name);
+            request.push_str(": ");
+            request.push_str(&header.value);
+            request.push_str("\r\n");
+        }
+        request.push_str("User-Agent: kube-probe/trainyard\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
+        let mut head = [0_u8; 12];
+        stream.read_exact(&mut head).await.map_err(|error| error.to_string())?;
+        let code = String::from_utf8_lossy(&head[9..12]).into_owned();
+        return if matches!(head[9], b'2' | b'3') { Ok(()) } else { Err(format!("HTTP probe failed with statuscode: {code}")) };
+    }
+    let port = match (&probe.tcp_socket, &probe.grpc) {
+        (Some(tcp), _) => port_number(&target.container, &tcp.port),
+        (None, Some(grpc)) => u16::try_from(grpc.port).ok(),
+        (None, None) => return Ok(()),
+    };
+    let host = probe.tcp_socket.as_ref().and_then(|tcp| tcp.host.as_deref());
+    connect(host, &target.ip, port.ok_or("the port is unknown")?).await.map(drop)
+}
+
+/// The pod's own address first; a server that listens on 127.0.0.1 alone is found as well.
+async fn connect(host: Option<&str>, ip: &str, port: u16) -> Result<TcpStream, String> {
+    if let Some(host) = host {
+        return TcpStream::connect((host, port)).await.map_err(|error| error.to_string());
+    }
+    match TcpStream::connect((ip, port)).await {
+        Ok(stream) => Ok(stream),
+        Err(error) => TcpStream::connect(("127.0.0.1", port)).await.map_err(|_| format!("{ip}:{port}: {error}")),
+    }
+}

@@ -1,0 +1,627 @@
+//! One pod's task: observes, asks the machine, carries out, tells the API.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use trainyard_proto::plan::EventSeverity;
+use trainyard_worker_core::pod::{
+    self, Attempt, AttemptState, Blocked, ContainerView, Ending, PodAction, PodView, Probes, Setup, StopReason,
+};
+
+use super::begin::{Begin, BeginError, run_mark};
+use super::config::ContainerMode;
+use super::disk::Watched;
+use super::folder::{PodFolder, PodRecord};
+use super::probe::{self, Kind, Verdict};
+use super::report::{self, Written};
+use super::setup::{self, Surroundings, all_containers};
+use super::shared::Shared;
+use super::{pidfd, stray};
+use crate::shim::{ProcessId, RunState, launch, now_ms, order_stop, write_atomically};
+
+/// A container that starts within this time is told of once, as running, and not before as being created.
+const HOLD_STATUS_MS: i64 = 150;
+/// When a write to the API failed.
+const RETRY_MS: i64 = 1_000;
+/// When a container could not be begun for want of something that may come.
+const BLOCKED_RETRY_MS: i64 = 2_000;
+
+/// What reaches a pod's task from outside.
+pub(super) enum Message {
+    /// The object as it is now.
+    Seen(Box<Pod>),
+    /// The object is gone.
+    Gone,
+}
+
+/// What goes on with one container, besides what its shim wrote down.
+#[derive(Default)]
+struct Live {
+    /// A shim on the way.
+    launching: Option<Launching>,
+    blocked: Option<Blocked>,
+    probes: Probes,
+    /// Run that probes and the watch on the shim belong to.
+    probed: Option<u32>,
+    watched: Option<u32>,
+    tasks: Vec<JoinHandle<()>>,
+    /// The run that this agent launched and whose end it has not spoken of yet.
+    unspoken: Option<u32>,
+}
+
+/// A shim that was launched and has not written anything yet.
+#[derive(Clone, Copy)]
+struct Launching {
+    attempt: u32,
+    streak: u32,
+    since_ms: i64,
+    shim: Option<ProcessId>,
+}
+
+pub(super) struct Task {
+    shared: Arc<Shared>,
+    folder: PodFolder,
+    record: PodRecord,
+    gone: bool,
+    setup: Setup,
+    surroundings: Surroundings,
+    runs: BTreeMap<String, Vec<RunState>>,
+    live: BTreeMap<String, Live>,
+    told: Option<PodStatus>,
+    progress_told: String,
+    retry_at_ms: Option<i64>,
+    changed: Arc<Notify>,
+    watched: Option<Watched>,
+    verdicts: mpsc::UnboundedReceiver<Verdict>,
+    verdict_sender: mpsc::UnboundedSender<Verdict>,
+}
+
+impl Task {
+    pub(super) fn new(shared: Arc<Shared>, uid: &str, record: PodRecord, gone: bool) -> Self {
+        let (verdict_sender, verdicts) = mpsc::unbounded_channel();
+        Self {
+            folder: PodFolder::new(&shared.config.home, uid),
+            told: record.pod.status.clone(),
+            shared,
+            record,
+            gone,
+            setup: Setup::Needed,
+            surroundings: Surroundings::default(),
+            runs: BTreeMap::new(),
+            live: BTreeMap::new(),
+            progress_told: String::new(),
+            retry_at_ms: None,
+            changed: Arc::new(Notify::new()),
+            watched: None,
+            verdicts,
+            verdict_sender,
+        }
+    }
+
+    /// Runs until the pod's folder is gone, or the agent hangs up.
+    pub(super) async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) {
+        self.watch_folder();
+        loop {
+            let step = self.step().await;
+            let wake_at = match step {
+                Step::Over => return,
+                Step::Again => continue,
+                Step::Wait(wake_at) => wake_at,
+            };
+            let changed = self.changed.clone();
+            let sleep = async {
+                match wake_at {
+                    Some(at) => tokio::time::sleep(Duration::from_millis(u64::try_from(at - now_ms()).unwrap_or(0) + 1)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                message = messages.recv() => match message {
+                    None => return,
+                    Some(Message::Seen(pod)) => self.see(*pod),
+                    Some(Message::Gone) => self.gone = true,
+                },
+                Some(verdict) = self.verdicts.recv() => self.judge(&verdict),
+                () = changed.notified() => {}
+                () = sleep => {}
+            }
+        }
+    }
+
+    /// Takes in the object as the watch tells it. The watch may be behind our own writes: what we told of the status
+    /// stands, and only conditions of others are taken over.
+    fn see(&mut self, mut pod: Pod) {
+        if let Some(told) = &self.told {
+            let mut status = told.clone();
+            let foreign = pod.status.take().and_then(|status| status.conditions).unwrap_or_default();
+            let own = status.conditions.get_or_insert_default();
+            for condition in foreign {
+                if own.iter().all(|known| known.type_ != condition.type_) {
+                    own.push(condition);
+                }
+            }
+            pod.status = Some(status);
+        }
+        self.record.pod = pod;
+    }
+
+    fn watch_folder(&mut self) {
+        if self.watched.is_none() && self.folder.state().is_dir() {
+            match self.shared.disk.watch(&self.folder.state(), self.changed.clone()) {
+                Ok(watched) => self.watched = Some(watched),
+                Err(error) => tracing::error!(%error, "a pod's folder cannot be watched; raise fs.inotify.max_user_watches"),
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Step {
+        let now_ms = now_ms();
+        self.read_runs();
+        self.keep_watch();
+        let view = self.view(now_ms);
+        let plan = pod::plan(
+            &PodView {
+                pod: &self.record.pod,
+                gone: self.gone,
+                setup: &self.setup,
+                containers: &view,
+                accepted_ms: self.record.accepted_ms,
+                pod_ip: &self.record.ip,
+                host_ip: self.shared.host_ip(),
+                back_off: self.shared.back_off(),
+            },
+            now_ms,
+        );
+        let removes = plan.actions.iter().any(|action| matches!(action, PodAction::RemoveObject));
+        let mut acted = false;
+        for action in plan.actions.iter().filter(|action| !matches!(action, PodAction::RemoveObject)) {
+            if matches!(action, PodAction::RemoveFolder) {
+                self.remove().await;
+                return Step::Over;
+            }
+            acted |= self.carry_out(action, now_ms).await;
+        }
+        if acted {
+            return Step::Again;
+        }
+        self.tell_progress().await;
+        let mut wake_at = plan.wake_at_ms;
+        let mut wake = |at: i64| wake_at = Some(wake_at.map_or(at, |known| known.min(at)));
+        if self.retry_at_ms.is_some_and(|at| now_ms < at) {
+            wake(self.retry_at_ms.unwrap_or(now_ms));
+            return Step::Wait(wake_at);
+        }
+        if let Some(held_until) = self.held_until_ms(now_ms)
+            && !removes
+        {
+            wake(held_until);
+            return Step::Wait(wake_at);
+        }
+        if let Some(status) = plan.status {
+            self.tell_status(status).await;
+        }
+        if removes && self.retry_at_ms.is_none() {
+            self.remove_object().await;
+        }
+        if let Some(at) = self.retry_at_ms {
+            wake(at);
+        }
+        Step::Wait(wake_at)
+    }
+
+    /// While a container is just being launched its status is about to change: one write instead of two.
+    fn held_until_ms(&self, now_ms: i64) -> Option<i64> {
+        let since = self.live.values().filter_map(|live| live.launching.map(|launching| launching.since_ms)).max()?;
+        let until = since + HOLD_STATUS_MS;
+        (now_ms < until).then_some(until)
+    }
+
+    fn read_runs(&mut self) {
+        // Before the notes are read: a shim that is dead now has written all that it ever will.
+        let dead: Vec<String> = self
+            .live
+            .iter()
+            .filter(|(_, live)| live.launching.is_some_and(|launching| launching.shim.is_none_or(|shim| !shim.is_alive())))
+            .map(|(name, _)| name.clone())
+            .collect();
+        self.runs = self.folder.runs(&self.runs);
+        for (name, live) in &mut self.live {
+            let Some(launching) = live.launching else { continue };
+            let newest = self.runs.get(name).and_then(|runs| runs.first()).filter(|run| run.attempt >= launching.attempt);
+            match newest {
+                Some(run) if run.process.is_some() || run.ending.is_some() => live.launching = None,
+                // The claim is there, the program is on the way; or the shim died in between, which is seen as such.
+                Some(_) => {}
+                None if dead.contains(name) => {
+                    live.launching = None;
+                    live.blocked = Some(Blocked {
+                        reason: "RunContainerError".to_owned(),
+                        message: "the process that watches over the container ended before it began; is the disk full?".to_owned(),
+                        retry_at_ms: now_ms() + BLOCKED_RETRY_MS,
+                    });
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Watches the shims of adopted and launched runs, and takes over from those that are gone.
+    fn keep_watch(&mut self) {
+        let newest: Vec<RunState> = self.runs.values().filter_map(|runs| runs.first().cloned()).collect();
+        for run in newest.into_iter().filter(|run| run.ending.is_none()) {
+            if !run.is_watched() {
+                // Its last word may have been written since it was read.
+                let path = self.folder.state_file(&run.container, run.attempt);
+                let run = RunState::read(&path).unwrap_or(run);
+                if run.ending.is_none() {
+                    self.take_over(&run);
+                }
+                self.changed.notify_one();
+                continue;
+            }
+            let live = self.live.entry(run.container.clone()).or_default();
+            if live.watched != Some(run.attempt) {
+                live.watched = Some(run.attempt);
+                let changed = self.changed.clone();
+                let shim = run.shim;
+                live.tasks.push(tokio::spawn(async move {
+                    while shim.is_alive() {
+                        pidfd::ended(shim.pid).await;
+                        if shim.is_alive() {
+                            // A kernel without pidfds.
+                            tokio::time::sleep(Duration::from_secs(1)).await;
+                        }
+                    }
+                    changed.notify_one();
+                }));
+            }
+            self.start_probes(&run);
+        }
+    }
+
+    /// The shim was killed: nobody knows the exit code, but nothing of the run may be left.
+    fn take_over(&mut self, run: &RunState) {
+        stray::kill_marked(&run_mark(&self.record.pod, &run.container, run.attempt));
+        let ending = Ending {
+            started_ms: run.started_ms,
+            finished_ms: now_ms(),
+            exit_code: 137,
+            signal: None,
+            reason: "ContainerStatusUnknown".to_owned(),
+            message: "the process that watched over this container was killed (or the machine was restarted); its exit code is not known"
+                .to_owned(),
+        };
+        let state = RunState { ending: Some(ending), ..run.clone() };
+        let path = self.folder.state_file(&run.container, run.attempt);
+        let written = serde_json::to_vec(&state).map_err(std::io::Error::other).and_then(|bytes| write_atomically(&path, &bytes));
+        if let Err(error) = written {
+            tracing::error!(path = %path.display(), %error, "the end of a lost container could not be written");
+        }
+    }
+
+    fn start_probes(&mut self, run: &RunState) {
+        let Some(process) = run.process else { return };
+        let Some(container) = self.container(&run.container).cloned() else { return };
+        let Some(live) = self.live.get_mut(&run.container) else { return };
+        if live.probed == Some(run.attempt) {
+            return;
+        }
+        live.probed = Some(run.attempt);
+        live.probes = Probes {
+            started: container.startup_probe.is_none(),
+            ready: container.readiness_probe.is_none(),
+            live: true,
+        };
+        if container.startup_probe.is_none() && container.readiness_probe.is_none() && container.liveness_probe.is_none() {
+            return;
+        }
+        let target = probe::Target {
+            container,
+            attempt: run.attempt,
+            ip: self.record.ip.clone(),
+            process,
+            shim_program: self.shared.config.shim_program.clone(),
+        };
+        live.tasks.push(tokio::spawn(probe::run(target, self.verdict_sender.clone())));
+    }
+
+    fn judge(&mut self, verdict: &Verdict) {
+        let Some(live) = self.live.get_mut(&verdict.container) else { return };
+        if live.probed != Some(verdict.attempt) {
+            return;
+        }
+        let name = match verdict.kind {
+            Kind::Startup => {
+                live.probes.started = verdict.good;
+                live.probes.live &= verdict.good;
+                "Startup"
+            }
+            Kind::Readiness => {
+                live.probes.ready = verdict.good;
+                "Readiness"
+            }
+            Kind::Liveness => {
+                live.probes.live &= verdict.good;
+                "Liveness"
+            }
+        };
+        if !verdict.good {
+            let message = format!("{name} probe failed: {}", verdict.why);
+            self.shared.pod_event(&self.record.pod, EventSeverity::Warning, "Unhealthy", message);
+        }
+    }
+
+    fn container(&self, name: &str) -> Option<&Container> {
+        all_containers(&self.record.pod).find(|container| container.name == name)
+    }
+
+    fn view(&self, now_ms: i64) -> BTreeMap<String, ContainerView> {
+        let mut view: BTreeMap<String, ContainerView> = BTreeMap::new();
+        for (name, runs) in &self.runs {
+            let mut runs = runs.iter().map(attempt_of);
+            let (last, previous) = (runs.next(), runs.next());
+            view.insert(name.clone(), ContainerView { last, previous, ..ContainerView::default() });
+        }
+        for (name, live) in &self.live {
+            let seen = view.entry(name.clone()).or_default();
+            if let Some(Launching { attempt: number, streak, .. }) = live.launching
+                && seen.last.as_ref().is_none_or(|last| last.number < number)
+            {
+                let starting = Attempt { number, streak, state: AttemptState::Starting, stop_deadline_ms: None };
+                seen.previous = seen.last.replace(starting);
+            }
+            if seen.last.as_ref().map(|last| last.number) == live.probed {
+                seen.probes = live.probes;
+            }
+            seen.blocked = live.blocked.clone().filter(|blocked| now_ms < blocked.retry_at_ms);
+        }
+        view.retain(|name, seen| seen.last.is_some() || seen.blocked.is_some() || self.container(name).is_some());
+        view
+    }
+
+    /// Whether something was done, so that planning again makes sense at once.
+    async fn carry_out(&mut self, action: &PodAction, now_ms: i64) -> bool {
+        match action {
+            PodAction::SetUp => {
+                self.set_up().await;
+                true
+            }
+            PodAction::Start { container, attempt, streak } => {
+                self.start(container, *attempt, *streak).await;
+                true
+            }
+            PodAction::Stop { container, attempt, grace_ms, reason } => {
+                self.stop(container, *attempt, *grace_ms, *reason, now_ms)
+            }
+            PodAction::RemoveObject | PodAction::RemoveFolder => false,
+        }
+    }
+
+    async fn set_up(&mut self) {
+        let before = std::mem::take(&mut self.setup);
+        match setup::make(&self.shared, &self.folder, &mut self.record).await {
+            Ok(surroundings) => {
+                self.surroundings = surroundings;
+                self.setup = Setup::Ready;
+                self.watch_folder();
+                self.say_images_are_ignored();
+            }
+            Err(unready) => {
+                self.setup = unready.into_setup();
+                let (reason, message) = match &self.setup {
+                    Setup::Waiting { message, .. } => ("FailedMount", message.clone()),
+                    Setup::Refused { reason, message } => (reason.as_str(), message.clone()),
+                    Setup::Needed | Setup::Ready => return,
+                };
+                let known = matches!(&before, Setup::Waiting { message: old, .. } if *old == message);
+                if !known {
+                    self.shared.pod_event(&self.record.pod, EventSeverity::Warning, reason, message);
+                }
+            }
+        }
+    }
+
+    fn say_images_are_ignored(&mut self) {
+        if self.record.image_event_sent || self.shared.config.mode != ContainerMode::Process {
+            return;
+        }
+        let images: Vec<&str> =
+            all_containers(&self.record.pod).filter_map(|c| c.image.as_deref()).filter(|image| !image.is_empty()).collect();
+        if !images.is_empty() {
+            let message = format!(
+                "images are ignored: containers run as processes of this machine ({}); install podman or docker to run images",
+                images.join(", ")
+            );
+            self.shared.pod_event(&self.record.pod, EventSeverity::Normal, "ImageIgnored", message);
+        }
+        self.record.image_event_sent = true;
+        let _ = self.folder.write_record(&self.record);
+    }
+
+    async fn start(&mut self, name: &str, attempt: u32, streak: u32) {
+        let Some(container) = self.container(name).cloned() else { return };
+        if self.live.get(name).is_some_and(|live| live.blocked.is_some()) {
+            // What was missing may be there now.
+            self.set_up().await;
+            if self.setup != Setup::Ready {
+                return;
+            }
+        }
+        let begin = Begin {
+            shared: &self.shared,
+            folder: &self.folder,
+            record: &self.record,
+            surroundings: &self.surroundings,
+            container: &container,
+            attempt,
+            streak,
+        };
+        let spec = begin.spec().await;
+        let launched = match spec {
+            Ok(spec) => launch(&self.shared.config.shim_program, &spec).map_err(BeginError::Io),
+            Err(error) => Err(error),
+        };
+        let live = self.live.entry(name.to_owned()).or_default();
+        match launched {
+            Ok(launched) => {
+                let pid = launched.child.id().cast_signed();
+                live.blocked = None;
+                live.launching = Some(Launching { attempt, streak, since_ms: now_ms(), shim: ProcessId::of(pid) });
+                live.unspoken = Some(attempt);
+                live.tasks.retain(|task| !task.is_finished());
+                let changed = self.changed.clone();
+                live.tasks.push(tokio::spawn(async move {
+                    pidfd::ended(pid).await;
+                    drop(launched);
+                    changed.notify_one();
+                }));
+                self.folder.forget_before(name, attempt);
+                self.shared.pod_event(&self.record.pod, EventSeverity::Normal, "Started", format!("Started container {name}"));
+            }
+            Err(error) => {
+                let reason = match &error {
+                    BeginError::Env(_) => "CreateContainerConfigError",
+                    BeginError::Mount { .. } | BeginError::Io(_) => "CreateContainerError",
+                };
+                let message = error.to_string();
+                self.shared.pod_event(&self.record.pod, EventSeverity::Warning, "Failed", format!("Error: {message}"));
+                live.blocked = Some(Blocked { reason: reason.to_owned(), message, retry_at_ms: now_ms() + BLOCKED_RETRY_MS });
+            }
+        }
+    }
+
+    /// Whether the order arrived. A shim that has not written anything yet is ordered once it has: its note wakes us.
+    fn stop(&mut self, name: &str, attempt: u32, grace_ms: i64, reason: StopReason, now_ms: i64) -> bool {
+        let Some(run) = self.runs.get_mut(name).and_then(|runs| runs.iter_mut().find(|run| run.attempt == attempt)) else {
+            return false;
+        };
+        match order_stop(run, grace_ms) {
+            Ok(()) => {
+                let deadline = now_ms.saturating_add(grace_ms);
+                run.stop_deadline_ms = Some(run.stop_deadline_ms.map_or(deadline, |known| known.min(deadline)));
+                let why = match reason {
+                    StopReason::Deleted | StopReason::Finished => String::new(),
+                    StopReason::Deadline => ": the pod was active longer than its activeDeadlineSeconds".to_owned(),
+                    StopReason::Unhealthy => ": it failed its liveness or startup probe and will be restarted".to_owned(),
+                };
+                let message = format!("Stopping container {name}{why}");
+                self.shared.pod_event(&self.record.pod, EventSeverity::Normal, "Killing", message);
+                true
+            }
+            Err(error) => {
+                tracing::debug!(container = name, %error, "the container ended before it was stopped");
+                false
+            }
+        }
+    }
+
+    async fn tell_status(&mut self, status: PodStatus) {
+        self.retry_at_ms = None;
+        self.say_what_ended();
+        if self.told.as_ref() == Some(&status) {
+            return;
+        }
+        match report::status(&self.shared, &self.record.pod, self.told.as_ref(), &status).await {
+            // Where it is gone, the watch tells so in its own time.
+            Written::Done | Written::Gone => {
+                self.record.pod.status = Some(status.clone());
+                self.told = Some(status);
+            }
+            Written::Failed(error) => {
+                tracing::warn!(pod = self.record.pod.metadata.name, %error, "a pod's status could not be written");
+                self.retry_at_ms = Some(now_ms() + RETRY_MS);
+            }
+        }
+    }
+
+    /// Failed starts and crashes become events, once per run.
+    fn say_what_ended(&mut self) {
+        for (name, live) in &mut self.live {
+            let Some(run) = self.runs.get(name).and_then(|runs| runs.first()) else { continue };
+            let Some(ending) = run.ending.as_ref().filter(|_| live.unspoken == Some(run.attempt)) else { continue };
+            live.unspoken = None;
+            let (reason, message) = match (ending.reason.as_str(), ending.exit_code, run.attempt) {
+                (_, 0, _) => continue,
+                ("StartError", ..) => ("Failed", format!("Error: container {name}: {}", ending.message)),
+                ("OOMKilled", ..) => ("OOMKilled", format!("container {name} used more memory than its limit and was killed")),
+                (_, code, 0) => ("Failed", format!("container {name} ended with exit code {code}")),
+                (_, code, again) => ("BackOff", format!("container {name} ended with exit code {code} after {again} restarts")),
+            };
+            self.shared.pod_event(&self.record.pod, EventSeverity::Warning, reason, message);
+        }
+    }
+
+    async fn tell_progress(&mut self) {
+        let Some(spec) = &self.record.pod.spec else { return };
+        if self.gone || self.record.pod.metadata.deletion_timestamp.is_some() {
+            return;
+        }
+        let newest = spec.containers.iter().find_map(|c| std::fs::read_to_string(self.folder.progress_file(&c.name)).ok());
+        let Some(progress) = newest.filter(|progress| *progress != self.progress_told) else { return };
+        let annotations = self.record.pod.metadata.annotations.as_ref();
+        if annotations.and_then(|all| all.get("trainyard.dev/progress")) != Some(&progress)
+            && let Written::Failed(error) = report::progress(&self.shared, &self.record.pod, &progress).await
+        {
+            tracing::debug!(%error, "progress could not be told");
+            return;
+        }
+        self.progress_told = progress;
+    }
+
+    async fn remove_object(&mut self) {
+        match report::remove(&self.shared, &self.record.pod).await {
+            Written::Done | Written::Gone => {}
+            Written::Failed(error) => {
+                tracing::warn!(pod = self.record.pod.metadata.name, %error, "a deleted pod could not be taken out of the API");
+                self.retry_at_ms = Some(now_ms() + RETRY_MS);
+            }
+        }
+    }
+
+    async fn remove(&mut self) {
+        self.watched = None;
+        let uid = self.record.pod.metadata.uid.clone().unwrap_or_default();
+        self.shared.gpus.release(&uid);
+        let (folder, outside) = (self.folder.clone(), std::mem::take(&mut self.record.outside));
+        let removed = tokio::task::spawn_blocking(move || {
+            for path in outside {
+                let _ = std::fs::remove_dir_all(path);
+            }
+            folder.remove()
+        })
+        .await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(uid, %error, "the folder of a pod could not be removed");
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        for task in self.live.values().flat_map(|live| &live.tasks) {
+            task.abort();
+        }
+    }
+}
+
+enum Step {
+    /// The pod is no more.
+    Over,
+    /// Something was done: look again.
+    Again,
+    /// Nothing to do before this moment, or before something happens.
+    Wait(Option<i64>),
+}
+
+fn attempt_of(run: &RunState) -> Attempt {
+    let state = match (&run.ending, run.process, run.started_ms) {
+        (Some(ending), _, _) => AttemptState::Ended(ending.clone()),
+        (None, Some(_), Some(started_ms)) => AttemptState::Running { started_ms },
+        (None, _, _) => AttemptState::Starting,
+    };
+    Attempt { number: run.attempt, streak: run.streak, state, stop_deadline_ms: run.stop_deadline_ms }
+}
