@@ -46,7 +46,8 @@ impl DiskWatch {
     /// Hands events on until the task is aborted.
     pub(super) async fn run(self) -> io::Result<()> {
         let owned = self.inotify.as_fd().try_clone_to_owned()?;
-        let ready = AsyncFd::with_interest(owned, Interest::READABLE)?;
+        // SAFETY: an owned descriptor, which lives as long as the registration does.
+        let ready = unsafe { AsyncFd::register_with_interest(owned, Interest::READABLE) }?;
         loop {
             let mut guard = ready.readable().await?;
             match self.inotify.read_events() {

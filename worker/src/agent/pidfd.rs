@@ -9,7 +9,8 @@ use tokio::io::unix::AsyncFd;
 /// Waits for a process to end, and collects it where it is a child of ours.
 pub(super) async fn ended(pid: i32) {
     if let Ok(fd) = open(pid)
-        && let Ok(watched) = AsyncFd::with_interest(fd, Interest::READABLE)
+        // SAFETY: an owned descriptor, which lives as long as the registration does.
+        && let Ok(watched) = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
     {
         let _ = watched.readable().await;
     }

@@ -1,0 +1,360 @@
+//! The node agent over the embedded server: pods as users see them.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Event, Node, PersistentVolumeClaim, Pod, Service};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use serde_json::{Value, json};
+use trainyard_runtime::embedded::{Embedded, Options};
+use trainyard_worker::agent::{Agent, AgentConfig, Handle};
+
+const SHIM: &str = env!("CARGO_BIN_EXE_trainyard-shim");
+
+struct World {
+    home: tempfile::TempDir,
+    server: Embedded,
+    agent: Option<Handle>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let server = Embedded::open(Options::new(home.path())).await.unwrap();
+        let mut world = Self { home, server, agent: None };
+        world.start_agent().await;
+        world
+    }
+
+    async fn start_agent(&mut self) {
+        let mut config = AgentConfig::for_home(self.home.path());
+        config.shim_program = PathBuf::from(SHIM);
+        config.node_name = "node".into();
+        config.backoff_base_ms = 50;
+        self.agent = Some(Agent::start(self.server.client(), config).await.unwrap());
+    }
+
+    async fn stop_agent(&mut self) {
+        self.agent.take().unwrap().shutdown().await;
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.server.client(), "default")
+    }
+
+    async fn create<K>(&self, object: Value) -> K
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
+    {
+        let api: Api<K> = Api::namespaced(self.server.client(), "default");
+        api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
+    }
+
+    /// Creates a pod that is bound already.
+    async fn pod(&self, name: &str, spec: Value) -> Pod {
+        let mut spec = spec;
+        spec["nodeName"] = json!("node");
+        self.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": spec})).await
+    }
+
+    async fn sh(&self, name: &str, policy: &str, script: &str) -> Pod {
+        let container = json!({"name": "main", "image": "x", "command": ["sh", "-c", script]});
+        self.pod(name, json!({"restartPolicy": policy, "terminationGracePeriodSeconds": 5, "containers": [container]})).await
+    }
+
+    async fn until<T>(&self, name: &str, what: &str, check: impl Fn(&Pod) -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut last = None;
+        while Instant::now() < deadline {
+            if let Some(pod) = self.pods().get_opt(name).await.unwrap() {
+                if let Some(found) = check(&pod) {
+                    return found;
+                }
+                last = pod.status;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{what}: waited too long; {}", serde_json::to_string_pretty(&last).unwrap());
+    }
+
+    async fn phase(&self, name: &str, phase: &str) -> Pod {
+        self.until(name, phase, |pod| {
+            (pod.status.as_ref()?.phase.as_deref() == Some(phase)).then(|| pod.clone())
+        })
+        .await
+    }
+
+    async fn until_gone(&self, name: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.pods().get_opt(name).await.unwrap().is_some() {
+            assert!(Instant::now() < deadline, "{name} stays");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn log(&self, pod: &Pod, attempt: u32) -> String {
+        let uid = pod.metadata.uid.as_deref().unwrap();
+        let path = self.home.path().join(format!("pods/{uid}/containers/main/{attempt}.log"));
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned() + "\n").collect()
+    }
+
+    async fn event(&self, reason: &str) -> Event {
+        let events: Api<Event> = Api::all(self.server.client());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let found = events.list(&ListParams::default()).await.unwrap();
+            if let Some(event) = found.items.iter().find(|event| event.reason.as_deref() == Some(reason)) {
+                return event.clone();
+            }
+            assert!(Instant::now() < deadline, "no event {reason}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+fn main_status(pod: &Pod) -> ContainerStatus {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.clone()).unwrap_or_default();
+    statuses.into_iter().next().unwrap_or_default()
+}
+
+fn exit_code(pod: &Pod) -> Option<i32> {
+    Some(main_status(pod).state?.terminated?.exit_code)
+}
+
+fn condition(pod: &Pod, type_: &str) -> String {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    conditions.into_iter().find(|condition| condition.type_ == type_).map(|found| found.status).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_runs_to_its_end() {
+    let world = World::new().await;
+    let pod = world.sh("p", "Never", "echo hello from $HOSTNAME; echo step=1/2 loss=0.5").await;
+    let ended = world.phase("p", "Succeeded").await;
+    assert_eq!(exit_code(&ended), Some(0));
+    assert_eq!(condition(&ended, "Ready"), "False");
+    assert_eq!(condition(&ended, "Initialized"), "True");
+    assert_eq!(world.log(&pod, 0), "hello from p\nstep=1/2 loss=0.5\n");
+    let progress = ended.metadata.annotations.unwrap().remove("trainyard.dev/progress").unwrap();
+    let progress: Value = serde_json::from_str(&progress).unwrap();
+    assert_eq!((progress["step"].as_i64(), progress["totalSteps"].as_i64()), (Some(1), Some(2)));
+    world.event("ImageIgnored").await;
+    let node = Api::<Node>::all(world.server.client()).get("node").await.unwrap();
+    let status = node.status.unwrap();
+    assert!(status.allocatable.unwrap().contains_key("cpu"));
+    assert!(status.conditions.unwrap().iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failures_are_told_and_restarted_as_the_policy_says() {
+    let world = World::new().await;
+    world.sh("never", "Never", "exit 3").await;
+    let pod = world.sh("again", "OnFailure", "echo run; [ -f $0.marker ] || exit 1").await;
+    world.pod("missing", json!({"restartPolicy": "Never", "containers": [{"name": "main", "command": ["no-such-program"]}]})).await;
+    let failed = world.phase("never", "Failed").await;
+    assert_eq!(exit_code(&failed), Some(3));
+    let missing = world.phase("missing", "Failed").await;
+    let terminated = main_status(&missing).state.unwrap().terminated.unwrap();
+    assert_eq!(terminated.exit_code, 127);
+    assert!(terminated.message.unwrap().contains("in no folder of PATH"));
+    let looping = world.until("again", "restarts", |pod| (main_status(pod).restart_count >= 3).then(|| pod.clone())).await;
+    assert_eq!(main_status(&looping).last_state.unwrap().terminated.unwrap().exit_code, 1);
+    assert_eq!(looping.status.unwrap().phase.as_deref(), Some("Running"));
+    world.until("again", "a wait", |pod| (main_status(pod).state?.waiting?.reason? == "CrashLoopBackOff").then_some(())).await;
+    assert!(!world.log(&pod, 2).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_pod_gets_its_grace_and_goes() {
+    let world = World::new().await;
+    let pod = world.sh("p", "Always", "trap 'echo bye > $OUT; exit 0' TERM; echo ready; while :; do sleep 0.01; done").await;
+    world.phase("p", "Running").await;
+    world.until("p", "ready", |_| world.log(&pod, 0).contains("ready").then_some(())).await;
+    let uid = pod.metadata.uid.clone().unwrap();
+    world.pods().delete("p", &DeleteParams::default()).await.unwrap();
+    world.until_gone("p").await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while world.home.path().join("pods").join(&uid).exists() {
+        assert!(Instant::now() < deadline, "the folder stays");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_agent_loses_nothing() {
+    let mut world = World::new().await;
+    let gate = world.home.path().join("gate");
+    let wait = format!("i=0; while [ ! -e {} ]; do i=$((i+1)); sleep 0.01; done", gate.display());
+    let pod = world.sh("survivor", "Never", &format!("echo before; {wait}; echo after; exit 5")).await;
+    let other = world.sh("removed", "Always", "echo up; exec sleep 1000").await;
+    for name in ["survivor", "removed"] {
+        world.phase(name, "Running").await;
+    }
+    world.stop_agent().await;
+    // While nobody watches one ends, and the other's object is taken away.
+    std::fs::write(&gate, "").unwrap();
+    world.pods().delete("removed", &DeleteParams::default().grace_period(0)).await.unwrap();
+    let state = world.home.path().join(format!("pods/{}/state/main.0.json", other.metadata.uid.clone().unwrap()));
+    let running = trainyard_worker::shim::RunState::read(&state).unwrap();
+    world.start_agent().await;
+    let ended = world.phase("survivor", "Failed").await;
+    assert_eq!(exit_code(&ended), Some(5));
+    assert_eq!(main_status(&ended).restart_count, 0);
+    assert_eq!(world.log(&pod, 0), "before\nafter\n");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while running.process.unwrap().is_alive() || state.exists() {
+        assert!(Instant::now() < deadline, "a removed pod goes on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn init_containers_come_first_and_in_order() {
+    let world = World::new().await;
+    let step = |name: &str, script: &str| {
+        json!({"name": name, "command": ["sh", "-c", script], "volumeMounts": [{"name": "work", "mountPath": "/trainyard-work"}]})
+    };
+    let pod = world
+        .pod(
+            "p",
+            json!({"restartPolicy": "Never", "volumes": [{"name": "work", "emptyDir": {}}],
+                   "initContainers": [step("one", "echo one >> /trainyard-work/f"), step("two", "echo two >> /trainyard-work/f")],
+                   "containers": [step("main", "cat /trainyard-work/f")]}),
+        )
+        .await;
+    let ended = world.phase("p", "Succeeded").await;
+    assert_eq!(world.log(&pod, 0), "one\ntwo\n", "{:?}", ended.status);
+    assert!(!std::path::Path::new("/trainyard-work").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_and_variables_come_from_the_api() {
+    let world = World::new().await;
+    world.create::<ConfigMap>(json!({"metadata": {"name": "m"}, "data": {"greeting": "hello"}})).await;
+    world.create::<k8s_openapi::api::core::v1::Secret>(json!({"metadata": {"name": "s"}, "stringData": {"key": "hidden"}})).await;
+    let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+                       "resources": {"requests": {"storage": "1Gi"}}}});
+    world.create::<PersistentVolumeClaim>(claim).await;
+    let script = "cat /ty/m/greeting; echo; cat /ty/s/key; echo; echo $GREETING $WHO; echo kept > /ty/data/f; stat -c %a /ty/s/key; \
+                  (echo x > /ty/m/new) 2>/dev/null || echo read-only";
+    let pod = world
+        .pod(
+            "p",
+            json!({"restartPolicy": "Never",
+                "volumes": [{"name": "m", "configMap": {"name": "m"}}, {"name": "s", "secret": {"secretName": "s", "defaultMode": 256}},
+                            {"name": "d", "persistentVolumeClaim": {"claimName": "data"}}],
+                "containers": [{"name": "main", "command": ["sh", "-c", script],
+                    "env": [{"name": "GREETING", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "greeting"}}},
+                            {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                            {"name": "WHO", "value": "from $(NAME)"}],
+                    "volumeMounts": [{"name": "m", "mountPath": "/ty/m"}, {"name": "s", "mountPath": "/ty/s"},
+                                     {"name": "d", "mountPath": "/ty/data", "subPath": "sub"}]}]}),
+        )
+        .await;
+    let ended = world.phase("p", "Succeeded").await;
+    assert_eq!(world.log(&pod, 0), "hello\nhidden\nhello from p\n400\nread-only\n", "{:?}", ended.status);
+    assert_eq!(std::fs::read_to_string(world.home.path().join("volumes/default/data/sub/f")).unwrap(), "kept\n");
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(world.server.client(), "default");
+    assert_eq!(claims.get("data").await.unwrap().status.unwrap().phase.as_deref(), Some("Bound"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_missing_is_named_and_waited_for() {
+    let world = World::new().await;
+    let env = json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "late", "key": "k"}}}]);
+    let spec = json!({"restartPolicy": "Never", "containers": [{"name": "main", "command": ["sh", "-c", "echo $A"], "env": env}]});
+    let pod = world.pod("p", spec).await;
+    let message = world
+        .until("p", "the reason", |pod| {
+            let waiting = main_status(pod).state?.waiting?;
+            (waiting.reason.as_deref() == Some("CreateContainerConfigError")).then_some(waiting.message?)
+        })
+        .await;
+    assert!(message.contains("configmap \"late\" not found"), "{message}");
+    world.create::<ConfigMap>(json!({"metadata": {"name": "late"}, "data": {"k": "here"}})).await;
+    world.phase("p", "Succeeded").await;
+    assert_eq!(world.log(&pod, 0), "here\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_never_run_is_refused_with_the_reason() {
+    let world = World::new().await;
+    world.pod("entrypoint", json!({"containers": [{"name": "main", "image": "busybox"}]})).await;
+    let spec = json!({"volumes": [{"name": "v", "nfs": {"server": "s", "path": "/"}}],
+                      "containers": [{"name": "main", "command": ["true"]}]});
+    world.pod("nfs", spec).await;
+    for (name, reason, text) in
+        [("entrypoint", "CommandRequired", "has no command"), ("nfs", "VolumeNotAvailable", "nfs volumes are not available")]
+    {
+        let status = world.phase(name, "Failed").await.status.unwrap();
+        assert_eq!(status.reason.as_deref(), Some(reason));
+        assert!(status.message.unwrap().contains(text));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_are_found_by_name() {
+    let world = World::new().await;
+    let spec = json!({"clusterIP": "None", "selector": {"app": "server"}, "ports": [{"port": 80}]});
+    world.create::<Service>(json!({"metadata": {"name": "svc"}, "spec": spec})).await;
+    world.sh("server", "Always", "exec sleep 1000").await;
+    let server = world.phase("server", "Running").await;
+    let ip = server.status.unwrap().pod_ip.unwrap();
+    let pod = world.sh("client", "Never", "getent hosts svc.default.svc.cluster.local; getent hosts svc; hostname").await;
+    world.phase("client", "Succeeded").await;
+    let log = world.log(&pod, 0);
+    assert_eq!(log.lines().filter(|line| line.starts_with(&ip)).count(), 2, "{log}");
+    assert!(log.ends_with("client\n"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deadlines_and_probes_act() {
+    let world = World::new().await;
+    let container = json!({"name": "main", "command": ["sleep", "1000"]});
+    world.pod("late", json!({"restartPolicy": "Never", "activeDeadlineSeconds": 1, "containers": [container]})).await;
+    let probed = json!({"name": "main", "command": ["sh", "-c", "trap 'exit 0' TERM; touch $TRAINYARD_FILE/live; while :; do sleep 0.05; done"],
+        "env": [{"name": "TRAINYARD_FILE", "value": world.home.path()}],
+        "readinessProbe": {"exec": {"command": ["sh", "-c", "test -e $TRAINYARD_FILE/ready"]}, "periodSeconds": 1},
+        "livenessProbe": {"exec": {"command": ["sh", "-c", "test -e $TRAINYARD_FILE/live"]}, "periodSeconds": 1, "failureThreshold": 1, "initialDelaySeconds": 1}});
+    world.pod("probed", json!({"containers": [probed]})).await;
+    let running = world.phase("probed", "Running").await;
+    assert_eq!(condition(&running, "Ready"), "False");
+    std::fs::write(world.home.path().join("ready"), "").unwrap();
+    world.until("probed", "ready", |pod| (condition(pod, "Ready") == "True").then_some(())).await;
+    std::fs::remove_file(world.home.path().join("live")).unwrap();
+    world.until("probed", "a restart", |pod| (main_status(pod).restart_count >= 1).then_some(())).await;
+    let late = world.phase("late", "Failed").await;
+    assert_eq!(late.status.unwrap().reason.as_deref(), Some("DeadlineExceeded"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_shim_is_noticed_and_leaves_nothing() {
+    let world = World::new().await;
+    let pod = world.sh("p", "Never", "setsid sleep 1000 & echo $!; wait").await;
+    world.phase("p", "Running").await;
+    let stray: i32 = world.until("p", "the stray", |_| world.log(&pod, 0).trim().parse().ok()).await;
+    let state = world.home.path().join(format!("pods/{}/state/main.0.json", pod.metadata.uid.clone().unwrap()));
+    let run = trainyard_worker::shim::RunState::read(&state).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(run.shim.pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let ended = world.phase("p", "Failed").await;
+    let terminated = main_status(&ended).state.unwrap().terminated.unwrap();
+    assert_eq!((terminated.exit_code, terminated.reason.as_deref()), (137, Some("ContainerStatusUnknown")));
+    assert!(trainyard_worker::shim::ProcessId::of(stray).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_binding_to_the_first_line_is_quick() {
+    let world = World::new().await;
+    world.sh("warm", "Never", "true").await;
+    world.phase("warm", "Succeeded").await;
+    let began = Instant::now();
+    let pod = world.pod("p", json!({"restartPolicy": "Never", "containers": [{"name": "main", "command": ["echo", "hi"]}]})).await;
+    while world.log(&pod, 0).is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    eprintln!("create to first line: {:?}", began.elapsed());
+}
