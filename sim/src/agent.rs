@@ -105,8 +105,8 @@ impl Machine {
         if !self.alive {
             return duties;
         }
-        for uid in self.processes.keys() {
-            if !api.of_kind("v1", "Pod").any(|pod| **pod.uid() == **uid) {
+        for (uid, process) in &self.processes {
+            if api.store.get(process.pod.key()).is_none_or(|pod| **pod.uid() != **uid) {
                 duties.push(Duty::Kill(uid.clone()));
             }
         }

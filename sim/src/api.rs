@@ -9,7 +9,7 @@ use trainyard_proto::plan::ObjectRef;
 use trainyard_runtime_core::gc::{Action as GcAction, Graph};
 use trainyard_runtime_core::patch::merge;
 use trainyard_runtime_core::store::{
-    Change, Command, Create, Delete, Key, Limits, NewObject, Object, Part, Preconditions, Propagation, Resource,
+    Change, ChangeKind, Command, Create, Delete, Key, Limits, NewObject, Object, Part, Preconditions, Propagation, Resource,
     ResourceRules, Store, StoreError, Update,
 };
 
@@ -64,6 +64,8 @@ pub(crate) struct Api {
     pub(crate) kinds: Kinds,
     /// Every change of each resource, in order. Watches are positions in it.
     pub(crate) logs: BTreeMap<Resource, Vec<Arc<Change>>>,
+    /// The objects of each resource as they are, by key.
+    current: BTreeMap<Resource, BTreeMap<Key, Arc<Object>>>,
     graph: Graph,
     next_uid: u64,
 }
@@ -73,7 +75,7 @@ impl Api {
         let rules = Kinds::rules();
         let kinds = Kinds { by_kind: rules.iter().map(|(kind, rules)| (kind.clone(), rules.resource.clone())).collect() };
         let store = Store::new(rules.into_iter().map(|(_, rules)| rules), Limits::default());
-        Self { store, kinds, logs: BTreeMap::new(), graph: Graph::new([]), next_uid: 0 }
+        Self { store, kinds, logs: BTreeMap::new(), current: BTreeMap::new(), graph: Graph::new([]), next_uid: 0 }
     }
 
     fn step(&mut self, now_ms: i64, command: Command) -> Result<Arc<Object>, StoreError> {
@@ -81,6 +83,12 @@ impl Api {
         let outcome = self.store.step(now_ms, command)?;
         for change in self.store.changes_since(before)? {
             self.graph.observe(&change);
+            let key = change.object.key();
+            let current = self.current.entry(key.resource.clone()).or_default();
+            match change.kind {
+                ChangeKind::Put => current.insert(key.clone(), Arc::clone(&change.object)),
+                ChangeKind::Delete => current.remove(key),
+            };
             self.logs.entry(change.object.key().resource.clone()).or_default().push(change);
         }
         Ok(outcome.object)
@@ -202,9 +210,14 @@ impl Api {
         Ok(())
     }
 
-    pub(crate) fn of_kind<'a>(&'a self, api_version: &str, kind: &str) -> impl Iterator<Item = &'a Arc<Object>> {
-        let resource = self.kinds.resource(api_version, kind).cloned();
-        self.store.objects().filter(move |object| Some(&object.key().resource) == resource.as_ref())
+    pub(crate) fn of_kind<'a>(&'a self, api_version: &str, kind: &str) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
+        let resource = self.kinds.resource(api_version, kind);
+        resource.and_then(|resource| self.current.get(resource)).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// How many changes there have been of a kind.
+    pub(crate) fn changes_of(&self, api_version: &str, kind: &str) -> usize {
+        self.kinds.resource(api_version, kind).and_then(|resource| self.logs.get(resource)).map_or(0, Vec::len)
     }
 
     /// Everything, for a failure report.

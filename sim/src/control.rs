@@ -284,7 +284,7 @@ impl Process {
         self.objects.values().filter_map(|cached| of(&cached.decoded).cloned()).collect()
     }
 
-    fn pods(&self) -> Vec<Arc<Pod>> {
+    pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {
         self.each(|one| if let Decoded::Pod(pod) = one { Some(pod) } else { None })
     }
 

@@ -15,6 +15,7 @@
 //! | I-1 | at rest | planning again changes nothing |
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
@@ -37,6 +38,10 @@ pub(crate) struct Memory {
     verdicts: BTreeMap<String, &'static str>,
     /// What is already known to be broken, by a check in the middle of a step.
     pub(crate) broken: Option<String>,
+    /// Changes of pods that N-1 has been checked for.
+    pods_seen: usize,
+    /// Changes of each job kind that F-1 has been checked for.
+    jobs_seen: [usize; JOB_KINDS.len()],
 }
 
 impl Memory {
@@ -63,7 +68,11 @@ pub(crate) fn after_step(memory: &mut Memory, api: &Api, machines: &[Machine]) -
     if let Some(broken) = memory.broken.take() {
         return Err(broken);
     }
-    capacity(api)?;
+    let pods = api.changes_of("v1", "Pod");
+    if pods != memory.pods_seen {
+        capacity(api)?;
+        memory.pods_seen = pods;
+    }
     ranks(machines)?;
     verdicts(memory, api)
 }
@@ -127,7 +136,12 @@ fn ranks(machines: &[Machine]) -> Result<(), String> {
 
 /// F-1.
 fn verdicts(memory: &mut Memory, api: &Api) -> Result<(), String> {
-    for (api_version, kind) in JOB_KINDS {
+    for (index, (api_version, kind)) in JOB_KINDS.into_iter().enumerate() {
+        let changes = api.changes_of(api_version, kind);
+        if changes == memory.jobs_seen[index] {
+            continue;
+        }
+        memory.jobs_seen[index] = changes;
         for job in api.of_kind(api_version, kind) {
             let now = verdict(job);
             match (memory.verdicts.get(&**job.uid()), now) {
@@ -157,7 +171,7 @@ fn is_bound(pod: &Pod) -> bool {
 }
 
 /// G-1: with `binding` bound too, is every gang that is touched whole?
-pub(crate) fn whole_gangs(pods: &[Pod], binding: &BTreeSet<&str>) -> Result<(), String> {
+pub(crate) fn whole_gangs(pods: &[Arc<Pod>], binding: &BTreeSet<&str>) -> Result<(), String> {
     let mut gangs: BTreeMap<String, (usize, usize, bool)> = BTreeMap::new();
     for pod in pods {
         let Some((gang, size)) = gang(pod) else { continue };
@@ -176,20 +190,20 @@ pub(crate) fn whole_gangs(pods: &[Pod], binding: &BTreeSet<&str>) -> Result<(), 
 
 /// G-2: called when nothing is in flight and the caches are current.
 pub(crate) fn settled(world: &World) -> Result<(), String> {
-    let view = world.process.gang_view();
+    let pods = world.process.pods();
     let mut gangs: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-    for pod in view.pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+    for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
         let Some((gang, _)) = gang(pod) else { continue };
         let entry = gangs.entry(gang).or_default();
         entry.0 += usize::from(is_bound(pod));
         entry.1 += usize::from(!is_bound(pod));
     }
-    let leaving = view.pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_some());
-    for pod in &view.pods {
+    let leaving = pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_some());
+    for pod in &pods {
         let Some((name, size)) = gang(pod) else { continue };
         // A gang that has run and lost one pod waits for its replacement's place: the others do not go for that.
         let (bound, unbound) = gangs.get(&name).copied().unwrap_or_default();
-        let never_ran = view.pods.iter().filter(|pod| gang(pod).is_some_and(|(one, _)| one == name)).all(|pod| {
+        let never_ran = pods.iter().filter(|pod| gang(pod).is_some_and(|(one, _)| one == name)).all(|pod| {
             pod.status.as_ref().is_none_or(|status| status.container_statuses.is_none())
         });
         if bound > 0 && unbound > 0 && bound < size && never_ran && !leaving {

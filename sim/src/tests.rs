@@ -17,7 +17,7 @@ fn seeds() -> Range<u64> {
 }
 
 fn explain(failure: &Failure) -> String {
-    format!("{failure}\n{}\n{}", failure.trace.join("\n"), serde_json::to_string(&failure.state).unwrap())
+    format!("{failure}\n{}\n{failure}", failure.trace.join("\n"))
 }
 
 fn all_pass(cores: Cores) -> Report {

@@ -56,13 +56,14 @@ fn template(container: &str, cpu: i64, gpu: i64) -> Value {
 /// A job as a user might write it; `serial` makes its name. No `Always` for jobs: under it a job that ends well is
 /// started again, so it would never end.
 pub(crate) fn job(rng: &mut ChaCha8Rng, serial: u64) -> (ObjectRef, Value) {
-    let name = format!("job-{serial}");
     let (api_version, kind, spec) = match rng.random_range(0..10) {
         0..4 => training_job(rng),
         4..7 => pytorch_job(rng),
         7..9 => batch_job(rng),
         _ => deployment(rng),
     };
+    // Pods are named after their job, so two jobs of one name would quarrel over them, as on a cluster.
+    let name = format!("{}-{serial}", kind.to_lowercase());
     let body = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": "default"}, "spec": spec});
     (object_ref(api_version, kind, "default", &name), body)
 }

@@ -146,7 +146,7 @@ impl World {
         if bound.is_empty() {
             return Ok(());
         }
-        invariant::whole_gangs(&self.process.gang_view().pods, &bound)
+        invariant::whole_gangs(&self.process.pods(), &bound)
     }
 
     pub(crate) fn act(&mut self, flight: usize, fault: Fault) {
@@ -214,6 +214,8 @@ impl World {
                     Some((object.key().clone(), json!({"spec": {"suspend": false}})))
                 } else if spec.pointer("/runPolicy/suspend") == Some(&json!(true)) {
                     Some((object.key().clone(), json!({"spec": {"runPolicy": {"suspend": false}}})))
+                } else if spec.get("paused") == Some(&json!(true)) {
+                    Some((object.key().clone(), json!({"spec": {"paused": null}})))
                 } else {
                     None
                 }
