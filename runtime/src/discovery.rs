@@ -126,10 +126,10 @@ impl Documents {
     }
 }
 
-/// `/version`. The Kubernetes version is the one whose API we follow; kubectl compares its own with it.
+/// `/version`. kubectl warns when its minor version is more than one away: 33 suits 32 to 34.
 fn version() -> Value {
     json!({
-        "major": "1", "minor": "34", "gitVersion": format!("v1.34.0+trainyard-{}", env!("CARGO_PKG_VERSION")),
+        "major": "1", "minor": "33", "gitVersion": format!("v1.33.0+trainyard-{}", env!("CARGO_PKG_VERSION")),
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "", "compiler": "rustc", "platform": format!("linux/{}", platform()),
     })

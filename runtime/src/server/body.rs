@@ -7,6 +7,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::Value;
 
 use super::limit::BODY_BYTES;
+use super::protobuf;
 use super::status::ApiError;
 
 /// Reads a body, up to the limit.
@@ -35,9 +36,10 @@ pub(super) fn decode(bytes: &[u8], content_type: &str) -> Result<Value, ApiError
     match content_type {
         "application/json" | "text/json" => json(bytes),
         "application/yaml" | "application/x-yaml" | "text/yaml" => yaml(bytes),
+        protobuf::MEDIA_TYPE => protobuf::decode(bytes),
         // `curl -d` says this of JSON; browsers could send it across origins, but then they show their Origin.
         "application/x-www-form-urlencoded" if bytes.starts_with(b"{") => json(bytes),
-        _ => Err(ApiError::unsupported_media_type("application/json, application/yaml")),
+        _ => Err(ApiError::unsupported_media_type("application/json, application/yaml, application/vnd.kubernetes.protobuf")),
     }
 }
 
@@ -72,7 +74,7 @@ mod tests {
     #[test]
     fn other_media_types_are_415_and_broken_bodies_400() {
         let code = |bytes: &[u8], kind: &str| decode(bytes, kind).expect_err("refused").code().as_u16();
-        assert_eq!(code(b"x", "application/vnd.kubernetes.protobuf"), 415);
+        assert_eq!(code(b"x", "application/cbor"), 415);
         assert_eq!(code(b"{", "application/json"), 400);
         assert_eq!(code(b"", "application/json"), 400);
         assert_eq!(code(b"a: [", "application/yaml"), 400);

@@ -13,6 +13,7 @@ pub(crate) mod dispatch;
 pub(crate) mod limit;
 pub(crate) mod listen;
 mod patch;
+mod protobuf;
 pub(crate) mod query;
 mod quota;
 mod read;
