@@ -1,5 +1,7 @@
 //! The records database.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use serde_json::json;
 use trainyard_runtime::records::{MetricPoint, PointQuery, Records, RecordsError, Run, RunQuery};
 

@@ -1,5 +1,7 @@
 //! What is acknowledged is on disk: across reopening, `kill -9`, torn tails, full disks.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

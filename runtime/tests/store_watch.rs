@@ -1,5 +1,7 @@
 //! Watches on the living store, and the collector that lives on them.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::time::Duration;
 
 use futures::StreamExt;

@@ -1,5 +1,7 @@
 //! The garbage collector on the real store: random ownership graphs, deleted in every way, driven to a fixpoint.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! Selectors: what they select, and what they refuse.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use serde_json::json;
 use trainyard_runtime_core::selector::{FieldSelector, LabelSelector};
 

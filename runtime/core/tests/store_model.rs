@@ -1,5 +1,7 @@
 //! The store against a model that is too simple to be wrong: a map per resourceVersion.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! The rules of the API that are easier to read as stories: each was compared with a real kube-apiserver.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use serde_json::{Value, json};
 use trainyard_runtime_core::selector::Selector;
 use trainyard_runtime_core::store::{
