@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use proptest::prelude::*;
 use serde_json::json;
 use trainyard_runtime_core::selector::{FieldSelector, LabelSelector};
 
@@ -122,5 +123,30 @@ fn field_selectors_compare_text() {
     assert_eq!(escaped.requirements[0].value, "a,b=c");
     for text in ["metadata.name", "a=b=c", r"a=\x", "a=b\\"] {
         assert!(FieldSelector::parse(text).is_err(), "{text:?}");
+    }
+}
+
+proptest! {
+    /// Whatever is written, parsing answers, and what it accepts can be asked.
+    #[test]
+    fn parsing_never_panics(text in "[a-z0-9=!<>,() ./\\\\é-]{0,24}") {
+        if let Ok(selector) = LabelSelector::parse(&text) {
+            selector.matches(|_| Some("1"));
+        }
+        if let Ok(selector) = FieldSelector::parse(&text) {
+            selector.matches(&json!({ "a": { "b": 1 } }));
+        }
+    }
+
+    /// A set-based term and the terms it stands for select the same.
+    #[test]
+    fn sets_are_alternatives(values in prop::collection::vec("[a-c]{1,2}", 1..4), label in prop::option::of("[a-c]{1,2}")) {
+        let look = |_: &str| label.as_deref();
+        let list = values.join(",");
+        let any = values.iter().any(|v| LabelSelector::parse(&format!("k={v}")).unwrap().matches(look));
+        let none = values.iter().all(|v| LabelSelector::parse(&format!("k!={v}")).unwrap().matches(look));
+        prop_assert_eq!(LabelSelector::parse(&format!("k in ({list})")).unwrap().matches(look), any);
+        prop_assert_eq!(LabelSelector::parse(&format!("k notin ({list})")).unwrap().matches(look), none);
+        prop_assert_eq!(any, !none);
     }
 }

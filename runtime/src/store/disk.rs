@@ -33,7 +33,7 @@ const STATEMENT_ROWS: usize = 128;
 /// a second at full load), small enough to be replayed in milliseconds on opening.
 const CHECKPOINT_BYTES: usize = 8 << 20;
 /// Log size at which the writer stops and folds it itself, so that the log is bounded under endless load.
-const LOG_LIMIT_BYTES: u64 = 64 << 20;
+const LOG_LIMIT_BYTES: u64 = 32 << 20;
 
 /// The writer's side of the database.
 #[derive(Debug)]
