@@ -82,7 +82,7 @@ fn wrong_pods_are_refused_with_the_path() {
              '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
             "spec.containers[1].ports[0].containerPort: Invalid value: \"string\": spec.containers[1].ports[0].containerPort in body must be \
              of type integer: \"string\"",
-            "spec.containers[1].volumeMounts[1]: Duplicate value: \"/a\"",
+            "spec.containers[1].volumeMounts[1].mountPath: Duplicate value: \"/a\"",
         ]
     );
     assert_eq!(unknown_fields(pod.schema(), &wrong)[0].to_string(), "unknown field \"spec.containers[0].imagee\"");

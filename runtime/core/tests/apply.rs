@@ -182,6 +182,10 @@ fn client_side_apply_moves_to_server_side_apply() {
     assert_eq!(moved["spec"]["replicas"], 4);
     let annotation = moved["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"].as_str().expect("kept");
     assert_eq!(serde_json::from_str::<Value>(annotation).expect("JSON")["spec"]["replicas"], 4);
+    // What somebody else changed since is not his any more.
+    let taken = apply(Some(&moved), &object(json!({}), json!({"replicas": 9})), &schema, forced("other")).expect("forced");
+    let error = apply(Some(&taken), &wanted, &schema, options("kubectl")).expect_err("changed since");
+    assert!(error.to_string().contains("conflict with \"other\": .spec.replicas"), "{error}");
 }
 
 #[test]

@@ -100,8 +100,8 @@ pub fn apply(live: Option<&Value>, applied: &Value, schema: &Schema, options: Ap
     match merge_applied(live, &applied, schema, options) {
         Err(ApplyError::Conflicts(conflicts)) if options.manager == "kubectl" => {
             // Who moves from client-side to server-side apply conflicts with his own earlier self: what the annotation says that
-            // he applied is his.
-            let mine = live.and_then(last_applied).map(|object| typed::fields_of(schema, &object).paths()).unwrap_or_default();
+            // he applied is his, unless somebody changed it since.
+            let mine = live.map(|live| last_applied_fields(schema, live)).unwrap_or_default().paths();
             let others: Vec<Conflict> = conflicts.into_iter().filter(|conflict| !mine.contains(&conflict.field)).collect();
             if !others.is_empty() {
                 return Err(ApplyError::Conflicts(others));
@@ -142,10 +142,8 @@ fn merge_applied(live: Option<&Value>, applied: &Value, schema: &Schema, options
     let unchanged = difference.is_empty();
     take(&mut entries, &difference, options.force)?;
 
-    let time = match &last {
-        Some(last) if unchanged && last.set == mine => last.time.clone(),
-        Some(_) | None => Some(time(options.now_ms)),
-    };
+    // The time is that of the last change of the object, not of its ownership.
+    let time = if unchanged { last.as_ref().and_then(|last| last.time.clone()) } else { Some(time(options.now_ms)) };
     entries.push(Entry { manager: me, time, set: mine });
     if options.manager == "kubectl" {
         refresh_last_applied(&mut merged, applied);
@@ -210,8 +208,12 @@ pub struct UpdateOptions<'a> {
 pub fn track_update(old: Option<&Value>, new: &mut Value, schema: &Schema, options: UpdateOptions<'_>) {
     let mut entries = starting_entries(old, new, options.subresource.is_some());
     let empty = Value::Object(Map::new());
-    let before = old.map_or(empty, without_managed);
     let after = without_managed(new);
+    let before = match old {
+        Some(old) => without_managed(old),
+        None if is_native(options.api_version) => skeleton(&after),
+        None => empty,
+    };
     let ignored = ignored(options.subresource, options.has_status);
     let difference = typed::compare(schema, &before, &after).without(&ignored);
     let mine = stripped(difference.added.union(&difference.modified));
@@ -234,6 +236,38 @@ pub fn track_update(old: Option<&Value>, new: &mut Value, schema: &Schema, optio
         }
     }
     managed::write(new, entries);
+}
+
+/// Whether the kinds of this version are Kubernetes' own.
+fn is_native(api_version: &str) -> bool {
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    !group.contains('.') || (group.ends_with(".k8s.io") && !group.ends_with(".x-k8s.io"))
+}
+
+/// What of a new object counts as there before: the parts that every object of Kubernetes' own kinds has, since they are
+/// no pointers in its types. Nobody owns them as such.
+fn skeleton(object: &Value) -> Value {
+    const PARTS: [&[&str]; 8] = [
+        &["metadata"],
+        &["spec"],
+        &["status"],
+        &["spec", "strategy"],
+        &["spec", "template"],
+        &["spec", "template", "metadata"],
+        &["spec", "template", "spec"],
+        &["involvedObject"],
+    ];
+    const LISTS: [&[&str]; 2] = [&["spec", "containers"], &["spec", "template", "spec", "containers"]];
+    let mut bones = Value::Object(Map::new());
+    for (path, is_part) in PARTS.iter().map(|path| (path, true)).chain(LISTS.iter().map(|path| (path, false))) {
+        let Some(present) = path.iter().try_fold(object, |value, step| value.get(step)) else { continue };
+        let Some((last, parents)) = path.split_last() else { continue };
+        let parent = parents.iter().try_fold(&mut bones, |value, step| value.get_mut(step));
+        if let (Some(Value::Object(parent)), true) = (parent, if is_part { present.is_object() } else { present.is_array() }) {
+            parent.insert((*last).to_owned(), if is_part { Value::Object(Map::new()) } else { Value::Array(Vec::new()) });
+        }
+    }
+    bones
 }
 
 fn starting_entries(old: Option<&Value>, new: &Value, subresource: bool) -> Vec<Entry> {
@@ -333,6 +367,14 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 fn last_applied(live: &Value) -> Option<Value> {
     serde_json::from_str(live.get("metadata")?.get("annotations")?.get(LAST_APPLIED)?.as_str()?).ok()
+}
+
+/// The fields that client-side apply wrote and that still are as it wrote them.
+fn last_applied_fields(schema: &Schema, live: &Value) -> FieldSet {
+    let Some(last) = last_applied(live) else { return FieldSet::default() };
+    let difference = typed::compare(schema, &last, live);
+    let changed = difference.modified.union(&difference.added).union(&difference.removed);
+    typed::fields_of(schema, &last).difference(&changed)
 }
 
 /// Keeps the annotation of client-side apply true where there is one, so that one can go back.

@@ -1,7 +1,6 @@
 //! Objects seen through their schema: which fields they set, how two of them differ, merging and removing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
@@ -54,7 +53,12 @@ pub(super) fn fields_of(schema: &Schema, object: &Value) -> FieldSet {
 
 /// `keyed`: the value of a map key, or an item of a list, which is owned itself besides what is in it.
 fn set_of(schema: Option<&Schema>, value: &Value, keyed: bool, depth: usize) -> FieldSet {
-    let mut set = FieldSet { member: keyed, children: BTreeMap::new() };
+    collect(schema, value, keyed, false, depth)
+}
+
+/// `every`: maps, structs and lists are in the set themselves, not just what is in them.
+fn collect(schema: Option<&Schema>, value: &Value, keyed: bool, every: bool, depth: usize) -> FieldSet {
+    let mut set = FieldSet { member: keyed || every, children: BTreeMap::new() };
     if depth > MAX_DEPTH {
         return FieldSet::leaf();
     }
@@ -63,13 +67,13 @@ fn set_of(schema: Option<&Schema>, value: &Value, keyed: bool, depth: usize) -> 
             set.member |= map.is_empty();
             for (key, child) in map {
                 let (inner, named) = field(schema, key);
-                set.attach(Step::Field(key.clone()), set_of(inner, child, !named, depth + 1));
+                set.attach(Step::Field(key.clone()), collect(inner, child, !named, every, depth + 1));
             }
         }
         (View::Items(list), Value::Array(items)) => {
             for item in items {
                 if let Some(step) = step(list, item) {
-                    set.attach(step, set_of(Some(&list.items), item, true, depth + 1));
+                    set.attach(step, collect(Some(&list.items), item, true, every, depth + 1));
                 }
             }
         }
@@ -116,8 +120,9 @@ fn differ(schema: Option<&Schema>, old: Option<&Value>, new: Option<&Value>, key
     let mut difference = Difference::default();
     let (old, new) = match (old, new) {
         (None, None) => return difference,
-        (None, Some(new)) => return Difference { added: set_of(schema, new, keyed, depth), ..difference },
-        (Some(old), None) => return Difference { removed: set_of(schema, old, keyed, depth), ..difference },
+        // A map or list that comes or goes as a whole is a change of itself besides that of its content.
+        (None, Some(new)) => return Difference { added: collect(schema, new, keyed, true, depth), ..difference },
+        (Some(old), None) => return Difference { removed: collect(schema, old, keyed, true, depth), ..difference },
         (Some(old), Some(new)) if old == new => return difference,
         (Some(old), Some(new)) => (old, new),
     };
@@ -139,8 +144,8 @@ fn differ(schema: Option<&Schema>, old: Option<&Value>, new: Option<&Value>, key
         (View::Whole, View::Whole, _, _) => difference.modified.member = true,
         _ => {
             // Another type: all of the one goes, all of the other comes.
-            difference.removed = set_of(schema, old, keyed, depth);
-            difference.added = set_of(schema, new, keyed, depth);
+            difference.removed = collect(schema, old, keyed, true, depth);
+            difference.added = collect(schema, new, keyed, true, depth);
         }
     }
     difference
@@ -277,13 +282,13 @@ fn ambiguous(schema: Option<&Schema>, value: &Value, path: &mut String, depth: u
                 let Some(step) = step(list, item) else {
                     return Some(format!("{path}: element {index}: associative list has an element that omits its key fields"));
                 };
-                if seen.contains(&step) {
-                    let mut set = FieldSet::default();
-                    set.attach(step, FieldSet::leaf());
-                    return Some(format!("{path}: duplicate entries for key {}", set.paths().concat()));
+                let mut named = FieldSet::default();
+                named.attach(step.clone(), FieldSet::leaf());
+                let key = named.paths().concat();
+                if !seen.insert(step) {
+                    return Some(format!("{path}: duplicate entries for key {key}"));
                 }
-                seen.insert(step);
-                let _ = write!(path, "[{index}]");
+                path.push_str(&key);
                 let found = ambiguous(Some(&list.items), item, path, depth + 1);
                 path.truncate(length);
                 if found.is_some() {

@@ -12,15 +12,19 @@ const MAX_OPERATIONS: usize = 10_000;
 /// in the request, whose size is bounded. A full pod has about a thousand values.
 const MAX_COPIED: usize = 100_000;
 
+/// What the API server says of a patch that does not fit; what exactly does not, it does not say.
+const REJECTED: &str = "the server rejected our request due to an error in our request";
+
 /// Applies a JSON patch; either all of its operations or none.
 pub fn json(document: &Value, patch: &Value) -> Result<Value, PatchError> {
-    let operations = patch.as_array().ok_or_else(|| PatchError::Malformed("a JSON patch must be a list of operations".to_owned()))?;
+    let operations =
+        patch.as_array().ok_or_else(|| PatchError::Malformed("error decoding patch: a JSON patch must be a list of operations".to_owned()))?;
     if operations.len() > MAX_OPERATIONS {
         let count = operations.len();
         return Err(PatchError::TooLarge(format!("the JSON patch has {count} operations, and at most {MAX_OPERATIONS} are allowed")));
     }
     let parsed: json_patch::Patch =
-        serde_json::from_value(patch.clone()).map_err(|error| PatchError::Malformed(format!("the JSON patch is malformed: {error}")))?;
+        serde_json::from_value(patch.clone()).map_err(|error| PatchError::Mismatch(format!("{REJECTED}: {error}")))?;
     let mut patched = document.clone();
     let mut copied = 0_usize;
     for (index, operation) in parsed.0.iter().enumerate() {
@@ -43,7 +47,7 @@ fn sentence(index: usize, operation: &json_patch::PatchOperation, error: &json_p
         // The crate may add kinds of errors; each says what it is.
         other @ (json_patch::PatchErrorKind::CannotMoveInsideItself | _) => other.to_string(),
     };
-    format!("the server rejected our request due to an error in our request: operation {index} at \"{}\": {reason}", operation.path())
+    format!("{REJECTED}: operation {index} at \"{}\": {reason}", operation.path())
 }
 
 fn check_depth(document: &Value, operation: &json_patch::PatchOperation, index: usize) -> Result<(), PatchError> {

@@ -19,7 +19,7 @@ const DELETE_FROM_LIST: &str = "$deleteFromPrimitiveList/";
 /// Applies a strategic merge patch; merge keys come from the schema.
 pub fn strategic(document: &Value, patch: &Value, schema: &Schema) -> Result<Value, PatchError> {
     let Value::Object(patch) = patch else {
-        return Err(PatchError::Malformed("a strategic merge patch must be an object".to_owned()));
+        return Err(PatchError::Malformed("error decoding patch: a strategic merge patch must be an object".to_owned()));
     };
     let original = document.as_object().cloned().unwrap_or_default();
     merge_map(original, patch, Some(schema), 0).map(Value::Object)

@@ -182,14 +182,15 @@ impl Check {
         for (index, item) in items.iter().enumerate() {
             let Some(identity) = crate::apply::item_identity(list, item) else { continue };
             if !seen.insert(identity) {
-                let shown = match (&list.list_type, item) {
+                let item_path = path.index(index);
+                match (&list.list_type, item) {
                     (super::ListType::Map(keys), Value::Object(map)) => {
                         let key = keys.first().map(AsRef::as_ref).unwrap_or_default();
-                        shown(map.get(key).unwrap_or(&Value::Null))
+                        let shown = shown(map.get(key).unwrap_or(&Value::Null));
+                        self.report(CauseReason::Duplicate, &item_path.field(key), format!("Duplicate value: {shown}"));
                     }
-                    _ => shown(item),
-                };
-                self.report(CauseReason::Duplicate, &path.index(index), format!("Duplicate value: {shown}"));
+                    _ => self.report(CauseReason::Duplicate, &item_path, format!("Duplicate value: {}", shown(item))),
+                }
             }
         }
     }
