@@ -121,6 +121,37 @@ async fn a_torn_log_loses_only_what_was_torn_off() {
     store.close().await;
 }
 
+/// Power fails while the log is folded into the database: pages of the database are half written, the log is whole.
+#[tokio::test]
+async fn a_torn_page_of_the_database_is_healed_from_the_log() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(options(home.path())).await.unwrap();
+    for n in 0..60_u64 {
+        put(&store, &format!("w{n}"), n).await.unwrap();
+    }
+    let expected = numbers(&store);
+    let log = std::fs::read(home.path().join("store.db-wal")).unwrap();
+    store.close().await;
+    let folded = std::fs::read(home.path().join("store.db")).unwrap();
+    assert!(folded.len() > 4 * 4096, "there are pages to tear");
+    // The last page, one in the middle, and all but the first.
+    let pages = folded.len() / 4096;
+    for torn_pages in [vec![pages - 1], vec![pages / 2], (1..pages).collect()] {
+        let torn = tempfile::tempdir().unwrap();
+        let mut database = folded.clone();
+        for page in torn_pages {
+            database[page * 4096 + 1700..(page + 1) * 4096].fill(0xee);
+        }
+        std::fs::write(torn.path().join("store.db"), &database).unwrap();
+        std::fs::write(torn.path().join("store.db-wal"), &log).unwrap();
+        let reopened = Store::open(options(torn.path())).await.unwrap();
+        assert_eq!(numbers(&reopened), expected);
+        put(&reopened, "after", 1).await.unwrap();
+        reopened.close().await;
+        assert_eq!(numbers(&Store::open(options(torn.path())).await.unwrap()).len(), expected.len() + 1);
+    }
+}
+
 /// The state between a deletion and the write that followed it.
 fn deleted_between(states: &[&BTreeMap<String, u64>], found: &BTreeMap<String, u64>) -> bool {
     states.windows(2).any(|pair| {
