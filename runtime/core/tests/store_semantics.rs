@@ -426,3 +426,23 @@ fn events_go_after_their_hour() {
     assert_eq!(expired(NOW_MS + hour + 1), ["old"]);
     assert_eq!(expired(NOW_MS + hour + hour / 2 + 1), ["old", "seen-again"]);
 }
+
+#[test]
+fn a_dump_is_replayed_to_the_same_answers() {
+    let mut world = World::new();
+    for name in ["a", "b"] {
+        world.create(&widgets(), json!({ "metadata": { "name": name } })).unwrap();
+    }
+    world.delete(&widget("b"), None, None);
+    let dump = world.store.dump();
+    let rules = [ResourceRules::namespaces(), ResourceRules::custom(widgets(), true)];
+    let mut replayed = World { store: Store::replay(rules, Limits::default(), &dump).unwrap(), ..world };
+    assert_eq!(replayed.store.dump(), dump);
+    assert_eq!(replayed.store.check(), vec![]);
+    let old = WatchQuery { resource_version: Some(3), ..WatchQuery::default() };
+    assert!(matches!(replayed.store.watch(&widgets(), &old), Err(StoreError::Expired { .. })));
+    let made = replayed.create(&widgets(), json!({ "metadata": { "name": "b" } })).unwrap();
+    assert_eq!(made.object.resource_version(), 5);
+    let broken = Store::replay([], Limits::default(), &json!({ "objects": [{}] })).unwrap_err();
+    assert!(broken.contains("group and plural are missing"), "{broken}");
+}

@@ -27,6 +27,7 @@ mod batch;
 mod check;
 mod command;
 mod delete;
+mod dump;
 mod error;
 mod list;
 mod object;
