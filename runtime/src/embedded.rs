@@ -31,7 +31,8 @@ use crate::{gc, kinds};
 pub struct Options {
     /// The state folder.
     pub home: PathBuf,
-    /// Tokens and their roles; see `auth::token`. Needed to listen anywhere but on loopback.
+    /// Tokens and their roles; see `auth::token`. Needed to listen anywhere but on loopback. Where it is given, every
+    /// request over a socket has to show a token (the one in `server.json` counts).
     pub token_file: Option<PathBuf>,
     /// Certificate and key; needed to listen anywhere but on loopback.
     pub tls: Option<TlsFiles>,
@@ -178,7 +179,7 @@ impl Embedded {
         let store = Store::open(store::Options::new(options.home.join("store.db"), rules)).await?;
         server::seed(&store).await?;
         drop(gc::spawn(store.clone()));
-        let api = Arc::new(Api::new(store, options.home.clone(), Metrics::new(), tokens));
+        let api = Arc::new(Api::new(store, options.home.clone(), Metrics::new(), tokens, options.token_file.is_some()));
         let router = server::router(Arc::clone(&api));
         Ok(Self { options, api, router, tls, owner_token, tasks: TaskTracker::new(), _lock: lock })
     }

@@ -135,14 +135,15 @@ fn authenticate(api: &Api, parts: &Parts, route: &Route) -> Result<(Arc<User>, b
         Foreign::Host => ApiError::refused("the Host header names no loopback address; show a token to use another name"),
         Foreign::Origin => ApiError::refused("requests of other web pages are refused; show a token to allow them"),
     })?;
-    if connection.is_trusted() {
+    if !api.tokens_demanded && connection.is_trusted() {
         return Ok((Arc::new(User::owner()), true));
     }
     // Probes carry no token and learn nothing.
     if *route == Route::Health {
         return Ok((Arc::new(User { name: "system:anonymous".to_owned(), roles: std::collections::BTreeMap::new() }), true));
     }
-    Err(ApiError::unauthorized("Unauthorized: connect as the user who runs the server, or show a token"))
+    let how = if api.tokens_demanded { "show a token" } else { "connect as the user who runs the server, or show a token" };
+    Err(ApiError::unauthorized(format!("Unauthorized: {how}")))
 }
 
 fn bearer(value: &str) -> Option<&str> {

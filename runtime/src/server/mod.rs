@@ -52,6 +52,8 @@ pub(crate) struct Api {
     pub(crate) metrics: ServerMetrics,
     pub(crate) documents: Documents,
     pub(crate) tokens: Tokens,
+    /// Nobody gets in without a token, not even the owner's own processes.
+    pub(crate) tokens_demanded: bool,
     /// Watches and followed logs of sockets at a time.
     pub(crate) streams: Arc<Semaphore>,
     /// Ends watches and followed logs.
@@ -63,7 +65,7 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    pub(crate) fn new(store: Store, home: PathBuf, registry: Metrics, tokens: Tokens) -> Self {
+    pub(crate) fn new(store: Store, home: PathBuf, registry: Metrics, tokens: Tokens, tokens_demanded: bool) -> Self {
         Self {
             store,
             home,
@@ -71,6 +73,7 @@ impl Api {
             registry,
             documents: Documents::default(),
             tokens,
+            tokens_demanded,
             streams: Arc::new(Semaphore::new(limit::STREAMS)),
             stopping: CancellationToken::new(),
             quota_gate: Mutex::new(()),
