@@ -19,7 +19,30 @@ pub(super) fn created(kind: &Kind, object: &mut Value) {
         ("", "persistentvolumeclaims") => replace_status(object, json!({"phase": "Pending"})),
         ("", "persistentvolumes") => replace_status(object, json!({"phase": "Available"})),
         ("", "secrets") => secret_data(object),
+        ("batch", "jobs") => job_selector(object),
         _ => {}
+    }
+}
+
+/// The five characters behind `generateName` for kinds whose other fields depend on their name, which the store would
+/// otherwise draw later.
+pub(super) fn named(kind: &Kind, object: &mut Value, suffix: &str) {
+    let unnamed = object["metadata"]["name"].as_str().is_none_or(str::is_empty);
+    let prefix = object["metadata"]["generateName"].as_str().unwrap_or_default().to_owned();
+    if (kind.group, kind.plural) == ("batch", "jobs") && unnamed && !prefix.is_empty() {
+        /// 63 for a label, less the suffix.
+        const PREFIX_CHARS: usize = 58;
+        let prefix: String = prefix.chars().take(PREFIX_CHARS).collect();
+        object["metadata"]["name"] = Value::from(format!("{prefix}{suffix}"));
+    }
+}
+
+/// A job finds its pods by its name (`kubectl logs job/…` reads the selector). On a cluster it is the job's uid, which
+/// is not drawn yet here; the pods carry both.
+fn job_selector(job: &mut Value) {
+    let Some(name) = job["metadata"]["name"].as_str().filter(|name| !name.is_empty()).map(str::to_owned) else { return };
+    if let Some(spec) = map_at(job, "spec") {
+        spec.entry("selector").or_insert_with(|| json!({"matchLabels": {"batch.kubernetes.io/job-name": name}}));
     }
 }
 
@@ -43,6 +66,10 @@ pub(super) fn updated(kind: &Kind, old: &Value, new: &mut Value) -> Result<(), A
         ("batch", "jobs") if old["spec"]["template"] != new["spec"]["template"] && old["spec"]["suspend"] != true => {
             immutable("spec.template")
         }
+        ("batch", "jobs") => {
+            keep(old, new, &["selector"]);
+            Ok(())
+        }
         ("", "secrets" | "configmaps") if old["immutable"] == true && data_changed(old, new) => {
             let message = "Forbidden: field is immutable when `immutable` is set".to_owned();
             Err(invalid_field(kind, name, CauseReason::Forbidden, "data", message))
@@ -52,7 +79,7 @@ pub(super) fn updated(kind: &Kind, old: &Value, new: &mut Value) -> Result<(), A
             Ok(())
         }
         ("", "services") => {
-            keep_cluster_ip(old, new);
+            keep(old, new, &["clusterIP", "clusterIPs"]);
             Ok(())
         }
         _ => Ok(()),
@@ -74,12 +101,12 @@ fn secret_data(object: &mut Value) {
     }
 }
 
-/// A client that replaces a service without its address means the address it has.
-fn keep_cluster_ip(old: &Value, new: &mut Value) {
-    for field in ["clusterIP", "clusterIPs"] {
-        let absent = new["spec"].get(field).is_none_or(|v| v.is_null() || *v == "");
-        if let (true, Some(spec), Some(had)) = (absent, map_at(new, "spec"), old["spec"].get(field)) {
-            spec.insert(field.to_owned(), had.clone());
+/// A client that replaces an object without what the server put into its spec means what it has.
+fn keep(old: &Value, new: &mut Value, fields: &[&str]) {
+    for field in fields {
+        let absent = new["spec"].get(*field).is_none_or(|v| v.is_null() || *v == "");
+        if let (true, Some(spec), Some(had)) = (absent, map_at(new, "spec"), old["spec"].get(*field)) {
+            spec.insert((*field).to_owned(), had.clone());
         }
     }
 }

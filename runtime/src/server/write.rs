@@ -18,8 +18,9 @@ use crate::store::WriteOptions;
 pub(super) async fn create(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
     writable(call)?;
     let writer = Writer::of(call);
-    let value = writer.identified(body::decode(bytes, content_type)?)?;
+    let mut value = writer.identified(body::decode(bytes, content_type)?)?;
     in_namespace(call, &value)?;
+    admit::named(call.kind, &mut value, &suffix());
     let (mut value, warnings) = writer.created(value, true)?;
     if call.kind.stored_as.is_some() {
         value = view::stored(&value);
@@ -75,6 +76,12 @@ pub(super) async fn update(call: &Call, content_type: &str, bytes: &Bytes) -> Re
     let options = WriteOptions { part: writer.part, dry_run: call.params.dry_run, keep_status: false };
     let outcome = call.api.store.transact(&key, options, change).await.map_err(|r: Refusal| r.into_api(call.kind))?;
     Ok(answer::warn(answer::object(call, StatusCode::OK, &outcome.object)?, &warnings.take()))
+}
+
+/// Five characters as the API server draws them: no vowels, so no words.
+fn suffix() -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    (0..5).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect()
 }
 
 /// Refuses writes to kinds that are read-only here, and creations outside of a namespace.
