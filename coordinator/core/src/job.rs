@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use trainyard_proto::plan::Plan;
+use trainyard_proto::plan::{ObjectRef, Plan, Reason};
 
 use crate::view::JobView;
 
@@ -253,6 +253,18 @@ pub fn plan(view: &JobView, now_ms: i64) -> Plan {
             let subject = Subject::read(&view.job, dialect.info());
             Planner::new(view, dialect, subject, now_ms).run()
         }
-        None => Plan::default(),
+        None => Plan { reasons: vec![not_a_job(&view.job)], ..Plan::default() },
     }
+}
+
+fn not_a_job(object: &Value) -> Reason {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let subject = ObjectRef {
+        api_version: text("/apiVersion"),
+        kind: text("/kind"),
+        namespace: text("/metadata/namespace"),
+        name: text("/metadata/name"),
+    };
+    let message = format!("{} of {} is not a job that runs here", subject.kind, subject.api_version);
+    Reason { subject, code: JobCode::NotAJob.name().to_owned(), message, hint: None }
 }

@@ -21,6 +21,9 @@ pub const GANG_GATE: &str = "trainyard.dev/gang";
 pub const QUEUE: &str = "trainyard.dev/queue";
 /// Annotation on pods: priority as a number; without it, the pod's own priority counts.
 pub const PRIORITY: &str = "trainyard.dev/priority";
+/// Annotation on pods: name of the gang's PriorityClass. It is not the pod's own `priorityClassName`, since a class that does
+/// not exist would keep the pod from being created.
+pub const PRIORITY_CLASS: &str = "trainyard.dev/priority-class";
 /// Annotation on pods: the incarnation of the gang that the pod belongs to. Also the environment variable
 /// `TRAINYARD_GENERATION`.
 pub const GENERATION: &str = "trainyard.dev/generation";

@@ -94,10 +94,11 @@ fn index(pod: &Pod) -> u64 {
 
 fn priority(pod: &Pod, classes: &BTreeMap<String, i32>) -> i64 {
     let spec = pod.spec.as_ref();
+    let number = annotation(pod, label::PRIORITY).and_then(|text| text.parse().ok());
+    let gang_class = || annotation(pod, label::PRIORITY_CLASS).and_then(|class| classes.get(class)).copied();
     let own = || spec.and_then(|spec| spec.priority);
-    let class =
-        || spec.and_then(|spec| spec.priority_class_name.as_ref()).and_then(|class| classes.get(class)).copied();
-    annotation(pod, label::PRIORITY).and_then(|text| text.parse().ok()).or_else(own).or_else(class).map_or(0, i64::from)
+    let own_class = || classes.get(spec?.priority_class_name.as_ref()?).copied();
+    number.or_else(gang_class).or_else(own).or_else(own_class).map_or(0, i64::from)
 }
 
 fn phase(pod: &Pod) -> &str {

@@ -80,6 +80,9 @@ impl Site<'_> {
         if let Some(priority) = policy.priority {
             put(label::PRIORITY, priority.to_string());
         }
+        if let Some(class) = &policy.priority_class {
+            put(label::PRIORITY_CLASS, class.clone());
+        }
         if let Some(parent) = self.traceparent {
             put(label::TRACEPARENT, parent.to_owned());
         }
@@ -95,9 +98,6 @@ impl Site<'_> {
         }
         if replica.hostname.is_some() {
             spec.hostname.clone_from(&replica.hostname);
-        }
-        if spec.priority_class_name.is_none() {
-            spec.priority_class_name.clone_from(&self.model.policy.priority_class);
         }
         if self.gated {
             spec.scheduling_gates.get_or_insert_default().push(PodSchedulingGate { name: label::GANG_GATE.to_owned() });

@@ -243,9 +243,6 @@ fn template(spec: &TrainingJobSpec, config: &Config, findings: &mut Findings) ->
     if let Some(tolerations) = &spec.tolerations {
         pod.tolerations.get_or_insert_default().extend(tolerations.clone());
     }
-    if let Some(IntOrString::String(class)) = &spec.priority {
-        pod.priority_class_name = Some(class.clone());
-    }
     pod.restart_policy = Some("Never".to_owned());
     read::check_resources(pod, "spec.template.spec", findings);
     template
