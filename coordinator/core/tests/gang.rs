@@ -238,7 +238,7 @@ fn gang_of(name: &str) -> &str {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn gangs_are_placed_whole_within_what_is_free(view in worlds()) {

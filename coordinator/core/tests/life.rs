@@ -320,7 +320,7 @@ fn the_whole_gang_of_a_trainingjob_starts_again() {
     world.plan();
     world.pods.remove("wine-worker-2");
     world.plan();
-    assert_eq!(world.codes[0], "WaitsForOldPods");
+    assert_eq!(world.codes[1], "WaitsForOldPods");
     assert_eq!(world.live(), [""; 0]);
     world.reap();
     world.run();

@@ -201,8 +201,14 @@ impl<'view> Planner<'view> {
         match decision::decide(&situation) {
             Decision::Succeed => self.succeed(model),
             Decision::Fail(cause) => self.fail(model, cause),
-            Decision::Restart => self.restart(model, &failed, &situation),
-            Decision::Continue => self.proceed(model, &current),
+            Decision::Restart => {
+                self.restart(model, &failed, &situation);
+                self.converge(model);
+            }
+            Decision::Continue => {
+                self.tell_progress(model, &current);
+                self.converge(model);
+            }
         }
     }
 
@@ -317,14 +323,12 @@ impl<'view> Planner<'view> {
                 self.ledger.restarts += 1;
                 // The counts are those of the new generation, which has no pods yet.
                 self.change.tallies = Some(tallies(model, &BTreeMap::new()));
-                self.delete_pods(|_| true, "the gang starts again");
             }
             RestartScope::Replica => {
                 for pod in failed.iter().filter_map(|lost| lost.pod.as_ref()) {
                     self.ledger.restarts += 1 + pod.restarts;
                     self.ledger.counted.push(pod.uid.to_owned());
                 }
-                self.delete_counted();
             }
         }
         self.write_ledger();
@@ -333,12 +337,11 @@ impl<'view> Planner<'view> {
         self.change.phase = Phase::Restarting;
         self.event(EventSeverity::Warning, &format!("{}Restarting", self.kind()), &message);
         self.transition(Stage::Restarting, message.clone());
-        self.wake_at(self.deadline_ms(model));
         self.reason(JobCode::Restarting, &message, None);
     }
 
-    /// Nothing ended that should not: make what is missing, take away what is too much, say where the job is.
-    fn proceed(&mut self, model: &JobModel, current: &BTreeMap<String, Observed<'view>>) {
+    /// Makes what is missing and takes away what is too much.
+    fn converge(&mut self, model: &JobModel) {
         self.delete_counted();
         let stale = self.delete_foreign(model);
         self.create_services(model);
@@ -347,7 +350,6 @@ impl<'view> Planner<'view> {
         } else {
             self.create_pods(model);
         }
-        self.tell_progress(model, current);
         self.wake_at(self.deadline_ms(model));
     }
 
