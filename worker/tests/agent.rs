@@ -141,6 +141,10 @@ async fn a_pod_runs_to_its_end() {
     let progress = ended.metadata.annotations.unwrap().remove("trainyard.dev/progress").unwrap();
     let progress: Value = serde_json::from_str(&progress).unwrap();
     assert_eq!((progress["step"].as_i64(), progress["totalSteps"].as_i64()), (Some(1), Some(2)));
+    let records = trainyard_runtime::records::Records::open(&world.home.path().join("records.db")).await.unwrap();
+    let query = trainyard_runtime::records::PointQuery { job_uid: pod.metadata.uid.clone().unwrap(), ..Default::default() };
+    let points = records.points(&query).await.unwrap();
+    assert_eq!(points.iter().map(|point| (point.name.as_str(), point.step, point.value)).collect::<Vec<_>>(), [("loss", 1, 0.5)]);
     world.event("ImageIgnored").await;
     let node = Api::<Node>::all(world.server.client()).get("node").await.unwrap();
     let status = node.status.unwrap();

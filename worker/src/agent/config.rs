@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use thiserror::Error;
+use trainyard_runtime::records::Records;
 
 /// How containers are run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct AgentConfig {
     pub backoff_max_ms: i64,
     /// Pods that may run at once.
     pub max_pods: u32,
+    /// Where metric points go; `home/records.db`, opened at the first point, where none is given.
+    pub records: Option<Records>,
 }
 
 impl AgentConfig {
@@ -55,6 +58,7 @@ impl AgentConfig {
             backoff_base_ms: 10_000,
             backoff_max_ms: 300_000,
             max_pods: 512,
+            records: None,
         }
     }
 }

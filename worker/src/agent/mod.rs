@@ -12,6 +12,7 @@ mod engine;
 mod folder;
 mod gpu;
 mod manager;
+mod metric;
 mod names;
 mod node;
 mod pidfd;

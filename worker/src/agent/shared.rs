@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::OnceCell;
 use trainyard_proto::plan::{EventSeverity, ObjectRef};
 use trainyard_runtime::driver::EventSink;
+use trainyard_runtime::records::{Records, RecordsError};
 use trainyard_worker_core::pod::BackOff;
 
 use super::config::{AgentConfig, ContainerMode};
@@ -34,6 +35,7 @@ pub(super) struct Shared {
     pub(super) base_env: Vec<(String, String)>,
     allowed: OnceCell<Allowed>,
     limits_event_sent: AtomicBool,
+    records: OnceCell<Records>,
 }
 
 impl Shared {
@@ -48,6 +50,7 @@ impl Shared {
             cgroups: Cgroups::detect(),
             allowed: OnceCell::new(),
             limits_event_sent: AtomicBool::new(false),
+            records: OnceCell::new_with(config.records.clone()),
             client,
             config,
             gpus,
@@ -74,6 +77,11 @@ impl Shared {
                 }
             })
             .await
+    }
+
+    /// The records, opened when they are first needed: an idle node does without.
+    pub(super) async fn records(&self) -> Result<&Records, RecordsError> {
+        self.records.get_or_try_init(|| async { Records::open(&self.config.home.join("records.db")).await }).await
     }
 
     pub(super) fn back_off(&self) -> BackOff {

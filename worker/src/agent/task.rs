@@ -16,6 +16,7 @@ use super::begin::{Begin, BeginError, run_mark};
 use super::config::ContainerMode;
 use super::disk::Watched;
 use super::folder::{PodFolder, PodRecord};
+use super::metric::{self, IngestError};
 use super::probe::{self, Kind, Verdict};
 use super::report::{self, Written};
 use super::setup::{self, Surroundings, all_containers};
@@ -555,21 +556,36 @@ impl Task {
         }
     }
 
+    /// Hands progress to the API and metric points to the records.
     async fn tell_progress(&mut self) {
         let Some(spec) = &self.record.pod.spec else { return };
-        if self.gone || self.record.pod.metadata.deletion_timestamp.is_some() {
-            return;
+        let newest = spec.containers.iter().find_map(|container| {
+            let progress = std::fs::read_to_string(self.folder.progress_file(&container.name)).ok()?;
+            Some((container, progress))
+        });
+        let Some((container, progress)) = newest.filter(|(_, progress)| *progress != self.progress_told) else { return };
+        let file = self.folder.metrics_file(&container.name);
+        if file.exists()
+            && let Err(error) = self.ingest(container, &file).await
+        {
+            tracing::warn!(pod = self.record.pod.metadata.name, %error, "metric points could not be stored yet");
         }
-        let newest = spec.containers.iter().find_map(|c| std::fs::read_to_string(self.folder.progress_file(&c.name)).ok());
-        let Some(progress) = newest.filter(|progress| *progress != self.progress_told) else { return };
-        let annotations = self.record.pod.metadata.annotations.as_ref();
-        if annotations.and_then(|all| all.get("trainyard.dev/progress")) != Some(&progress)
+        let meta = &self.record.pod.metadata;
+        let annotated = meta.annotations.as_ref().and_then(|all| all.get("trainyard.dev/progress"));
+        if !self.gone
+            && meta.deletion_timestamp.is_none()
+            && annotated != Some(&progress)
             && let Written::Failed(error) = report::progress(&self.shared, &self.record.pod, &progress).await
         {
             tracing::debug!(%error, "progress could not be told");
             return;
         }
         self.progress_told = progress;
+    }
+
+    async fn ingest(&self, container: &Container, file: &std::path::Path) -> Result<(), IngestError> {
+        let records = self.shared.records().await?;
+        metric::ingest(records, &self.record.pod, container, file).await
     }
 
     async fn remove_object(&mut self) {
