@@ -11,7 +11,8 @@ use crate::cluster::{Cluster, owner, traceparent};
 
 pub(crate) fn controllers(cluster: &Cluster) -> Vec<Controller> {
     let Some(embedded) = &cluster.embedded else { return Vec::new() };
-    let (set_queue, deployment_queue) = (cluster.queue("apps/v1", "ReplicaSet"), cluster.queue("apps/v1", "Deployment"));
+    let (set_queue, deployment_queue) =
+        (cluster.queue("apps/v1", "ReplicaSet"), cluster.queue("apps/v1", "Deployment"));
     Cluster::wake_self(&embedded.sets, &set_queue);
     Cluster::wake_self(&embedded.deployments, &deployment_queue);
     cluster.wake_owners(&embedded.sets);
@@ -32,18 +33,22 @@ pub(crate) fn controllers(cluster: &Cluster) -> Vec<Controller> {
         Controller {
             name: "replicasets",
             plan: Arc::new(move |key, now_ms| plan_set(&for_sets, key, now_ms)),
-            trace: Arc::new(move |key, action| {
-                if action.is_some() { None } else { traceparent(&set_traces.get(key)?.metadata) }
-            }),
+            trace: Arc::new(
+                move |key, action| {
+                    if action.is_some() { None } else { traceparent(&set_traces.get(key)?.metadata) }
+                },
+            ),
             target: cluster.target("replicasets"),
             queue: set_queue,
         },
         Controller {
             name: "deployments",
             plan: Arc::new(move |key, now_ms| plan_deployment(&for_deployments, key, now_ms)),
-            trace: Arc::new(move |key, action| {
-                if action.is_some() { None } else { traceparent(&deployment_traces.get(key)?.metadata) }
-            }),
+            trace: Arc::new(
+                move |key, action| {
+                    if action.is_some() { None } else { traceparent(&deployment_traces.get(key)?.metadata) }
+                },
+            ),
             target: cluster.target("deployments"),
             queue: deployment_queue,
         },

@@ -37,9 +37,8 @@ fn decide(cluster: &Cluster, key: &Key, now_ms: i64) -> Option<Plan> {
     let pods: Vec<&Pod> = all
         .iter()
         .filter(|pod| {
-            owner(&pod.metadata).is_some_and(|((api_version, kind), of)| {
-                api_version == "batch/v1" && kind == "Job" && of == *key
-            })
+            owner(&pod.metadata)
+                .is_some_and(|((api_version, kind), of)| api_version == "batch/v1" && kind == "Job" && of == *key)
         })
         .map(Arc::as_ref)
         .collect();

@@ -24,10 +24,8 @@ use crate::Config;
 pub(crate) type Kind = (String, String);
 
 /// Kinds that a manifest may refer to and that its lowering needs to see.
-const RELATED: [(&str, &str); 2] = [
-    ("trainer.kubeflow.org/v1alpha1", "ClusterTrainingRuntime"),
-    ("trainer.kubeflow.org/v1alpha1", "TrainingRuntime"),
-];
+const RELATED: [(&str, &str); 2] =
+    [("trainer.kubeflow.org/v1alpha1", "ClusterTrainingRuntime"), ("trainer.kubeflow.org/v1alpha1", "TrainingRuntime")];
 
 /// The shared part of all controllers. Cloning shares it.
 #[derive(Clone)]

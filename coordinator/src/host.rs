@@ -25,6 +25,7 @@ fn listening_port(line: &str) -> Option<u16> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
 

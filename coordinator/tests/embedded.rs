@@ -1,6 +1,8 @@
 //! The controllers against the embedded API server, in process. The node is played here: pods that are bound run, and
 //! end as their command says.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -221,7 +223,8 @@ async fn a_job_goes_on_under_the_next_coordinator() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pytorch_job_runs_and_deleting_it_takes_everything_along() {
     let lab = Lab::open().await;
-    let template = json!({"spec": {"containers": [{"name": "pytorch", "image": "x", "command": ["train", "forever"]}]}});
+    let template =
+        json!({"spec": {"containers": [{"name": "pytorch", "image": "x", "command": ["train", "forever"]}]}});
     lab.create(json!({
         "apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": {"name": "torch"},
         "spec": {"pytorchReplicaSpecs": {
@@ -246,11 +249,12 @@ async fn a_gang_that_does_not_fit_waits_whole_and_starts_when_there_is_room() {
     let mut job = training_job("wide", 3, "0");
     job["spec"]["resources"] = json!({"cpu": 2});
     lab.create(job).await;
-    let pod = lab.until("v1", "Pod", "wide-worker-0", |pod| {
-        let conditions = pod["status"]["conditions"].as_array();
-        conditions.is_some_and(|all| all.iter().any(|one| one["reason"] == "Unschedulable"))
-    })
-    .await;
+    let pod = lab
+        .until("v1", "Pod", "wide-worker-0", |pod| {
+            let conditions = pod["status"]["conditions"].as_array();
+            conditions.is_some_and(|all| all.iter().any(|one| one["reason"] == "Unschedulable"))
+        })
+        .await;
     assert!(pod["spec"]["nodeName"].is_null());
     let pods = lab.pods().list(&ListParams::default()).await.unwrap();
     assert!(pods.items.iter().all(|pod| pod.spec.as_ref().unwrap().node_name.is_none()), "all or nothing");
@@ -307,7 +311,8 @@ async fn a_deployment_starts_scales_and_rolls() {
     let patch = json!({"spec": {"replicas": 3}});
     deployments.patch("web", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     lab.until("apps/v1", "Deployment", "web", ready(3)).await;
-    let patch = json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}}});
+    let patch =
+        json!({"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}}});
     deployments.patch("web", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     lab.until("apps/v1", "Deployment", "web", |web| {
         web["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "2" && ready(3)(web)
@@ -319,7 +324,8 @@ async fn a_deployment_starts_scales_and_rolls() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_shipped_runtimes_are_there_and_a_users_change_to_one_stays() {
     let mut lab = Lab::open().await;
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("trainer.kubeflow.org", "v1alpha1", "ClusterTrainingRuntime"));
+    let resource =
+        ApiResource::from_gvk(&GroupVersionKind::gvk("trainer.kubeflow.org", "v1alpha1", "ClusterTrainingRuntime"));
     let runtimes: Api<DynamicObject> = Api::all_with(lab.client.clone(), &resource);
     let torch = runtimes.get("torch-distributed").await.unwrap();
     assert_eq!(torch.metadata.labels.unwrap()["trainer.kubeflow.org/framework"], "torch");

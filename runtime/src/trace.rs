@@ -38,7 +38,8 @@ mod tests {
 
     #[test]
     fn reads_the_w3c_form_and_nothing_else() {
-        let good = parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").expect("the example of the standard");
+        let good =
+            parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").expect("the example of the standard");
         assert_eq!(good.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert!(good.is_sampled());
         for bad in ["", "00", "00-0-0-01", "00-00000000000000000000000000000000-00f067aa0ba902b7-01", "zz-x-y-z"] {

@@ -137,7 +137,14 @@ impl Machine {
     }
 
     /// Do one of them. `calm` processes all end well. Returns what was done, and whether a process started.
-    pub(crate) fn act(&mut self, api: &mut Api, duty: Duty, rng: &mut ChaCha8Rng, calm: bool, now_ms: i64) -> (String, bool) {
+    pub(crate) fn act(
+        &mut self,
+        api: &mut Api,
+        duty: Duty,
+        rng: &mut ChaCha8Rng,
+        calm: bool,
+        now_ms: i64,
+    ) -> (String, bool) {
         match duty {
             Duty::Kill(uid) => {
                 self.processes.remove(&uid);
@@ -209,10 +216,12 @@ impl Machine {
         let statuses: Vec<Value> = containers
             .into_iter()
             .flatten()
-            .map(|container| json!({
-                "name": container["name"], "image": container["image"], "imageID": "", "ready": running,
-                "started": running, "restartCount": process.restarts, "state": state,
-            }))
+            .map(|container| {
+                json!({
+                    "name": container["name"], "image": container["image"], "imageID": "", "ready": running,
+                    "started": running, "restartCount": process.restarts, "state": state,
+                })
+            })
             .collect();
         let ready = if running { "True" } else { "False" };
         let patch = json!({

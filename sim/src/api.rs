@@ -9,8 +9,8 @@ use trainyard_proto::plan::ObjectRef;
 use trainyard_runtime_core::gc::{Action as GcAction, Graph};
 use trainyard_runtime_core::patch::merge;
 use trainyard_runtime_core::store::{
-    Change, ChangeKind, Command, Create, Delete, Key, Limits, NewObject, Object, Part, Preconditions, Propagation, Resource,
-    ResourceRules, Store, StoreError, Update,
+    Change, ChangeKind, Command, Create, Delete, Key, Limits, NewObject, Object, Part, Preconditions, Propagation,
+    Resource, ResourceRules, Store, StoreError, Update,
 };
 
 /// Our scheduling gate; a binding takes it off.
@@ -73,7 +73,8 @@ pub(crate) struct Api {
 impl Api {
     pub(crate) fn new() -> Self {
         let rules = Kinds::rules();
-        let kinds = Kinds { by_kind: rules.iter().map(|(kind, rules)| (kind.clone(), rules.resource.clone())).collect() };
+        let kinds =
+            Kinds { by_kind: rules.iter().map(|(kind, rules)| (kind.clone(), rules.resource.clone())).collect() };
         let store = Store::new(rules.into_iter().map(|(_, rules)| rules), Limits::default());
         Self { store, kinds, logs: BTreeMap::new(), current: BTreeMap::new(), graph: Graph::new([]), next_uid: 0 }
     }
@@ -94,7 +95,12 @@ impl Api {
         Ok(outcome.object)
     }
 
-    pub(crate) fn create(&mut self, now_ms: i64, object: &ObjectRef, mut value: Value) -> Result<Arc<Object>, StoreError> {
+    pub(crate) fn create(
+        &mut self,
+        now_ms: i64,
+        object: &ObjectRef,
+        mut value: Value,
+    ) -> Result<Arc<Object>, StoreError> {
         let Some(resource) = self.kinds.resource(&object.api_version, &object.kind).cloned() else {
             return Err(StoreError::BadRequest { message: format!("no kind {}", object.kind) });
         };
@@ -108,20 +114,23 @@ impl Api {
             suffix: format!("{:05}", self.next_uid),
             keep_status: is_pod,
         };
-        self.step(now_ms, Command::Create(Create {
-            resource,
-            namespace: object.namespace.clone(),
-            value,
-            new,
-            dry_run: false,
-        }))
+        self.step(
+            now_ms,
+            Command::Create(Create { resource, namespace: object.namespace.clone(), value, new, dry_run: false }),
+        )
     }
 
     /// A merge patch of the main resource or its status. uid and resourceVersion in it are preconditions.
-    pub(crate) fn patch(&mut self, now_ms: i64, key: &Key, patch: &Value, part: Part) -> Result<Arc<Object>, StoreError> {
+    pub(crate) fn patch(
+        &mut self,
+        now_ms: i64,
+        key: &Key,
+        patch: &Value,
+        part: Part,
+    ) -> Result<Arc<Object>, StoreError> {
         let current = self.store.get(key).ok_or_else(|| StoreError::not_found(key))?;
-        let value = merge(current.value(), patch)
-            .map_err(|error| StoreError::BadRequest { message: error.to_string() })?;
+        let value =
+            merge(current.value(), patch).map_err(|error| StoreError::BadRequest { message: error.to_string() })?;
         self.step(now_ms, Command::Update(Update { key: key.clone(), value, part, dry_run: false }))
     }
 
@@ -133,20 +142,29 @@ impl Api {
         resource_version: Option<&str>,
         grace_seconds: Option<i64>,
     ) -> Result<Arc<Object>, StoreError> {
-        self.step(now_ms, Command::Delete(Delete {
-            key: key.clone(),
-            preconditions: Preconditions {
-                uid: uid.map(str::to_owned),
-                resource_version: resource_version.map(str::to_owned),
-            },
-            grace_seconds,
-            propagation: Some(Propagation::Background),
-            dry_run: false,
-        }))
+        self.step(
+            now_ms,
+            Command::Delete(Delete {
+                key: key.clone(),
+                preconditions: Preconditions {
+                    uid: uid.map(str::to_owned),
+                    resource_version: resource_version.map(str::to_owned),
+                },
+                grace_seconds,
+                propagation: Some(Propagation::Background),
+                dry_run: false,
+            }),
+        )
     }
 
     /// POST pods/binding.
-    pub(crate) fn bind(&mut self, now_ms: i64, key: &Key, uid: Option<&str>, node: &str) -> Result<Arc<Object>, StoreError> {
+    pub(crate) fn bind(
+        &mut self,
+        now_ms: i64,
+        key: &Key,
+        uid: Option<&str>,
+        node: &str,
+    ) -> Result<Arc<Object>, StoreError> {
         let current = self.store.get(key).ok_or_else(|| StoreError::not_found(key))?;
         let taken = current.value()["spec"]["nodeName"].is_string();
         if taken || current.is_deleting() || uid.is_some_and(|uid| **current.uid() != *uid) {
@@ -185,11 +203,14 @@ impl Api {
     fn carry_out(&mut self, now_ms: i64, action: GcAction) -> Result<(), StoreError> {
         match action {
             GcAction::Delete { key, uid, propagation } => {
-                self.step(now_ms, Command::Delete(Delete {
-                    preconditions: Preconditions { uid: Some(uid.to_string()), resource_version: None },
-                    propagation: Some(propagation),
-                    ..Delete::of(key)
-                }))?;
+                self.step(
+                    now_ms,
+                    Command::Delete(Delete {
+                        preconditions: Preconditions { uid: Some(uid.to_string()), resource_version: None },
+                        propagation: Some(propagation),
+                        ..Delete::of(key)
+                    }),
+                )?;
             }
             GcAction::RemoveOwners { key, uid, owners } => {
                 let current = self.store.get(&key).ok_or_else(|| StoreError::not_found(&key))?;
@@ -210,7 +231,11 @@ impl Api {
         Ok(())
     }
 
-    pub(crate) fn of_kind<'a>(&'a self, api_version: &str, kind: &str) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
+    pub(crate) fn of_kind<'a>(
+        &'a self,
+        api_version: &str,
+        kind: &str,
+    ) -> impl Iterator<Item = &'a Arc<Object>> + use<'a> {
         let resource = self.kinds.resource(api_version, kind);
         resource.and_then(|resource| self.current.get(resource)).into_iter().flat_map(BTreeMap::values)
     }
@@ -225,4 +250,3 @@ impl Api {
         self.store.objects().map(|object| object.value().clone()).collect()
     }
 }
-

@@ -141,7 +141,8 @@ impl Process {
 
     /// Watches that are behind.
     pub(crate) fn lagging(&self, api: &Api) -> Vec<Resource> {
-        let behind = |(resource, log): &(&Resource, &Vec<_>)| self.positions.get(*resource).copied().unwrap_or(0) < log.len();
+        let behind =
+            |(resource, log): &(&Resource, &Vec<_>)| self.positions.get(*resource).copied().unwrap_or(0) < log.len();
         api.logs.iter().filter(behind).map(|(resource, _)| resource.clone()).collect()
     }
 
@@ -163,7 +164,10 @@ impl Process {
                 // `Recreate` waits for pods to vanish, which no set's status shows.
                 if let Some((_, "ReplicaSet", name, _)) = controller(change.object.value()) {
                     let sets: Vec<Arc<Object>> = self.objects.values().map(|one| Arc::clone(&one.object)).collect();
-                    for set in sets.iter().filter(|set| &*set.key().name == name && *set.key().resource.plural == *"replicasets") {
+                    for set in sets
+                        .iter()
+                        .filter(|set| &*set.key().name == name && *set.key().resource.plural == *"replicasets")
+                    {
                         self.wake_owner(set.value());
                     }
                 }
@@ -203,7 +207,8 @@ impl Process {
 
     /// Timers that are due become keys to plan.
     pub(crate) fn ring(&mut self, now_ms: i64) {
-        let due: Vec<Work> = self.timers.iter().filter(|(_, at)| **at <= now_ms).map(|(work, _)| work.clone()).collect();
+        let due: Vec<Work> =
+            self.timers.iter().filter(|(_, at)| **at <= now_ms).map(|(work, _)| work.clone()).collect();
         for work in due {
             self.timers.remove(&work);
             self.dirty.insert(work);
@@ -215,15 +220,16 @@ impl Process {
         let (seen, objects) = (&self.seen, &self.objects);
         let met = |expectation: &Expectation| match expectation {
             Expectation::Seen { resource, version } => seen.get(resource).is_some_and(|seen| seen >= version),
-            Expectation::Left { key, uid } => objects
-                .get(key)
-                .is_none_or(|known| **known.object.uid() != **uid || known.object.is_deleting()),
+            Expectation::Left { key, uid } => {
+                objects.get(key).is_none_or(|known| **known.object.uid() != **uid || known.object.is_deleting())
+            }
         };
         self.waiting.retain(|_, expectations| {
             expectations.retain(|expectation| !met(expectation));
             !expectations.is_empty()
         });
-        let busy = |work: &Work| self.flights.iter().any(|flight| flight.work == *work) || self.waiting.contains_key(work);
+        let busy =
+            |work: &Work| self.flights.iter().any(|flight| flight.work == *work) || self.waiting.contains_key(work);
         self.dirty.iter().filter(|work| !busy(work)).cloned().collect()
     }
 
@@ -253,7 +259,8 @@ impl Process {
                     let job = self.each(|one| if let Decoded::Job(job) = one { Some(job) } else { None });
                     let job = job.into_iter().find(|job| is(&job.metadata, namespace, name));
                     let pods = self.pods();
-                    let pods: Vec<&Pod> = pods.iter().map(Arc::as_ref).filter(|pod| owned_by_name(pod, kind, name)).collect();
+                    let pods: Vec<&Pod> =
+                        pods.iter().map(Arc::as_ref).filter(|pod| owned_by_name(pod, kind, name)).collect();
                     (job.is_some() || !pods.is_empty())
                         .then(|| (cores.batch)(&standin::job::View { job: job.as_deref(), pods }, now_ms))
                 }
@@ -261,19 +268,26 @@ impl Process {
                     let sets = self.sets();
                     let set = sets.iter().find(|set| is(&set.metadata, namespace, name))?;
                     let pods = self.pods();
-                    let pods = pods.iter().map(Arc::as_ref).filter(|pod| owned_by(&pod.metadata, &set.metadata)).collect();
+                    let pods =
+                        pods.iter().map(Arc::as_ref).filter(|pod| owned_by(&pod.metadata, &set.metadata)).collect();
                     Some((cores.set)(&standin::replicaset::View { set, pods }, now_ms))
                 }
                 "Deployment" => {
                     let all = self.each(|one| if let Decoded::Deployment(one) = one { Some(one) } else { None });
                     let deployment = all.iter().find(|one| is(&one.metadata, namespace, name))?;
                     let sets = self.sets();
-                    let sets: Vec<&ReplicaSet> =
-                        sets.iter().map(Arc::as_ref).filter(|set| owned_by(&set.metadata, &deployment.metadata)).collect();
+                    let sets: Vec<&ReplicaSet> = sets
+                        .iter()
+                        .map(Arc::as_ref)
+                        .filter(|set| owned_by(&set.metadata, &deployment.metadata))
+                        .collect();
                     let pods = self.pods();
                     let of_sets = |pod: &&Pod| sets.iter().any(|set| owned_by(&pod.metadata, &set.metadata));
                     let pods = pods.iter().map(Arc::as_ref).filter(of_sets).collect();
-                    Some((cores.deployment)(&standin::deployment::View { deployment, sets: sets.clone(), pods }, now_ms))
+                    Some((cores.deployment)(
+                        &standin::deployment::View { deployment, sets: sets.clone(), pods },
+                        now_ms,
+                    ))
                 }
                 _ => self.job_view(api_version, kind, namespace, name).map(|view| (cores.job)(&view, now_ms)),
             },
@@ -307,7 +321,9 @@ impl Process {
     fn job_view(&self, api_version: &str, kind: &str, namespace: &str, name: &str) -> Option<JobView> {
         let job = self.objects.values().find(|cached| {
             let value = cached.object.value();
-            value["kind"] == kind && text(value, "/metadata/name") == name && text(value, "/metadata/namespace") == namespace
+            value["kind"] == kind
+                && text(value, "/metadata/name") == name
+                && text(value, "/metadata/namespace") == namespace
         })?;
         let uid = Arc::clone(job.object.uid());
         let job_label = dialect(api_version, kind)?.job_label();
@@ -323,7 +339,8 @@ impl Process {
                 Decoded::Pod(pod) if mine => pods.push(Pod::clone(pod)),
                 Decoded::Service(service) if mine => services.push(Service::clone(service)),
                 Decoded::Pod(_) | Decoded::Service(_) => {
-                    busy_ports.extend(cached.object.annotation(label::MASTER_PORT).and_then(|port| port.parse::<u16>().ok()));
+                    busy_ports
+                        .extend(cached.object.annotation(label::MASTER_PORT).and_then(|port| port.parse::<u16>().ok()));
                 }
                 Decoded::Node(_) | Decoded::Job(_) | Decoded::Set(_) | Decoded::Deployment(_) | Decoded::Plain => {}
             }
@@ -342,7 +359,14 @@ impl Process {
 
     /// Carry out one action of a flight; neighbours of one verb and kind go in any order, as they do in parallel.
     /// Returns what was done, and whether it worked. `fault` makes it fail before or after it took effect.
-    pub(crate) fn act(&mut self, api: &mut Api, flight: usize, roll: usize, fault: Fault, now_ms: i64) -> (String, bool) {
+    pub(crate) fn act(
+        &mut self,
+        api: &mut Api,
+        flight: usize,
+        roll: usize,
+        fault: Fault,
+        now_ms: i64,
+    ) -> (String, bool) {
         let actions = &mut self.flights[flight].actions;
         let batch = actions.iter().take_while(|action| same_batch(&actions[0], action)).count();
         let Some(action) = actions.remove(roll % batch.max(1)) else {
@@ -445,7 +469,9 @@ fn apply(api: &mut Api, action: Action, now_ms: i64) -> Result<Option<Expectatio
             match api.delete(now_ms, &key, uid, fence.resource_version.as_deref(), grace_seconds) {
                 Ok(_) => Ok(left()),
                 Err(StoreError::NotFound { .. }) => Ok(None),
-                Err(_) if uid.is_some() && api.store.get(&key).is_none_or(|found| Some(&**found.uid()) != uid) => Ok(left()),
+                Err(_) if uid.is_some() && api.store.get(&key).is_none_or(|found| Some(&**found.uid()) != uid) => {
+                    Ok(left())
+                }
                 Err(_) => Err(()),
             }
         }
@@ -497,7 +523,8 @@ fn owned_by_name(pod: &Pod, kind: &str, name: &str) -> bool {
 pub(crate) fn every_work(api: &Api) -> Vec<Work> {
     let mut all = vec![Work::Gangs];
     let kinds = dialects().iter().map(|dialect| (dialect.info().api_version, dialect.info().kind));
-    for (api_version, kind) in kinds.chain([("batch/v1", "Job"), ("apps/v1", "ReplicaSet"), ("apps/v1", "Deployment")]) {
+    for (api_version, kind) in kinds.chain([("batch/v1", "Job"), ("apps/v1", "ReplicaSet"), ("apps/v1", "Deployment")])
+    {
         all.extend(api.of_kind(api_version, kind).map(|object| Work::Object {
             api_version: api_version.to_owned(),
             kind: kind.to_owned(),

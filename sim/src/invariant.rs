@@ -162,7 +162,8 @@ fn verdicts(memory: &mut Memory, api: &Api) -> Result<(), String> {
 fn gang(pod: &Pod) -> Option<(String, usize)> {
     let annotations = pod.metadata.annotations.as_ref()?;
     let size = annotations.get(label::GANG_SIZE)?.parse().ok()?;
-    let owner = pod.metadata.owner_references.iter().flatten().map(|owner| owner.uid.as_str()).next().unwrap_or_default();
+    let owner =
+        pod.metadata.owner_references.iter().flatten().map(|owner| owner.uid.as_str()).next().unwrap_or_default();
     Some((format!("{}/{owner}", annotations.get(label::GANG)?), size))
 }
 
@@ -203,9 +204,10 @@ pub(crate) fn settled(world: &World) -> Result<(), String> {
         let Some((name, size)) = gang(pod) else { continue };
         // A gang that has run and lost one pod waits for its replacement's place: the others do not go for that.
         let (bound, unbound) = gangs.get(&name).copied().unwrap_or_default();
-        let never_ran = pods.iter().filter(|pod| gang(pod).is_some_and(|(one, _)| one == name)).all(|pod| {
-            pod.status.as_ref().is_none_or(|status| status.container_statuses.is_none())
-        });
+        let never_ran = pods
+            .iter()
+            .filter(|pod| gang(pod).is_some_and(|(one, _)| one == name))
+            .all(|pod| pod.status.as_ref().is_none_or(|status| status.container_statuses.is_none()));
         if bound > 0 && unbound > 0 && bound < size && never_ran && !leaving {
             return Err(format!("G-2: {bound} of gang {name} are bound, {size} must be"));
         }
@@ -230,7 +232,8 @@ pub(crate) fn at_rest(world: &World) -> Result<(), String> {
             if verdict(job).is_none() {
                 return Err(format!("L-2: {kind} {} never ends", job.key().name));
             }
-            let clean = job.value().pointer("/spec/runPolicy/cleanPodPolicy").or(job.value().pointer("/spec/cleanPodPolicy"));
+            let clean =
+                job.value().pointer("/spec/runPolicy/cleanPodPolicy").or(job.value().pointer("/spec/cleanPodPolicy"));
             let keeps = clean.is_none_or(|policy| policy == "None") && kind != "Job";
             let mut live = world.machines.iter().flat_map(|machine| machine.processes.values());
             if !keeps && live.any(|process| controller_uid(&process.pod) == Some(&**job.uid())) {

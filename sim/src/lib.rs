@@ -11,10 +11,11 @@ mod api;
 mod control;
 pub mod invariant;
 mod rough;
-mod world;
 mod workload;
+mod world;
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests;
 
 use std::ops::Range;

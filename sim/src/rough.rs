@@ -86,7 +86,8 @@ impl World {
                 self.report.faults += 1;
                 // Forward by up to an hour, as after a sleep; back by seconds, as a time server does it.
                 let forward = self.rng.random_range(0..2) == 0;
-                self.now_ms += if forward { self.rng.random_range(0..3_600_000) } else { -self.rng.random_range(0..10_000) };
+                self.now_ms +=
+                    if forward { self.rng.random_range(0..3_600_000) } else { -self.rng.random_range(0..10_000) };
                 self.process.ring(self.now_ms);
                 self.say(|| "the clock jumped".to_owned());
             }

@@ -149,7 +149,8 @@ fn a_job_that_forgets_its_verdict_is_caught() {
 fn first_fit(view: &GangView, _now_ms: i64) -> Placement {
     fn need(pod: &Pod, what: &str) -> i64 {
         let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-        let amounts = containers.filter_map(|one| one.resources.as_ref()?.requests.as_ref()?.get(what)?.0.parse::<i64>().ok());
+        let amounts =
+            containers.filter_map(|one| one.resources.as_ref()?.requests.as_ref()?.get(what)?.0.parse::<i64>().ok());
         amounts.sum()
     }
     fn ready(node: &Node) -> bool {
@@ -174,7 +175,8 @@ fn first_fit(view: &GangView, _now_ms: i64) -> Placement {
     let mut gangs: BTreeMap<(String, String), Vec<&Pod>> = BTreeMap::new();
     for pod in &view.pods {
         let name = pod.metadata.name.clone().unwrap();
-        let owner = pod.metadata.owner_references.iter().flatten().map(|owner| owner.uid.clone()).next().unwrap_or_default();
+        let owner =
+            pod.metadata.owner_references.iter().flatten().map(|owner| owner.uid.clone()).next().unwrap_or_default();
         let gang = annotation(pod, label::GANG).unwrap_or(name);
         gangs.entry((gang, owner)).or_default().push(pod);
     }
@@ -189,7 +191,9 @@ fn first_fit(view: &GangView, _now_ms: i64) -> Placement {
         let mut binds = Vec::new();
         for pod in pods.iter().filter(|pod| bound(pod).is_none()) {
             let (cpu, gpu) = (need(pod, "cpu"), need(pod, "nvidia.com/gpu"));
-            let Some((node, room)) = trial.iter_mut().find(|(_, room)| room.0 >= cpu && room.1 >= gpu) else { continue };
+            let Some((node, room)) = trial.iter_mut().find(|(_, room)| room.0 >= cpu && room.1 >= gpu) else {
+                continue;
+            };
             room.0 -= cpu;
             room.1 -= gpu;
             binds.push(Action::Bind {
@@ -213,13 +217,8 @@ fn worlds_hold_under_another_placer_too() {
 
 #[test]
 fn a_failure_can_be_read_back() {
-    let failure = Failure {
-        seed: 1,
-        step: 2,
-        invariant: "X".to_owned(),
-        trace: vec!["a".to_owned()],
-        state: Value::Null,
-    };
+    let failure =
+        Failure { seed: 1, step: 2, invariant: "X".to_owned(), trace: vec!["a".to_owned()], state: Value::Null };
     let text = serde_json::to_string(&failure).unwrap();
     let back: Failure = serde_json::from_str(&text).unwrap();
     assert_eq!(back.to_string(), "seed 1, step 2: X");

@@ -282,8 +282,7 @@ async fn delete(
     let params = DeleteParams {
         grace_period_seconds: grace_seconds.and_then(|seconds| u32::try_from(seconds).ok()),
         propagation_policy: Some(kube::api::PropagationPolicy::Background),
-        preconditions: guarded
-            .then(|| Preconditions { uid: fence.uid, resource_version: fence.resource_version }),
+        preconditions: guarded.then(|| Preconditions { uid: fence.uid, resource_version: fence.resource_version }),
         ..DeleteParams::default()
     };
     tracing::debug!(kind = %object.kind, key = %Key::from(&object), reason, "delete");
@@ -300,7 +299,7 @@ async fn delete(
                     Err(superseded("delete", &object))
                 }
             }
-            _ => Err(api_error("delete", &object, error)),
+            Some(_) | None => Err(api_error("delete", &object, error)),
         },
     }
 }
@@ -342,7 +341,7 @@ async fn merge(
         }
         Err(error) => match status_of(&error).map(|status| status.code) {
             Some(404 | 409) => Err(superseded(verb, &object)),
-            _ => Err(api_error(verb, &object, error)),
+            Some(_) | None => Err(api_error(verb, &object, error)),
         },
     }
 }
@@ -355,14 +354,18 @@ async fn bind(target: &Target, pod: ObjectRef, fence: Fence, node: String) -> Re
     let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(target.client.clone(), &pod.namespace);
     let binding = Binding {
         metadata: ObjectMeta { name: Some(pod.name.clone()), uid: fence.uid, ..ObjectMeta::default() },
-        target: ObjectReference { kind: Some("Node".to_owned()), name: Some(node.clone()), ..ObjectReference::default() },
+        target: ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(node.clone()),
+            ..ObjectReference::default()
+        },
     };
     let answer: Result<Value, _> = api.create_subresource("binding", &pod.name, &PostParams::default(), &binding).await;
     match answer {
         Ok(_) => Ok(bound(target, pod).await),
         Err(error) => match status_of(&error).map(|status| status.code) {
             Some(404 | 409) => Err(superseded("bind", &pod)),
-            _ => Err(api_error("bind", &pod, error)),
+            Some(_) | None => Err(api_error("bind", &pod, error)),
         },
     }
 }

@@ -17,9 +17,18 @@ use trainyard_proto::plan::ObjectRef;
 use super::Key;
 
 /// What a kind must be so that it can be cached.
-pub trait Cacheable: Resource<DynamicType: Clone + Eq + Hash + Send + Sync> + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
+pub trait Cacheable:
+    Resource<DynamicType: Clone + Eq + Hash + Send + Sync> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+{
+}
 impl<K> Cacheable for K where
-    K: Resource<DynamicType: Clone + Eq + Hash + Send + Sync> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+    K: Resource<DynamicType: Clone + Eq + Hash + Send + Sync>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static
 {
 }
 
@@ -261,7 +270,12 @@ impl<K: Cacheable> Cache<K> {
     pub fn list_in(&self, namespace: &str) -> Vec<Arc<K>> {
         let state = self.read();
         let from = Key::new(namespace, "");
-        state.objects.range(from..).take_while(|(key, _)| key.namespace == namespace).map(|(_, o)| Arc::clone(o)).collect()
+        state
+            .objects
+            .range(from..)
+            .take_while(|(key, _)| key.namespace == namespace)
+            .map(|(_, o)| Arc::clone(o))
+            .collect()
     }
 }
 

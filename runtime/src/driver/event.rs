@@ -135,8 +135,8 @@ impl Recorder {
         let count = match self.counts.get(&name) {
             Some(count) => count + 1,
             None => {
-                let event: Event = serde_json::from_value(record.body(&name, self.component, now))
-                    .map_err(kube::Error::SerdeError)?;
+                let event: Event =
+                    serde_json::from_value(record.body(&name, self.component, now)).map_err(kube::Error::SerdeError)?;
                 match api.create(&PostParams::default(), &event).await {
                     Ok(_) => {
                         self.counts.insert(name, 1);

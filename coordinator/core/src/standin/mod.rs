@@ -10,4 +10,5 @@ mod pod;
 pub mod replicaset;
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests;

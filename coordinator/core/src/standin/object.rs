@@ -151,9 +151,9 @@ pub(super) fn set_condition(
     let now = time(now_ms);
     let mut fresh = json!({
         "type": kind, "status": status, "reason": reason, "message": message,
-        "lastTransitionTime": now.clone(),
+        "lastTransitionTime": now,
     });
-    fresh[extra_time] = json!(now);
+    fresh[extra_time] = fresh["lastTransitionTime"].clone();
     let Some(known) = conditions.iter_mut().find(|condition| condition["type"] == kind) else {
         conditions.push(fresh);
         return;
