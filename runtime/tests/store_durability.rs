@@ -253,6 +253,21 @@ async fn a_full_disk_refuses_and_changes_nothing() {
     assert_eq!(numbers(&store), stored);
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_can_read_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(options(home.path())).await.unwrap();
+    put(&store, "a", 1).await.unwrap();
+    for file in ["store.db", "store.db-wal"] {
+        let mode = std::fs::metadata(home.path().join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    let missing = Store::open(Options::new(home.path().join("no/such/store.db"), vec![])).await.unwrap_err();
+    assert!(missing.to_string().contains("check the folder's permissions"), "{missing}");
+}
+
 #[tokio::test]
 async fn a_damaged_or_newer_database_is_refused_with_a_reason() {
     let home = tempfile::tempdir().unwrap();

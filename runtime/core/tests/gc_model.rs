@@ -247,6 +247,17 @@ fn an_owner_in_another_namespace_is_no_owner() {
 }
 
 #[test]
+fn a_cluster_object_is_not_lost_to_an_owner_in_a_namespace() {
+    let mut world = World::new();
+    world.thing(0, &[], &[]);
+    let owner = json!({ "apiVersion": "example.com/v1", "kind": "Thing", "name": "t0", "uid": uid(0) });
+    let value = json!({ "metadata": { "name": "other", "ownerReferences": [owner] } });
+    world.create(Resource::namespaces(), "", "other-uid", value);
+    world.settle(false);
+    assert!(world.store.get(&Key::namespace_object("other")).is_some());
+}
+
+#[test]
 fn a_namespace_is_emptied_before_it_goes_and_takes_nothing_new() {
     let mut world = World::new();
     world.thing(0, &[], &["example.com/hold"]);

@@ -2,6 +2,7 @@
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection, Executor, QueryBuilder, Row, Sqlite};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,9 +48,11 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) async fn open(path: &Path, max_bytes: Option<u64>) -> Result<Self, OpenError> {
+        // Secrets are in it: nobody else reads it. SQLite gives its log the same mode.
+        let create = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+        create.map_err(|e| OpenError::database(path, sqlx::Error::Io(e)))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5))

@@ -179,7 +179,13 @@ impl Graph {
     fn standing(&self, node: &Node) -> Standing {
         let mut standing = Standing { solid: false, waiting: false, loose: Vec::new() };
         for owner in &node.owners {
-            match self.nodes.get(&owner.uid).filter(|o| same_home(o, node)) {
+            let present = self.nodes.get(&owner.uid);
+            if node.key.namespace.is_empty() && present.is_some_and(|o| !o.key.namespace.is_empty()) {
+                // A mistake of whoever wrote the reference, and no reason to delete a cluster's object.
+                standing.solid = true;
+                continue;
+            }
+            match present.filter(|o| same_home(o, node)) {
                 None => standing.loose.push(Arc::clone(&owner.uid)),
                 Some(present) if present.waits() => {
                     standing.waiting = true;
