@@ -135,6 +135,19 @@ fn wrong_creations_are_refused_with_the_field() {
         (json!({ "name": "a/b" }), "metadata.name: Invalid value: \"a/b\""),
         (json!({ "name": "a..b" }), "metadata.name: Invalid value"),
         (json!({ "name": "a", "namespace": "b" }), "the namespace of the provided object does not match"),
+        (
+            json!({ "name": "a", "labels": { "bad label": "x y" } }),
+            "[metadata.labels: Invalid value: \"bad label\": name part must consist of alphanumeric characters, '-', '_' \
+             or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or \
+             '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]'), metadata.labels: \
+             Invalid value: \"x y\": a valid label must be an empty string or consist of",
+        ),
+        (json!({ "name": "a", "labels": { "a/b/c": "" } }), "with an optional DNS subdomain prefix and '/'"),
+        (json!({ "name": "a", "labels": { "UP/c": "" } }), "prefix part a lowercase RFC 1123 subdomain must"),
+        (json!({ "name": "a", "labels": { "/c": "" } }), "prefix part must be non-empty"),
+        (json!({ "name": "a", "annotations": { "a/": "" } }), "\"a/\": name part must be non-empty"),
+        (json!({ "name": "a", "annotations": { "a": "x".repeat(263_000) } }), "may not be more than 262144 bytes"),
+        (json!({ "name": "a", "finalizers": ["a b"] }), "metadata.finalizers: Invalid value: \"a b\": name part"),
         (json!({ "name": "a", "resourceVersion": "4" }), "resourceVersion should not be set"),
         (
             json!({ "name": "a", "ownerReferences": owners }),

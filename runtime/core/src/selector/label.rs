@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::SelectorError;
+use super::name::{key_problems, value_problems};
 
 /// How a label is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,17 +37,6 @@ pub struct LabelSelector {
     /// The terms.
     pub requirements: Vec<LabelRequirement>,
 }
-
-/// Longest label value and longest name part of a label key.
-const PART_CHARS: usize = 63;
-/// Longest prefix of a label key.
-const PREFIX_CHARS: usize = 253;
-const NAME_TEXT: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with \
-     an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
-     '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-const VALUE_TEXT: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
-     and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for \
-     validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
 impl LabelSelector {
     /// Parses the text form, equality- and set-based.
@@ -129,49 +119,17 @@ fn unexpected(found: &str, expected: &str) -> SelectorError {
 }
 
 fn requirement(key: &str, operator: LabelOperator) -> Result<LabelRequirement, SelectorError> {
-    check_key(key)?;
+    if let Some(problem) = key_problems(key).first() {
+        return Err(error(format!("<nil>: Invalid value: {key:?}: {problem}")));
+    }
     if let LabelOperator::In(values) | LabelOperator::NotIn(values) = &operator {
         for (i, value) in values.iter().enumerate() {
-            let problem = if value.len() > PART_CHARS {
-                format!("must be no more than {PART_CHARS} characters")
-            } else if !value.is_empty() && !is_label_part(value) {
-                VALUE_TEXT.to_owned()
-            } else {
-                continue;
-            };
-            return Err(error(format!("values[{i}][{key}]: Invalid value: {value:?}: {problem}")));
+            if let Some(problem) = value_problems(value).first() {
+                return Err(error(format!("values[{i}][{key}]: Invalid value: {value:?}: {problem}")));
+            }
         }
     }
     Ok(LabelRequirement { key: key.to_owned(), operator })
-}
-
-fn check_key(key: &str) -> Result<(), SelectorError> {
-    let (prefix, name) = key.split_once('/').map_or((None, key), |(p, n)| (Some(p), n));
-    let prefix_ok = prefix.is_none_or(|p| {
-        !p.is_empty()
-            && p.len() <= PREFIX_CHARS
-            && p.split('.').all(|part| is_label_part(part) && !part.contains(['_', '.']))
-    });
-    let problem = if !prefix_ok {
-        "prefix part must be a lowercase RFC 1123 subdomain".to_owned()
-    } else if name.is_empty() {
-        "name part must be non-empty".to_owned()
-    } else if name.len() > PART_CHARS {
-        format!("name part must be no more than {PART_CHARS} characters")
-    } else if !is_label_part(name) {
-        NAME_TEXT.to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(error(format!("<nil>: Invalid value: {key:?}: {problem}")))
-}
-
-fn is_label_part(text: &str) -> bool {
-    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    text.len() <= PART_CHARS
-        && edge(text.chars().next())
-        && edge(text.chars().last())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
 /// Reads terms off the front of `rest`.

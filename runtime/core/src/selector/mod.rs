@@ -2,9 +2,11 @@
 
 mod field;
 mod label;
+pub(crate) mod name;
 
 pub use field::{FieldRequirement, FieldSelector};
 pub use label::{LabelOperator, LabelRequirement, LabelSelector};
+pub use name::{key_problems, value_problems};
 
 use thiserror::Error;
 

@@ -2,6 +2,9 @@
 
 use serde_json::{Map, Value};
 
+use crate::selector::name::{is_dns_label, is_subdomain};
+use crate::selector::{key_problems, value_problems};
+
 use super::batch::Batch;
 use super::error::{FieldCause, StoreError};
 use super::object::{Key, Object, strings};
@@ -12,6 +15,8 @@ use super::state::Store;
 const SUBDOMAIN_CHARS: usize = 253;
 /// DNS-1123 and DNS-1035 labels.
 const LABEL_CHARS: usize = 63;
+/// All keys and values of the annotations together.
+const ANNOTATIONS_BYTES: usize = 256 << 10;
 
 const SUBDOMAIN_TEXT: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or \
      '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
@@ -24,34 +29,58 @@ const SERVICE_LABEL_TEXT: &str = "a DNS-1035 label must consist of lower case al
      validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const PATH_TEXT: &str = "may not be '.' or '..' and may not contain '/' or '%'";
 
-pub(crate) fn check_name(rules: &ResourceRules, key: &Key) -> Result<(), StoreError> {
-    let name = &*key.name;
+/// The name and everything in `metadata` of a new object.
+pub(crate) fn check_new(rules: &ResourceRules, key: &Key, meta: &Map<String, Value>) -> Result<(), StoreError> {
+    let mut causes = name_causes(rules, &key.name);
+    metadata_causes(meta, &mut causes);
+    refuse(key, causes)
+}
+
+/// Everything in `metadata` of a changed object.
+pub(crate) fn check_metadata(key: &Key, meta: &Map<String, Value>) -> Result<(), StoreError> {
+    let mut causes = Vec::new();
+    metadata_causes(meta, &mut causes);
+    refuse(key, causes)
+}
+
+fn name_causes(rules: &ResourceRules, name: &str) -> Vec<FieldCause> {
     let (limit, legal, text) = match rules.name {
-        NameRule::Subdomain => (SUBDOMAIN_CHARS, name.split('.').all(is_label), SUBDOMAIN_TEXT),
-        NameRule::Label => (LABEL_CHARS, is_label(name), LABEL_TEXT),
+        NameRule::Subdomain => (SUBDOMAIN_CHARS, is_subdomain(name), SUBDOMAIN_TEXT),
+        NameRule::Label => (LABEL_CHARS, is_dns_label(name), LABEL_TEXT),
         NameRule::ServiceLabel => {
-            (LABEL_CHARS, is_label(name) && !name.starts_with(|c: char| c.is_ascii_digit()), SERVICE_LABEL_TEXT)
+            (LABEL_CHARS, is_dns_label(name) && !name.starts_with(|c: char| c.is_ascii_digit()), SERVICE_LABEL_TEXT)
         }
         NameRule::PathSegment => {
             (usize::MAX, !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '%']), PATH_TEXT)
         }
     };
-    let mut problems = Vec::new();
-    if name.len() > limit {
-        problems.push(format!("must be no more than {limit} characters"));
-    }
-    if !legal {
-        problems.push(text.to_owned());
-    }
-    let cause = |problem: String| invalid("metadata.name", &format!("{name:?}"), &problem);
-    refuse(key, problems.into_iter().map(cause).collect())
+    let long = (name.len() > limit).then(|| format!("must be no more than {limit} characters"));
+    let illegal = (!legal).then(|| text.to_owned());
+    let value = format!("{name:?}");
+    long.into_iter().chain(illegal).map(|problem| invalid("metadata.name", &value, &problem)).collect()
 }
 
-fn is_label(part: &str) -> bool {
-    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    edge(part.chars().next())
-        && edge(part.chars().last())
-        && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+fn metadata_causes(meta: &Map<String, Value>, causes: &mut Vec<FieldCause>) {
+    let entries = |field: &str| meta.get(field).and_then(Value::as_object).into_iter().flatten();
+    for (key, value) in entries("labels") {
+        let value = value.as_str().unwrap_or_default();
+        causes.extend(key_problems(key).iter().map(|p| invalid("metadata.labels", &format!("{key:?}"), p)));
+        causes.extend(value_problems(value).iter().map(|p| invalid("metadata.labels", &format!("{value:?}"), p)));
+    }
+    let mut size_bytes = 0;
+    for (key, value) in entries("annotations") {
+        size_bytes += key.len() + value.as_str().map_or(0, str::len);
+        let lower = key.to_lowercase();
+        causes.extend(key_problems(&lower).iter().map(|p| invalid("metadata.annotations", &format!("{key:?}"), p)));
+    }
+    if size_bytes > ANNOTATIONS_BYTES {
+        let message = format!("Too long: may not be more than {ANNOTATIONS_BYTES} bytes");
+        causes.push(FieldCause { field: "metadata.annotations".to_owned(), reason: "FieldValueTooLong", message });
+    }
+    owner_causes(meta, causes);
+    for name in strings(meta.get("finalizers")) {
+        causes.extend(key_problems(name).iter().map(|p| invalid("metadata.finalizers", &format!("{name:?}"), p)));
+    }
 }
 
 /// The namespace exists and takes new objects.
@@ -73,11 +102,10 @@ pub(crate) fn check_namespace(
     Ok(())
 }
 
-pub(crate) fn check_owners(key: &Key, meta: &Map<String, Value>) -> Result<(), StoreError> {
-    let Some(list) = meta.get("ownerReferences").filter(|list| list.is_array()) else { return Ok(()) };
+fn owner_causes(meta: &Map<String, Value>, causes: &mut Vec<FieldCause>) {
+    let Some(list) = meta.get("ownerReferences").filter(|list| list.is_array()) else { return };
     let owners = list.as_array().map_or(&[][..], Vec::as_slice);
     let text = |owner: &Value, field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let mut causes = Vec::new();
     let mut controller: Option<&Value> = None;
     for owner in owners {
         for field in ["kind", "name", "uid"] {
@@ -100,7 +128,6 @@ pub(crate) fn check_owners(key: &Key, meta: &Map<String, Value>) -> Result<(), S
         }
         controller = controller.or(Some(owner));
     }
-    refuse(key, causes)
 }
 
 /// An object on its way out takes no new reasons to stay.

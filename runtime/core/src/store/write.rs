@@ -10,7 +10,7 @@ use super::error::StoreError;
 use super::object::{Key, Object, strings};
 use super::rules::ResourceRules;
 use super::state::Store;
-use super::validate::{check_name, check_namespace, check_new_finalizers, check_owners};
+use super::validate::{check_metadata, check_namespace, check_new, check_new_finalizers};
 
 /// Names are at most 63 characters where generated, so that they can be labels; five are the suffix.
 const GENERATED_PREFIX_CHARS: usize = 58;
@@ -45,7 +45,10 @@ pub(crate) fn create_named(
 ) -> Result<Decision, StoreError> {
     let rules = rules_of(store, key)?;
     check_namespace(batch, store, rules, key)?;
-    check_name(rules, key)?;
+    let meta = metadata_mut(object_mut(&mut value)?)?;
+    same_or_bad_request(meta, "name", &key.name)?;
+    same_or_bad_request(meta, "namespace", &key.namespace)?;
+    check_new(rules, key, meta)?;
     if batch.get(store, key).is_some() {
         return Err(StoreError::AlreadyExists { resource: key.resource.clone(), name: key.name.to_string() });
     }
@@ -62,9 +65,6 @@ pub(crate) fn create_named(
             message: "resourceVersion should not be set on objects to be created".to_owned(),
         });
     }
-    same_or_bad_request(meta, "name", &key.name)?;
-    same_or_bad_request(meta, "namespace", &key.namespace)?;
-    check_owners(key, meta)?;
     for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
         meta.remove(field);
     }
@@ -103,7 +103,7 @@ pub(crate) fn update(
     same_or_bad_request(meta, "name", &key.name)?;
     same_or_bad_request(meta, "namespace", &key.namespace)?;
     check_update_preconditions(rules, current, meta)?;
-    check_owners(key, meta)?;
+    check_metadata(key, meta)?;
     let mut next = merge_part(rules, current, value, part)?;
     keep_server_fields(current, metadata_mut(object_mut(&mut next)?)?);
     check_new_finalizers(current, &next)?;
