@@ -74,7 +74,7 @@ def test_eight_ranks(trainyard, tmp_path):
 def test_a_wrong_field_names_file_line_and_cure(trainyard, tmp_path):
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(WINE.read_text().replace("procsPerReplica", "procsPerReplika"))
-    line = next(n for n, l in enumerate(wrong.read_text().splitlines(), 1) if "procsPerReplika" in l)
+    line = next(n for n, l in enumerate(wrong.read_text().splitlines(), 1) if l.strip().startswith("procsPerReplika"))
     for command in ("run", "validate"):
         done = trainyard(command, wrong)
         assert done.returncode == 2
@@ -117,7 +117,7 @@ spec:
 def test_a_signal_gives_128_plus_n(trainyard, tmp_path):
     manifest = tmp_path / "signal.yaml"
     manifest.write_text("apiVersion: trainyard.dev/v1alpha1\nkind: TrainingJob\nmetadata: {name: s}\n"
-                        "spec: {command: [sh, -c, 'kill -SEGV $$']}\n")
+                        "spec: {command: [sh, -c, 'kill -SEGV $$$$']}\n")
     assert trainyard("run", manifest).returncode == 139
 
 
