@@ -49,10 +49,11 @@ fn job_selector(job: &mut Value) {
 /// Checks a change, and completes it.
 pub(super) fn updated(kind: &Kind, old: &Value, new: &mut Value) -> Result<(), ApiError> {
     let name = old["metadata"]["name"].as_str().unwrap_or_default();
-    let immutable = |field: &str| {
-        let message = "Invalid value: field is immutable".to_owned();
+    let immutable = |field: &str, value: &Value| {
+        let message = format!("Invalid value: {value}: field is immutable");
         Err(invalid_field(kind, name, CauseReason::Invalid, field, message))
     };
+    let suspended_job = old["spec"]["suspend"] == true;
     match (kind.group, kind.plural) {
         ("", "pods") if without_mutable_fields(&old["spec"]) != without_mutable_fields(&new["spec"]) => {
             let message = "Forbidden: pod updates may not change fields other than `spec.containers[*].image`, \
@@ -61,10 +62,13 @@ pub(super) fn updated(kind: &Kind, old: &Value, new: &mut Value) -> Result<(), A
             Err(invalid_field(kind, name, CauseReason::Forbidden, "spec", message.to_owned()))
         }
         ("apps", "deployments" | "replicasets") if old["spec"]["selector"] != new["spec"]["selector"] => {
-            immutable("spec.selector")
+            immutable("spec.selector", &new["spec"]["selector"])
         }
-        ("batch", "jobs") if old["spec"]["template"] != new["spec"]["template"] && old["spec"]["suspend"] != true => {
-            immutable("spec.template")
+        ("batch", "jobs") if old["spec"]["template"] != new["spec"]["template"] && !suspended_job => {
+            immutable("spec.template", &new["spec"]["template"])
+        }
+        ("batch", "jobs") if old["spec"]["completionMode"] != new["spec"]["completionMode"] => {
+            immutable("spec.completionMode", &new["spec"]["completionMode"])
         }
         ("batch", "jobs") => {
             keep(old, new, &["selector"]);

@@ -3,7 +3,8 @@
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json};
 use trainyard_runtime_core::store::{Object, Page};
 
 use super::accept::{Form, Media, View};
@@ -56,7 +57,7 @@ pub(crate) fn page(call: &Call, page: &Page) -> Result<Response, ApiError> {
     }
 }
 
-/// Joins the objects' JSON, which the store renders once per object, without reading it again.
+/// Joins the objects' JSON, without making one tree of them all.
 fn whole_page(call: &Call, page: &Page, meta: &Value) -> Result<Response, ApiError> {
     let head = format!(
         r#"{{"kind":"{}","apiVersion":"{}","metadata":{meta},"items":["#,
@@ -70,9 +71,10 @@ fn whole_page(call: &Call, page: &Page, meta: &Value) -> Result<Response, ApiErr
         if index > 0 {
             body.push(',');
         }
-        match call.kind.stored_as {
-            None => body.push_str(item.json()),
-            Some(_) => body.push_str(&view::shown(item.value()).to_string()),
+        match (call.kind.stored_as, call.kind.builtin) {
+            (None, false) => body.push_str(item.json()),
+            (None, true) => body.push_str(&untyped(item.value())),
+            (Some(_), _) => body.push_str(&untyped(&view::shown(item.value()))),
         }
     }
     body.push_str("]}");
@@ -81,6 +83,17 @@ fn whole_page(call: &Call, page: &Page, meta: &Value) -> Result<Response, ApiErr
         return json_value(call.form, StatusCode::OK, &value);
     }
     Ok(bytes(StatusCode::OK, "application/json", body))
+}
+
+/// JSON without `apiVersion` and `kind`: in lists of its own kinds the API server does not repeat them.
+fn untyped(object: &Value) -> String {
+    struct Untyped<'a>(&'a Map<String, Value>);
+    impl Serialize for Untyped<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_map(self.0.iter().filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind")))
+        }
+    }
+    object.as_object().and_then(|map| serde_json::to_string(&Untyped(map)).ok()).unwrap_or_default()
 }
 
 fn values(call: &Call, page: &Page) -> Vec<Value> {

@@ -56,7 +56,9 @@ pub(super) fn yaml(bytes: &[u8]) -> Result<Value, ApiError> {
     if bytes.starts_with(b"{") && let Ok(value) = serde_json::from_slice(bytes) {
         return Ok(value);
     }
-    serde_saphyr::from_slice(bytes).map_err(|error| ApiError::bad_request(format!("the body is not YAML: {error}")))
+    // As in YAML 1.2: `y` is a name and `no` is a country, not booleans.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_slice_with_options(bytes, options).map_err(|error| ApiError::bad_request(format!("the body is not YAML: {error}")))
 }
 
 #[cfg(test)]

@@ -156,6 +156,15 @@ impl Writer {
     }
 
     fn valid(&self, value: &Value) -> Result<(), ApiError> {
+        if self.kind.builtin && self.kind.plural == "secrets" {
+            let data = value["data"].as_object().into_iter().flatten();
+            if let Some(at) = data.filter_map(|(_, value)| value.as_str()).find_map(illegal_base64) {
+                return Err(ApiError::bad_request(format!(
+                    "{} illegal base64 data at input byte {at}",
+                    cannot_be_handled(self.kind)
+                )));
+            }
+        }
         let causes = self.kind.validate(value);
         if causes.is_empty() {
             return Ok(());
@@ -167,6 +176,18 @@ impl Writer {
         let name = value["metadata"]["name"].as_str().or(value["metadata"]["generateName"].as_str());
         Err(invalid(self.kind, name.unwrap_or_default(), causes))
     }
+}
+
+/// Where base64 stops being base64, counted as Go counts; line ends are allowed.
+fn illegal_base64(text: &str) -> Option<usize> {
+    use base64::Engine as _;
+    let plain: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    if base64::engine::general_purpose::STANDARD.decode(&plain).is_ok() {
+        return None;
+    }
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'\r' | b'\n');
+    let stray = text.bytes().position(|byte| !legal(byte));
+    Some(stray.unwrap_or_else(|| plain.len() / 4 * 4))
 }
 
 fn set(object: &mut Value, field: &str, value: Option<&Value>) {

@@ -88,7 +88,7 @@ fn options(call: &Call, content_type: &str, bytes: &Bytes) -> Result<DeleteOptio
         (None, None) => None,
     };
     let dry_run = match body["dryRun"].as_array().and_then(|values| values.first()) {
-        Some(value) => query::dry_run(value.as_str().unwrap_or_default())?,
+        Some(value) => query::dry_run(value.as_str().unwrap_or_default(), "DeleteOptions")?,
         None => params.dry_run,
     };
     Ok(DeleteOptions {

@@ -166,7 +166,7 @@ async fn resource(
     label: &mut Label,
 ) -> Result<Response, ApiError> {
     let headers = &asked.parts.headers;
-    let params = Params::parse(asked.parts.uri.query().unwrap_or_default())?;
+    let params = Params::parse(asked.parts.uri.query().unwrap_or_default(), &asked.parts.method)?;
     if let Some(kind) = access::review(&path) {
         if asked.parts.method != Method::POST {
             return Err(ApiError::method_not_allowed());

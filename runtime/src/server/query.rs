@@ -1,6 +1,9 @@
 //! Query parameters of the API: read once, typed, refused where they make no sense. Pure.
 
-use super::status::ApiError;
+use http::Method;
+use trainyard_runtime_core::store::FieldCause;
+
+use super::status::{ApiError, Subject};
 
 /// Every parameter that a verb may look at. Unknown ones are ignored, as the API server does.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -96,8 +99,8 @@ pub(crate) enum IncludeObject {
 const MAX_VALUE_BYTES: usize = 16 * 1024;
 
 impl Params {
-    /// Reads a query string.
-    pub(crate) fn parse(query: &str) -> Result<Self, ApiError> {
+    /// Reads the query string of a request of this method.
+    pub(crate) fn parse(query: &str, method: &Method) -> Result<Self, ApiError> {
         let mut params = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -105,12 +108,12 @@ impl Params {
             if value.len() > MAX_VALUE_BYTES {
                 return Err(ApiError::bad_request(format!("query parameter {key} is longer than {MAX_VALUE_BYTES} bytes")));
             }
-            params.set(&key, value)?;
+            params.set(&key, value, options_kind(method))?;
         }
         Ok(params)
     }
 
-    fn set(&mut self, key: &str, value: String) -> Result<(), ApiError> {
+    fn set(&mut self, key: &str, value: String, options: &'static str) -> Result<(), ApiError> {
         match key {
             "watch" => self.watch = flag(key, &value)?,
             "labelSelector" => self.label_selector = value,
@@ -122,10 +125,10 @@ impl Params {
             "timeoutSeconds" => self.timeout_seconds = number(key, &value)?,
             "allowWatchBookmarks" => self.bookmarks = flag(key, &value)?,
             "sendInitialEvents" => self.send_initial_events = Some(flag(key, &value)?),
-            "dryRun" => self.dry_run = dry_run(&value)?,
+            "dryRun" => self.dry_run = dry_run(&value, options)?,
             "fieldManager" => self.field_manager = (!value.is_empty()).then_some(value),
             "force" => self.force = flag(key, &value)?,
-            "fieldValidation" => self.validation = validation(&value)?,
+            "fieldValidation" => self.validation = validation(&value, options)?,
             "pretty" => self.pretty = value != "false" && value != "0",
             "includeObject" => self.include_object = include_object(&value)?,
             "gracePeriodSeconds" => self.grace_seconds = number(key, &value)?,
@@ -154,24 +157,42 @@ impl LogParams {
     }
 }
 
+/// The API's name for the parameters of a method, which its refusals carry.
+fn options_kind(method: &Method) -> &'static str {
+    match method.as_str() {
+        "PUT" => "UpdateOptions",
+        "PATCH" => "PatchOptions",
+        "DELETE" => "DeleteOptions",
+        _ => "CreateOptions",
+    }
+}
+
+/// 422 for a parameter.
+fn unsupported(options: &str, field: &str, shown: &str, supported: &str) -> ApiError {
+    let message = format!("Unsupported value: {shown}: supported values: {supported}");
+    let cause = FieldCause { field: field.to_owned(), reason: "FieldValueNotSupported", message };
+    ApiError::invalid(Subject::new("meta.k8s.io", options, ""), vec![cause])
+}
+
 /// `dryRun` has one legal value.
-pub(crate) fn dry_run(value: &str) -> Result<bool, ApiError> {
+pub(crate) fn dry_run(value: &str, options: &str) -> Result<bool, ApiError> {
     match value {
         "" => Ok(false),
         "All" => Ok(true),
-        other => Err(ApiError::bad_request(format!("dryRun: Unsupported value: \"{other}\": supported values: \"All\""))),
+        other => Err(unsupported(options, "dryRun", &format!("[\"{other}\"]"), "\"All\"")),
     }
 }
 
 /// `fieldValidation` by name.
-pub(crate) fn validation(value: &str) -> Result<FieldValidation, ApiError> {
+fn validation(value: &str, options: &str) -> Result<FieldValidation, ApiError> {
     match value {
         "" | "Warn" => Ok(FieldValidation::Warn),
         "Ignore" => Ok(FieldValidation::Ignore),
         "Strict" => Ok(FieldValidation::Strict),
-        other => Err(ApiError::bad_request(format!(
-            "fieldValidation: Unsupported value: \"{other}\": supported values: \"Ignore\", \"Strict\", \"Warn\""
-        ))),
+        other => {
+            let supported = "\"Ignore\", \"Strict\", \"Warn\"";
+            Err(unsupported(options, "fieldValidation", &format!("\"{other}\""), supported))
+        }
     }
 }
 
@@ -234,7 +255,7 @@ mod tests {
 
     #[test]
     fn selectors_are_unescaped() {
-        let params = Params::parse("labelSelector=app%20in%20%28a%2Cb%29,x!%3Dy&watch=1&limit=500").expect("reads");
+        let params = Params::parse("labelSelector=app%20in%20%28a%2Cb%29,x!%3Dy&watch=1&limit=500", &Method::GET).expect("reads");
         assert_eq!(params.label_selector, "app in (a,b),x!=y");
         assert!(params.watch);
         assert_eq!(params.limit, 500);
@@ -242,15 +263,15 @@ mod tests {
 
     #[test]
     fn the_python_clients_booleans_are_read() {
-        assert!(Params::parse("follow=True&watch=True").expect("reads").log.follow);
-        assert!(!Params::parse("follow=False").expect("reads").log.follow);
+        assert!(Params::parse("follow=True&watch=True", &Method::GET).expect("reads").log.follow);
+        assert!(!Params::parse("follow=False", &Method::GET).expect("reads").log.follow);
     }
 
     #[test]
     fn values_that_make_no_sense_are_refused_by_name() {
         for query in ["limit=many", "dryRun=Some", "fieldValidation=Loose", "watch=maybe", "includeObject=Half"] {
-            let error = Params::parse(query).expect_err(query);
-            assert_eq!(error.code(), http::StatusCode::BAD_REQUEST, "{query}");
+            let error = Params::parse(query, &Method::GET).expect_err(query);
+            assert!(error.code().is_client_error(), "{query}");
         }
     }
 

@@ -60,7 +60,10 @@ enum Asked {
 fn scaled(kind: &Kind, object: &Value, asked: Asked) -> Result<Value, ApiError> {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let refused = |error| check::patch_error(error, Subject::new("autoscaling", "Scale", name));
-    let before = scale_of(kind, object);
+    let mut before = scale_of(kind, object);
+    if before["spec"].get("replicas").is_none() {
+        before["spec"]["replicas"] = Value::from(0);
+    }
     let scale = match asked {
         Asked::Whole(scale) => scale,
         Asked::Json(patch) => patches::json(&before, &patch).map_err(refused)?,
@@ -94,9 +97,14 @@ fn scale_of(kind: &Kind, object: &Value) -> Value {
             "name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"],
             "resourceVersion": meta["resourceVersion"], "creationTimestamp": meta["creationTimestamp"],
         },
-        "spec": {"replicas": number(paths.spec_replicas).unwrap_or(default_replicas(kind))},
+        "spec": {},
         "status": {"replicas": number(paths.status_replicas).unwrap_or(0)},
     });
+    // Left out when it is 0, as Go's JSON does.
+    let replicas = number(paths.spec_replicas).unwrap_or(default_replicas(kind));
+    if replicas != 0 {
+        scale["spec"]["replicas"] = Value::from(replicas);
+    }
     if let Some(selector) = selector(object, paths) {
         scale["status"]["selector"] = Value::from(selector);
     }
