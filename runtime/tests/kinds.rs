@@ -146,3 +146,53 @@ fn a_training_job_takes_its_short_forms() {
     let fields: Vec<String> = job.validate(&wrong).into_iter().map(|cause| cause.field).collect();
     assert_eq!(fields, ["spec.replicas", "spec.procsPerReplica"]);
 }
+
+#[test]
+fn rules_beyond_the_schema_are_those_of_kubernetes() {
+    let causes = |name: &str, mut object: serde_json::Value| -> Vec<String> {
+        let kind = registry().find(name).expect("a kind");
+        kind.apply_defaults(&mut object);
+        kind.validate(&object).iter().map(ToString::to_string).collect()
+    };
+    let resources = json!({"requests": {"cpu": "2"}, "limits": {"cpu": "1500m"}});
+    let container = json!({"name": "a", "image": "x", "resources": resources, "volumeMounts": [{"name": "v", "mountPath": "/v"}]});
+    assert_eq!(
+        causes("pod", json!({"metadata": {"name": "p"}, "spec": {"restartPolicy": "Sometimes", "containers": [container, {"name": "b"}]}})),
+        [
+            "spec.containers[0].volumeMounts[0].name: Not found: \"v\"",
+            "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1500m",
+            "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"",
+        ]
+    );
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}});
+    let deployment = |replicas: i32, selector: serde_json::Value| {
+        json!({"metadata": {"name": "d"}, "spec": {"replicas": replicas, "selector": selector, "template": template}})
+    };
+    assert_eq!(causes("deploy", deployment(1, json!({"matchLabels": {"a": "b"}}))), [""; 0]);
+    assert_eq!(
+        causes("deploy", deployment(-1, json!({}))),
+        [
+            "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+            "spec.selector: Invalid value: {}: empty selector is invalid for deployment",
+        ]
+    );
+    assert_eq!(
+        causes("deploy", deployment(1, json!({"matchLabels": {"a": "c"}}))),
+        ["spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`"]
+    );
+    let job = json!({"metadata": {"name": "j"}, "spec": {"template": template}});
+    assert_eq!(causes("job", job), ["spec.template.spec.restartPolicy: Unsupported value: \"Always\": supported values: \"OnFailure\", \"Never\""]);
+}
+
+#[test]
+fn selectors_of_deployments_and_templates_of_jobs_do_not_change() {
+    let deployment = registry().find("deploy").expect("a kind");
+    let of = |label: &str| json!({"spec": {"selector": {"matchLabels": {"a": label}}}});
+    assert_eq!(deployment.validate_update(&of("b"), &of("b")), []);
+    let causes = deployment.validate_update(&of("b"), &of("c"));
+    assert_eq!(causes[0].to_string(), "spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"c\"}}: field is immutable");
+    let job = registry().by_api_version("batch/v1", "Job").expect("a kind");
+    let of = |image: &str, suspend: bool| json!({"spec": {"suspend": suspend, "template": {"spec": {"containers": [{"image": image}]}}}});
+    assert_eq!(job.validate_update(&of("a", false), &of("b", false)).len(), 1);
+    assert_eq!(job.validate_update(&of("a", true), &of("b", false)), []);
+}

@@ -137,7 +137,7 @@ fn an_update_takes_what_it_changes() {
     assert_eq!(owned(&edited, "kubectl-edit"), json!({"f:spec": {"f:replicas": {}}}));
     assert_eq!(owned(&edited, "kubectl")["f:spec"], json!({"f:paused": {}}));
     let error = apply(Some(&edited), &config, &schema, options("kubectl")).expect_err("conflict");
-    let described = "\"kubectl-edit\" using apps/v1 at 2023-11-14T22:13:20Z";
+    let described = "\"kubectl-edit\" using apps/v1";
     assert_eq!(error.to_string(), format!("Apply failed with 1 conflict: conflict with {described}: .spec.replicas"));
 }
 

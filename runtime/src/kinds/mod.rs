@@ -3,13 +3,14 @@
 pub(crate) mod annotation;
 mod column;
 mod default;
+mod rule;
 mod source;
 mod table;
 
 use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
-use trainyard_runtime_core::schema::{self, Cause, Schema};
+use trainyard_runtime_core::schema::{self, Cause, CauseReason, Schema};
 
 pub use column::Column;
 pub(crate) use source::{generator, json_schema};
@@ -92,9 +93,20 @@ impl Kind {
         }
     }
 
-    /// Everything about `object` that its schema does not allow.
+    /// Everything about `object` that its schema does not allow and, if that is nothing, what its kind's own rules do not.
     pub fn validate(&self, object: &Value) -> Vec<Cause> {
-        schema::validate(self.schema(), object)
+        let mut causes = schema::validate(self.schema(), object);
+        // The rules read on where types are right.
+        let readable = causes.iter().all(|cause| matches!(cause.reason, CauseReason::Duplicate | CauseReason::NotSupported));
+        if self.builtin && readable {
+            causes.extend(rule::check(self, object));
+        }
+        causes
+    }
+
+    /// What a change of `old` to `new` must not touch.
+    pub fn validate_update(&self, old: &Value, new: &Value) -> Vec<Cause> {
+        if self.builtin { rule::check_update(self, old, new) } else { Vec::new() }
     }
 }
 

@@ -66,6 +66,10 @@ impl Writer {
             admit::updated(self.kind, old, &mut new)?;
         }
         self.valid(&new)?;
+        let frozen = if self.part == Part::Status { Vec::new() } else { self.kind.validate_update(old, &new) };
+        if !frozen.is_empty() {
+            return Err(invalid(self.kind, new["metadata"]["name"].as_str().unwrap_or_default(), frozen));
+        }
         if tracked {
             self.track(Some(old), &mut new);
         }

@@ -94,6 +94,7 @@ fn computed(kind: &Kind, column: &str, object: &Value, now_ms: i64) -> Option<Va
     match (kind.group, kind.plural) {
         ("", "pods") => pod::cell(object, column, now_ms),
         ("batch", "jobs") => workload::job(object, column, now_ms),
+        ("trainyard.dev", "trainingjobs") => workload::training_job(object, column, now_ms),
         ("apps", "deployments") => workload::deployment(object, column),
         ("apps", "replicasets") => workload::replica_set(object, column),
         ("", "nodes") => cluster::node(object, column),

@@ -14,6 +14,24 @@ pub(super) fn job(job: &Value, column: &str, now_ms: i64) -> Option<Value> {
     })
 }
 
+pub(super) fn training_job(job: &Value, column: &str, now_ms: i64) -> Option<Value> {
+    let progress = &job["status"]["progress"];
+    Some(match column {
+        "ready" => {
+            let roles = job["status"]["replicaStatuses"].as_object();
+            let active: i64 = roles.into_iter().flatten().map(|(_, role)| role["active"].as_i64().unwrap_or(0)).sum();
+            Value::from(format!("{active}/{}", wanted(job)))
+        }
+        "progress" => Value::from(match (progress["step"].as_i64(), progress["totalSteps"].as_i64()) {
+            (Some(step), Some(total)) => format!("{step}/{total}"),
+            (Some(step), None) => step.to_string(),
+            (None, _) => String::new(),
+        }),
+        "duration" => Value::from(duration(job, now_ms)),
+        _ => return None,
+    })
+}
+
 fn job_status(job: &Value) -> &'static str {
     let is = |name: &str| items(&job["status"]["conditions"]).any(|c| c["type"] == name && c["status"] == "True");
     match () {

@@ -53,9 +53,6 @@ impl Entry {
         }
         if self.manager.operation == Operation::Update {
             let _ = write!(text, " using {}", self.manager.api_version);
-            if let Some(time) = &self.time {
-                let _ = write!(text, " at {time}");
-            }
         }
         text
     }

@@ -52,7 +52,7 @@ pub enum ApplyError {
 pub struct Conflict {
     /// The manager that owns it.
     pub manager: String,
-    /// The manager as messages name it: `"kubectl-edit" using apps/v1 at 2026-01-31T15:04:05Z`.
+    /// The manager as messages name it: `"kubectl-edit" using apps/v1`.
     pub described: String,
     /// The field: `.spec.replicas`.
     pub field: String,

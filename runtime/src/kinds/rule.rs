@@ -1,0 +1,202 @@
+//! Rules of Kubernetes' own kinds that a schema cannot say: the ones that people run into.
+
+use serde_json::{Map, Value};
+use trainyard_runtime_core::schema::{Cause, CauseReason};
+
+use super::Kind;
+
+/// What is wrong with an object of a kind of Kubernetes itself, beyond its schema.
+pub(super) fn check(kind: &Kind, object: &Value) -> Vec<Cause> {
+    let mut causes = Causes(Vec::new());
+    let spec = object.get("spec").unwrap_or(&Value::Null);
+    match (kind.group, kind.kind) {
+        ("", "Pod") => causes.pod(spec, "spec", &["Always", "OnFailure", "Never"]),
+        ("", "Service") => causes.service(spec),
+        ("batch", "Job") => causes.job(spec),
+        ("apps", "Deployment" | "ReplicaSet") => causes.replicated(kind, spec),
+        _ => {}
+    }
+    causes.0
+}
+
+struct Causes(Vec<Cause>);
+
+impl Causes {
+    fn add(&mut self, reason: CauseReason, field: String, message: String) {
+        self.0.push(Cause { reason, field, message });
+    }
+
+    fn one_of(&mut self, value: Option<&Value>, field: String, supported: &[&str]) {
+        let Some(text) = value.and_then(Value::as_str).filter(|text| !text.is_empty()) else { return };
+        if !supported.contains(&text) {
+            let listed: Vec<String> = supported.iter().map(|name| format!("{name:?}")).collect();
+            self.add(CauseReason::NotSupported, field, format!("Unsupported value: {text:?}: supported values: {}", listed.join(", ")));
+        }
+    }
+
+    fn not_negative(&mut self, spec: &Value, field: &str) {
+        if let Some(number) = spec.get(field).and_then(Value::as_i64).filter(|number| *number < 0) {
+            let message = format!("Invalid value: {number}: must be greater than or equal to 0");
+            self.add(CauseReason::Invalid, format!("spec.{field}"), message);
+        }
+    }
+
+    fn port(&mut self, value: Option<&Value>, field: String) {
+        if let Some(number) = value.and_then(Value::as_i64).filter(|number| !(1..=65535).contains(number)) {
+            self.add(CauseReason::Invalid, field, format!("Invalid value: {number}: must be between 1 and 65535, inclusive"));
+        }
+    }
+
+    fn pod(&mut self, spec: &Value, path: &str, policies: &[&str]) {
+        if list(spec, "containers").is_empty() {
+            self.add(CauseReason::Required, format!("{path}.containers"), "Required value".to_owned());
+        }
+        let volumes: Vec<&str> = list(spec, "volumes").iter().filter_map(|volume| volume.get("name")?.as_str()).collect();
+        for field in ["initContainers", "containers"] {
+            for (index, container) in list(spec, field).iter().enumerate() {
+                self.container(container, &format!("{path}.{field}[{index}]"), &volumes);
+            }
+        }
+        self.one_of(spec.get("restartPolicy"), format!("{path}.restartPolicy"), policies);
+        self.one_of(spec.get("dnsPolicy"), format!("{path}.dnsPolicy"), &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);
+    }
+
+    fn container(&mut self, container: &Value, path: &str, volumes: &[&str]) {
+        // Upstream demands an image; processes need none.
+        self.one_of(container.get("imagePullPolicy"), format!("{path}.imagePullPolicy"), &["Always", "IfNotPresent", "Never"]);
+        for (index, port) in list(container, "ports").iter().enumerate() {
+            self.port(port.get("containerPort"), format!("{path}.ports[{index}].containerPort"));
+            self.one_of(port.get("protocol"), format!("{path}.ports[{index}].protocol"), &["SCTP", "TCP", "UDP"]);
+        }
+        for (index, mount) in list(container, "volumeMounts").iter().enumerate() {
+            if let Some(name) = mount.get("name").and_then(Value::as_str).filter(|name| !volumes.contains(name)) {
+                self.add(CauseReason::Invalid, format!("{path}.volumeMounts[{index}].name"), format!("Not found: {name:?}"));
+            }
+        }
+        let amounts = |list: &str| container.get("resources").and_then(|resources| resources.get(list)).and_then(Value::as_object);
+        let (Some(requests), Some(limits)) = (amounts("requests"), amounts("limits")) else { return };
+        for (name, request) in requests {
+            let limit = limits.get(name);
+            let (Some(wanted), Some(most)) = (amount(request), limit.and_then(amount)) else { continue };
+            if wanted > most {
+                let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let limit = limit.map(shown).unwrap_or_default();
+                let message = format!("Invalid value: {:?}: must be less than or equal to {name} limit of {limit}", shown(request));
+                self.add(CauseReason::Invalid, format!("{path}.resources.requests"), message);
+            }
+        }
+    }
+
+    fn service(&mut self, spec: &Value) {
+        let kind = spec.get("type").and_then(Value::as_str).unwrap_or("ClusterIP");
+        self.one_of(spec.get("type"), "spec.type".to_owned(), &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
+        let headless = spec.get("clusterIP").and_then(Value::as_str) == Some("None");
+        let ports = list(spec, "ports");
+        if ports.is_empty() && !headless && kind != "ExternalName" {
+            self.add(CauseReason::Required, "spec.ports".to_owned(), "Required value".to_owned());
+        }
+        for (index, port) in ports.iter().enumerate() {
+            if ports.len() > 1 && port.get("name").is_none_or(Value::is_null) {
+                self.add(CauseReason::Required, format!("spec.ports[{index}].name"), "Required value".to_owned());
+            }
+            self.port(port.get("port"), format!("spec.ports[{index}].port"));
+            self.port(port.get("targetPort"), format!("spec.ports[{index}].targetPort"));
+        }
+    }
+
+    fn job(&mut self, spec: &Value) {
+        for field in ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"] {
+            self.not_negative(spec, field);
+        }
+        let pod = spec.pointer("/template/spec").unwrap_or(&Value::Null);
+        self.pod(pod, "spec.template.spec", &["OnFailure", "Never"]);
+    }
+
+    fn replicated(&mut self, kind: &Kind, spec: &Value) {
+        self.not_negative(spec, "replicas");
+        let selector = spec.get("selector").and_then(Value::as_object);
+        if selector.is_some_and(|selector| selector.values().all(is_empty)) {
+            let message = format!("Invalid value: {{}}: empty selector is invalid for {}", kind.singular);
+            self.add(CauseReason::Invalid, "spec.selector".to_owned(), message);
+        }
+        let empty = Map::new();
+        let labels = spec.pointer("/template/metadata/labels").and_then(Value::as_object).unwrap_or(&empty);
+        let wanted = selector.and_then(|selector| selector.get("matchLabels")).and_then(Value::as_object).unwrap_or(&empty);
+        if wanted.iter().any(|(name, value)| labels.get(name) != Some(value)) {
+            let shown = serde_json::to_string(labels).unwrap_or_default();
+            let message = format!("Invalid value: {shown}: `selector` does not match template `labels`");
+            self.add(CauseReason::Invalid, "spec.template.metadata.labels".to_owned(), message);
+        }
+        let pod = spec.pointer("/template/spec").unwrap_or(&Value::Null);
+        self.pod(pod, "spec.template.spec", &["Always"]);
+    }
+}
+
+/// What may not change once an object of a kind of Kubernetes itself exists.
+pub(super) fn check_update(kind: &Kind, old: &Value, new: &Value) -> Vec<Cause> {
+    let mut causes = Causes(Vec::new());
+    let frozen: &[&str] = match (kind.group, kind.kind) {
+        ("apps", "Deployment" | "ReplicaSet") => &["/spec/selector"],
+        ("batch", "Job") => &["/spec/selector", "/spec/template", "/spec/completionMode"],
+        ("", "ConfigMap" | "Secret") if old.get("immutable") == Some(&Value::Bool(true)) => &["/immutable", "/data", "/binaryData"],
+        ("", "Secret") => &["/type"],
+        _ => &[],
+    };
+    // The template of a suspended job that has not started may change: queueing systems place it that way.
+    let suspended = old.pointer("/spec/suspend") == Some(&Value::Bool(true)) && old.pointer("/status/startTime").is_none();
+    for pointer in frozen {
+        let free = suspended && *pointer == "/spec/template";
+        if !free && old.pointer(pointer) != new.pointer(pointer) {
+            let field = pointer.trim_start_matches('/').replace('/', ".");
+            let secret = kind.kind == "Secret";
+            let shown = if secret { "\"\"".to_owned() } else { new.pointer(pointer).unwrap_or(&Value::Null).to_string() };
+            let message = if old.get("immutable") == Some(&Value::Bool(true)) {
+                (CauseReason::Forbidden, "Forbidden: field is immutable when `immutable` is set".to_owned())
+            } else {
+                (CauseReason::Invalid, format!("Invalid value: {shown}: field is immutable"))
+            };
+            causes.add(message.0, field, message.1);
+        }
+    }
+    causes.0
+}
+
+fn list<'v>(value: &'v Value, field: &str) -> &'v [Value] {
+    value.get(field).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Null => true,
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// An amount as a number, near enough to compare.
+fn amount(value: &Value) -> Option<f64> {
+    let Value::String(text) = value else { return value.as_f64() };
+    let digits = text.find(|letter: char| !letter.is_ascii_digit() && !matches!(letter, '.' | '+' | '-')).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let factor = match suffix {
+        "" => 1.0,
+        "n" => 1e-9,
+        "u" => 1e-6,
+        "m" => 1e-3,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        "P" => 1e15,
+        "E" => 1e18,
+        "Ki" => 1024.0,
+        "Mi" => 1_048_576.0,
+        "Gi" => 1_073_741_824.0,
+        "Ti" => 1_099_511_627_776.0,
+        "Pi" => 1_125_899_906_842_624.0,
+        "Ei" => 1_152_921_504_606_846_976.0,
+        _ => return text.parse().ok(),
+    };
+    number.parse::<f64>().ok().map(|number| number * factor)
+}
