@@ -62,7 +62,7 @@ def main():
 
     steps, step = args.epochs * len(loader), 0
     if rank == 0:
-        print(f"ranks={world} train_samples={len(train)} test_samples={len(test)}", flush=True)
+        print(f"world_size={world} train_samples={len(train)} test_samples={len(test)}", flush=True)
     for epoch in range(1, args.epochs + 1):
         sampler.set_epoch(epoch)
         for features, labels in loader:
