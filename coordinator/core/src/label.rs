@@ -33,6 +33,10 @@ pub const MASTER_PORT: &str = "trainyard.dev/master-port";
 pub const LEDGER: &str = "trainyard.dev/restarts";
 /// Annotation on jobs and pods: W3C trace parent.
 pub const TRACEPARENT: &str = "trainyard.dev/traceparent";
+/// Annotation on jobs and pods: folder in which containers start that name none.
+pub const WORKING_DIR: &str = "trainyard.dev/working-dir";
+/// Annotations of a job that its pods carry as well.
+pub const PASSED_ON: &[&str] = &[TRACEPARENT, WORKING_DIR];
 /// Annotation on pods: progress, as JSON, written by the node agent.
 pub const PROGRESS: &str = "trainyard.dev/progress";
 /// `spec.managedBy` value that means this controller.

@@ -56,7 +56,7 @@ fn scaled(text: &str, scale: i128) -> Result<i64, QuantityError> {
     // unless one of them is not zero.
     let (kept, lost) = fraction.split_at(fraction.len().min(18));
     let mantissa: i128 = format!("0{whole}{kept}").parse().map_err(|_| too_large())?;
-    let places = 10_i128.pow(u32::try_from(kept.len()).expect("at most 18 digits are kept"));
+    let places = 10_i128.pow(u32::try_from(kept.len()).map_err(|_| too_large())?);
     let scaled_up =
         mantissa.checked_mul(numerator).and_then(|product| product.checked_mul(scale)).ok_or_else(too_large)?;
     let divisor = places.checked_mul(denominator).ok_or_else(too_large)?;

@@ -1,5 +1,7 @@
 //! The gang scheduler: all or nothing, in turn, with reasons.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

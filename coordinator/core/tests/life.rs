@@ -1,5 +1,7 @@
 //! Jobs from creation to their end.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod world;
 
 use serde_json::{Value, json};
@@ -335,7 +337,7 @@ fn the_whole_gang_of_a_trainingjob_starts_again() {
     assert_eq!(
         message,
         json!(
-            "TrainingJob wine has reached its backoffLimit of 2 after 2 restarts: rank 2 (pod wine-worker-2) failed first: it ended with exit code 1; see `trainyard logs wine`"
+            "TrainingJob wine has reached its backoffLimit of 2 after 2 restarts: rank 2 (pod wine-worker-2) failed first: it ended with exit code 1; see `trainyard logs wine --rank 2`"
         )
     );
 }

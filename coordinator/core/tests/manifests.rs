@@ -1,5 +1,7 @@
 //! Golden manifests: what good ones become, and what is said about wrong ones.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -124,9 +126,20 @@ fn manifests_of_others_run_as_they_are() {
     let mut seen = 0;
     for folder in ["seeds", "manifests/training-operator", "manifests/trainer"] {
         for path in files(&shared.join(folder)) {
+            let mut runtimes = runtimes.clone();
+            runtimes.extend(documents(&path));
             for job in documents(&path).into_iter().filter(|document| manifest::dialect_of(document).is_some()) {
                 let model = manifest::lower(&job, &runtimes, &Config::embedded());
-                let model = model.unwrap_or_else(|diagnostics| panic!("{}: {diagnostics:?}", path.display()));
+                let model = match model {
+                    Ok(model) => model,
+                    // Initializers are not run yet; that is said, and nothing else is wrong.
+                    Err(diagnostics) => {
+                        let said =
+                            diagnostics.iter().all(|diagnostic| diagnostic.message.contains("cannot be run here"));
+                        assert!(said, "{}: {diagnostics:?}", path.display());
+                        continue;
+                    }
+                };
                 assert!(model.size() > 0 && model.leader().is_some(), "{}", path.display());
                 let mut world = World::new(&serde_json::to_string(&job).unwrap());
                 world.related.clone_from(&runtimes);

@@ -1,5 +1,7 @@
 //! Random lives: whatever happens to pods, a plan comes to rest, and gangs are never mixed.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod world;
 
 use std::collections::BTreeSet;

@@ -31,7 +31,7 @@ pub(super) fn of_pod(pod: &Pod) -> Result<Amounts, String> {
         }
     }
     maximum(&mut total, &peak);
-    let overhead = spec.overhead.as_ref().map(|overhead| read(overhead)).transpose()?.unwrap_or_default();
+    let overhead = spec.overhead.as_ref().map(read).transpose()?.unwrap_or_default();
     add(&mut total, &overhead);
     total.retain(|_, amount| *amount > 0);
     total.insert(PODS.to_owned(), 1);

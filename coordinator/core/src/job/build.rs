@@ -20,7 +20,8 @@ pub(super) struct Site<'job> {
     pub(super) port: u16,
     /// Whether our scheduler places the pods.
     pub(super) gated: bool,
-    pub(super) traceparent: Option<&'job str>,
+    /// Annotations of the job that its pods carry as well.
+    pub(super) passed_on: &'job BTreeMap<String, String>,
 }
 
 impl Site<'_> {
@@ -83,8 +84,8 @@ impl Site<'_> {
         if let Some(class) = &policy.priority_class {
             put(label::PRIORITY_CLASS, class.clone());
         }
-        if let Some(parent) = self.traceparent {
-            put(label::TRACEPARENT, parent.to_owned());
+        for (name, value) in self.passed_on {
+            put(name, value.clone());
         }
     }
 

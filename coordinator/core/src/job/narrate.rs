@@ -77,36 +77,70 @@ fn logs(subject: &Subject) -> String {
 
 /// What failed first, and what to do next.
 fn first(subject: &Subject, model: &JobModel, failure: &FirstFailure) -> String {
-    format!("{}; {}", what(model, failure), advice(subject, failure))
+    format!("{}; {}", what(model, failure), advice(subject, model, failure))
 }
 
 /// What failed first.
 fn what(model: &JobModel, failure: &FirstFailure) -> String {
-    let replica = model.replicas().map(|(_, replica)| replica).find(|replica| replica.name == failure.pod);
-    let one_rank_each = model.ranks == u32::try_from(model.size()).ok();
-    let place = match replica {
-        Some(replica) if one_rank_each => format!("rank {} (pod {})", replica.node_rank, failure.pod),
-        Some(_) | None => format!("pod {}", failure.pod),
+    let words = LastWords::read(failure.message.as_deref().unwrap_or_default());
+    let place = match rank(model, failure) {
+        Some(rank) => format!("rank {rank} (pod {})", failure.pod),
+        None => format!("pod {}", failure.pod),
     };
-    let how = match (failure.exit_code, failure.reason.as_deref()) {
-        (_, Some("OOMKilled")) => "ran out of memory".to_owned(),
-        (None, Some("NodeLost")) => "was lost with its node".to_owned(),
-        (None, Some(reason)) => format!("was ended ({reason})"),
-        (Some(code), _) if code > 128 => format!("was ended by signal {} (exit code {code})", signal(code - 128)),
-        (Some(code), _) => format!("ended with exit code {code}"),
-        (None, None) => "failed".to_owned(),
-    };
-    match failure.message.as_deref() {
-        Some(message) => format!("{place} failed first: it {how}: {}", quote(message)),
-        None => format!("{place} failed first: it {how}"),
+    let how = words.how.map_or_else(|| how(failure), str::to_owned);
+    match words.last {
+        Some(last) => format!("{place} failed first: {how}: {}", shorten(last)),
+        None => format!("{place} failed first: {how}"),
     }
 }
 
-/// The last part of what a container left to say, on one line.
-fn quote(message: &str) -> String {
-    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+/// The rank that failed first, if it is known: as the launcher says, or as the pod's place among pods of one rank each.
+fn rank(model: &JobModel, failure: &FirstFailure) -> Option<u32> {
+    let words = LastWords::read(failure.message.as_deref().unwrap_or_default());
+    let one_rank_each = model.ranks == u32::try_from(model.size()).ok();
+    let replica = || model.replicas().map(|(_, replica)| replica).find(|replica| replica.name == failure.pod);
+    words.rank.or_else(|| replica().filter(|_| one_rank_each).map(|replica| replica.node_rank))
+}
+
+fn how(failure: &FirstFailure) -> String {
+    match (failure.exit_code, failure.reason.as_deref()) {
+        (_, Some("OOMKilled")) => "it ran out of memory".to_owned(),
+        (None, Some("NodeLost")) => "it was lost with its node".to_owned(),
+        (None, Some(reason)) => format!("it was ended ({reason})"),
+        (Some(code), _) if code > 128 => format!("it was ended by signal {} (exit code {code})", signal(code - 128)),
+        (Some(code), _) => format!("it ended with exit code {code}"),
+        (None, None) => "the pod failed".to_owned(),
+    }
+}
+
+/// What the end of a container's output says. The launcher names the rank that failed first and repeats the end of its
+/// output; of another program the last line counts, where for example Python names the exception.
+#[derive(Debug, Default)]
+struct LastWords<'text> {
+    rank: Option<u32>,
+    how: Option<&'text str>,
+    last: Option<&'text str>,
+}
+
+impl<'text> LastWords<'text> {
+    fn read(text: &'text str) -> Self {
+        let lines = || text.lines().map(str::trim_end).filter(|line| !line.trim().is_empty());
+        let verdict = lines().find_map(|line| line.strip_prefix("trainyard: rank ")?.split_once(" failed first: "));
+        let Some((rank, how)) = verdict else {
+            return Self { last: lines().next_back().map(str::trim), ..Self::default() };
+        };
+        Self {
+            rank: rank.parse().ok(),
+            how: how.split(';').next(),
+            last: lines().filter_map(|line| line.strip_prefix("  | ")).next_back().map(str::trim),
+        }
+    }
+}
+
+/// The last part of a line.
+fn shorten(line: &str) -> String {
     let skip = line.chars().count().saturating_sub(MAX_QUOTE);
-    if skip == 0 { line } else { format!("…{}", line.chars().skip(skip).collect::<String>()) }
+    if skip == 0 { line.to_owned() } else { format!("…{}", line.chars().skip(skip).collect::<String>()) }
 }
 
 fn signal(number: i32) -> String {
@@ -127,13 +161,16 @@ fn signal(number: i32) -> String {
     name.to_owned()
 }
 
-fn advice(subject: &Subject, failure: &FirstFailure) -> String {
+fn advice(subject: &Subject, model: &JobModel, failure: &FirstFailure) -> String {
     match (failure.exit_code, failure.reason.as_deref()) {
         (_, Some("OOMKilled")) => "raise its memory".to_owned(),
         (None, Some("NodeLost" | "Evicted")) => "set restartPolicy to OnFailure to start it again by itself".to_owned(),
-        (Some(127), _) => "the program was not found: check the command and the PATH".to_owned(),
-        (Some(126), _) => "the program could not be run: check that it is executable".to_owned(),
-        (Some(_) | None, _) => format!("see `{}`", logs(subject)),
+        (Some(127), _) => "check the command and the PATH: the program was not found".to_owned(),
+        (Some(126), _) => "check that the program is executable".to_owned(),
+        (Some(_) | None, _) => match rank(model, failure).filter(|_| model.ranks != Some(1)) {
+            Some(rank) => format!("see `{} --rank {rank}`", logs(subject)),
+            None => format!("see `{}`", logs(subject)),
+        },
     }
 }
 
@@ -155,7 +192,8 @@ fn waits(pod: &Pod) -> Option<String> {
         .filter(|wait| !matches!(wait.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing")))
         .map(|wait| {
             let reason = wait.reason.as_deref().unwrap_or_default();
-            let message = wait.message.as_deref().map(|message| format!(": {}", quote(message))).unwrap_or_default();
+            let message =
+                wait.message.as_deref().map(|message| format!(": {}", shorten(message.trim()))).unwrap_or_default();
             format!("pod {name}: {reason}{message}")
         })
         .next()
@@ -174,4 +212,23 @@ pub(super) fn counts(model: &JobModel, standings: impl Iterator<Item = Option<St
         placed += 1;
     }
     format!("{placed} of {} pods have a node, {active} run, {succeeded} have succeeded", model.size())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LastWords;
+
+    #[test]
+    fn last_words_of_the_launcher_and_of_other_programs() {
+        let launcher = "step=1\ntrainyard: rank 2 failed first: exit code 1; the other ranks of this pod were stopped\n\
+                        trainyard: its last words:\n  | Traceback\n  | ValueError: no such file\nhint: look\n";
+        for (text, rank, how, last) in [
+            (launcher, Some(2), Some("exit code 1"), Some("ValueError: no such file")),
+            ("Traceback\nValueError: bad\n\n", None, None, Some("ValueError: bad")),
+            ("", None, None, None),
+        ] {
+            let words = LastWords::read(text);
+            assert_eq!((words.rank, words.how, words.last), (rank, how, last), "{text}");
+        }
+    }
 }

@@ -430,7 +430,7 @@ impl<'view> Planner<'view> {
             generation: self.ledger.generation,
             port: self.port(model),
             gated: self.view.config.embedded,
-            traceparent: self.subject.traceparent.as_deref(),
+            passed_on: &self.subject.passed_on,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Who the planned job is.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 use trainyard_proto::kind::KindInfo;
@@ -15,7 +17,8 @@ pub(super) struct Subject {
     pub(super) uid: String,
     pub(super) resource_version: Option<String>,
     pub(super) deleting: bool,
-    pub(super) traceparent: Option<String>,
+    /// Annotations that its pods carry as well.
+    pub(super) passed_on: BTreeMap<String, String>,
 }
 
 impl Subject {
@@ -30,15 +33,15 @@ impl Subject {
             name: name.clone(),
         };
         let annotations = job.pointer("/metadata/annotations");
-        let traceparent =
-            annotations.and_then(|map| map.get(label::TRACEPARENT)).and_then(Value::as_str).map(str::to_owned);
+        let annotation = |name: &str| annotations?.get(name)?.as_str().map(|value| (name.to_owned(), value.to_owned()));
+        let passed_on = label::PASSED_ON.iter().filter_map(|name| annotation(name)).collect();
         Self {
             object,
             name,
             uid: text("/metadata/uid").unwrap_or_default(),
             resource_version: text("/metadata/resourceVersion"),
             deleting: text("/metadata/deletionTimestamp").is_some(),
-            traceparent,
+            passed_on,
         }
     }
 
