@@ -11,7 +11,7 @@ use trainyard_proto::plan::{Action, Fence, ObjectRef, Plan};
 use super::*;
 
 fn seeds() -> Range<u64> {
-    let count = std::env::var("TRAINYARD_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(150);
+    let count = std::env::var("TRAINYARD_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(40);
     let from = std::env::var("TRAINYARD_SIM_FROM").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     from..from + count
 }
@@ -181,7 +181,10 @@ fn first_fit(view: &GangView, _now_ms: i64) -> Placement {
         gangs.entry((gang, owner)).or_default().push(pod);
     }
     let mut actions = Vec::new();
-    for pods in gangs.values() {
+    // A gang that was placed in part goes first: its room may still be there.
+    let mut in_turn: Vec<&Vec<&Pod>> = gangs.values().collect();
+    in_turn.sort_by_key(|pods| !pods.iter().any(|pod| bound(pod).is_some()));
+    for pods in in_turn {
         let size = annotation(pods[0], label::GANG_SIZE).and_then(|size| size.parse().ok()).unwrap_or(1);
         let leaving = pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_some());
         if pods.len() < size || leaving {
@@ -202,9 +205,18 @@ fn first_fit(view: &GangView, _now_ms: i64) -> Placement {
                 node: node.clone(),
             });
         }
+        let ran = |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.container_statuses.is_some());
         if binds.len() == pods.iter().filter(|pod| bound(pod).is_none()).count() {
             free = trial;
             actions.extend(binds);
+        } else if pods.iter().all(|pod| !ran(pod)) {
+            // Its room is gone, so its placing is taken back.
+            actions.extend(pods.iter().filter(|pod| bound(pod).is_some()).map(|pod| Action::Delete {
+                object: workload::object_ref("v1", "Pod", "default", pod.metadata.name.as_deref().unwrap()),
+                fence: Fence { uid: pod.metadata.uid.clone(), resource_version: None },
+                grace_seconds: None,
+                reason: "its gang does not fit any more".to_owned(),
+            }));
         }
     }
     Placement { plan: Plan { actions, ..Plan::default() }, ..Placement::default() }
