@@ -44,10 +44,17 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// The answer to a path that is not an object; `None` where there is nothing.
-pub(crate) fn answer(documents: &Documents, route: &Route, wish: Wish, headers: &HeaderMap, query: Option<&str>) -> Option<Response> {
-    let protobuf = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|accept| {
-        accept.trim_start().starts_with("application/com.github.proto-openapi.spec.v2")
-    });
+pub(crate) fn answer(
+    documents: &Documents,
+    route: &Route,
+    wish: Wish,
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> Option<Response> {
+    let protobuf = headers
+        .get(header::ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|accept| accept.trim_start().starts_with("application/com.github.proto-openapi.spec.v2"));
     let document = match route {
         Route::Root => documents.json("/", || Some(paths())),
         Route::Version => documents.json("/version", || Some(version())),
@@ -110,7 +117,12 @@ impl Documents {
         self.get(&format!("aggregated {name}"), AGGREGATED, || Some(Bytes::from(aggregated(core).to_string())))
     }
 
-    fn get(&self, name: &str, content_type: &'static str, make: impl FnOnce() -> Option<Bytes>) -> Option<Arc<Document>> {
+    fn get(
+        &self,
+        name: &str,
+        content_type: &'static str,
+        make: impl FnOnce() -> Option<Bytes>,
+    ) -> Option<Arc<Document>> {
         let mut rendered = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(document) = rendered.get(name) {
             return Some(Arc::clone(document));

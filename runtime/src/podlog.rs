@@ -58,9 +58,10 @@ fn container(pod: &Object, params: &LogParams) -> Result<String, ApiError> {
     let (main, init) = (names("containers"), names("initContainers"));
     match (&params.container, main.as_slice()) {
         (Some(asked), _) if main.contains(&asked.as_str()) || init.contains(&asked.as_str()) => Ok(asked.clone()),
-        (Some(asked), _) => {
-            Err(ApiError::bad_request(format!("container {asked} is not valid for pod {name}; it has: {}", main.join(" "))))
-        }
+        (Some(asked), _) => Err(ApiError::bad_request(format!(
+            "container {asked} is not valid for pod {name}; it has: {}",
+            main.join(" ")
+        ))),
         (None, [only]) => Ok((*only).to_owned()),
         (None, _) => Err(ApiError::bad_request(format!(
             "a container name must be specified for pod {name}, choose one of: [{}]",
@@ -76,9 +77,8 @@ fn folder(home: &Path, pod: &Object, container: &str) -> PathBuf {
 /// The runs of the container that have a log, in order.
 fn restarts(folder: &Path) -> Vec<u32> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<u32> = entries
-        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".log")?.parse().ok())
-        .collect();
+    let mut found: Vec<u32> =
+        entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".log")?.parse().ok()).collect();
     found.sort_unstable();
     found
 }
@@ -109,7 +109,8 @@ fn since(params: &LogParams) -> Result<Option<i64>, ApiError> {
         (Some(seconds), None) => Ok(Some(now_ms() - seconds.saturating_mul(1_000))),
         (None, Some(time)) => {
             let parsed = time.parse::<jiff::Timestamp>();
-            let parsed = parsed.map_err(|_| ApiError::bad_request(format!("sinceTime: \"{time}\" is not an RFC 3339 time")))?;
+            let parsed =
+                parsed.map_err(|_| ApiError::bad_request(format!("sinceTime: \"{time}\" is not an RFC 3339 time")))?;
             Ok(Some(parsed.as_millisecond()))
         }
         (None, None) => Ok(None),
@@ -140,6 +141,8 @@ impl Life {
         }
         let Some(status) = status_of(value, &self.container) else { return false };
         let newer = status["restartCount"].as_u64().is_some_and(|count| count > u64::from(self.restart));
-        newer || status["state"]["terminated"].is_object() || status["lastState"]["terminated"].is_object() && status["state"]["waiting"].is_object()
+        newer
+            || status["state"]["terminated"].is_object()
+            || status["lastState"]["terminated"].is_object() && status["state"]["waiting"].is_object()
     }
 }

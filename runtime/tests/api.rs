@@ -30,7 +30,11 @@ impl World {
         let response = self.embedded.client().send(request).await.expect("answered");
         let code = response.status().as_u16();
         let bytes = response.into_body().collect_bytes().await.expect("a body");
-        (code, serde_json::from_slice(&bytes).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&bytes).into_owned())))
+        (
+            code,
+            serde_json::from_slice(&bytes)
+                .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&bytes).into_owned())),
+        )
     }
 
     async fn get(&self, path: &str) -> (u16, Value) {
@@ -131,7 +135,11 @@ async fn refusals_are_statuses_with_the_usual_codes() {
     ];
     for ((code, status), expected, reason) in table {
         assert_eq!((code, status["reason"].as_str()), (expected, Some(reason)), "{status}");
-        assert_eq!((status["kind"].as_str(), status["code"].as_u64()), (Some("Status"), Some(expected.into())), "{status}");
+        assert_eq!(
+            (status["kind"].as_str(), status["code"].as_u64()),
+            (Some("Status"), Some(expected.into())),
+            "{status}"
+        );
     }
     let (_, status) = world.post(MAPS, config_map("Not_A_Name")).await;
     assert_eq!(status["details"]["causes"][0]["field"], "metadata.name");
@@ -170,7 +178,9 @@ async fn apply_creates_owns_and_conflicts() {
         let body = format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: s}}, data: {{colour: {colour}}}}}");
         (path, body)
     };
-    let send = async |(path, body): (String, String)| world.call(Method::PATCH, &path, "application/apply-patch+yaml", body).await;
+    let send = async |(path, body): (String, String)| {
+        world.call(Method::PATCH, &path, "application/apply-patch+yaml", body).await
+    };
     assert_eq!(send(apply("one", "red")).await.0, 201);
     let (code, same) = send(apply("one", "red")).await;
     assert_eq!(code, 200, "{same}");
@@ -208,9 +218,7 @@ async fn a_quota_refuses_the_pod_too_many_and_services_get_addresses() {
     let (code, status) = world.post(PODS, pod("second")).await;
     assert_eq!(code, 403);
     assert!(status["message"].as_str().is_some_and(|m| m.contains("exceeded quota: q")), "{status}");
-    let service = |name: &str, ip: Value| {
-        json!({"kind": "Service", "metadata": {"name": name}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}})
-    };
+    let service = |name: &str, ip: Value| json!({"kind": "Service", "metadata": {"name": name}, "spec": {"clusterIP": ip, "ports": [{"port": 80}]}});
     let services = "/api/v1/namespaces/default/services";
     let (_, one) = world.post(services, service("one", Value::Null)).await;
     let (_, headless) = world.post(services, service("none", json!("None"))).await;
@@ -254,7 +262,8 @@ async fn logs_are_cut_as_asked_and_followed_to_the_end() {
     assert_eq!(world.get(&format!("{PODS}/p/log?container=other")).await.0, 400);
 
     let client = world.embedded.client();
-    let request = Request::get(format!("{PODS}/p/log?follow=true")).body(kube::client::Body::empty()).expect("a request");
+    let request =
+        Request::get(format!("{PODS}/p/log?follow=true")).body(kube::client::Body::empty()).expect("a request");
     let followed = client.send(request).await.expect("followed").into_body();
     let mut grown = std::fs::OpenOptions::new().append(true).open(&log).expect("opens");
     std::io::Write::write_all(&mut grown, line(3, "three").as_bytes()).expect("written");

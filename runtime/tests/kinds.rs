@@ -41,7 +41,8 @@ fn every_schema_builds_and_knows_the_object_itself() {
     for kind in registry().iter() {
         let object = json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": "x", "labels": {"a": "b"}}});
         assert_eq!(unknown_fields(kind.schema(), &object), [], "{}", kind.kind);
-        let wrong = json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": "x", "lables": {}}});
+        let wrong =
+            json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": "x", "lables": {}}});
         let unknown = unknown_fields(kind.schema(), &wrong);
         if kind.kind != "CustomResourceDefinition" {
             assert_eq!(unknown.first().map(|field| field.path.as_str()), Some("metadata.lables"), "{}", kind.kind);

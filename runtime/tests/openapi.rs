@@ -39,11 +39,22 @@ fn kubectl_finds_what_it_needs() {
     let containers = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
     assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
     assert_eq!(containers["x-kubernetes-patch-strategy"], "merge");
-    assert!(containers["description"].as_str().expect("a description").starts_with("List of containers belonging to the pod"));
+    assert!(
+        containers["description"]
+            .as_str()
+            .expect("a description")
+            .starts_with("List of containers belonging to the pod")
+    );
     let pod = &document["components"]["schemas"]["io.k8s.api.core.v1.Pod"];
     assert_eq!(pod["x-kubernetes-group-version-kind"][0]["kind"], "Pod");
     let patch = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"];
-    assert!(patch["parameters"].as_array().expect("parameters").iter().any(|parameter| parameter["name"] == "fieldValidation"));
+    assert!(
+        patch["parameters"]
+            .as_array()
+            .expect("parameters")
+            .iter()
+            .any(|parameter| parameter["name"] == "fieldValidation")
+    );
     let jobs = openapi::v3(registry(), "apis/trainyard.dev/v1alpha1").expect("our group");
     let job = &jobs["components"]["schemas"]["dev.trainyard.v1alpha1.TrainingJob"];
     assert_eq!(job["x-kubernetes-group-version-kind"][0]["group"], "trainyard.dev");

@@ -40,7 +40,11 @@ fn is_loopback(host: &str) -> bool {
 
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) => name,
+        Some((name, port))
+            if port.bytes().all(|b| b.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) =>
+        {
+            name
+        }
         _ => host,
     }
 }
@@ -51,7 +55,9 @@ mod tests {
 
     #[test]
     fn clients_on_this_machine_pass() {
-        for host in ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:6443", "::1", "127.8.9.1", "yard.localhost:80"] {
+        for host in
+            ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:6443", "::1", "127.8.9.1", "yard.localhost:80"]
+        {
             assert_eq!(check(Some(host), None, None), Ok(()), "{host}");
         }
         assert_eq!(check(None, None, None), Ok(()));
@@ -60,7 +66,9 @@ mod tests {
 
     #[test]
     fn rebound_names_and_foreign_pages_do_not() {
-        for host in ["evil.example:8080", "127.0.0.1.evil.example", "10.0.0.1:80", "localhost.evil.example", "[fe80::1]:80"] {
+        for host in
+            ["evil.example:8080", "127.0.0.1.evil.example", "10.0.0.1:80", "localhost.evil.example", "[fe80::1]:80"]
+        {
             assert_eq!(check(Some(host), None, None), Err(Foreign::Host), "{host}");
         }
         for origin in ["http://evil.example", "null", "http://localhost:81", "file://"] {

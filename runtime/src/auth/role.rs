@@ -101,7 +101,8 @@ fn needed(asked: &Attributes<'_>) -> Role {
     if reads {
         return if core && asked.resource == "secrets" { Role::Edit } else { Role::View };
     }
-    let governs = core && matches!(asked.resource, "resourcequotas" | "limitranges" | "nodes" | "persistentvolumes" | "namespaces");
+    let governs = core
+        && matches!(asked.resource, "resourcequotas" | "limitranges" | "nodes" | "persistentvolumes" | "namespaces");
     // Whoever may bind a pod chooses what runs where: that is the scheduler's right, not a user's.
     if governs || asked.namespace.is_empty() || asked.subresource == "binding" { Role::Admin } else { Role::Edit }
 }

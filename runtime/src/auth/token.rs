@@ -85,8 +85,11 @@ impl Tokens {
             return Err(read(std::io::Error::other(format!("it is larger than {MAX_FILE_BYTES} bytes"))));
         }
         let text = std::fs::read_to_string(path).map_err(read)?;
-        let tokens = Self::parse(&text)
-            .map_err(|(line, message)| TokenFileError::Line { path: path.to_owned(), line, message })?;
+        let tokens = Self::parse(&text).map_err(|(line, message)| TokenFileError::Line {
+            path: path.to_owned(),
+            line,
+            message,
+        })?;
         if tokens.entries.is_empty() {
             return Err(TokenFileError::Empty { path: path.to_owned() });
         }

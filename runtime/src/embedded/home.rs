@@ -16,7 +16,13 @@ pub(super) fn take(home: &Path) -> Result<File, OpenError> {
     let wrong = |path: &Path, source| OpenError::Home { path: path.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(home).map_err(|e| wrong(home, e))?;
     let path = home.join(LOCK);
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(|e| wrong(&path, e))?;
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|e| wrong(&path, e))?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

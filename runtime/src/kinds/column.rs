@@ -74,9 +74,14 @@ pub(super) const SERVICE: &[Column] = &[
     SELECTOR,
 ];
 pub(super) const CONFIG_MAP: &[Column] = &[NAME, cell("Data", "integer", "Number of entries."), AGE];
-pub(super) const SECRET: &[Column] =
-    &[NAME, at("Type", "string", ".type", "What the secret is for."), cell("Data", "integer", "Number of entries."), AGE];
-pub(super) const NAMESPACE: &[Column] = &[NAME, at("Status", "string", ".status.phase", "Whether it is being deleted."), AGE];
+pub(super) const SECRET: &[Column] = &[
+    NAME,
+    at("Type", "string", ".type", "What the secret is for."),
+    cell("Data", "integer", "Number of entries."),
+    AGE,
+];
+pub(super) const NAMESPACE: &[Column] =
+    &[NAME, at("Status", "string", ".status.phase", "Whether it is being deleted."), AGE];
 pub(super) const NODE: &[Column] = &[
     NAME,
     cell("Status", "string", "Whether the node is ready."),
@@ -132,7 +137,8 @@ pub(super) const RESOURCE_QUOTA: &[Column] = &[
     cell("Limit", "string", "Used and allowed limits."),
     AGE,
 ];
-pub(super) const LEASE: &[Column] = &[NAME, at("Holder", "string", ".spec.holderIdentity", "Who holds the lease."), AGE];
+pub(super) const LEASE: &[Column] =
+    &[NAME, at("Holder", "string", ".spec.holderIdentity", "Who holds the lease."), AGE];
 pub(super) const JOB: &[Column] = &[
     NAME,
     cell("Status", "string", "Running, Complete, Failed or Suspended."),

@@ -121,7 +121,10 @@ fn container(container: &mut Map<String, Value>) {
 
 /// A limit without a request is also the request.
 fn requests_from_limits(resources: &mut Map<String, Value>) {
-    let Some(limits) = resources.get("limits").and_then(Value::as_object).filter(|limits| !limits.is_empty()).cloned() else { return };
+    let Some(limits) = resources.get("limits").and_then(Value::as_object).filter(|limits| !limits.is_empty()).cloned()
+    else {
+        return;
+    };
     set(resources, "requests", json!({}));
     each(resources, "requests", |requests| {
         for (name, amount) in &limits {

@@ -13,8 +13,8 @@ use serde_json::Value;
 use trainyard_runtime_core::schema::{self, Cause, CauseReason, Schema};
 
 pub use column::Column;
-pub(crate) use source::{generator, json_schema};
 use source::{Part, Source};
+pub(crate) use source::{generator, json_schema};
 
 /// One kind of the API.
 #[derive(Debug)]
@@ -171,14 +171,19 @@ impl Registry {
     pub fn find(&self, word: &str) -> Option<&Kind> {
         let word = word.to_lowercase();
         let named = |kind: &&Kind, name: &str| {
-            kind.plural == name || kind.singular == name || kind.short_names.contains(&name) || kind.kind.to_lowercase() == name
+            kind.plural == name
+                || kind.singular == name
+                || kind.short_names.contains(&name)
+                || kind.kind.to_lowercase() == name
         };
         if let Some(found) = self.kinds.iter().find(|kind| named(kind, &word)) {
             return Some(found);
         }
         let (name, rest) = word.split_once('.')?;
         self.kinds.iter().filter(|kind| named(kind, name)).find(|kind| {
-            rest == kind.group || rest.split_once('.').map_or(rest, |(version, _)| version) == kind.version && rest.ends_with(kind.group)
+            rest == kind.group
+                || rest.split_once('.').map_or(rest, |(version, _)| version) == kind.version
+                    && rest.ends_with(kind.group)
         })
     }
 }

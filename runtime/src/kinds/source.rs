@@ -64,7 +64,9 @@ pub(super) fn build(kind: &Kind) -> Arc<Schema> {
     let root = json_schema(kind, &mut generator);
     let mut definitions: Map<String, Value> = generator.take_definitions(true);
     // Nobody must write `metadata`; what is missed is the name, and the server says so itself.
-    for definition in definitions.values_mut().filter(|definition| definition.pointer("/properties/apiVersion").is_some()) {
+    for definition in
+        definitions.values_mut().filter(|definition| definition.pointer("/properties/apiVersion").is_some())
+    {
         if let Some(Value::Array(required)) = definition.get_mut("required") {
             required.retain(|name| name != "metadata");
         }

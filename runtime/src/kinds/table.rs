@@ -11,7 +11,8 @@ use super::column;
 use super::{Kind, Part, Scale, Source};
 
 /// The short names of Kubernetes' own scale paths.
-const REPLICAS: Scale = Scale { spec_replicas: ".spec.replicas", status_replicas: ".status.replicas", selector: ".spec.selector" };
+const REPLICAS: Scale =
+    Scale { spec_replicas: ".spec.replicas", status_replicas: ".status.replicas", selector: ".spec.selector" };
 
 /// A kind of Kubernetes itself.
 fn native<T: JsonSchema>(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Kind {
@@ -21,7 +22,8 @@ fn native<T: JsonSchema>(group: &'static str, version: &'static str, kind: &'sta
 /// A kind that came as a CustomResourceDefinition.
 fn custom<T: CustomKind>() -> Kind {
     let info = T::INFO;
-    let mut kind = Kind::new(info.group, info.version, info.kind, info.plural, Source::Whole(part::<T>()), false).short(info.short_names);
+    let mut kind = Kind::new(info.group, info.version, info.kind, info.plural, Source::Whole(part::<T>()), false)
+        .short(info.short_names);
     kind.singular = info.singular;
     kind.namespaced = info.namespaced;
     kind.status = info.status;
@@ -47,17 +49,29 @@ pub(super) fn kinds() -> Vec<Kind> {
 
 fn core_kinds() -> Vec<Kind> {
     vec![
-        native::<core::v1::Namespace>("", "v1", "Namespace", "namespaces").short(&["ns"]).cluster().with_status().columns(column::NAMESPACE),
+        native::<core::v1::Namespace>("", "v1", "Namespace", "namespaces")
+            .short(&["ns"])
+            .cluster()
+            .with_status()
+            .columns(column::NAMESPACE),
         native::<core::v1::Pod>("", "v1", "Pod", "pods")
             .short(&["po"])
             .all()
             .with_status()
             .subresources(&["log", "binding", "eviction", "ephemeralcontainers", "resize"])
             .columns(column::POD),
-        native::<core::v1::Service>("", "v1", "Service", "services").short(&["svc"]).all().with_status().columns(column::SERVICE),
+        native::<core::v1::Service>("", "v1", "Service", "services")
+            .short(&["svc"])
+            .all()
+            .with_status()
+            .columns(column::SERVICE),
         native::<core::v1::ConfigMap>("", "v1", "ConfigMap", "configmaps").short(&["cm"]).columns(column::CONFIG_MAP),
         native::<core::v1::Secret>("", "v1", "Secret", "secrets").columns(column::SECRET),
-        native::<core::v1::Node>("", "v1", "Node", "nodes").short(&["no"]).cluster().with_status().columns(column::NODE),
+        native::<core::v1::Node>("", "v1", "Node", "nodes")
+            .short(&["no"])
+            .cluster()
+            .with_status()
+            .columns(column::NODE),
         native::<core::v1::Event>("", "v1", "Event", "events").short(&["ev"]).columns(column::EVENT),
         native::<core::v1::ServiceAccount>("", "v1", "ServiceAccount", "serviceaccounts")
             .short(&["sa"])
@@ -76,7 +90,9 @@ fn core_kinds() -> Vec<Kind> {
             .short(&["quota"])
             .with_status()
             .columns(column::RESOURCE_QUOTA),
-        native::<core::v1::LimitRange>("", "v1", "LimitRange", "limitranges").short(&["limits"]).columns(column::CREATED_AT),
+        native::<core::v1::LimitRange>("", "v1", "LimitRange", "limitranges")
+            .short(&["limits"])
+            .columns(column::CREATED_AT),
     ]
 }
 
@@ -108,12 +124,19 @@ fn workload_kinds() -> Vec<Kind> {
             .short(&["sc"])
             .cluster()
             .columns(column::STORAGE_CLASS),
-        Kind::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", Source::Open, true)
-            .short(&["crd", "crds"])
-            .cluster()
-            .with_status()
-            .read_only()
-            .columns(column::CREATED_AT),
+        Kind::new(
+            "apiextensions.k8s.io",
+            "v1",
+            "CustomResourceDefinition",
+            "customresourcedefinitions",
+            Source::Open,
+            true,
+        )
+        .short(&["crd", "crds"])
+        .cluster()
+        .with_status()
+        .read_only()
+        .columns(column::CREATED_AT),
     ]
 }
 
@@ -129,6 +152,8 @@ fn custom_kinds() -> Vec<Kind> {
         custom::<TrainJob>().columns(column::STATE_AGE),
         custom::<ClusterTrainingRuntime>(),
         custom::<TrainingRuntime>(),
-        Kind::new("jobset.x-k8s.io", "v1alpha2", "JobSet", "jobsets", Source::Open, false).with_status().columns(column::JOB_SET),
+        Kind::new("jobset.x-k8s.io", "v1alpha2", "JobSet", "jobsets", Source::Open, false)
+            .with_status()
+            .columns(column::JOB_SET),
     ]
 }

@@ -24,7 +24,18 @@ impl Dialect {
 
 /// Keywords that mean the same in both.
 const KEPT: [&str; 12] = [
-    "description", "format", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern", "required", "enum", "uniqueItems",
+    "description",
+    "format",
+    "minimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "pattern",
+    "required",
+    "enum",
+    "uniqueItems",
 ];
 
 /// Converts the schema of type `owner`.
@@ -41,7 +52,9 @@ pub(super) fn schema(owner: &str, value: &Value, dialect: Dialect) -> Value {
     }
     if let Some(target) = map.get("$ref").and_then(Value::as_str) {
         reference(target, &mut out, dialect);
-    } else if let Some(Value::Array(choices)) = map.get("anyOf").or_else(|| map.get("oneOf")).or_else(|| map.get("allOf")) {
+    } else if let Some(Value::Array(choices)) =
+        map.get("anyOf").or_else(|| map.get("oneOf")).or_else(|| map.get("allOf"))
+    {
         choice(owner, choices, map, &mut out, dialect);
     } else {
         plain(owner, map, &mut out, dialect);
@@ -80,7 +93,8 @@ fn choice(owner: &str, choices: &[Value], map: &Map<String, Value>, out: &mut Ma
         }
         return;
     }
-    let constants: Option<Vec<Value>> = choices.iter().map(|choice| choice.get("const").filter(|value| value.is_string()).cloned()).collect();
+    let constants: Option<Vec<Value>> =
+        choices.iter().map(|choice| choice.get("const").filter(|value| value.is_string()).cloned()).collect();
     if let Some(constants) = constants.filter(|constants| !constants.is_empty()) {
         out.insert("type".to_owned(), json!("string"));
         out.insert("enum".to_owned(), json!(constants));

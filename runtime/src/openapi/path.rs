@@ -7,7 +7,11 @@ use crate::kinds::Kind;
 
 /// The path items of one kind.
 pub(super) fn paths(kind: &Kind, definition: &str, dialect: Dialect, out: &mut Map<String, Value>) {
-    let root = if kind.group.is_empty() { format!("/api/{}", kind.version) } else { format!("/apis/{}/{}", kind.group, kind.version) };
+    let root = if kind.group.is_empty() {
+        format!("/api/{}", kind.version)
+    } else {
+        format!("/apis/{}/{}", kind.group, kind.version)
+    };
     let (base, scope) = if kind.namespaced {
         out.insert(format!("{root}/{}", kind.plural), json!({"get": operation(kind, "list", definition, dialect)}));
         (format!("{root}/namespaces/{{namespace}}/{}", kind.plural), "namespace")
@@ -20,9 +24,21 @@ pub(super) fn paths(kind: &Kind, definition: &str, dialect: Dialect, out: &mut M
             parameters.push(parameter("name", "path", "name of the object", "string", dialect));
         }
         if !scope.is_empty() {
-            parameters.push(parameter("namespace", "path", "object name and auth scope, such as for teams and projects", "string", dialect));
+            parameters.push(parameter(
+                "namespace",
+                "path",
+                "object name and auth scope, such as for teams and projects",
+                "string",
+                dialect,
+            ));
         }
-        parameters.push(parameter("pretty", "query", "If 'true', then the output is pretty printed.", "string", dialect));
+        parameters.push(parameter(
+            "pretty",
+            "query",
+            "If 'true', then the output is pretty printed.",
+            "string",
+            dialect,
+        ));
         parameters
     };
     let verbs = |verbs: &[(&str, &str)], named: bool| {
@@ -38,10 +54,16 @@ pub(super) fn paths(kind: &Kind, definition: &str, dialect: Dialect, out: &mut M
         out.insert(format!("{base}/{{name}}"), verbs(&[("get", "get")], true));
     } else {
         out.insert(base.clone(), verbs(&[("get", "list"), ("post", "post"), ("delete", "deletecollection")], false));
-        out.insert(format!("{base}/{{name}}"), verbs(&[("get", "get"), ("put", "put"), ("patch", "patch"), ("delete", "delete")], true));
+        out.insert(
+            format!("{base}/{{name}}"),
+            verbs(&[("get", "get"), ("put", "put"), ("patch", "patch"), ("delete", "delete")], true),
+        );
     }
     if kind.status && !kind.read_only {
-        out.insert(format!("{base}/{{name}}/status"), verbs(&[("get", "get"), ("put", "put"), ("patch", "patch")], true));
+        out.insert(
+            format!("{base}/{{name}}/status"),
+            verbs(&[("get", "get"), ("put", "put"), ("patch", "patch")], true),
+        );
     }
 }
 
@@ -65,10 +87,16 @@ fn parameter(name: &str, place: &str, description: &str, kind: &str, dialect: Di
 fn operation(kind: &Kind, action: &str, definition: &str, dialect: Dialect) -> Value {
     let target = dialect.reference(&if action == "list" { format!("{definition}List") } else { definition.to_owned() });
     let mut parameters = Vec::new();
-    let mut query = |name: &str, description: &str, kind: &str| parameters.push(parameter(name, "query", description, kind, dialect));
+    let mut query = |name: &str, description: &str, kind: &str| {
+        parameters.push(parameter(name, "query", description, kind, dialect))
+    };
     let writes = matches!(action, "post" | "put" | "patch");
     if writes || action == "delete" || action == "deletecollection" {
-        query("dryRun", "When present, indicates that modifications should not be persisted. The only valid value is All.", "string");
+        query(
+            "dryRun",
+            "When present, indicates that modifications should not be persisted. The only valid value is All.",
+            "string",
+        );
     }
     if writes {
         query("fieldManager", "The name of the actor or entity that makes these changes.", "string");
@@ -100,7 +128,8 @@ fn operation(kind: &Kind, action: &str, definition: &str, dialect: Dialect) -> V
         "x-kubernetes-group-version-kind": {"group": kind.group, "kind": kind.kind, "version": kind.version},
     });
     if let (true, Value::Object(map)) = (writes, &mut operation) {
-        let body = if action == "patch" { json!({"type": "object"}) } else { json!({"$ref": dialect.reference(definition)}) };
+        let body =
+            if action == "patch" { json!({"type": "object"}) } else { json!({"$ref": dialect.reference(definition)}) };
         match dialect {
             Dialect::V2 => {
                 if let Some(Value::Array(parameters)) = map.get_mut("parameters") {

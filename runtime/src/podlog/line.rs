@@ -67,7 +67,11 @@ mod tests {
 
     #[test]
     fn parts_are_joined_and_the_time_said_once() {
-        let lines = ["2026-01-01T00:00:00.1Z stdout P hel", "2026-01-01T00:00:00.2Z stdout F lo", "2026-01-01T00:00:01Z stderr F "];
+        let lines = [
+            "2026-01-01T00:00:00.1Z stdout P hel",
+            "2026-01-01T00:00:00.2Z stdout F lo",
+            "2026-01-01T00:00:01Z stderr F ",
+        ];
         assert_eq!(shown(&lines, false), "hello\n\n");
         assert_eq!(shown(&lines, true), "2026-01-01T00:00:00.1Z hello\n2026-01-01T00:00:01Z \n");
     }

@@ -87,7 +87,12 @@ mod tests {
         let discovery = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
         assert_eq!(view(discovery), View::AggregatedDiscovery);
         assert_eq!(view("application/vnd.kubernetes.protobuf,application/json"), View::Whole);
-        assert_eq!(view("application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"), View::Partial);
+        assert_eq!(
+            view(
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+            ),
+            View::Partial
+        );
     }
 
     #[test]

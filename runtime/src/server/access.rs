@@ -26,7 +26,13 @@ pub(super) fn review(path: &ResourcePath) -> Option<&'static str> {
 }
 
 /// Answers a review.
-pub(super) fn answer(kind: &str, user: &User, form: Form, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
+pub(super) fn answer(
+    kind: &str,
+    user: &User,
+    form: Form,
+    content_type: &str,
+    bytes: &Bytes,
+) -> Result<Response, ApiError> {
     let mut review = if bytes.is_empty() { json!({}) } else { body::decode(bytes, content_type)? };
     if !review.is_object() {
         return Err(ApiError::bad_request("the body of the request is not an object"));
@@ -76,11 +82,8 @@ fn rules(user: &User, namespace: &str) -> Value {
         Some(Role::Edit) => vec!["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"],
         Some(Role::Admin) => vec!["*"],
     };
-    let resource_rules = if verbs.is_empty() {
-        json!([])
-    } else {
-        json!([{"verbs": verbs, "apiGroups": ["*"], "resources": ["*"]}])
-    };
+    let resource_rules =
+        if verbs.is_empty() { json!([]) } else { json!([{"verbs": verbs, "apiGroups": ["*"], "resources": ["*"]}]) };
     json!({
         "resourceRules": resource_rules, "incomplete": false,
         "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/version", "/healthz", "/livez", "/readyz", "/api", "/apis", "/openapi/*"]}],

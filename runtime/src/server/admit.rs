@@ -40,7 +40,9 @@ pub(super) fn named(kind: &Kind, object: &mut Value, suffix: &str) {
 /// A job finds its pods by its name (`kubectl logs job/…` reads the selector). On a cluster it is the job's uid, which
 /// is not drawn yet here; the pods carry both.
 fn job_selector(job: &mut Value) {
-    let Some(name) = job["metadata"]["name"].as_str().filter(|name| !name.is_empty()).map(str::to_owned) else { return };
+    let Some(name) = job["metadata"]["name"].as_str().filter(|name| !name.is_empty()).map(str::to_owned) else {
+        return;
+    };
     if let Some(spec) = map_at(job, "spec") {
         spec.entry("selector").or_insert_with(|| json!({"matchLabels": {"batch.kubernetes.io/job-name": name}}));
     }
@@ -191,7 +193,8 @@ mod tests {
     #[test]
     fn a_pods_command_cannot_change_and_its_image_can() {
         let kind = registry().find("pods").expect("pods are served");
-        let old = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "x", "command": ["a"]}]}});
+        let old =
+            json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "x", "command": ["a"]}]}});
         let mut image = old.clone();
         image["spec"]["containers"][0]["image"] = json!("y");
         assert_eq!(updated(kind, &old, &mut image), Ok(()));

@@ -13,7 +13,8 @@ use super::status::ApiError;
 /// Reads a body, up to the limit.
 pub(super) async fn read(body: Body, headers: &HeaderMap) -> Result<Bytes, ApiError> {
     let too_large = || ApiError::too_large(format!("limit is {BODY_BYTES} bytes; keep large data in a volume"));
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+    let declared =
+        headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
     if declared.is_some_and(|length| length > BODY_BYTES) {
         return Err(too_large());
     }
@@ -39,7 +40,9 @@ pub(super) fn decode(bytes: &[u8], content_type: &str) -> Result<Value, ApiError
         protobuf::MEDIA_TYPE => protobuf::decode(bytes),
         // `curl -d` says this of JSON; browsers could send it across origins, but then they show their Origin.
         "application/x-www-form-urlencoded" if bytes.starts_with(b"{") => json(bytes),
-        _ => Err(ApiError::unsupported_media_type("application/json, application/yaml, application/vnd.kubernetes.protobuf")),
+        _ => Err(ApiError::unsupported_media_type(
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        )),
     }
 }
 
@@ -53,12 +56,15 @@ pub(super) fn json(bytes: &[u8]) -> Result<Value, ApiError> {
 
 /// YAML, of which JSON is a part.
 pub(super) fn yaml(bytes: &[u8]) -> Result<Value, ApiError> {
-    if bytes.starts_with(b"{") && let Ok(value) = serde_json::from_slice(bytes) {
+    if bytes.starts_with(b"{")
+        && let Ok(value) = serde_json::from_slice(bytes)
+    {
         return Ok(value);
     }
     // As in YAML 1.2: `y` is a name and `no` is a country, not booleans.
     let options = serde_saphyr::options! { strict_booleans: true };
-    serde_saphyr::from_slice_with_options(bytes, options).map_err(|error| ApiError::bad_request(format!("the body is not YAML: {error}")))
+    serde_saphyr::from_slice_with_options(bytes, options)
+        .map_err(|error| ApiError::bad_request(format!("the body is not YAML: {error}")))
 }
 
 #[cfg(test)]

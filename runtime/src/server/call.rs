@@ -51,9 +51,8 @@ impl Call {
 
 /// The kind behind a path; 404 for one that is not served, or not in this scope.
 pub(crate) fn resolve(path: &ResourcePath) -> Result<&'static Kind, ApiError> {
-    let kind = registry()
-        .by_resource(&path.gv.group, &path.gv.version, &path.plural)
-        .ok_or_else(ApiError::no_such_path)?;
+    let kind =
+        registry().by_resource(&path.gv.group, &path.gv.version, &path.plural).ok_or_else(ApiError::no_such_path)?;
     if let Some(subresource) = &path.subresource {
         let known = match subresource.as_str() {
             "status" => kind.status,

@@ -9,7 +9,7 @@ use trainyard_runtime_core::store::{FieldCause, Part, StoreError};
 use super::call::Call;
 use super::query::FieldValidation;
 use super::status::{ApiError, Subject};
-use super::{admit, now_ms};
+use super::{admit, label, now_ms};
 use crate::kinds::Kind;
 
 /// The part of a call that travels into the store's writer.
@@ -88,9 +88,12 @@ impl Writer {
         let mismatch = (!version_given.is_empty() && version_given != api_version)
             || (!kind_given.is_empty() && kind_given != kind.kind);
         if mismatch {
+            let given = if kind_given.is_empty() { kind.kind } else { kind_given };
+            let (_, version) = version_given.rsplit_once('/').unwrap_or(("", version_given));
+            let group = kind.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
             return Err(ApiError::bad_request(format!(
-                "the object provided is unrecognized (must be of type {}): got {version_given}, Kind={kind_given}; \
-                 expected {api_version}, Kind={}",
+                "{given} in version \"{version}\" cannot be handled as a {}: converting ({version}.{given}) to \
+                 ({group}.{}): unknown conversion",
                 kind.kind, kind.kind
             )));
         }
@@ -146,7 +149,15 @@ impl Writer {
                 let mut whole = old.clone();
                 set(&mut whole, "status", new.get("status"));
                 let fields: &[&str] = if self.kind.builtin {
-                    &["uid", "resourceVersion", "managedFields", "labels", "annotations", "finalizers", "ownerReferences"]
+                    &[
+                        "uid",
+                        "resourceVersion",
+                        "managedFields",
+                        "labels",
+                        "annotations",
+                        "finalizers",
+                        "ownerReferences",
+                    ]
                 } else {
                     &["uid", "resourceVersion", "managedFields"]
                 };
@@ -169,12 +180,15 @@ impl Writer {
                 )));
             }
         }
-        let causes = self.kind.validate(value);
+        let mut causes = label::invalid(&value["metadata"]["labels"]);
+        causes.extend(self.kind.validate(value));
         if causes.is_empty() {
             return Ok(());
         }
         // Kubernetes' own kinds are decoded into types before they are validated, so that a wrong type is a bad request.
-        if self.kind.builtin && let Some(cause) = causes.iter().find(|cause| cause.reason == CauseReason::TypeInvalid) {
+        if self.kind.builtin
+            && let Some(cause) = causes.iter().find(|cause| cause.reason == CauseReason::TypeInvalid)
+        {
             return Err(ApiError::bad_request(format!("{} {cause}", cannot_be_handled(self.kind))));
         }
         let name = value["metadata"]["name"].as_str().or(value["metadata"]["generateName"].as_str());
@@ -260,8 +274,9 @@ pub(super) fn patch_error(error: PatchError, subject: Subject) -> ApiError {
         PatchError::Malformed(message) => ApiError::bad_request(message),
         PatchError::TooLarge(message) => ApiError::too_large(message),
         PatchError::Mismatch(message) => {
-            let cause = FieldCause { field: "patch".to_owned(), reason: "FieldValueInvalid", message };
-            ApiError::invalid(subject, vec![cause])
+            // The API server says no more than that it is the client's fault; what exactly goes to the log.
+            tracing::info!(kind = subject.kind, name = subject.name, message, "patch refused");
+            ApiError::rejected()
         }
     }
 }

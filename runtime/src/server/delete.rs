@@ -52,7 +52,8 @@ pub(super) async fn collection(call: &Call, content_type: &str, bytes: &Bytes) -
         .try_collect()
         .await
         .map_err(|error| call.store_error(error))?;
-    let page = Page { items, resource_version: call.api.store.resource_version(), continue_token: None, remaining: None };
+    let page =
+        Page { items, resource_version: call.api.store.resource_version(), continue_token: None, remaining: None };
     answer::page(call, &page)
 }
 

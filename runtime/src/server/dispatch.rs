@@ -61,7 +61,12 @@ pub(super) async fn handle(State(api): State<Arc<Api>>, request: Request) -> Res
         Ok(response) => response,
         Err(error) => {
             if error.code().is_server_error() {
-                tracing::error!(verb = label.verb, resource = label.resource, message = error.message(), "request failed");
+                tracing::error!(
+                    verb = label.verb,
+                    resource = label.resource,
+                    message = error.message(),
+                    "request failed"
+                );
             }
             error.into_response()
         }
@@ -104,10 +109,15 @@ async fn answer(api: &Arc<Api>, parts: Parts, body: axum::body::Body, label: &mu
             // OpenAPI clients accept media types of their own; the documents say what they are.
             let openapi = matches!(other, Route::OpenApiV2 | Route::OpenApiV3Index | Route::OpenApiV3(_));
             let form = if openapi { form.unwrap_or_default() } else { form? };
-            discovery::answer(&api.documents, &other, form.into(), &parts.headers, parts.uri.query())
-                .ok_or_else(ApiError::no_such_path)
+            let found = discovery::answer(&api.documents, &other, form.into(), &parts.headers, parts.uri.query());
+            Ok(found.unwrap_or_else(nothing_here))
         }
     }
+}
+
+/// What Go's router says of a path that nobody registered; resources of known groups get a Status instead.
+fn nothing_here() -> Response {
+    answer::bytes(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n")
 }
 
 impl From<Form> for discovery::Wish {
@@ -126,13 +136,16 @@ fn authenticate(api: &Api, parts: &Parts, route: &Route) -> Result<(Arc<User>, b
     };
     let text = |name: header::HeaderName| parts.headers.get(name).and_then(|v| v.to_str().ok());
     if let Some(token) = text(header::AUTHORIZATION).and_then(bearer) {
-        let user = api.tokens.user(token).ok_or_else(|| ApiError::unauthorized("Unauthorized: the token is not known"))?;
+        let user =
+            api.tokens.user(token).ok_or_else(|| ApiError::unauthorized("Unauthorized: the token is not known"))?;
         return Ok((Arc::new(user.clone()), true));
     }
     let host = text(header::HOST).or_else(|| parts.uri.authority().map(http::uri::Authority::as_str));
     let fetch_site = parts.headers.get("sec-fetch-site").and_then(|v| v.to_str().ok());
     origin::check(host, text(header::ORIGIN), fetch_site).map_err(|foreign| match foreign {
-        Foreign::Host => ApiError::refused("the Host header names no loopback address; show a token to use another name"),
+        Foreign::Host => {
+            ApiError::refused("the Host header names no loopback address; show a token to use another name")
+        }
         Foreign::Origin => ApiError::refused("requests of other web pages are refused; show a token to allow them"),
     })?;
     if !api.tokens_demanded && connection.is_trusted() {
@@ -140,9 +153,13 @@ fn authenticate(api: &Api, parts: &Parts, route: &Route) -> Result<(Arc<User>, b
     }
     // Probes carry no token and learn nothing.
     if *route == Route::Health {
-        return Ok((Arc::new(User { name: "system:anonymous".to_owned(), roles: std::collections::BTreeMap::new() }), true));
+        return Ok((
+            Arc::new(User { name: "system:anonymous".to_owned(), roles: std::collections::BTreeMap::new() }),
+            true,
+        ));
     }
-    let how = if api.tokens_demanded { "show a token" } else { "connect as the user who runs the server, or show a token" };
+    let how =
+        if api.tokens_demanded { "show a token" } else { "connect as the user who runs the server, or show a token" };
     Err(ApiError::unauthorized(format!("Unauthorized: {how}")))
 }
 
@@ -174,6 +191,9 @@ async fn resource(
         let bytes = body::read(body, headers).await?;
         return access::answer(kind, &asked.user, asked.form, &body::content_type(headers), &bytes);
     }
+    if crate::kinds::registry().of(&path.gv.group, &path.gv.version).next().is_none() {
+        return Ok(nothing_here());
+    }
     let kind = call::resolve(&path)?;
     label.resource = match &path.subresource {
         Some(subresource) => format!("{}/{subresource}", kind.plural),
@@ -197,8 +217,15 @@ async fn resource(
     };
     authorize(&call, verb)?;
     let response = run(&call, verb, headers, body).await;
-    tracing::debug!(verb, resource = label.resource, namespace = call.namespace, name = call.name, user = call.user.name,
-        code = response.as_ref().map_or_else(|error| error.code().as_u16(), |r| r.status().as_u16()), "request");
+    tracing::debug!(
+        verb,
+        resource = label.resource,
+        namespace = call.namespace,
+        name = call.name,
+        user = call.user.name,
+        code = response.as_ref().map_or_else(|error| error.code().as_u16(), |r| r.status().as_u16()),
+        "request"
+    );
     response
 }
 
@@ -248,6 +275,8 @@ pub(crate) fn paths() -> serde_json::Value {
             paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
         }
     }
-    paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(
+        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned),
+    );
     json!({"paths": paths})
 }

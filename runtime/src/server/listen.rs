@@ -71,7 +71,8 @@ impl Front {
             None => self.speak(stream, caller).await,
             Some(tls) => {
                 let handshake = tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await;
-                let stream = handshake.map_err(|_| "no TLS handshake".to_owned())?.map_err(|error| error.to_string())?;
+                let stream =
+                    handshake.map_err(|_| "no TLS handshake".to_owned())?.map_err(|error| error.to_string())?;
                 self.speak(stream, caller).await
             }
         }

@@ -17,7 +17,6 @@ use super::check::{self, Refusal, Writer};
 use super::status::{ApiError, Subject};
 use super::write::{Warnings, in_namespace, writable};
 use super::{admit, answer, body, now_ms, quota, service_ip, view};
-use crate::kinds::Kind;
 use crate::store::WriteOptions;
 
 /// A patch, by its content type.
@@ -28,9 +27,6 @@ enum Patch {
     Strategic(Value),
     Apply { applied: Value, force: bool },
 }
-
-const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, \
-                        application/apply-patch+yaml";
 
 pub(super) async fn patch(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
     writable(call)?;
@@ -151,7 +147,7 @@ fn decode(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Patch, ApiEr
             }
             Ok(Patch::Apply { applied, force: call.params.force })
         }
-        _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
+        _ => Err(ApiError::unsupported_patch()),
     }
 }
 
@@ -167,7 +163,7 @@ fn patched(writer: &Writer, old: &Value, patch: Patch) -> Result<(Value, Vec<Str
             return writer.updated(old, new, false);
         }
     };
-    same_object(writer.kind, old, &new)?;
+    same_object(old, &new)?;
     writer.updated(old, new, true)
 }
 
@@ -184,14 +180,13 @@ fn applied_over(writer: &Writer, old: Option<&Value>, applied: &Value, force: bo
 }
 
 /// A patch changes an object; it does not make another one of it.
-fn same_object(kind: &Kind, old: &Value, new: &Value) -> Result<(), ApiError> {
-    let name = old["metadata"]["name"].as_str().unwrap_or_default();
+fn same_object(old: &Value, new: &Value) -> Result<(), ApiError> {
     for field in ["name", "namespace"] {
-        let (had, has) = (&old["metadata"][field], &new["metadata"][field]);
+        let text = |object: &Value| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let (had, has) = (text(old), text(new));
         if had != has {
-            let message = format!("Invalid value: {has}: field is immutable");
-            let field = format!("metadata.{field}");
-            return Err(check::invalid_field(kind, name, CauseReason::Invalid, &field, message));
+            let message = format!("the {field} of the object ({has}) does not match the {field} on the URL ({had})");
+            return Err(ApiError::bad_request(message));
         }
     }
     Ok(())

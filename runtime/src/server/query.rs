@@ -106,7 +106,9 @@ impl Params {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (key, value) = (unescape(key), unescape(value));
             if value.len() > MAX_VALUE_BYTES {
-                return Err(ApiError::bad_request(format!("query parameter {key} is longer than {MAX_VALUE_BYTES} bytes")));
+                return Err(ApiError::bad_request(format!(
+                    "query parameter {key} is longer than {MAX_VALUE_BYTES} bytes"
+                )));
             }
             params.set(&key, value, options_kind(method))?;
         }
@@ -255,7 +257,8 @@ mod tests {
 
     #[test]
     fn selectors_are_unescaped() {
-        let params = Params::parse("labelSelector=app%20in%20%28a%2Cb%29,x!%3Dy&watch=1&limit=500", &Method::GET).expect("reads");
+        let params = Params::parse("labelSelector=app%20in%20%28a%2Cb%29,x!%3Dy&watch=1&limit=500", &Method::GET)
+            .expect("reads");
         assert_eq!(params.label_selector, "app in (a,b),x!=y");
         assert!(params.watch);
         assert_eq!(params.limit, 500);

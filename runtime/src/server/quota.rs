@@ -127,7 +127,8 @@ fn exceeded(quota: &Object, used: &Amounts, asked: &Amounts) -> Option<String> {
     if over.is_empty() {
         return None;
     }
-    let join = |text: &dyn Fn(&(&String, f64, f64, String)) -> String| over.iter().map(text).collect::<Vec<_>>().join(",");
+    let join =
+        |text: &dyn Fn(&(&String, f64, f64, String)) -> String| over.iter().map(text).collect::<Vec<_>>().join(",");
     Some(format!(
         "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
         join(&|o| format!("{}={}", o.0, o.1)),

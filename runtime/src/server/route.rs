@@ -164,7 +164,10 @@ mod tests {
     #[test]
     fn a_namespace_is_an_object_and_a_place() {
         let object = parsed("/api/v1/namespaces/team");
-        assert_eq!((object.plural.as_str(), object.name.as_deref(), object.namespace), ("namespaces", Some("team"), None));
+        assert_eq!(
+            (object.plural.as_str(), object.name.as_deref(), object.namespace),
+            ("namespaces", Some("team"), None)
+        );
         let finalize = parsed("/api/v1/namespaces/team/finalize");
         assert_eq!((finalize.plural.as_str(), finalize.subresource.as_deref()), ("namespaces", Some("finalize")));
         let place = parsed("/api/v1/namespaces/team/secrets");
@@ -173,7 +176,9 @@ mod tests {
 
     #[test]
     fn paths_that_walk_are_nothing() {
-        for path in ["/api/v1/namespaces/..%2f..%2fetc/pods", "/api/v1/pods/%2e%2e", "/api/v1//pods", "/api/v1/pods/%zz"] {
+        for path in
+            ["/api/v1/namespaces/..%2f..%2fetc/pods", "/api/v1/pods/%2e%2e", "/api/v1//pods", "/api/v1/pods/%zz"]
+        {
             assert_eq!(Route::parse(path), Route::Unknown, "{path}");
         }
     }

@@ -144,6 +144,17 @@ impl ApiError {
         )
     }
 
+    /// 415 of a patch.
+    pub(crate) fn unsupported_patch() -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", "415: Unsupported Media Type")
+    }
+
+    /// 422 of a patch that does not fit its object.
+    pub(crate) fn rejected() -> Self {
+        let message = "the server rejected our request due to an error in our request";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
+    }
+
     /// 422; `kind` is the kind (`Pod`), not the resource.
     pub(crate) fn invalid(kind: Subject, causes: Vec<FieldCause>) -> Self {
         // A cause found twice is listed twice and told once.
@@ -245,9 +256,10 @@ impl ApiError {
         put("group", &inner.subject.group);
         put("kind", &inner.subject.kind);
         if !inner.causes.is_empty() {
-            let causes = inner.causes.iter().map(|cause| {
-                json!({"reason": cause.reason, "message": cause.message, "field": cause.field})
-            });
+            let causes = inner
+                .causes
+                .iter()
+                .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}));
             details.insert("causes".to_owned(), causes.collect());
         }
         if let Some(seconds) = inner.retry_after_seconds {

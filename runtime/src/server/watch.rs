@@ -70,7 +70,8 @@ pub(crate) fn permit(call: &Call) -> Result<Option<OwnedSemaphorePermit>, ApiErr
         return Ok(None);
     }
     let streams = std::sync::Arc::clone(&call.api.streams);
-    let refused = |_| ApiError::too_many("too many watches and followed logs are open; close some, or try again later", 5);
+    let refused =
+        |_| ApiError::too_many("too many watches and followed logs are open; close some, or try again later", 5);
     streams.try_acquire_owned().map(Some).map_err(refused)
 }
 

@@ -136,7 +136,8 @@ mod tests {
             let pod = json!({"spec": {"initContainers": [{}]}, "status": state});
             assert_eq!(status(&pod), expected, "{pod}");
         }
-        let leaving = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Running"}});
+        let leaving =
+            json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Running"}});
         assert_eq!(status(&leaving), "Terminating");
     }
 

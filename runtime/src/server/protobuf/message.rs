@@ -42,7 +42,9 @@ enum Type {
     Float,
     Bytes,
     Quantity,
-    Time { micro: bool },
+    Time {
+        micro: bool,
+    },
     IntOrString,
     /// `{items: [string]}`
     Texts,
@@ -203,7 +205,9 @@ fn value(kind: Type, field: Field<'_>, depth: usize) -> Result<Value, &'static s
         (Type::Time { micro }, Field::Bytes(inner)) => time(inner, micro)?,
         (Type::IntOrString, Field::Bytes(inner)) => int_or_string(inner)?,
         (Type::Json, Field::Bytes(inner)) => json(inner)?,
-        (Type::Nanoseconds, Field::Bytes(inner)) => Value::from(format!("{}ns", numbers(inner)?.first().copied().unwrap_or(0))),
+        (Type::Nanoseconds, Field::Bytes(inner)) => {
+            Value::from(format!("{}ns", numbers(inner)?.first().copied().unwrap_or(0)))
+        }
         (Type::Message(name), Field::Bytes(inner)) => {
             let mut object = Map::new();
             read(schema().get(name).ok_or("the schema is incomplete")?, inner, &mut object, depth + 1)?;

@@ -39,7 +39,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Value, ApiError> {
     let package = if kind == "DeleteOptions" { "meta" } else { group };
     let name = format!("{package}.{kind}");
     let mut value = message::decode(&name, raw).map_err(broken)?.ok_or_else(|| {
-        ApiError::unsupported_media_type(&format!("application/json for {api_version} {kind}, which has no protobuf form here"))
+        ApiError::unsupported_media_type(&format!(
+            "application/json for {api_version} {kind}, which has no protobuf form here"
+        ))
     })?;
     value.insert("apiVersion".to_owned(), Value::from(api_version));
     value.insert("kind".to_owned(), Value::from(kind));
@@ -60,7 +62,10 @@ mod tests {
         // As `kubectl create configmap a --from-literal=x=y` sends it.
         let body = b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x1b\x0a\x11\x0a\x01a\x12\x00\x1a\x00\x22\x00\x2a\x002\x008\x00B\x00\x12\x06\x0a\x01x\x12\x01y\x1a\x00\x22\x00";
         let value = decode(body).expect("reads");
-        assert_eq!(value, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": "y"}}));
+        assert_eq!(
+            value,
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": "y"}})
+        );
     }
 
     #[test]
