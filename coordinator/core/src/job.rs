@@ -10,6 +10,7 @@ use crate::view::JobView;
 
 mod build;
 mod decision;
+mod ending;
 mod ledger;
 mod merge;
 mod narrate;
@@ -17,6 +18,7 @@ mod planner;
 mod removal;
 mod replica;
 mod subject;
+mod tally;
 
 pub use ledger::Ledger;
 pub use replica::{FirstFailure, first_failure};

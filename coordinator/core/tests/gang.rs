@@ -1,6 +1,11 @@
 //! The gang scheduler: all or nothing, in turn, with reasons.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a test may panic, and reads files"
+)]
 
 mod world;
 

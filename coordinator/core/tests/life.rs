@@ -1,6 +1,11 @@
 //! Jobs from creation to their end.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a test may panic, and reads files"
+)]
 
 mod world;
 

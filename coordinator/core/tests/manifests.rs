@@ -1,6 +1,11 @@
 //! Golden manifests: what good ones become, and what is said about wrong ones.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a test may panic, and reads files"
+)]
 
 mod world;
 

@@ -1,6 +1,11 @@
 //! Random lives: whatever happens to pods, a plan comes to rest, and gangs are never mixed.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a test may panic, and reads files"
+)]
 
 mod world;
 

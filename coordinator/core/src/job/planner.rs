@@ -9,11 +9,11 @@ use super::decision::{self, Decision, Progressing, Situation};
 use super::ledger::Ledger;
 use super::replica::{Observed, Standing};
 use super::subject::Subject;
-use super::{FailureCause, Finish, JobCode, Lifecycle, Phase, Stage, StatusChange, Tally, Transition, narrate};
+use super::tally::{leads, succeeded, tallies};
+use super::{FailureCause, JobCode, Lifecycle, Phase, Stage, StatusChange, Tally, Transition, narrate};
 use crate::diagnostic::Diagnostic;
-use crate::instant;
 use crate::manifest::Dialect;
-use crate::model::{CleanPods, JobModel, ReplicaKey, RestartScope, Role, SuccessRule};
+use crate::model::{JobModel, RestartScope};
 use crate::view::JobView;
 
 /// Above this number of pods created at once, one event tells of all of them.
@@ -213,7 +213,7 @@ impl<'view> Planner<'view> {
     }
 
     /// The pods of this incarnation, by name.
-    fn current(&self, model: &JobModel) -> BTreeMap<String, Observed<'view>> {
+    pub(super) fn current(&self, model: &JobModel) -> BTreeMap<String, Observed<'view>> {
         let wanted: BTreeSet<&str> = model.replicas().map(|(_, replica)| replica.name.as_str()).collect();
         let generation = self.ledger.generation;
         let pods = self.pods.iter().filter(|pod| pod.generation == generation && wanted.contains(pod.name));
@@ -231,14 +231,10 @@ impl<'view> Planner<'view> {
                     if pod.standing == Standing::Failed && !self.ledger.counted.iter().any(|uid| uid == pod.uid) =>
                 {
                     let code = super::replica::container_exit_code(pod.pod, &role.main_container);
-                    lost.push(Lost {
-                        pod: Some(pod.clone()),
-                        retryable: decision::is_retryable(role.restart, code),
-                        code,
-                    });
+                    lost.push(Lost { pod: Some(pod.clone()), retryable: decision::is_retryable(role.restart, code) });
                 }
                 None if was_whole => {
-                    lost.push(Lost { pod: None, retryable: decision::is_retryable(role.restart, None), code: None });
+                    lost.push(Lost { pod: None, retryable: decision::is_retryable(role.restart, None) });
                 }
                 Some(_) | None => {}
             }
@@ -280,34 +276,6 @@ impl<'view> Planner<'view> {
         let text = annotations.and_then(|annotations| annotations.get(crate::label::PROGRESS));
         self.change.progress =
             text.and_then(|text| serde_json::from_str(text).ok()).filter(|progress: &Value| progress.is_object());
-    }
-
-    fn succeed(&mut self, model: &JobModel) {
-        for (_, tally) in self.change.tallies.iter_mut().flatten() {
-            tally.succeeded += tally.active;
-            tally.active = 0;
-        }
-        let message = format!("{} is successfully completed.", self.title());
-        self.change.exit_code = Some(0);
-        self.event(EventSeverity::Normal, &format!("{}Succeeded", self.kind()), &message);
-        self.end(Stage::Succeeded, message);
-        self.clean_up(model);
-    }
-
-    fn fail(&mut self, model: &JobModel, cause: FailureCause) {
-        let failure = super::replica::first_failure(self.pods.iter().map(|pod| pod.pod));
-        let message = narrate::failure(&self.subject, model, cause, failure.as_ref(), self.change.restarts);
-        if matches!(cause, FailureCause::Deadline | FailureCause::BackoffLimit) {
-            // A limit is there to end what runs, whatever is kept of pods that ended.
-            self.delete_live_first(narrate::limit(cause));
-        }
-        self.exit_events(model);
-        self.change.exit_code =
-            failure.as_ref().and_then(|failure| failure.exit_code).filter(|_| cause != FailureCause::Deadline);
-        self.change.message = Some(message.clone());
-        self.event(EventSeverity::Warning, &format!("{}Failed", self.kind()), &message);
-        self.end(Stage::Failed(cause), message);
-        self.clean_up(model);
     }
 
     fn restart(&mut self, model: &JobModel, failed: &[Lost<'view>], situation: &Situation) {
@@ -445,85 +413,26 @@ impl<'view> Planner<'view> {
         }
     }
 
-    /// Events for containers that ended with an exit code, when that is acted upon.
-    fn exit_events(&mut self, model: &JobModel) {
-        let current = self.current(model);
-        for (role, replica) in model.replicas() {
-            let Some(pod) = current.get(&replica.name).filter(|pod| pod.standing == Standing::Failed) else { continue };
-            if let Some(code) = super::replica::container_exit_code(pod.pod, &role.main_container) {
-                let message = format!("Pod: {}.{} exited with code {code}", self.subject.object.namespace, pod.name);
-                self.event(EventSeverity::Warning, "ExitedWithCode", &message);
-            }
-        }
-    }
-
-    /// What is to be done about a finished job: its pods, and in the end itself.
-    fn clean_up(&mut self, model: &JobModel) {
-        match model.policy.clean_pods {
-            CleanPods::None => {}
-            CleanPods::Running => {
-                let live: BTreeSet<String> =
-                    self.pods.iter().filter(|pod| pod.is_live()).map(|pod| pod.name.to_owned()).collect();
-                self.delete_pods(|pod| pod.is_live(), "the job has ended");
-                self.delete_services(|name| live.contains(name), "the job has ended");
-            }
-            CleanPods::All => {
-                self.delete_pods(|_| true, "the job has ended");
-                self.delete_services(|_| true, "the job has ended");
-            }
-        }
-        self.expire(model);
-    }
-
-    fn expire(&mut self, model: &JobModel) {
-        let succeeded = self.lifecycle.finished == Some(Finish::Succeeded) || self.change.phase == Phase::Succeeded;
-        let code = if succeeded { JobCode::Succeeded } else { JobCode::Failed };
-        let ended = self.change.completion_ms.map(seconds);
-        let Some((ttl, ended)) = model.policy.ttl_ms.zip(ended).filter(|_| !model.policy.suspend) else {
-            self.reason(code, "has ended", None);
-            return;
-        };
-        let at = ended.saturating_add(ttl);
-        if self.now_ms >= at {
-            self.after.push(Action::Delete {
-                object: self.subject.object.clone(),
-                fence: Fence { uid: self.subject.uid(), resource_version: None },
-                grace_seconds: None,
-                reason: "its time to live after its end is over".to_owned(),
-            });
-            self.reason(JobCode::Expired, "has ended, and its time to live is over", None);
-        } else {
-            self.wake_at(Some(at));
-            self.reason(code, &format!("has ended, and is deleted at {}", instant::text(at)), None);
-        }
-    }
-
-    fn end(&mut self, stage: Stage, message: String) {
-        self.change.completion_ms = Some(self.now_ms);
-        self.change.phase = if stage == Stage::Succeeded { Phase::Succeeded } else { Phase::Failed };
-        self.transition(stage, message);
-    }
-
     pub(super) fn transition(&mut self, to: Stage, message: String) {
         self.change.transitions.push(Transition { to, message });
     }
 
-    fn title(&self) -> String {
+    pub(super) fn title(&self) -> String {
         format!("{} {}", self.kind(), self.subject.name)
     }
 
-    fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         self.dialect.info().kind
     }
 
-    fn wake_at(&mut self, at: Option<i64>) {
+    pub(super) fn wake_at(&mut self, at: Option<i64>) {
         self.wake_at_ms = match (self.wake_at_ms, at) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
     }
 
-    fn reason(&mut self, code: JobCode, message: &str, hint: Option<&str>) {
+    pub(super) fn reason(&mut self, code: JobCode, message: &str, hint: Option<&str>) {
         self.reasons.push(Reason {
             subject: self.subject.object.clone(),
             code: code.name().to_owned(),
@@ -532,7 +441,7 @@ impl<'view> Planner<'view> {
         });
     }
 
-    fn event(&mut self, severity: EventSeverity, reason: &str, message: &str) {
+    pub(super) fn event(&mut self, severity: EventSeverity, reason: &str, message: &str) {
         self.events.push(Action::Event {
             regarding: self.subject.object.clone(),
             uid: self.subject.uid.clone(),
@@ -587,61 +496,10 @@ impl<'view> Planner<'view> {
 struct Lost<'view> {
     pod: Option<Observed<'view>>,
     retryable: bool,
-    #[expect(dead_code, reason = "shown by Debug in traces")]
-    code: Option<i32>,
 }
 
 /// The second in which a time lies: API objects keep whole seconds, and the plan must not depend on whether the time was
 /// stored in between.
-const fn seconds(ms: i64) -> i64 {
+pub(super) const fn seconds(ms: i64) -> i64 {
     ms.div_euclid(1000) * 1000
-}
-
-fn standing_of(model: &JobModel, key: ReplicaKey, current: &BTreeMap<String, Observed<'_>>) -> Option<Standing> {
-    let replica = model.roles.get(key.role)?.replicas.get(key.index)?;
-    current.get(&replica.name).map(|pod| pod.standing)
-}
-
-fn succeeded(model: &JobModel, current: &BTreeMap<String, Observed<'_>>) -> bool {
-    let done = |name: &str| current.get(name).is_some_and(|pod| pod.standing == Standing::Succeeded);
-    let role = |role: usize| model.roles.get(role).map(|role| role.replicas.as_slice()).unwrap_or_default();
-    match model.success {
-        SuccessRule::One(key) => standing_of(model, key, current) == Some(Standing::Succeeded),
-        SuccessRule::AllOf { role: at } => !role(at).is_empty() && role(at).iter().all(|replica| done(&replica.name)),
-        SuccessRule::AnyOf { role: at } => role(at).iter().any(|replica| done(&replica.name)),
-        SuccessRule::All => model.size() > 0 && model.replicas().all(|(_, replica)| done(&replica.name)),
-    }
-}
-
-/// Whether a replica that decides the success runs.
-fn leads(model: &JobModel, current: &BTreeMap<String, Observed<'_>>) -> bool {
-    let active = |role: &Role| {
-        role.replicas
-            .iter()
-            .any(|replica| current.get(&replica.name).is_some_and(|pod| pod.standing == Standing::Active))
-    };
-    match model.success {
-        SuccessRule::One(key) => standing_of(model, key, current) == Some(Standing::Active),
-        SuccessRule::AllOf { role } | SuccessRule::AnyOf { role } => model.roles.get(role).is_some_and(active),
-        SuccessRule::All => model.roles.iter().any(active),
-    }
-}
-
-fn tallies(model: &JobModel, current: &BTreeMap<String, Observed<'_>>) -> Vec<(String, Tally)> {
-    model
-        .roles
-        .iter()
-        .map(|role| {
-            let mut tally = Tally::default();
-            for pod in role.replicas.iter().filter_map(|replica| current.get(&replica.name)) {
-                match pod.standing {
-                    Standing::Active => tally.active += 1,
-                    Standing::Succeeded => tally.succeeded += 1,
-                    Standing::Failed => tally.failed += 1,
-                    Standing::Unbound | Standing::Starting => {}
-                }
-            }
-            (role.name.clone(), tally)
-        })
-        .collect()
 }

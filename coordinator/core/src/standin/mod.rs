@@ -10,5 +10,4 @@ mod pod;
 pub mod replicaset;
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests;
