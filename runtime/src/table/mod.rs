@@ -97,7 +97,6 @@ fn computed(kind: &Kind, column: &str, object: &Value, now_ms: i64) -> Option<Va
         ("trainyard.dev", "trainingjobs") => workload::training_job(object, column, now_ms),
         ("apps", "deployments") => workload::deployment(object, column),
         ("apps", "replicasets") => workload::replica_set(object, column),
-        ("trainyard.dev", "trainingjobs") => workload::training_job(object, column, now_ms),
         ("", "nodes") => cluster::node(object, column),
         ("", "services") => cluster::service(object, column),
         (_, "events") => cluster::event(object, column, now_ms),

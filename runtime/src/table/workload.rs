@@ -79,31 +79,6 @@ pub(super) fn replica_set(set: &Value, column: &str) -> Option<Value> {
     })
 }
 
-pub(super) fn training_job(job: &Value, column: &str, now_ms: i64) -> Option<Value> {
-    Some(match column {
-        "ready" => {
-            let groups = job["status"]["replicaStatuses"].as_object().into_iter().flatten();
-            let running: i64 = groups.map(|(_, group)| count(&group["active"])).sum();
-            Value::from(format!("{running}/{}", wanted(job)))
-        }
-        "progress" => Value::from(progress(&job["status"]["progress"])),
-        "duration" => Value::from(duration(job, now_ms)),
-        _ => return None,
-    })
-}
-
-/// Steps, or epochs where the program counts only those.
-fn progress(progress: &Value) -> String {
-    for (done, total) in [("step", "totalSteps"), ("epoch", "totalEpochs")] {
-        match (progress[done].as_i64(), progress[total].as_i64()) {
-            (Some(done), Some(total)) if total > 0 => return format!("{done}/{total} ({}%)", done * 100 / total),
-            (Some(done), _) => return done.to_string(),
-            (None, _) => {}
-        }
-    }
-    String::new()
-}
-
 fn wanted(object: &Value) -> i64 {
     object["spec"]["replicas"].as_i64().unwrap_or(1)
 }
@@ -138,7 +113,7 @@ mod tests {
         let running = json!({"spec": {"replicas": 2}, "status": {"replicaStatuses": {"Worker": {"active": 2}},
             "progress": {"step": 30, "totalSteps": 120}}});
         assert_eq!(training_job(&running, "ready", 0), Some(json!("2/2")));
-        assert_eq!(training_job(&running, "progress", 0), Some(json!("30/120 (25%)")));
+        assert_eq!(training_job(&running, "progress", 0), Some(json!("30/120")));
         assert_eq!(training_job(&json!({}), "progress", 0), Some(json!("")));
     }
 
