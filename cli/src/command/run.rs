@@ -1,6 +1,7 @@
 //! `trainyard run`: from a manifest to the job's exit code.
 
 mod place;
+pub(crate) mod process;
 pub(crate) mod submit;
 mod summary;
 
@@ -12,11 +13,11 @@ use crate::arg::Global;
 use crate::error::CliError;
 use crate::exit_code;
 use crate::follow::screen::Screen;
-use crate::follow::watcher::{self, Manner};
+use crate::follow::watcher::{self, Manner, Outcome};
 use crate::manifest::{self, Document, edit, edit::Edits};
 use crate::output::style;
 use crate::resource::Discovery;
-use crate::session::Session;
+use crate::session::{Place, Session};
 use crate::telemetry::{self, Quiet};
 
 /// Run a job from a manifest and follow it to its end.
@@ -110,14 +111,11 @@ async fn carry_out(session: &Session, documents: &[Document], detach: bool) -> R
     screen.clear();
     let mut code = exit_code::SUCCESS;
     for job in started {
-        let manner = Manner {
-            owner: job.ours,
-            until_available: matches!(
-                session.place,
-                crate::session::Place::Cluster { .. } | crate::session::Place::Server { .. }
-            ),
-        };
+        let manner = Manner { owner: job.ours, until_available: !matches!(session.place, Place::InProcess { .. }) };
         let report = watcher::follow(session, job.found.clone(), manner).await?;
+        if let (Place::InProcess { home }, Outcome::Stopped { .. }) = (&session.place, &report.outcome) {
+            process::gone(home, &report.pod_uids).await;
+        }
         let one = summary::print(session, &job.found, &report)?;
         code = if code == exit_code::SUCCESS { one } else { code };
     }

@@ -37,7 +37,7 @@ fn of(pod: &Value, status: &Value, terminated: &Value, job: &str, alone: bool) -
     let message = text(&terminated["message"]);
     let own = Speaker::new(pod, job, &container, alone).attribute("").0;
     // A launcher with many ranks says in its last message which of them it was.
-    let label = rank_in(&message).map_or(own, Label::Rank);
+    let label = message.lines().find_map(reported_rank).map_or(own, Label::Rank);
     Some(Failure {
         pod: text(&pod["metadata"]["name"]),
         label,
@@ -49,11 +49,17 @@ fn of(pod: &Value, status: &Value, terminated: &Value, job: &str, alone: bool) -
     })
 }
 
-/// The first `rank N` in a text.
-pub(crate) fn rank_in(text: &str) -> Option<usize> {
-    let rest = &text[text.find("rank ")? + 5..];
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    rest[..digits].parse().ok()
+/// The rank that the launcher's report names as the first that failed.
+pub(crate) fn reported_rank(line: &str) -> Option<usize> {
+    let (rank, rest) = line.strip_prefix("trainyard: rank ")?.split_once(' ')?;
+    rest.starts_with("failed first").then(|| rank.parse().ok()).flatten()
+}
+
+/// What the launcher's report says after that: the last words of the rank, and maybe a hint.
+pub(crate) fn reported_words(message: &str) -> Option<Vec<&str>> {
+    let mut lines = message.lines().skip_while(|line| reported_rank(line).is_none());
+    lines.next()?;
+    Some(lines.map(|line| line.strip_prefix("trainyard: ").unwrap_or(line)).collect())
 }
 
 /// `exit code 7`, or the signal's name for codes above 128.
@@ -95,7 +101,10 @@ mod tests {
         ];
         let failure = first(&pods, "job", false).unwrap();
         assert_eq!((failure.pod.as_str(), failure.code), ("first", 7));
-        assert_eq!(rank_in("trainyard: rank 12 ended with exit code 7"), Some(12));
+        let report = "[rank 0] fine\ntrainyard: rank 12 failed first: exit code 7\ntrainyard: its last words:\n  | oh";
+        assert_eq!(report.lines().find_map(reported_rank), Some(12));
+        assert_eq!(reported_words(report), Some(vec!["its last words:", "  | oh"]));
+        assert_eq!(reported_words("killed"), None);
         assert_eq!(describe_code(139), "exit code 139 (SIGSEGV)");
     }
 }

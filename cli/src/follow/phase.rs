@@ -16,6 +16,8 @@ pub(crate) enum Phase {
     Starting { started: usize, pods: usize },
     /// Ranks run.
     Running { ranks: usize, of: usize },
+    /// Pods have ended; the job has not said so yet.
+    Ending,
     /// Ranks are being started again.
     Restarting { message: String },
     /// Stopped at the user's wish; pods that are not gone yet are counted.
@@ -47,6 +49,9 @@ pub(crate) fn of(job: &Value, pods: &[&Value]) -> Phase {
     let known = alive.iter().map(|pod| PodRanks::of(pod).procs).collect::<Option<Vec<usize>>>();
     let total = job["status"]["ranks"].as_u64().and_then(|ranks| usize::try_from(ranks).ok());
     let all = total.or_else(|| known.map(|procs| procs.iter().sum())).unwrap_or(alive.len());
+    if running == 0 && any_over(&alive) {
+        return Phase::Ending;
+    }
     if running == 0 || running < alive.len() && !any_over(&alive) {
         let bound = alive.iter().filter(|pod| pod["spec"]["nodeName"].is_string()).count();
         return if bound == 0 { Phase::Created } else { Phase::Starting { started: running, pods: alive.len() } };
@@ -87,6 +92,7 @@ impl Phase {
             Self::Queued { .. } => "Queued",
             Self::Starting { .. } => "Starting",
             Self::Running { .. } => "Running",
+            Self::Ending => "Ending",
             Self::Restarting { .. } => "Restarting",
             Self::Suspended { .. } => "Suspended",
             Self::Ended(End::Succeeded) => "Succeeded",
@@ -98,7 +104,7 @@ impl Phase {
     pub(crate) fn detail(&self) -> String {
         let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         match self {
-            Self::Created | Self::Ended(_) => String::new(),
+            Self::Created | Self::Ending | Self::Ended(_) => String::new(),
             Self::Queued { reason } => reason.clone(),
             Self::Starting { started: 0, pods } => plural(*pods, "pod"),
             Self::Starting { started, pods } => format!("{started} of {}", plural(*pods, "pod")),
@@ -146,6 +152,7 @@ mod tests {
         assert_eq!(of(&job, &[&pending, &running]), Phase::Starting { started: 1, pods: 2 });
         assert_eq!(of(&job, &[&running, &running]), Phase::Running { ranks: 8, of: 8 });
         assert_eq!(of(&job, &[&over, &running]), Phase::Running { ranks: 4, of: 8 });
+        assert_eq!(of(&job, &[&over]), Phase::Ending);
         let suspended = json!({"spec": {"suspend": true}});
         assert_eq!(of(&suspended, &[&running]), Phase::Suspended { leaving: 1 });
     }

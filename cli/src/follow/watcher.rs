@@ -31,6 +31,8 @@ const LAST_WORDS: usize = 10;
 const LOG_PATIENCE: Duration = Duration::from_secs(3);
 /// After a second Ctrl-C, killed pods get this long to go.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// Signals this close together are one request.
+const SAME_PRESS: Duration = Duration::from_millis(400);
 /// Observations waiting to be shown. Log readers wait when it is full, so that a flood of lines cannot fill the memory.
 const QUEUE: usize = 1024;
 
@@ -54,6 +56,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Report {
     pub(crate) outcome: Outcome,
     pub(crate) job: Value,
+    /// Every pod that the job had.
+    pub(crate) pod_uids: Vec<String>,
     pub(crate) failure: Option<failure::Failure>,
     pub(crate) last_words: Vec<String>,
     pub(crate) progress: Option<Progress>,
@@ -73,7 +77,7 @@ pub(crate) struct Manner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stopping {
     No,
-    Gracefully { signal: i32 },
+    Gracefully { signal: i32, since: Instant },
     AtOnce { signal: i32, deadline: Instant },
 }
 
@@ -91,6 +95,10 @@ struct Watcher<'a> {
     progress: Option<Progress>,
     last_words: BTreeMap<Label, VecDeque<String>>,
     trackers: BTreeMap<Label, Tracker>,
+    /// Metrics of the last line that had any.
+    latest: Vec<String>,
+    /// How often each metric was printed.
+    seen: BTreeMap<String, u32>,
     failed_rank: Option<usize>,
     told: BTreeSet<String>,
     stopping: Stopping,
@@ -127,6 +135,8 @@ pub(crate) async fn follow(session: &Session, found: Found, manner: Manner) -> R
         progress: None,
         last_words: BTreeMap::new(),
         trackers: BTreeMap::new(),
+        latest: Vec::new(),
+        seen: BTreeMap::new(),
         failed_rank: None,
         told: BTreeSet::new(),
         stopping: Stopping::No,
@@ -196,7 +206,8 @@ impl Watcher<'_> {
         Ok(self.report(outcome))
     }
 
-    fn report(self, outcome: Outcome) -> Report {
+    fn report(mut self, outcome: Outcome) -> Report {
+        self.drop_settings();
         let alone = self.alone();
         let mut failure = failure::first(self.pods.values(), self.found.name(), alone);
         if let (Some(failure), Some(rank)) = (&mut failure, self.failed_rank)
@@ -207,11 +218,20 @@ impl Watcher<'_> {
         let last_words = failure.as_ref().and_then(|failure| self.last_words.get(&failure.label));
         Report {
             outcome,
+            pod_uids: self.pods.keys().cloned().collect(),
             last_words: last_words.into_iter().flatten().cloned().collect(),
             failure,
             job: self.found.object,
             progress: self.progress,
             took: self.started.elapsed(),
+        }
+    }
+
+    /// What was printed once and long ago is a setting (`batch=32`), not a result.
+    fn drop_settings(&mut self) {
+        if let (Some(progress), false) = (&mut self.progress, self.seen.is_empty()) {
+            let (latest, seen) = (&self.latest, &self.seen);
+            progress.metrics.retain(|(name, _)| latest.contains(name) || seen.get(name).is_none_or(|count| *count > 1));
         }
     }
 
@@ -237,7 +257,7 @@ impl Watcher<'_> {
         let left = self.live_pods().iter().filter(|pod| !phase::is_over(pod)).count();
         match (&self.ended, self.stopping) {
             (Some((outcome, _)), Stopping::No) if !self.streams.any_open() => Some(outcome.clone()),
-            (_, Stopping::Gracefully { signal }) if left == 0 && !self.streams.any_open() => {
+            (_, Stopping::Gracefully { signal, .. }) if left == 0 && !self.streams.any_open() => {
                 Some(Outcome::Stopped { signal, killed: false })
             }
             (_, Stopping::AtOnce { signal, .. }) if left == 0 => Some(Outcome::Stopped { signal, killed: true }),
@@ -270,7 +290,7 @@ impl Watcher<'_> {
             Seen::Lost(Subject::Pod | Subject::Event, _) | Seen::Back(Subject::Pod | Subject::Event) => {}
             Seen::Line(line) => {
                 self.screen.log(&line.label, &line.text)?;
-                self.failed_rank = self.failed_rank.or_else(|| failed_rank(&line.text));
+                self.failed_rank = self.failed_rank.or_else(|| failure::reported_rank(&line.text));
                 let progress = self.track(&line.label, &line.text);
                 let words = self.last_words.entry(line.label).or_default();
                 if words.len() == LAST_WORDS {
@@ -337,6 +357,10 @@ impl Watcher<'_> {
         let Some(sample) = trainyard_worker_core::progress::parse(line) else { return false };
         let now = crate::view::now_ms();
         self.trackers.entry(label.clone()).or_default().observe(&sample, now);
+        self.latest = sample.metrics.iter().map(|(name, _)| name.clone()).collect();
+        for name in &self.latest {
+            *self.seen.entry(name.clone()).or_default() += 1;
+        }
         // Many ranks may print; the lowest one stands for the job.
         let first = self.trackers.values().next().and_then(|tracker| serde_json::to_value(tracker.progress()).ok());
         self.take_progress(first.as_ref().and_then(Progress::of));
@@ -382,24 +406,31 @@ impl Watcher<'_> {
             self.screen.say("Restarting", style::CARE, &format!("all ranks (restart {restarts})"))?;
         }
         // The end gets a summary of its own. While we stop the job, its suspension is our doing.
-        let own_words = matches!(phase, Phase::Ended(_) | Phase::Created) || self.stopping != Stopping::No;
+        let own_words =
+            matches!(phase, Phase::Ended(_) | Phase::Ending | Phase::Created) || self.stopping != Stopping::No;
         if self.phase.as_ref() != Some(&phase) && !own_words {
             let colour = match phase {
                 Phase::Queued { .. } | Phase::Suspended { .. } | Phase::Restarting { .. } => style::CARE,
-                Phase::Created | Phase::Starting { .. } | Phase::Running { .. } | Phase::Ended(_) => style::GOOD,
+                Phase::Created | Phase::Starting { .. } | Phase::Running { .. } | Phase::Ending | Phase::Ended(_) => {
+                    style::GOOD
+                }
             };
             self.screen.say(phase.word(), colour, &phase.detail())?;
             if matches!(phase, Phase::Queued { .. }) {
                 let name = self.found.name();
                 let way = if self.manner.owner { "Ctrl-C stops it" } else { "Ctrl-C leaves it" };
-                self.screen.more(&format!(
-                    "it starts by itself when there is room; `trainyard explain {name}` tells more; {way}"
-                ))?;
+                let never = phase.detail().contains("never");
+                let hope = if never { "it waits for that; " } else { "it starts by itself when there is room; " };
+                self.screen.more(&format!("{hope}`trainyard explain {name}` tells more; {way}"))?;
             }
         }
         match (&phase, &self.progress) {
-            (Phase::Running { .. }, Some(progress)) => self.screen.progress(&progress.clone())?,
-            (Phase::Ended(_), _) => {}
+            (Phase::Running { .. }, Some(progress)) if progress.share().or(progress.rate).is_some() => {
+                let mut progress = progress.clone();
+                progress.metrics.retain(|(name, _)| self.seen.get(name).is_none_or(|count| *count > 1));
+                self.screen.progress(&progress)?;
+            }
+            (Phase::Ended(_) | Phase::Ending, _) => {}
             _ => self.screen.wait(&format!("{} {}", phase.word(), phase.detail())),
         }
         self.phase = Some(phase);
@@ -413,7 +444,7 @@ impl Watcher<'_> {
         }
         match self.stopping {
             Stopping::No => {
-                self.stopping = Stopping::Gracefully { signal };
+                self.stopping = Stopping::Gracefully { signal, since: Instant::now() };
                 self.screen.say("Stopping", style::CARE, "all ranks get SIGTERM; Ctrl-C again kills them at once")?;
                 let path = self.found.path();
                 let asked = match job::suspend_patch(&self.found.resource, true) {
@@ -422,6 +453,8 @@ impl Watcher<'_> {
                 };
                 asked.map(|_| None).or_else(|error| if error.is_not_found() { Ok(None) } else { Err(error.into()) })
             }
+            // One key press may arrive twice: from the terminal, and from a parent that passes it on.
+            Stopping::Gracefully { since, .. } if since.elapsed() < SAME_PRESS => Ok(None),
             Stopping::Gracefully { .. } => {
                 self.stopping = Stopping::AtOnce { signal, deadline: Instant::now() + KILL_PATIENCE };
                 self.screen.say("Killing", style::BAD, "all ranks get SIGKILL")?;
@@ -458,12 +491,6 @@ fn is_available(deployment: &Value) -> bool {
     let wanted = deployment["spec"]["replicas"].as_i64().unwrap_or(1);
     deployment["status"]["availableReplicas"].as_i64().unwrap_or(0) >= wanted
         && deployment["status"]["observedGeneration"] == deployment["metadata"]["generation"]
-}
-
-/// The rank that the launcher's report names as the first that failed.
-fn failed_rank(line: &str) -> Option<usize> {
-    let rest = line.strip_prefix("trainyard: ")?;
-    rest.contains("failed first").then(|| failure::rank_in(rest)).flatten()
 }
 
 /// The exit code of a process that was stopped by a signal.

@@ -47,7 +47,9 @@ fn lower(document: &Document) -> Vec<Diagnostic> {
     }
     let wrong = dialect.lower(&document.value, &[], &Config::embedded()).err().unwrap_or_default();
     let diagnostic = |wrong: lowering::Diagnostic| {
-        let diagnostic = Diagnostic::error(document, &wrong.path, &wrong.message);
+        // The lowering's messages go on from the path; here the field comes first.
+        let message = format!("`{}` {}", path::last(&wrong.path), wrong.message);
+        let diagnostic = Diagnostic::error(document, &wrong.path, &message);
         match wrong.hint {
             Some(hint) => diagnostic.hint(hint),
             None => diagnostic,

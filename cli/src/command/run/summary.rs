@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use crate::error::CliError;
 use crate::exit_code;
-use crate::follow::failure::{cure, describe_code};
+use crate::follow::failure::{cure, describe_code, reported_words};
 use crate::follow::screen::Screen;
 use crate::follow::watcher::{Outcome, Report, signal_code};
 use crate::job::{self, End};
@@ -78,17 +78,19 @@ fn failed(screen: &Screen, title: &str, took: &str, report: &Report) -> Result<u
     };
     let code = of_job.unwrap_or(failure.code);
     screen.more(&format!("{} ({}) ended with {}", failure.label, failure.pod, describe_code(code)))?;
-    if !failure.message.is_empty() {
-        failure.message.lines().try_for_each(|line| screen.more(line))?;
-    } else if let Some(message) = job::message(&report.job) {
-        screen.more(message)?;
+    let reported = reported_words(&failure.message);
+    match &reported {
+        Some(words) => words.iter().try_for_each(|line| screen.more(line))?,
+        None if !report.last_words.is_empty() => {
+            screen.more(&format!("last lines of {}:", failure.label))?;
+            report.last_words.iter().try_for_each(|line| screen.more(&format!("  | {line}")))?;
+        }
+        None if !failure.message.is_empty() => failure.message.lines().try_for_each(|line| screen.more(line))?,
+        None => job::message(&report.job).map_or(Ok(()), |message| screen.more(message))?,
     }
-    if !report.last_words.is_empty() {
-        screen.more(&format!("last lines of {}:", failure.label))?;
-        report.last_words.iter().try_for_each(|line| screen.more(&format!("  {line}")))?;
-    }
-    if let Some(cure) = cure(code, &failure.reason) {
-        screen.more(cure)?;
+    let has_hint = reported.is_some_and(|words| words.iter().any(|line| line.starts_with("hint:")));
+    if let (Some(cure), false) = (cure(code, &failure.reason), has_hint) {
+        screen.more(&format!("hint: {cure}"))?;
     }
     Ok(exit_status(code))
 }

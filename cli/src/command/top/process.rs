@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use trainyard_worker::shim::RunState;
+use crate::command::run::process::states;
 
 /// Clock ticks in a second: part of Linux' interface to programs on every architecture.
 const TICKS: f64 = 100.0;
@@ -60,9 +60,10 @@ impl Snapshot {
         let mut roots = Vec::new();
         for pod in fs::read_dir(home.join("pods")).into_iter().flatten().flatten() {
             let uid = pod.file_name().to_string_lossy().into_owned();
-            let mut files = Vec::new();
-            state_files(&pod.path(), MAX_DEPTH, &mut files);
-            let alive = files.into_iter().filter(|state| state.is_watched()).filter_map(|state| state.process);
+            let alive = states(&pod.path(), MAX_DEPTH)
+                .into_iter()
+                .filter(|state| state.is_watched())
+                .filter_map(|state| state.process);
             roots.extend(alive.filter(|process| process.is_alive()).map(|process| (uid.clone(), process.pid)));
         }
         let numbers = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -172,21 +173,6 @@ impl Process {
             start_ticks: number(19)?,
             pages: number(21)?,
         })
-    }
-}
-
-fn state_files(folder: &Path, depth: usize, found: &mut Vec<RunState>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let kind = entry.file_type();
-        if kind.as_ref().is_ok_and(fs::FileType::is_dir) {
-            let volumes = entry.file_name() == "volumes";
-            if depth > 0 && !volumes {
-                state_files(&path, depth - 1, found);
-            }
-        } else if path.extension().is_some_and(|extension| extension == "json") {
-            found.extend(RunState::read(&path));
-        }
     }
 }
 
