@@ -182,7 +182,9 @@ fn rules_beyond_the_schema_are_those_of_kubernetes() {
         ["spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`"]
     );
     let job = json!({"metadata": {"name": "j"}, "spec": {"template": template}});
-    assert_eq!(causes("job", job), ["spec.template.spec.restartPolicy: Unsupported value: \"Always\": supported values: \"OnFailure\", \"Never\""]);
+    let required = "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"";
+    assert_eq!(causes("job", json!({"metadata": {"name": "j"}, "spec": {}})), ["spec.template.spec.containers: Required value", required]);
+    assert_eq!(causes("job", job), [required]);
 }
 
 #[test]

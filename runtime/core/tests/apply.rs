@@ -127,6 +127,24 @@ fn items_no_longer_applied_go_and_those_of_others_stay() {
 }
 
 #[test]
+fn items_of_others_stand_before_new_ones() {
+    let schema = schema();
+    let with = |env: &[&str]| {
+        let env: Vec<Value> = env.iter().map(|name| json!({"name": name, "value": "1"})).collect();
+        object(json!({}), json!({"containers": [{"name": "c", "env": env}]}))
+    };
+    let names = |object: &Value| -> String {
+        let env = object["spec"]["containers"][0]["env"].as_array().cloned().unwrap_or_default();
+        env.iter().filter_map(|item| item["name"].as_str()).collect()
+    };
+    let live = apply(None, &with(&["A", "B"]), &schema, options("one")).expect("created");
+    let both = apply(Some(&live), &with(&["C"]), &schema, options("two")).expect("disjoint");
+    assert_eq!(names(&both), "ABC");
+    let turned = apply(Some(&both), &with(&["B", "A"]), &schema, options("one")).expect("his own");
+    assert_eq!(names(&turned), "BAC");
+}
+
+#[test]
 fn an_update_takes_what_it_changes() {
     let schema = schema();
     let config = object(json!({}), json!({"replicas": 3, "paused": true}));

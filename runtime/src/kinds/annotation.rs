@@ -55,6 +55,7 @@ static NOTES: &[(&str, &str, Note)] = &[
     ("io.k8s.api.apps.v1.DeploymentStatus", "conditions", List(Map(&["type"]), Key("type"))),
     ("io.k8s.api.apps.v1.ReplicaSetStatus", "", Lenient),
     ("io.k8s.api.apps.v1.ReplicaSetStatus", "conditions", List(Map(&["type"]), Key("type"))),
+    ("io.k8s.api.batch.v1.JobSpec", "", Lenient),
     ("io.k8s.api.batch.v1.JobStatus", "conditions", List(Atomic, Key("type"))),
     ("io.k8s.api.batch.v1.PodFailurePolicyOnExitCodesRequirement", "values", List(Set, Replace)),
     ("io.k8s.api.batch.v1.UncountedTerminatedPods", "failed", List(Set, Replace)),

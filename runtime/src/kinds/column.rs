@@ -73,7 +73,7 @@ pub(super) const SERVICE: &[Column] = &[
     AGE,
     SELECTOR,
 ];
-pub(super) const CONFIG_MAP: &[Column] = &[NAME, cell("Data", "integer", "Number of entries."), AGE];
+pub(super) const CONFIG_MAP: &[Column] = &[NAME, cell("Data", "string", "Number of entries."), AGE];
 pub(super) const SECRET: &[Column] = &[
     NAME,
     at("Type", "string", ".type", "What the secret is for."),

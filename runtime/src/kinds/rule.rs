@@ -109,7 +109,11 @@ impl Causes {
             self.not_negative(spec, field);
         }
         let pod = spec.pointer("/template/spec").unwrap_or(&Value::Null);
-        self.pod(pod, "spec.template.spec", &["OnFailure", "Never"]);
+        self.pod(pod, "spec.template.spec", &["Always", "OnFailure", "Never"]);
+        if !matches!(pod.get("restartPolicy").and_then(Value::as_str), Some("OnFailure" | "Never")) {
+            let message = "Required value: valid values: \"OnFailure\", \"Never\"".to_owned();
+            self.add(CauseReason::Required, "spec.template.spec.restartPolicy".to_owned(), message);
+        }
     }
 
     fn replicated(&mut self, kind: &Kind, spec: &Value) {

@@ -298,8 +298,8 @@ fn first_entry(live: &Value, schema: &Schema, api_version: &str) -> Option<Entry
 
 /// Fields that nobody owns: what names the object, and what the server writes.
 fn stripped(set: FieldSet) -> FieldSet {
-    const METADATA: [&str; 10] = [
-        "name", "namespace", "creationTimestamp", "selfLink", "uid", "clusterName", "generation", "managedFields", "resourceVersion", "generateName",
+    const METADATA: [&str; 9] = [
+        "name", "namespace", "creationTimestamp", "selfLink", "uid", "clusterName", "generation", "managedFields", "resourceVersion",
     ];
     let mut gone = FieldSet::default();
     for name in ["apiVersion", "kind"] {

@@ -187,31 +187,25 @@ fn overlay(schema: Option<&Schema>, live: &Value, applied: &Value, depth: usize)
     }
 }
 
-/// The order of `wanted` counts; items that only `there` has keep their place among their neighbours.
+/// The order of `wanted` counts; items that only `there` has keep their place among their neighbours, and go before new ones.
 fn overlay_items(list: &List, there: &[Value], wanted: &[Value], depth: usize) -> Vec<Value> {
     let ours = by_step(list, there);
     let theirs: BTreeSet<Step> = wanted.iter().filter_map(|item| step(list, item)).collect();
+    let mut done = BTreeSet::new();
     let mut merged = Vec::new();
     let mut rest = there.iter().peekable();
     for item in wanted {
         let Some(step_of_item) = step(list, item) else { continue };
-        // What stands before this item in `there` and is not wanted elsewhere stays before it.
-        if ours.contains_key(&step_of_item) {
-            while let Some(next) = rest.peek() {
-                let next_step = step(list, next);
-                match next_step {
-                    Some(found) if found == step_of_item => {
-                        rest.next();
-                        break;
-                    }
-                    // An item that comes later (or came already) in the wanted order ends the run of leftovers.
-                    Some(found) if theirs.contains(&found) => break,
-                    Some(_) | None => merged.extend(rest.next().cloned()),
-                }
+        while let Some(next) = rest.peek() {
+            match step(list, next) {
+                Some(found) if theirs.contains(&found) && !done.contains(&found) => break,
+                Some(found) if theirs.contains(&found) => drop(rest.next()),
+                Some(_) | None => merged.extend(rest.next().cloned()),
             }
         }
         let live = ours.get(&step_of_item);
         merged.push(live.map_or_else(|| item.clone(), |live| overlay(Some(&list.items), live, item, depth + 1)));
+        done.insert(step_of_item);
     }
     merged.extend(rest.filter(|item| step(list, item).is_none_or(|step| !theirs.contains(&step))).cloned());
     merged
