@@ -1,6 +1,7 @@
 """Manifests written for a cluster, on one machine: what the documentation of each field says is what happens."""
 
 import json
+import pathlib
 import textwrap
 
 import pytest
@@ -30,7 +31,7 @@ def pytorchjob(name, command, workers=0, run_policy="{}", restart="Never", pod="
                 containers:
                 - name: pytorch
                   image: docker.io/example/none:1
-                  command: [sh, -c, {json.dumps(command)}]
+                  command: [bash, -c, {json.dumps(command)}]
                   {container}
             """)
     specs = ""
@@ -244,8 +245,21 @@ def test_a_wrong_manifest_gets_a_condition_not_a_crash(k):
 
 def test_deleting_a_job_leaves_nothing(k):
     marker = f"trainyard-orphan-{k.namespace}"
-    k("apply", "-f", "-", input=pytorchjob("gone", f"exec -a {marker} sleep 1000 || sleep 1000", workers=1,
+    k("apply", "-f", "-", input=pytorchjob("gone", f"exec -a {marker} sleep 1000", workers=1,
                                            pod="terminationGracePeriodSeconds: 1"))
     eventually(lambda: conditions(k, "gone").get("Running", {}).get("status") == "True", "it runs")
+    assert len(_named(marker)) == 2
     k("delete", "pytorchjob", "gone", "--timeout=30s")
     eventually(lambda: not k.json("pods")["items"] and not k.json("services")["items"], "pods and services are gone")
+    eventually(lambda: not _named(marker), "and no process is left")
+
+
+def _named(marker):
+    out = []
+    for process in pathlib.Path("/proc").iterdir():
+        try:
+            if process.name.isdigit() and (process / "cmdline").read_bytes().startswith(marker.encode() + b"\0"):
+                out.append(process.name)
+        except OSError:
+            pass
+    return out
