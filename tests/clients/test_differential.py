@@ -37,6 +37,9 @@ ACCEPTED = [
                          "manualSelector", "completionMode", "backoffLimit", "parallelism", "completions"})),
     ("field ownership of one's own defaults", "managedFields are compared by manager and operation; their sets follow "
      "from the stored fields", lambda v: managers(v)),
+    ("column descriptions", "tables describe their columns in our words", lambda v: scrub(v, {"description"})),
+    ("words of the JSON decoder", "a malformed body is refused with the same code and reason; the text is the "
+     "decoder's own", lambda v: decoder_words(v)),
     ("job selectors", "labels and selectors that kube-apiserver generates for a Job hold its uid",
      lambda v: scrub(v, {"batch.kubernetes.io/controller-uid", "controller-uid", "batch.kubernetes.io/job-name",
                          "job-name"})),
@@ -54,6 +57,13 @@ def scrub(value, names):
 def suffixes(value):
     text = re.sub(r"gen-[a-z0-9]{5}", "gen-xxxxx", json.dumps(value))
     return json.loads(re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UID", text))
+
+
+def decoder_words(value):
+    if isinstance(value, dict) and value.get("kind") == "Status" and value.get("code") == 400 \
+            and "json" in value.get("message", "").lower():
+        return {**value, "message": "malformed"}
+    return value
 
 
 def managers(value):
