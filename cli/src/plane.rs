@@ -34,6 +34,7 @@ impl Plane {
             Owner::Us(embedded) => embedded,
         };
         let info = embedded.serve(listen).await.map_err(refused)?;
+        trainyard_runtime::driver::metrics().register(embedded.metrics());
         let client = embedded.client();
         let config = AgentConfig::for_home(embedded.home());
         let agent = Agent::start(client.clone(), config).await.map_err(internal("cannot start the node agent"))?;

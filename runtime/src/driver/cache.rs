@@ -367,3 +367,92 @@ impl Expectation {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use std::sync::Mutex;
+
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(name: &str, version: u64, owner: &str) -> Pod {
+        serde_json::from_value(json!({"metadata": {
+            "namespace": "default", "name": name, "uid": format!("uid-of-{name}"), "resourceVersion": version.to_string(),
+            "ownerReferences": [{"apiVersion": "v1", "kind": "X", "name": owner, "uid": owner, "controller": true}],
+        }}))
+        .unwrap()
+    }
+
+    fn listed(cache: &Cache<Pod>, pods: impl IntoIterator<Item = Pod>) {
+        cache.observe(watcher::Event::Init);
+        for pod in pods {
+            cache.observe(watcher::Event::InitApply(pod));
+        }
+        cache.observe(watcher::Event::InitDone);
+    }
+
+    fn names(pods: &[Arc<Pod>]) -> Vec<&str> {
+        pods.iter().map(|pod| pod.metadata.name.as_deref().unwrap()).collect()
+    }
+
+    #[test]
+    fn follows_lists_and_changes_and_knows_owners() {
+        let cache: Cache<Pod> = Cache::detached();
+        assert!(!cache.is_ready());
+        listed(&cache, [pod("a", 1, "x"), pod("b", 2, "y")]);
+        assert!(cache.is_ready());
+        assert_eq!(names(&cache.owned_by("x")), ["a"]);
+        cache.observe(watcher::Event::Apply(pod("a", 3, "y")));
+        assert_eq!(names(&cache.owned_by("y")), ["a", "b"]);
+        assert!(cache.owned_by("x").is_empty());
+        cache.observe(watcher::Event::Delete(pod("b", 4, "y")));
+        assert_eq!(names(&cache.list_in("default")), ["a"]);
+        assert!(cache.list_in("defaul").is_empty() && cache.list_in("default2").is_empty());
+    }
+
+    #[test]
+    fn a_new_list_tells_listeners_only_what_changed() {
+        let cache: Cache<Pod> = Cache::detached();
+        listed(&cache, [pod("stays", 1, "x"), pod("changes", 2, "x"), pod("goes", 3, "x")]);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&told);
+        cache.subscribe(move |old, new| {
+            let object = new.or(old).unwrap();
+            heard.lock().unwrap().push(format!("{} {}", object.metadata.name.as_deref().unwrap(), new.is_some()));
+        });
+        assert_eq!(told.lock().unwrap().len(), 3, "a listener hears first of what is there");
+        told.lock().unwrap().clear();
+        listed(&cache, [pod("stays", 1, "x"), pod("changes", 5, "x"), pod("comes", 6, "x")]);
+        assert_eq!(*told.lock().unwrap(), ["goes false", "changes true", "comes true"]);
+    }
+
+    #[test]
+    fn a_write_of_ours_is_expected_until_the_watch_shows_it_or_a_later_list_is_complete() {
+        let cache: Cache<Pod> = Cache::detached();
+        listed(&cache, [pod("a", 1, "x")]);
+        let probes = Probes::new([("v1".to_owned(), "Pod".to_owned(), Arc::new(cache.clone()) as Arc<dyn Probe>)]);
+        let object = ObjectRef {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            namespace: "default".to_owned(),
+            name: "b".to_owned(),
+        };
+        let wrote = Expectation::Seen { object: object.clone(), version: 7, list: cache.next_list() };
+        assert!(!wrote.is_met(&probes));
+        cache.observe(watcher::Event::Apply(pod("a", 6, "x")));
+        assert!(!wrote.is_met(&probes));
+        cache.observe(watcher::Event::Apply(pod("c", 8, "x")));
+        assert!(wrote.is_met(&probes), "a watch is in order: what is later includes it");
+        let wrote = Expectation::Seen { object: object.clone(), version: 9, list: cache.next_list() };
+        listed(&cache, []);
+        assert!(wrote.is_met(&probes), "it was made and deleted while the watch was away");
+        cache.observe(watcher::Event::Apply(pod("b", 10, "x")));
+        let left = Expectation::Left { object, uid: Some("uid-of-b".to_owned()) };
+        assert!(!left.is_met(&probes));
+        cache.observe(watcher::Event::Delete(pod("b", 11, "x")));
+        assert!(left.is_met(&probes));
+    }
+}
