@@ -7,7 +7,7 @@ use trainyard_runtime::kinds::registry;
 use trainyard_runtime_core::schema::{prune, unknown_fields};
 
 /// One input.
-pub fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) {
     let Ok(mut manifest) = serde_json::from_slice::<Value>(data) else { return };
     let api_version = manifest.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
     let name = manifest.get("kind").and_then(Value::as_str).unwrap_or_default();

@@ -48,7 +48,7 @@ thread_local! {
 }
 
 /// One input.
-pub fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) {
     let Ok((document, change)) = serde_json::from_slice::<(Value, Value)>(data) else { return };
     SCHEMA.with(|schema| check(schema, &document, &change));
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use trainyard_runtime_core::selector::{FieldSelector, LabelSelector};
 
 /// One input.
-pub fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (selector, object) = text.split_once('\n').unwrap_or((text, "{}"));
     let labels: BTreeMap<String, String> = serde_json::from_str(object).unwrap_or_default();
