@@ -97,7 +97,8 @@ impl Kind {
     pub fn validate(&self, object: &Value) -> Vec<Cause> {
         let mut causes = schema::validate(self.schema(), object);
         // The rules read on where types are right.
-        let readable = causes.iter().all(|cause| matches!(cause.reason, CauseReason::Duplicate | CauseReason::NotSupported));
+        let readable =
+            causes.iter().all(|cause| matches!(cause.reason, CauseReason::Duplicate | CauseReason::NotSupported));
         if self.builtin && readable {
             causes.extend(rule::check(self, object));
         }

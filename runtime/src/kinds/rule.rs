@@ -30,7 +30,11 @@ impl Causes {
         let Some(text) = value.and_then(Value::as_str).filter(|text| !text.is_empty()) else { return };
         if !supported.contains(&text) {
             let listed: Vec<String> = supported.iter().map(|name| format!("{name:?}")).collect();
-            self.add(CauseReason::NotSupported, field, format!("Unsupported value: {text:?}: supported values: {}", listed.join(", ")));
+            self.add(
+                CauseReason::NotSupported,
+                field,
+                format!("Unsupported value: {text:?}: supported values: {}", listed.join(", ")),
+            );
         }
     }
 
@@ -43,7 +47,11 @@ impl Causes {
 
     fn port(&mut self, value: Option<&Value>, field: String) {
         if let Some(number) = value.and_then(Value::as_i64).filter(|number| !(1..=65535).contains(number)) {
-            self.add(CauseReason::Invalid, field, format!("Invalid value: {number}: must be between 1 and 65535, inclusive"));
+            self.add(
+                CauseReason::Invalid,
+                field,
+                format!("Invalid value: {number}: must be between 1 and 65535, inclusive"),
+            );
         }
     }
 
@@ -51,29 +59,44 @@ impl Causes {
         if list(spec, "containers").is_empty() {
             self.add(CauseReason::Required, format!("{path}.containers"), "Required value".to_owned());
         }
-        let volumes: Vec<&str> = list(spec, "volumes").iter().filter_map(|volume| volume.get("name")?.as_str()).collect();
+        let volumes: Vec<&str> =
+            list(spec, "volumes").iter().filter_map(|volume| volume.get("name")?.as_str()).collect();
         for field in ["initContainers", "containers"] {
             for (index, container) in list(spec, field).iter().enumerate() {
                 self.container(container, &format!("{path}.{field}[{index}]"), &volumes);
             }
         }
         self.one_of(spec.get("restartPolicy"), format!("{path}.restartPolicy"), policies);
-        self.one_of(spec.get("dnsPolicy"), format!("{path}.dnsPolicy"), &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);
+        self.one_of(
+            spec.get("dnsPolicy"),
+            format!("{path}.dnsPolicy"),
+            &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
+        );
     }
 
     fn container(&mut self, container: &Value, path: &str, volumes: &[&str]) {
         // Upstream demands an image; processes need none.
-        self.one_of(container.get("imagePullPolicy"), format!("{path}.imagePullPolicy"), &["Always", "IfNotPresent", "Never"]);
+        self.one_of(
+            container.get("imagePullPolicy"),
+            format!("{path}.imagePullPolicy"),
+            &["Always", "IfNotPresent", "Never"],
+        );
         for (index, port) in list(container, "ports").iter().enumerate() {
             self.port(port.get("containerPort"), format!("{path}.ports[{index}].containerPort"));
             self.one_of(port.get("protocol"), format!("{path}.ports[{index}].protocol"), &["SCTP", "TCP", "UDP"]);
         }
         for (index, mount) in list(container, "volumeMounts").iter().enumerate() {
             if let Some(name) = mount.get("name").and_then(Value::as_str).filter(|name| !volumes.contains(name)) {
-                self.add(CauseReason::Invalid, format!("{path}.volumeMounts[{index}].name"), format!("Not found: {name:?}"));
+                self.add(
+                    CauseReason::Invalid,
+                    format!("{path}.volumeMounts[{index}].name"),
+                    format!("Not found: {name:?}"),
+                );
             }
         }
-        let amounts = |list: &str| container.get("resources").and_then(|resources| resources.get(list)).and_then(Value::as_object);
+        let amounts = |list: &str| {
+            container.get("resources").and_then(|resources| resources.get(list)).and_then(Value::as_object)
+        };
         let (Some(requests), Some(limits)) = (amounts("requests"), amounts("limits")) else { return };
         for (name, request) in requests {
             let limit = limits.get(name);
@@ -81,7 +104,10 @@ impl Causes {
             if wanted > most {
                 let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                 let limit = limit.map(shown).unwrap_or_default();
-                let message = format!("Invalid value: {:?}: must be less than or equal to {name} limit of {limit}", shown(request));
+                let message = format!(
+                    "Invalid value: {:?}: must be less than or equal to {name} limit of {limit}",
+                    shown(request)
+                );
                 self.add(CauseReason::Invalid, format!("{path}.resources.requests"), message);
             }
         }
@@ -89,7 +115,11 @@ impl Causes {
 
     fn service(&mut self, spec: &Value) {
         let kind = spec.get("type").and_then(Value::as_str).unwrap_or("ClusterIP");
-        self.one_of(spec.get("type"), "spec.type".to_owned(), &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
+        self.one_of(
+            spec.get("type"),
+            "spec.type".to_owned(),
+            &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
+        );
         let headless = spec.get("clusterIP").and_then(Value::as_str) == Some("None");
         let ports = list(spec, "ports");
         if ports.is_empty() && !headless && kind != "ExternalName" {
@@ -105,7 +135,8 @@ impl Causes {
     }
 
     fn job(&mut self, spec: &Value) {
-        for field in ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"] {
+        for field in ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"]
+        {
             self.not_negative(spec, field);
         }
         let pod = spec.pointer("/template/spec").unwrap_or(&Value::Null);
@@ -125,7 +156,8 @@ impl Causes {
         }
         let empty = Map::new();
         let labels = spec.pointer("/template/metadata/labels").and_then(Value::as_object).unwrap_or(&empty);
-        let wanted = selector.and_then(|selector| selector.get("matchLabels")).and_then(Value::as_object).unwrap_or(&empty);
+        let wanted =
+            selector.and_then(|selector| selector.get("matchLabels")).and_then(Value::as_object).unwrap_or(&empty);
         if wanted.iter().any(|(name, value)| labels.get(name) != Some(value)) {
             let shown = serde_json::to_string(labels).unwrap_or_default();
             let message = format!("Invalid value: {shown}: `selector` does not match template `labels`");
@@ -142,18 +174,22 @@ pub(super) fn check_update(kind: &Kind, old: &Value, new: &Value) -> Vec<Cause> 
     let frozen: &[&str] = match (kind.group, kind.kind) {
         ("apps", "Deployment" | "ReplicaSet") => &["/spec/selector"],
         ("batch", "Job") => &["/spec/selector", "/spec/template", "/spec/completionMode"],
-        ("", "ConfigMap" | "Secret") if old.get("immutable") == Some(&Value::Bool(true)) => &["/immutable", "/data", "/binaryData"],
+        ("", "ConfigMap" | "Secret") if old.get("immutable") == Some(&Value::Bool(true)) => {
+            &["/immutable", "/data", "/binaryData"]
+        }
         ("", "Secret") => &["/type"],
         _ => &[],
     };
     // The template of a suspended job that has not started may change: queueing systems place it that way.
-    let suspended = old.pointer("/spec/suspend") == Some(&Value::Bool(true)) && old.pointer("/status/startTime").is_none();
+    let suspended =
+        old.pointer("/spec/suspend") == Some(&Value::Bool(true)) && old.pointer("/status/startTime").is_none();
     for pointer in frozen {
         let free = suspended && *pointer == "/spec/template";
         if !free && old.pointer(pointer) != new.pointer(pointer) {
             let field = pointer.trim_start_matches('/').replace('/', ".");
             let secret = kind.kind == "Secret";
-            let shown = if secret { "\"\"".to_owned() } else { new.pointer(pointer).unwrap_or(&Value::Null).to_string() };
+            let shown =
+                if secret { "\"\"".to_owned() } else { new.pointer(pointer).unwrap_or(&Value::Null).to_string() };
             let message = if old.get("immutable") == Some(&Value::Bool(true)) {
                 (CauseReason::Forbidden, "Forbidden: field is immutable when `immutable` is set".to_owned())
             } else {
@@ -181,7 +217,8 @@ fn is_empty(value: &Value) -> bool {
 /// An amount as a number, near enough to compare.
 fn amount(value: &Value) -> Option<f64> {
     let Value::String(text) = value else { return value.as_f64() };
-    let digits = text.find(|letter: char| !letter.is_ascii_digit() && !matches!(letter, '.' | '+' | '-')).unwrap_or(text.len());
+    let digits =
+        text.find(|letter: char| !letter.is_ascii_digit() && !matches!(letter, '.' | '+' | '-')).unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
     let factor = match suffix {
         "" => 1.0,

@@ -9,7 +9,7 @@ use trainyard_runtime_core::store::{FieldCause, Part, StoreError};
 use super::call::Call;
 use super::query::FieldValidation;
 use super::status::{ApiError, Subject};
-use super::{admit, label, now_ms};
+use super::{admit, now_ms};
 use crate::kinds::Kind;
 
 /// The part of a call that travels into the store's writer.
@@ -180,8 +180,7 @@ impl Writer {
                 )));
             }
         }
-        let mut causes = label::invalid(&value["metadata"]["labels"]);
-        causes.extend(self.kind.validate(value));
+        let causes = self.kind.validate(value);
         if causes.is_empty() {
             return Ok(());
         }

@@ -95,21 +95,30 @@ async fn answer(api: &Arc<Api>, parts: Parts, body: axum::body::Body, label: &mu
     let route = Route::parse(parts.uri.path());
     let (user, remote) = authenticate(api, &parts, &route)?;
     let form = accept::negotiate(parts.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()));
-    match route {
+    match &route {
         Route::Resource(path) => {
             let request = Asked { api, parts: &parts, user, remote, form: form? };
-            resource(request, path, body, label).await
+            resource(request, path.clone(), body, label).await
         }
         Route::Metrics => Ok(answer::bytes(StatusCode::OK, CONTENT_TYPE, api.registry.encode())),
         Route::Health => Ok(answer::bytes(StatusCode::OK, "text/plain; charset=utf-8", "ok")),
-        other => {
+        Route::Root
+        | Route::CoreVersions
+        | Route::Groups
+        | Route::Group(_)
+        | Route::GroupVersion(_)
+        | Route::Version
+        | Route::OpenApiV2
+        | Route::OpenApiV3Index
+        | Route::OpenApiV3(_)
+        | Route::Unknown => {
             if parts.method != Method::GET && parts.method != Method::HEAD {
                 return Err(ApiError::method_not_allowed());
             }
             // OpenAPI clients accept media types of their own; the documents say what they are.
-            let openapi = matches!(other, Route::OpenApiV2 | Route::OpenApiV3Index | Route::OpenApiV3(_));
+            let openapi = matches!(route, Route::OpenApiV2 | Route::OpenApiV3Index | Route::OpenApiV3(_));
             let form = if openapi { form.unwrap_or_default() } else { form? };
-            let found = discovery::answer(&api.documents, &other, form.into(), &parts.headers, parts.uri.query());
+            let found = discovery::answer(&api.documents, &route, form.into(), &parts.headers, parts.uri.query());
             Ok(found.unwrap_or_else(nothing_here))
         }
     }

@@ -10,7 +10,6 @@ pub(crate) mod call;
 mod check;
 mod delete;
 pub(crate) mod dispatch;
-mod label;
 pub(crate) mod limit;
 pub(crate) mod listen;
 mod patch;

@@ -37,13 +37,11 @@ pub(super) async fn patch(call: &Call, content_type: &str, bytes: &Bytes) -> Res
     let key = call.key();
     // Server-side apply may create: what creation needs beyond the object is looked up before the writer runs.
     let mut gates = Gates::default();
-    let patch = match patch {
-        Patch::Apply { applied, force } if creates(call) => {
-            gates = Gates::take(call, &applied).await?;
-            Patch::Apply { applied, force }
-        }
-        other => other,
-    };
+    if let Patch::Apply { applied, .. } = &patch
+        && creates(call)
+    {
+        gates = Gates::take(call, applied).await?;
+    }
     let additions = std::mem::take(&mut gates.additions);
     let change = {
         let (writer, key) = (writer.clone(), key.clone());

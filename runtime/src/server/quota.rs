@@ -114,27 +114,26 @@ fn usage(pod: &Value) -> Amounts {
 fn exceeded(quota: &Object, used: &Amounts, asked: &Amounts) -> Option<String> {
     let name = &quota.key().name;
     let hard = quota.value()["spec"]["hard"].as_object()?;
-    let mut over = Vec::new();
+    let (mut requested, mut in_use, mut limited) = (Vec::new(), Vec::new(), Vec::new());
     for (resource, limit) in hard {
         let Some(limit_amount) = quantity(limit) else { continue };
         let asked = asked.get(resource).copied().unwrap_or(0.0);
         let used = used.get(resource).copied().unwrap_or(0.0);
         if asked > 0.0 && used + asked > limit_amount + 1e-9 {
             let limit = limit.as_str().map_or_else(|| limit.to_string(), str::to_owned);
-            over.push((resource, asked, used, limit));
+            requested.push(format!("{resource}={asked}"));
+            in_use.push(format!("{resource}={used}"));
+            limited.push(format!("{resource}={limit}"));
         }
     }
-    if over.is_empty() {
-        return None;
-    }
-    let join =
-        |text: &dyn Fn(&(&String, f64, f64, String)) -> String| over.iter().map(text).collect::<Vec<_>>().join(",");
-    Some(format!(
-        "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
-        join(&|o| format!("{}={}", o.0, o.1)),
-        join(&|o| format!("{}={}", o.0, o.2)),
-        join(&|o| format!("{}={}", o.0, o.3)),
-    ))
+    (!requested.is_empty()).then(|| {
+        format!(
+            "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
+            requested.join(","),
+            in_use.join(","),
+            limited.join(",")
+        )
+    })
 }
 
 /// A Kubernetes quantity as a number. Quotas compare sums of few amounts, for which this is exact enough.

@@ -142,10 +142,8 @@ mod tests {
     use super::*;
 
     fn parsed(path: &str) -> ResourcePath {
-        match Route::parse(path) {
-            Route::Resource(found) => found,
-            other => panic!("{path} is {other:?}"),
-        }
+        let Route::Resource(found) = Route::parse(path) else { panic!("{path} is no resource") };
+        found
     }
 
     #[test]

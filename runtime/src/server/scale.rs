@@ -69,13 +69,14 @@ fn scaled(kind: &Kind, object: &Value, asked: Asked) -> Result<Value, ApiError> 
         Asked::Json(patch) => patches::json(&before, &patch).map_err(refused)?,
         Asked::Merge(patch) => patches::merge(&before, &patch).map_err(refused)?,
     };
-    let replicas = match &scale["spec"]["replicas"] {
-        Value::Null => 0,
-        value => value.as_i64().filter(|count| (0..=i64::from(i32::MAX)).contains(count)).ok_or_else(|| {
-            let message = format!("Invalid value: {value}: must be greater than or equal to 0");
-            check::invalid_field(kind, name, CauseReason::Invalid, "spec.replicas", message)
-        })?,
-    };
+    let asked = &scale["spec"]["replicas"];
+    let in_range = |count: &i64| (0..=i64::from(i32::MAX)).contains(count);
+    // Absent is 0, as Go's JSON leaves zeros out.
+    let count = if asked.is_null() { Some(0) } else { asked.as_i64().filter(in_range) };
+    let replicas = count.ok_or_else(|| {
+        let message = format!("Invalid value: {asked}: must be greater than or equal to 0");
+        check::invalid_field(kind, name, CauseReason::Invalid, "spec.replicas", message)
+    })?;
     let mut new = object.clone();
     for field in ["resourceVersion", "uid"] {
         if let Some(given) = scale["metadata"][field].as_str().filter(|text| !text.is_empty()) {

@@ -141,9 +141,9 @@ pub(super) fn quota(quota: &Value, column: &str) -> Option<Value> {
         _ => return None,
     };
     let hard = quota["status"]["hard"].as_object().or_else(|| quota["spec"]["hard"].as_object());
-    let used = |name: &str| match &quota["status"]["used"][name] {
-        Value::Null => "0".to_owned(),
-        used => super::path::text(used),
+    let used = |name: &str| {
+        let used = &quota["status"]["used"][name];
+        if used.is_null() { "0".to_owned() } else { super::path::text(used) }
     };
     let listed = hard.into_iter().flatten().filter(|(name, _)| name.starts_with("limits.") == limits);
     let cells: Vec<String> =
