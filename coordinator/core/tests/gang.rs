@@ -85,9 +85,13 @@ fn a_gang_starts_whole_or_not_at_all() {
 fn a_gang_waits_until_all_its_pods_exist() {
     let mut pods = gang("g", 3, &json!({}));
     pods.pop();
-    let placement = place(&view(vec![node("a", "4", "8Gi")], pods), START_MS);
+    let view = view(vec![node("a", "4", "8Gi")], pods);
+    let placement = place(&view, START_MS);
     assert_eq!(codes(&placement), [("g".to_owned(), WaitCode::GangIncomplete)]);
     assert_eq!(placement.waiting[0].message, "2 of 3 pods of the gang exist");
+    assert_eq!(placement.plan.actions, [], "a young gang is still gathering");
+    let later = placement.plan.wake_at_ms.unwrap();
+    assert_eq!(place(&view, later).plan.actions.len(), 3, "both pods are told, with one event");
 }
 
 #[test]

@@ -282,6 +282,19 @@ fn an_invalid_job_fails_with_all_that_is_wrong() {
 }
 
 #[test]
+fn a_rule_that_became_never_holds_for_pods_made_before() {
+    let mut world = pytorch(json!({}));
+    world.run();
+    for role in ["Master", "Worker"] {
+        world.edit(&format!("/spec/pytorchReplicaSpecs/{role}/restartPolicy"), json!("Never"));
+    }
+    world.crash_in_place("mnist-worker-0", 0, true);
+    world.plan();
+    assert_eq!(world.conditions().last().unwrap(), "Failed");
+    assert_eq!(world.live(), ["mnist-master-0", "mnist-worker-1"], "what would start again is ended");
+}
+
+#[test]
 fn a_smaller_elastic_job_gives_up_its_last_pods() {
     let mut world = pytorch(json!({}));
     world.run();

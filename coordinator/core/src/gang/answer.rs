@@ -6,11 +6,15 @@ use trainyard_proto::plan::{Action, EventSeverity, Fence, ObjectRef, Reason};
 
 use super::gather::{Gang, Site};
 use super::reason::Wait;
-use super::{Placement, WaitingGang};
+use super::{Placement, WaitCode, WaitingGang};
 use crate::instant;
 
 /// Above this number of pods, one event tells of a whole gang.
 const MAX_BIND_EVENTS: usize = 16;
+
+/// How long after its last pod a gang may still be gathering. Pods of one plan are created within milliseconds; creation
+/// times are whole seconds; a store under load takes some more.
+const GATHERING_MS: i64 = 5000;
 
 pub(super) fn bind(places: &[(&Pod, usize)], sites: &[Site<'_>], placement: &mut Placement) {
     let mut places: Vec<_> = places.to_vec();
@@ -33,8 +37,9 @@ pub(super) fn wait(gang: &Gang<'_>, wait: Wait, now_ms: i64, placement: &mut Pla
         Some(hint) => format!("{}; {hint}", wait.message),
         None => wait.message.clone(),
     };
-    let mut told = false;
-    for pod in &gang.waiting {
+    let mut told = quiet_until(gang, wait.code, now_ms, placement);
+    let silent = told;
+    for pod in gang.waiting.iter().filter(|_| !silent) {
         let Some(conditions) = conditions(pod, &text, now_ms) else { continue };
         let patch = json!({ "status": { "conditions": conditions } });
         placement.plan.actions.push(Action::PatchStatus { object: reference(pod), fence: fence(pod), patch });
@@ -58,6 +63,18 @@ pub(super) fn wait(gang: &Gang<'_>, wait: Wait, now_ms: i64, placement: &mut Pla
         message: wait.message,
         hint: wait.hint,
     });
+}
+
+/// Whether the gang is so young that the pods that it lacks are probably on their way. Nothing is written about it then;
+/// the scheduler looks again when it no longer is.
+fn quiet_until(gang: &Gang<'_>, code: WaitCode, now_ms: i64, placement: &mut Placement) -> bool {
+    let until = gang.youngest_ms.saturating_add(GATHERING_MS);
+    let quiet = code == WaitCode::GangIncomplete && now_ms < until;
+    if quiet {
+        let wake = placement.plan.wake_at_ms.map_or(until, |at| at.min(until));
+        placement.plan.wake_at_ms = Some(wake);
+    }
+    quiet
 }
 
 /// The pod's conditions with the one that says that it waits, or `None` if they say so already.

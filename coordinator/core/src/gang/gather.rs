@@ -22,6 +22,8 @@ pub(super) struct Gang<'view> {
     pub(super) priority: i64,
     /// When its oldest waiting pod was created.
     pub(super) since_ms: i64,
+    /// When its youngest pod was created.
+    pub(super) youngest_ms: i64,
 }
 
 /// What distinguishes one gang from another: namespace, owner, name.
@@ -40,11 +42,13 @@ pub(super) fn gangs(view: &GangView) -> Vec<Gang<'_>> {
             size: 1,
             priority: i64::MIN,
             since_ms: i64::MAX,
+            youngest_ms: 0,
         });
         gang.size = gang.size.max(size(pod));
+        gang.youngest_ms = gang.youngest_ms.max(created_ms(pod));
         if waits(pod) {
             gang.priority = gang.priority.max(priority(pod, &view.priority_classes));
-            gang.since_ms = gang.since_ms.min(pod.metadata.creation_timestamp.as_ref().map_or(0, instant::ms));
+            gang.since_ms = gang.since_ms.min(created_ms(pod));
             gang.waiting.push(pod);
         } else if phase(pod) != "Failed" {
             gang.placed += 1;
@@ -60,6 +64,10 @@ pub(super) fn gangs(view: &GangView) -> Vec<Gang<'_>> {
 
 fn turn<'gang>(gang: &'gang Gang<'_>) -> (bool, std::cmp::Reverse<i64>, i64, &'gang str, &'gang str) {
     (gang.placed == 0, std::cmp::Reverse(gang.priority), gang.since_ms, gang.namespace, gang.name)
+}
+
+fn created_ms(pod: &Pod) -> i64 {
+    pod.metadata.creation_timestamp.as_ref().map_or(0, instant::ms)
 }
 
 fn annotation<'pod>(pod: &'pod Pod, name: &str) -> Option<&'pod str> {

@@ -30,6 +30,8 @@ impl Planner<'_> {
             // A limit is there to end what runs, whatever is kept of pods that ended.
             self.delete_live_first(narrate::limit(cause));
         }
+        // What is kept of a failed job is what ended, not what would start again and again.
+        self.delete_pods(|pod| pod.wants_restart, "the job has failed");
         self.exit_events(model);
         self.change.exit_code =
             failure.as_ref().and_then(|failure| failure.exit_code).filter(|_| cause != FailureCause::Deadline);

@@ -13,7 +13,7 @@ use super::tally::{leads, succeeded, tallies};
 use super::{FailureCause, JobCode, Lifecycle, Phase, Stage, StatusChange, Tally, Transition, narrate};
 use crate::diagnostic::Diagnostic;
 use crate::manifest::Dialect;
-use crate::model::{JobModel, RestartScope};
+use crate::model::{JobModel, RestartRule, RestartScope};
 use crate::view::JobView;
 
 /// Above this number of pods created at once, one event tells of all of them.
@@ -227,9 +227,7 @@ impl<'view> Planner<'view> {
         let mut lost = Vec::new();
         for (role, replica) in model.replicas() {
             match current.get(&replica.name) {
-                Some(pod)
-                    if pod.standing == Standing::Failed && !self.ledger.counted.iter().any(|uid| uid == pod.uid) =>
-                {
+                Some(pod) if has_failed(pod, role.restart) && !self.is_counted(pod) => {
                     let code = super::replica::container_exit_code(pod.pod, &role.main_container);
                     lost.push(Lost { pod: Some(pod.clone()), retryable: decision::is_retryable(role.restart, code) });
                 }
@@ -242,14 +240,17 @@ impl<'view> Planner<'view> {
         lost
     }
 
+    fn is_counted(&self, pod: &Observed<'_>) -> bool {
+        self.ledger.counted.iter().any(|uid| uid == pod.uid)
+    }
+
     fn situation(
         &self,
         model: &JobModel,
         current: &BTreeMap<String, Observed<'view>>,
         failed: &[Lost<'view>],
     ) -> Situation {
-        let counted = |pod: &&Observed<'view>| !self.ledger.counted.iter().any(|uid| uid == pod.uid);
-        let in_place: u32 = current.values().filter(counted).map(|pod| pod.restarts).sum();
+        let in_place: u32 = current.values().filter(|pod| !self.is_counted(pod)).map(|pod| pod.restarts).sum();
         let wanted = match model.restart_scope {
             RestartScope::Gang => usize::from(!failed.is_empty()),
             RestartScope::Replica => failed.len(),
@@ -489,6 +490,13 @@ impl<'view> Planner<'view> {
         actions.extend(self.events);
         Plan { actions, reasons: self.reasons, wake_at_ms: self.wake_at_ms }
     }
+}
+
+/// Whether a pod failed. One that would start again in place, though its replica's rule leaves that to the controller, has:
+/// it was made before the rule was changed.
+const fn has_failed(pod: &Observed<'_>, rule: RestartRule) -> bool {
+    let by_controller = matches!(rule, RestartRule::Never | RestartRule::ExitCode);
+    matches!(pod.standing, Standing::Failed) || (by_controller && pod.wants_restart)
 }
 
 /// A replica that failed, or whose pod was taken away.
