@@ -1,4 +1,5 @@
 //! The communicator's promises (C-1 to C-5 of `trainyard_worker::comm`), over real sockets, one thread per rank.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{TcpListener, TcpStream};
 use std::thread;
@@ -309,6 +310,20 @@ fn missing_ranks_are_named_to_everybody() {
 }
 
 #[test]
+fn rank_0_may_listen_on_every_address() {
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::scope(|scope| {
+        let host = scope.spawn(move || Communicator::connect_on(&options(0, 3, port), listener).unwrap().barrier());
+        let others: Vec<_> = (1..3)
+            .map(|rank| scope.spawn(move || Communicator::connect(&options(rank, 3, port)).unwrap().barrier()))
+            .collect();
+        host.join().unwrap().unwrap();
+        others.into_iter().for_each(|other| other.join().unwrap().unwrap());
+    });
+}
+
+#[test]
 fn an_absent_rank_0_is_named() {
     let (listener, port) = door();
     drop(listener);
@@ -344,7 +359,9 @@ fn a_stuck_neighbour_runs_into_the_timeout() {
 #[test]
 fn the_environment_is_read_and_its_faults_named() {
     let read = |pairs: &[(&str, &str)]| {
-        Options::from_lookup(|name| pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+        Options::from_lookup(|name| {
+            pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        })
     };
     let alone = read(&[]).unwrap();
     assert_eq!((alone.rank, alone.world_size), (0, 1));

@@ -1,4 +1,5 @@
 //! The launcher, with shell scripts as ranks: exit codes, signals, the stop ladder, output, and no orphans.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
@@ -66,9 +67,8 @@ impl Running {
 
 fn is_alive(pid: i32) -> bool {
     // A zombie has ended; only its parent has not looked yet.
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
-    })
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z')))
 }
 
 fn wait_until_gone(pid: i32) {
@@ -181,8 +181,7 @@ fn a_second_signal_kills_at_once() {
 #[test]
 fn a_killed_launcher_leaves_no_rank() {
     let mut running = Running::start(2, 10, "echo $$; exec sleep 600");
-    let pids: Vec<i32> =
-        (0..2).map(|_| running.line().split_once("] ").unwrap().1.parse().unwrap()).collect();
+    let pids: Vec<i32> = (0..2).map(|_| running.line().split_once("] ").unwrap().1.parse().unwrap()).collect();
     running.signal(Signal::SIGKILL);
     let status = running.child.wait().unwrap();
     assert_eq!(status.signal(), Some(9));
@@ -204,7 +203,8 @@ fn what_a_rank_left_in_the_background_ends_with_it() {
 
 #[test]
 fn much_output_of_many_ranks_stays_whole() {
-    let output = launch(4, "i=0; while [ $i -lt 2000 ]; do echo \"line $i of $RANK, and some more words\"; i=$((i+1)); done");
+    let output =
+        launch(4, "i=0; while [ $i -lt 2000 ]; do echo \"line $i of $RANK, and some more words\"; i=$((i+1)); done");
     let lines = sorted(&output.stdout);
     assert_eq!(lines.len(), 8000);
     assert!(lines.iter().all(|line| {

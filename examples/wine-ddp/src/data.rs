@@ -79,7 +79,9 @@ pub fn load(seed: u64) -> Data {
         let mut samples = Samples::default();
         for (row, label) in wines {
             let scales = mean.iter().zip(&deviation);
-            samples.features.extend(row.iter().zip(scales).map(|(value, (mean, deviation))| (value - mean) / deviation));
+            samples
+                .features
+                .extend(row.iter().zip(scales).map(|(value, (mean, deviation))| (value - mean) / deviation));
             samples.labels.push(label);
         }
         samples
@@ -151,8 +153,7 @@ mod tests {
         assert_eq!(covered, (0..10).collect::<Vec<_>>());
         assert_ne!(order, epoch_order(10, 8, 3, 1), "another epoch, another order");
         for world_size in [1, 2, 4, 8] {
-            let mut union: Vec<usize> =
-                (0..world_size).flat_map(|rank| share(&order[..8], rank, world_size)).collect();
+            let mut union: Vec<usize> = (0..world_size).flat_map(|rank| share(&order[..8], rank, world_size)).collect();
             let mut batch = order[..8].to_vec();
             union.sort_unstable();
             batch.sort_unstable();

@@ -125,12 +125,15 @@ pub fn train(args: &Args, mut comm: Communicator, out: &mut dyn Write) -> Result
     let global_batch = args.batch.div_ceil(world_size) * world_size;
     let steps = args.epochs * data.train.len().div_ceil(global_batch);
     let mut trainer = Trainer::new(args, &data, global_batch, steps, out)?;
-    trainer.say(&comm, format_args!(
-        "ranks={world_size} train_samples={} test_samples={} parameters={} global_batch={global_batch}",
-        data.train.len(),
-        data.test.len(),
-        trainer.model.parameters.len(),
-    ));
+    trainer.say(
+        &comm,
+        format_args!(
+            "ranks={world_size} train_samples={} test_samples={} parameters={} global_batch={global_batch}",
+            data.train.len(),
+            data.test.len(),
+            trainer.model.parameters.len(),
+        ),
+    );
     // All ranks start from rank 0's weights. The seed alone would do on equal machines; the broadcast makes sure.
     comm.broadcast(&mut trainer.model.parameters, 0)?;
     for epoch in 0..args.epochs {

@@ -1,4 +1,5 @@
 //! The training as ranks in threads: it learns, it repeats itself bit for bit, and the number of ranks does not matter.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::TcpListener;
 use std::thread;

@@ -149,7 +149,8 @@ impl Pass<'_> {
 
 fn reduce<T: Number>(into: &mut [T], arrived: &[T], op: ReduceOp) {
     // One loop per operation, so that each is vectorised.
-    let mut combine = |op| into.iter_mut().zip(arrived).for_each(|(ours, theirs)| *ours = T::combine(op, *theirs, *ours));
+    let mut combine =
+        |op| into.iter_mut().zip(arrived).for_each(|(ours, theirs)| *ours = T::combine(op, *theirs, *ours));
     match op {
         ReduceOp::Sum | ReduceOp::Mean => combine(ReduceOp::Sum),
         ReduceOp::Min => combine(ReduceOp::Min),

@@ -37,10 +37,15 @@ impl ReduceOp {
     }
 }
 
+/// A type's number on the wire.
+type Code = u8;
+
 mod sealed {
+    use super::Code;
+
     /// Keeps [`super::Element`] closed: the byte casts below are sound for plain numbers only.
     pub trait Sealed: Copy + Default + Send + Sync + std::fmt::Debug + PartialEq + 'static {
-        const CODE: u8;
+        const CODE: Code;
     }
 }
 use sealed::Sealed;
@@ -57,16 +62,16 @@ pub trait Number: Element {
 }
 
 impl Sealed for u8 {
-    const CODE: u8 = 1;
+    const CODE: Code = 1;
 }
 impl Sealed for i64 {
-    const CODE: u8 = 2;
+    const CODE: Code = 2;
 }
 impl Sealed for f32 {
-    const CODE: u8 = 3;
+    const CODE: Code = 3;
 }
 impl Sealed for f64 {
-    const CODE: u8 = 4;
+    const CODE: Code = 4;
 }
 
 impl Element for u8 {}

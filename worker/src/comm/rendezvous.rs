@@ -87,7 +87,13 @@ fn receive(
         guests = waiting;
         notice_deserters(&mut members)?;
     }
-    let roster: Vec<SocketAddr> = addresses.into_values().collect();
+    let mut roster: Vec<SocketAddr> = addresses.into_values().collect();
+    // Listening on every address says nothing about which one leads here; the last rank, who will call, used one.
+    if own.ip().is_unspecified()
+        && let Some(reached) = members.values().next_back().and_then(|stream| stream.local_addr().ok())
+    {
+        roster[0].set_ip(reached.ip());
+    }
     for (rank, stream) in &mut members {
         stream
             .set_nonblocking(false)
@@ -104,10 +110,10 @@ fn open(options: &Options, deadline: Instant) -> Result<TcpListener, CommError> 
     let patience = deadline.min(wait::after(PORT_PATIENCE));
     loop {
         let address = resolve(options).unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, options.master_port).into());
-        let bound = TcpListener::bind(address).or_else(|error| match error.kind() {
-            io::ErrorKind::AddrNotAvailable => TcpListener::bind((Ipv4Addr::UNSPECIFIED, options.master_port)),
-            _ => Err(error),
-        });
+        let mut bound = TcpListener::bind(address);
+        if bound.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable) {
+            bound = TcpListener::bind((Ipv4Addr::UNSPECIFIED, options.master_port));
+        }
         match bound {
             Ok(door) => return Ok(door),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < patience => {

@@ -45,7 +45,7 @@ pub(super) fn until(interests: &[Interest<'_>], deadline: Instant) -> io::Result
 /// The time left, rounded up to whole milliseconds so that a wait does not spin at its end.
 fn timeout(deadline: Instant) -> PollTimeout {
     let left = deadline.saturating_duration_since(Instant::now());
-    let ms = left.as_millis() + u128::from(left.subsec_nanos() % 1_000_000 != 0);
+    let ms = left.as_millis() + u128::from(!left.subsec_nanos().is_multiple_of(1_000_000));
     PollTimeout::try_from(i32::try_from(ms).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX)
 }
 

@@ -173,8 +173,7 @@ mod tests {
     use super::*;
 
     fn read(nproc: &str, pairs: &[(&str, &str)]) -> Result<World, String> {
-        let lookup =
-            |name: &str| pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let lookup = |name: &str| pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
         World::read(nproc, lookup).map_err(|error| error.to_string())
     }
 

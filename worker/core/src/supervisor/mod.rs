@@ -221,7 +221,10 @@ impl Supervisor {
         if let Some((rank, exit)) = self.first_failure
             && (exit.success() || self.ranks.get(rank) != Some(&Phase::Ended(exit)))
         {
-            return Err(format!("S-3: rank {rank} is the first failure with {exit:?} but is {:?}", self.ranks.get(rank)));
+            return Err(format!(
+                "S-3: rank {rank} is the first failure with {exit:?} but is {:?}",
+                self.ranks.get(rank)
+            ));
         }
         let stopping = self.ranks.iter().any(|phase| matches!(phase, Phase::Stopping { .. }));
         if stopping != self.deadline().is_some() {
