@@ -169,6 +169,7 @@ fn number<N: std::str::FromStr>(name: &str, text: &str) -> Result<N, LaunchError
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
 
