@@ -351,6 +351,7 @@ fn the_whole_gang_of_a_trainingjob_starts_again() {
     world.plan();
     assert_eq!(world.status("/phase"), json!("Failed"));
     assert_eq!(world.status("/exitCode"), json!(1));
+    assert_eq!(world.status("/replicaStatuses/Worker/active"), Value::Null, "what still ran is ended");
     let message = world.status("/message");
     assert_eq!(
         message,

@@ -39,6 +39,17 @@ impl Planner<'_> {
         self.event(EventSeverity::Warning, &format!("{}Failed", self.kind()), &message);
         self.end(Stage::Failed(cause), message);
         self.clean_up(model);
+        self.discount_deleted(model);
+    }
+
+    /// The last counts of a failed job leave out the pods that are ended with it.
+    fn discount_deleted(&mut self, model: &JobModel) {
+        let current = self.current(model);
+        for ((_, tally), role) in self.change.tallies.iter_mut().flatten().zip(&model.roles) {
+            let pods = role.replicas.iter().filter_map(|replica| current.get(&replica.name));
+            let going = pods.filter(|pod| pod.standing == Standing::Active && self.deleted.contains(pod.uid)).count();
+            tally.active -= i32::try_from(going).unwrap_or(0);
+        }
     }
 
     /// Events for containers that ended with an exit code, when that is acted upon.

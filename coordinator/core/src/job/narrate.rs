@@ -39,7 +39,11 @@ pub(super) fn failure(
         }
         FailureCause::BackoffLimit => {
             let limit = model.policy.backoff_limit.unwrap_or(0);
-            format!("{title} has reached its backoffLimit of {limit} after {restarts} restarts{}", prefixed(&first))
+            format!(
+                "{title} has reached its backoffLimit of {limit} after {restarts} restart{}{}",
+                if restarts == 1 { "" } else { "s" },
+                prefixed(&first)
+            )
         }
         FailureCause::Replica if first.is_empty() => {
             format!("{title} has failed: a pod was deleted while it ran; apply it again to start over")
