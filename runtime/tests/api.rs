@@ -335,6 +335,20 @@ async fn a_home_has_one_owner_and_keeps_its_objects() {
 }
 
 #[tokio::test]
+async fn versions_that_are_no_longer_kept_are_gone() {
+    let World { embedded, home } = world().await;
+    embedded.shutdown().await;
+    // The changes of an earlier process are not kept: its versions can be neither listed nor resumed.
+    let embedded = Embedded::open(Options::new(home.path())).await.expect("opens again");
+    let world = World { embedded, home };
+    let system = "/api/v1/namespaces/kubeflow-system/configmaps";
+    let (code, status) = world.get(&format!("{system}?resourceVersion=1&resourceVersionMatch=Exact")).await;
+    assert_eq!((code, status["reason"].as_str()), (410, Some("Expired")), "{status}");
+    let (code, event) = world.get(&format!("{system}?watch=1&resourceVersion=1&timeoutSeconds=5")).await;
+    assert_eq!((code, &event["type"], &event["object"]["code"]), (200, &json!("ERROR"), &json!(410)), "{event}");
+}
+
+#[tokio::test]
 async fn stopping_ends_watches_and_takes_the_announcement_back() {
     let world = world().await;
     let info = world.embedded.serve("127.0.0.1:0".parse().expect("an address")).await.expect("serves");

@@ -77,7 +77,7 @@ pub(super) const CONFIG_MAP: &[Column] = &[NAME, cell("Data", "string", "Number 
 pub(super) const SECRET: &[Column] = &[
     NAME,
     at("Type", "string", ".type", "What the secret is for."),
-    cell("Data", "integer", "Number of entries."),
+    cell("Data", "string", "Number of entries."),
     AGE,
 ];
 pub(super) const NAMESPACE: &[Column] =

@@ -72,6 +72,12 @@ fn row(kind: &Kind, object: &Value, row_object: RowObject, now_ms: i64) -> Value
 }
 
 fn cell_of(kind: &Kind, column: &Column, object: &Value, now_ms: i64) -> Value {
+    // Kubernetes' own kinds first: their cells say `<none>` and the like where a path finds nothing.
+    if kind.builtin
+        && let Some(cell) = computed(kind, &column.name.to_lowercase(), object, now_ms)
+    {
+        return cell;
+    }
     if let Some(json_path) = column.json_path {
         return match path::cell(object, json_path) {
             // Only dates are rewritten; an absent one is unknown, as kubectl says of a CRD's date column.
