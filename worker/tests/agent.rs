@@ -46,7 +46,10 @@ impl World {
     async fn create<K>(&self, object: Value) -> K
     where
         K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-            + Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
+            + Clone
+            + std::fmt::Debug
+            + serde::Serialize
+            + serde::de::DeserializeOwned,
     {
         let api: Api<K> = Api::namespaced(self.server.client(), "default");
         api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
@@ -61,7 +64,8 @@ impl World {
 
     async fn sh(&self, name: &str, policy: &str, script: &str) -> Pod {
         let container = json!({"name": "main", "image": "x", "command": ["sh", "-c", script]});
-        self.pod(name, json!({"restartPolicy": policy, "terminationGracePeriodSeconds": 5, "containers": [container]})).await
+        self.pod(name, json!({"restartPolicy": policy, "terminationGracePeriodSeconds": 5, "containers": [container]}))
+            .await
     }
 
     async fn until<T>(&self, name: &str, what: &str, check: impl Fn(&Pod) -> Option<T>) -> T {
@@ -80,10 +84,7 @@ impl World {
     }
 
     async fn phase(&self, name: &str, phase: &str) -> Pod {
-        self.until(name, phase, |pod| {
-            (pod.status.as_ref()?.phase.as_deref() == Some(phase)).then(|| pod.clone())
-        })
-        .await
+        self.until(name, phase, |pod| (pod.status.as_ref()?.phase.as_deref() == Some(phase)).then(|| pod.clone())).await
     }
 
     async fn until_gone(&self, name: &str) {
@@ -115,6 +116,21 @@ impl World {
     }
 }
 
+impl Drop for World {
+    /// Containers outlive their agent: a test must end those that it leaves.
+    fn drop(&mut self) {
+        let states = std::fs::read_dir(self.home.path().join("pods")).into_iter().flatten().flatten();
+        for entry in states.flat_map(|pod| std::fs::read_dir(pod.path().join("state"))).flatten().flatten() {
+            if let Ok(run) = trainyard_worker::shim::RunState::read(&entry.path()) {
+                let _ = trainyard_worker::shim::order_stop(&run, 0);
+                while run.shim.is_alive() {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            }
+        }
+    }
+}
+
 fn main_status(pod: &Pod) -> ContainerStatus {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.clone()).unwrap_or_default();
     statuses.into_iter().next().unwrap_or_default()
@@ -142,9 +158,13 @@ async fn a_pod_runs_to_its_end() {
     let progress: Value = serde_json::from_str(&progress).unwrap();
     assert_eq!((progress["step"].as_i64(), progress["totalSteps"].as_i64()), (Some(1), Some(2)));
     let records = trainyard_runtime::records::Records::open(&world.home.path().join("records.db")).await.unwrap();
-    let query = trainyard_runtime::records::PointQuery { job_uid: pod.metadata.uid.clone().unwrap(), ..Default::default() };
+    let query =
+        trainyard_runtime::records::PointQuery { job_uid: pod.metadata.uid.clone().unwrap(), ..Default::default() };
     let points = records.points(&query).await.unwrap();
-    assert_eq!(points.iter().map(|point| (point.name.as_str(), point.step, point.value)).collect::<Vec<_>>(), [("loss", 1, 0.5)]);
+    assert_eq!(
+        points.iter().map(|point| (point.name.as_str(), point.step, point.value)).collect::<Vec<_>>(),
+        [("loss", 1, 0.5)]
+    );
     world.event("ImageIgnored").await;
     let node = Api::<Node>::all(world.server.client()).get("node").await.unwrap();
     let status = node.status.unwrap();
@@ -157,24 +177,33 @@ async fn failures_are_told_and_restarted_as_the_policy_says() {
     let world = World::new().await;
     world.sh("never", "Never", "exit 3").await;
     let pod = world.sh("again", "OnFailure", "echo run; [ -f $0.marker ] || exit 1").await;
-    world.pod("missing", json!({"restartPolicy": "Never", "containers": [{"name": "main", "command": ["no-such-program"]}]})).await;
+    world
+        .pod(
+            "missing",
+            json!({"restartPolicy": "Never", "containers": [{"name": "main", "command": ["no-such-program"]}]}),
+        )
+        .await;
     let failed = world.phase("never", "Failed").await;
     assert_eq!(exit_code(&failed), Some(3));
     let missing = world.phase("missing", "Failed").await;
     let terminated = main_status(&missing).state.unwrap().terminated.unwrap();
     assert_eq!(terminated.exit_code, 127);
     assert!(terminated.message.unwrap().contains("in no folder of PATH"));
-    let looping = world.until("again", "restarts", |pod| (main_status(pod).restart_count >= 3).then(|| pod.clone())).await;
+    let looping =
+        world.until("again", "restarts", |pod| (main_status(pod).restart_count >= 3).then(|| pod.clone())).await;
     assert_eq!(main_status(&looping).last_state.unwrap().terminated.unwrap().exit_code, 1);
     assert_eq!(looping.status.unwrap().phase.as_deref(), Some("Running"));
-    world.until("again", "a wait", |pod| (main_status(pod).state?.waiting?.reason? == "CrashLoopBackOff").then_some(())).await;
+    world
+        .until("again", "a wait", |pod| (main_status(pod).state?.waiting?.reason? == "CrashLoopBackOff").then_some(()))
+        .await;
     assert!(!world.log(&pod, 2).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_pod_gets_its_grace_and_goes() {
     let world = World::new().await;
-    let pod = world.sh("p", "Always", "trap 'echo bye > $OUT; exit 0' TERM; echo ready; while :; do sleep 0.01; done").await;
+    let pod =
+        world.sh("p", "Always", "trap 'echo bye > $OUT; exit 0' TERM; echo ready; while :; do sleep 0.01; done").await;
     world.phase("p", "Running").await;
     world.until("p", "ready", |_| world.log(&pod, 0).contains("ready").then_some(())).await;
     let uid = pod.metadata.uid.clone().unwrap();
@@ -218,9 +247,7 @@ async fn a_stopped_agent_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn init_containers_come_first_and_in_order() {
     let world = World::new().await;
-    let step = |name: &str, script: &str| {
-        json!({"name": name, "command": ["sh", "-c", script], "volumeMounts": [{"name": "work", "mountPath": "/trainyard-work"}]})
-    };
+    let step = |name: &str, script: &str| json!({"name": name, "command": ["sh", "-c", script], "volumeMounts": [{"name": "work", "mountPath": "/trainyard-work"}]});
     let pod = world
         .pod(
             "p",
@@ -238,7 +265,11 @@ async fn init_containers_come_first_and_in_order() {
 async fn volumes_and_variables_come_from_the_api() {
     let world = World::new().await;
     world.create::<ConfigMap>(json!({"metadata": {"name": "m"}, "data": {"greeting": "hello"}})).await;
-    world.create::<k8s_openapi::api::core::v1::Secret>(json!({"metadata": {"name": "s"}, "stringData": {"key": "hidden"}})).await;
+    world
+        .create::<k8s_openapi::api::core::v1::Secret>(
+            json!({"metadata": {"name": "s"}, "stringData": {"key": "hidden"}}),
+        )
+        .await;
     let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
                        "resources": {"requests": {"storage": "1Gi"}}}});
     world.create::<PersistentVolumeClaim>(claim).await;
@@ -290,9 +321,10 @@ async fn what_can_never_run_is_refused_with_the_reason() {
     let spec = json!({"volumes": [{"name": "v", "nfs": {"server": "s", "path": "/"}}],
                       "containers": [{"name": "main", "command": ["true"]}]});
     world.pod("nfs", spec).await;
-    for (name, reason, text) in
-        [("entrypoint", "CommandRequired", "has no command"), ("nfs", "VolumeNotAvailable", "nfs volumes are not available")]
-    {
+    for (name, reason, text) in [
+        ("entrypoint", "CommandRequired", "has no command"),
+        ("nfs", "VolumeNotAvailable", "nfs volumes are not available"),
+    ] {
         let status = world.phase(name, "Failed").await.status.unwrap();
         assert_eq!(status.reason.as_deref(), Some(reason));
         assert!(status.message.unwrap().contains(text));
@@ -307,7 +339,8 @@ async fn services_are_found_by_name() {
     world.sh("server", "Always", "exec sleep 1000").await;
     let server = world.phase("server", "Running").await;
     let ip = server.status.unwrap().pod_ip.unwrap();
-    let pod = world.sh("client", "Never", "getent hosts svc.default.svc.cluster.local; getent hosts svc; hostname").await;
+    let pod =
+        world.sh("client", "Never", "getent hosts svc.default.svc.cluster.local; getent hosts svc; hostname").await;
     world.phase("client", "Succeeded").await;
     let log = world.log(&pod, 0);
     assert_eq!(log.lines().filter(|line| line.starts_with(&ip)).count(), 2, "{log}");
@@ -355,7 +388,9 @@ async fn from_binding_to_the_first_line_is_quick() {
     world.sh("warm", "Never", "true").await;
     world.phase("warm", "Succeeded").await;
     let began = Instant::now();
-    let pod = world.pod("p", json!({"restartPolicy": "Never", "containers": [{"name": "main", "command": ["echo", "hi"]}]})).await;
+    let pod = world
+        .pod("p", json!({"restartPolicy": "Never", "containers": [{"name": "main", "command": ["echo", "hi"]}]}))
+        .await;
     while world.log(&pod, 0).is_empty() {
         assert!(began.elapsed() < Duration::from_secs(5));
         tokio::time::sleep(Duration::from_millis(1)).await;

@@ -143,7 +143,9 @@ fn one_run_is_never_run_twice() {
 #[test]
 fn nothing_is_left_behind() {
     // A grandchild in a session of its own, deaf to everything polite.
-    let case = Case::sh("setsid sh -c 'trap \"\" TERM HUP; echo $$ > orphan; sleep 1000' & while ! [ -s orphan ]; do sleep 0.01; done; exit 0");
+    let case = Case::sh(
+        "setsid sh -c 'trap \"\" TERM HUP; echo $$ > orphan; sleep 1000' & while ! [ -s orphan ]; do sleep 0.01; done; exit 0",
+    );
     let ending = case.run();
     assert_eq!(ending.exit_code, 0);
     let orphan: i32 = std::fs::read_to_string(case.file("orphan")).unwrap().trim().parse().unwrap();
@@ -201,7 +203,8 @@ fn a_killed_shim_takes_its_program_along() {
 fn progress_and_metrics_are_found_in_the_output() {
     let case = Case::sh("echo step=1/4 loss=0.5; echo '{\"step\":2,\"loss\":0.25}'; echo nothing");
     case.run();
-    let progress: serde_json::Value = serde_json::from_slice(&std::fs::read(case.file("progress.json")).unwrap()).unwrap();
+    let progress: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(case.file("progress.json")).unwrap()).unwrap();
     assert_eq!((progress["step"].as_u64(), progress["totalSteps"].as_u64()), (Some(2), Some(4)));
     assert_eq!(progress["metrics"]["loss"], 0.25);
     assert_eq!(std::fs::read_to_string(case.file("metrics.jsonl")).unwrap().lines().count(), 2);
@@ -257,12 +260,23 @@ fn volumes_are_where_the_manifest_says() {
         with_mounts(
             &mut case,
             user_namespace,
-            vec![(hosts, "/etc/hosts", true), (data.clone(), "/trainyard-test/data", false), (ro, "/etc/trainyard-test/deep/ro", true)],
+            vec![
+                (hosts, "/etc/hosts", true),
+                (data.clone(), "/trainyard-test/data", false),
+                (ro, "/etc/trainyard-test/deep/ro", true),
+            ],
         );
         let ending = case.run();
         assert_eq!(
             case.log(),
-            ["stdout F content", "stdout F 127.1.2.3 pod-0", "stdout F pod-0", "stdout F refused", "stdout F /etc/passwd", "stdout F sealed"],
+            [
+                "stdout F content",
+                "stdout F 127.1.2.3 pod-0",
+                "stdout F pod-0",
+                "stdout F refused",
+                "stdout F /etc/passwd",
+                "stdout F sealed"
+            ],
             "{}",
             ending.message
         );

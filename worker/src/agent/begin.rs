@@ -55,7 +55,8 @@ impl Begin<'_> {
 
     pub(super) async fn spec(&self) -> Result<ShimSpec, BeginError> {
         let (shared, container) = (self.shared, self.container);
-        let pod_env = container_env(&self.record.pod, container, &self.surroundings.sources, &facts(shared, self.record))?;
+        let pod_env =
+            container_env(&self.record.pod, container, &self.surroundings.sources, &facts(shared, self.record))?;
         let lookup = |name: &str| pod_env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         let words = container.command.iter().flatten().chain(container.args.iter().flatten());
         let mut argv: Vec<String> = words.map(|word| expand(word, &lookup)).collect();
@@ -177,11 +178,14 @@ impl Begin<'_> {
             if mount.mount_path.trim_end_matches('/') == "/dev/shm" && base.starts_with("/dev/shm") {
                 continue;
             }
-            let sub_path = mount.sub_path_expr.as_ref().map(|text| expand(text, lookup)).or_else(|| mount.sub_path.clone());
+            let sub_path =
+                mount.sub_path_expr.as_ref().map(|text| expand(text, lookup)).or_else(|| mount.sub_path.clone());
             let source = match sub_path.filter(|path| !path.is_empty()) {
                 None => base.clone(),
                 Some(sub_path) if stays_inside(&sub_path) => sub_folder(base, &sub_path)?,
-                Some(sub_path) => return Err(fail(format!("subPath {sub_path:?} must be relative and must not contain '..'"))),
+                Some(sub_path) => {
+                    return Err(fail(format!("subPath {sub_path:?} must be relative and must not contain '..'")));
+                }
             };
             if !mount.mount_path.starts_with('/') {
                 return Err(fail("mountPath must be absolute".to_owned()));
@@ -212,7 +216,9 @@ impl Begin<'_> {
                 let own = self.record.pod.metadata.name.as_deref().unwrap_or_default();
                 for (key, value) in env.iter_mut().filter(|(key, _)| !matches!(key.as_str(), "PATH" | "HOME" | "PWD")) {
                     // The pod's own name stays its name where it is told as one.
-                    if !(value == own && matches!(key.as_str(), "HOSTNAME" | "TRAINYARD_POD" | "POD_NAME")) && key != RUN_MARK {
+                    if !(value == own && matches!(key.as_str(), "HOSTNAME" | "TRAINYARD_POD" | "POD_NAME"))
+                        && key != RUN_MARK
+                    {
                         *value = replace_names(value, &table);
                     }
                 }
@@ -280,7 +286,10 @@ fn sub_folder(base: &Path, sub_path: &str) -> std::io::Result<PathBuf> {
     // A link inside the volume must not lead out of it.
     let real = std::fs::canonicalize(&path)?;
     if !real.starts_with(std::fs::canonicalize(base)?) {
-        return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, format!("subPath {sub_path:?} leads out of its volume")));
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::PermissionDenied,
+            format!("subPath {sub_path:?} leads out of its volume"),
+        ));
     }
     Ok(real)
 }

@@ -12,7 +12,12 @@ pub(super) fn folder(home: &Path, namespace: &str, claim: &str) -> PathBuf {
 }
 
 /// Gives the folder of a claim, made and marked as bound at first use; nothing where there is no such claim.
-pub(super) async fn bind(client: &kube::Client, home: &Path, namespace: &str, name: &str) -> Result<Option<PathBuf>, ClaimError> {
+pub(super) async fn bind(
+    client: &kube::Client,
+    home: &Path,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<PathBuf>, ClaimError> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     let Some(claim) = claims.get_opt(name).await? else { return Ok(None) };
     if claim.metadata.deletion_timestamp.is_some() {

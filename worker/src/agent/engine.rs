@@ -84,8 +84,12 @@ mod tests {
         let own = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let command = own(command);
         let all: Vec<String> = command.iter().cloned().chain(own(args)).collect();
-        let mounts =
-            [Mount { volume: "v".into(), source: PathBuf::from("/h/v"), target: PathBuf::from("/data"), read_only: true }];
+        let mounts = [Mount {
+            volume: "v".into(),
+            source: PathBuf::from("/h/v"),
+            target: PathBuf::from("/data"),
+            read_only: true,
+        }];
         run_argv(&Run {
             program: Path::new("podman"),
             name: "trainyard-u-c-0".into(),

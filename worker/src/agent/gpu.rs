@@ -14,7 +14,8 @@ impl Gpus {
     /// Finds `/dev/nvidia<N>`; where `CUDA_VISIBLE_DEVICES` names numbers, only those are ours to give.
     pub(super) fn detect(visible: Option<&str>) -> Self {
         let names = std::fs::read_dir("/dev").into_iter().flatten().flatten();
-        let found = names.filter_map(|entry| entry.file_name().to_str()?.strip_prefix("nvidia")?.parse().ok()).collect();
+        let found =
+            names.filter_map(|entry| entry.file_name().to_str()?.strip_prefix("nvidia")?.parse().ok()).collect();
         Self::new(found, visible)
     }
 

@@ -43,7 +43,12 @@ pub(super) enum IngestError {
 }
 
 /// Stores what is new in a container's metrics file.
-pub(super) async fn ingest(records: &Records, pod: &Pod, container: &Container, file: &Path) -> Result<(), IngestError> {
+pub(super) async fn ingest(
+    records: &Records,
+    pod: &Pod,
+    container: &Container,
+    file: &Path,
+) -> Result<(), IngestError> {
     let offset_file = file.with_extension("offset");
     let mut offset: u64 = fs::read_to_string(&offset_file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
     let source = source(pod, container);

@@ -15,6 +15,7 @@ mod manager;
 mod metric;
 mod names;
 mod node;
+mod observe;
 mod pidfd;
 mod probe;
 mod report;

@@ -173,11 +173,8 @@ impl Names {
 
     /// Brings the files that are in use up to date.
     pub(super) fn refresh(&mut self, home: &Path) {
-        let namespaces: Vec<String> = self
-            .written
-            .keys()
-            .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
-            .collect();
+        let namespaces: Vec<String> =
+            self.written.keys().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
         for namespace in namespaces {
             if let Err(error) = self.hosts_file(home, &namespace) {
                 tracing::warn!(namespace, %error, "the hosts file of a namespace could not be written");
@@ -230,7 +227,8 @@ mod tests {
             let pod = json!({"metadata": {"name": name, "namespace": "ns", "uid": uid, "labels": {"role": role}}});
             assert!(names.put_pod(&serde_json::from_value(pod).expect("a pod"), None));
         }
-        let service = json!({"metadata": {"name": "j-master-0", "namespace": "ns"}, "spec": {"selector": {"role": "master"}}});
+        let service =
+            json!({"metadata": {"name": "j-master-0", "namespace": "ns"}, "spec": {"selector": {"role": "master"}}});
         names.put_service(&serde_json::from_value(service).expect("a service"));
         names
     }

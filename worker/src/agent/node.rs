@@ -91,7 +91,8 @@ fn status(shared: &Shared) -> Value {
     let uname = nix::sys::utsname::uname();
     let kernel = uname.as_ref().map_or(String::new(), |name| name.release().to_string_lossy().into_owned());
     let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let image = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"');
+    let image =
+        os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux").trim_matches('"');
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let version = concat!("v", env!("CARGO_PKG_VERSION"));
     json!({

@@ -74,7 +74,9 @@ pub(super) async fn run(target: Target, verdicts: mpsc::UnboundedSender<Verdict>
 
 /// Runs one probe; ends when a startup probe has passed (true), or a startup or liveness probe failed for good.
 async fn run_one(target: &Target, kind: Kind, probe: &Probe, verdicts: &mpsc::UnboundedSender<Verdict>) -> bool {
-    let seconds = |value: Option<i32>, default: u64| Duration::from_secs(value.and_then(|v| u64::try_from(v).ok()).unwrap_or(default));
+    let seconds = |value: Option<i32>, default: u64| {
+        Duration::from_secs(value.and_then(|v| u64::try_from(v).ok()).unwrap_or(default))
+    };
     tokio::time::sleep(seconds(probe.initial_delay_seconds, 0)).await;
     let period = seconds(probe.period_seconds, 10).max(Duration::from_secs(1));
     let timeout = seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1));
@@ -123,7 +125,8 @@ async fn check(target: &Target, probe: &Probe) -> Result<(), String> {
             // Upstream does not verify the certificate either; that somebody answers is what can be told without TLS.
             return Ok(());
         }
-        let mut request = format!("GET {} HTTP/1.1\r\nHost: {}:{port}\r\n", http.path.as_deref().unwrap_or("/"), target.ip);
+        let mut request =
+            format!("GET {} HTTP/1.1\r\nHost: {}:{port}\r\n", http.path.as_deref().unwrap_or("/"), target.ip);
         for header in http.http_headers.iter().flatten() {
             request.push_str(&header.name);
             request.push_str(": ");
@@ -135,7 +138,11 @@ async fn check(target: &Target, probe: &Probe) -> Result<(), String> {
         let mut head = [0_u8; 12];
         stream.read_exact(&mut head).await.map_err(|error| error.to_string())?;
         let code = String::from_utf8_lossy(&head[9..12]).into_owned();
-        return if matches!(head[9], b'2' | b'3') { Ok(()) } else { Err(format!("HTTP probe failed with statuscode: {code}")) };
+        return if matches!(head[9], b'2' | b'3') {
+            Ok(())
+        } else {
+            Err(format!("HTTP probe failed with statuscode: {code}"))
+        };
     }
     let port = match (&probe.tcp_socket, &probe.grpc) {
         (Some(tcp), _) => port_number(&target.container, &tcp.port),

@@ -21,7 +21,9 @@ impl Written {
         match result {
             Ok(_) => Self::Done,
             Err(kube::Error::Api(status)) if status.code == 404 => Self::Gone,
-            Err(kube::Error::Api(status)) if status.code == 409 && status.message.to_lowercase().contains("uid") => Self::Gone,
+            Err(kube::Error::Api(status)) if status.code == 409 && status.message.to_lowercase().contains("uid") => {
+                Self::Gone
+            }
             Err(error) => Self::Failed(error),
         }
     }

@@ -68,7 +68,10 @@ pub(super) async fn make(shared: &Shared, folder: &PodFolder, record: &mut PodRe
     if gpus > 0 {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         record.gpus = shared.gpus.assign(uid, gpus).ok_or_else(|| {
-            Unready::Waiting(format!("waits for {gpus} free GPUs; the node has {}, the others are in use", shared.gpus.count()))
+            Unready::Waiting(format!(
+                "waits for {gpus} free GPUs; the node has {}, the others are in use",
+                shared.gpus.count()
+            ))
         })?;
     }
     let names: Vec<&str> = all_containers(&pod).map(|container| container.name.as_str()).collect();
@@ -80,7 +83,9 @@ pub(super) async fn make(shared: &Shared, folder: &PodFolder, record: &mut PodRe
     {
         refuse_mounts(&pod, &volumes, why)?;
     }
-    folder.write_record(record).map_err(|error| Unready::Waiting(format!("the pod's record cannot be written: {error}")))?;
+    folder
+        .write_record(record)
+        .map_err(|error| Unready::Waiting(format!("the pod's record cannot be written: {error}")))?;
     Ok(Surroundings { sources, volumes })
 }
 
@@ -163,7 +168,9 @@ async fn volumes(
         let at = folder.volume(&volume.name);
         let broken = |error: io::Error| Unready::Waiting(format!("volume \"{}\" cannot be made: {error}", volume.name));
         let place = match plan {
-            VolumePlan::Empty { in_memory } => (empty(&at, in_memory, &pod, &volume.name, record).map_err(broken)?, false),
+            VolumePlan::Empty { in_memory } => {
+                (empty(&at, in_memory, &pod, &volume.name, record).map_err(broken)?, false)
+            }
             VolumePlan::Files(files) => (write_files(&at, &files).map(|()| at).map_err(broken)?, true),
             VolumePlan::Host { path, kind } => (host_path(&volume.name, &path, &kind)?, false),
             VolumePlan::Claim { name, read_only } => {
@@ -250,7 +257,8 @@ fn host_path(volume: &str, path: &str, kind: &str) -> Result<PathBuf, Unready> {
 fn refuse_mounts(pod: &Pod, volumes: &BTreeMap<String, (PathBuf, bool)>, why: &str) -> Result<(), Unready> {
     for container in all_containers(pod) {
         for mount in container.volume_mounts.iter().flatten() {
-            let source = volumes.get(&mount.name).map(|(path, _)| path.join(mount.sub_path.as_deref().unwrap_or_default()));
+            let source =
+                volumes.get(&mount.name).map(|(path, _)| path.join(mount.sub_path.as_deref().unwrap_or_default()));
             if source.as_deref() != Some(Path::new(&mount.mount_path)) && mount.mount_path != "/dev/shm" {
                 return Err(Unready::Refused {
                     reason: "VolumeNotMountable",

@@ -40,7 +40,8 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(client: kube::Client, config: AgentConfig, disk: DiskWatch) -> Self {
-        let visible = config.base_env.iter().find(|(key, _)| key == "CUDA_VISIBLE_DEVICES").map(|(_, value)| value.as_str());
+        let visible =
+            config.base_env.iter().find(|(key, _)| key == "CUDA_VISIBLE_DEVICES").map(|(_, value)| value.as_str());
         let gpus = Gpus::detect(visible);
         Self {
             events: EventSink::start(client.clone(), "trainyard-agent"),
@@ -121,8 +122,12 @@ impl Shared {
             return;
         }
         let node = &self.config.node_name;
-        let regarding =
-            ObjectRef { api_version: "v1".to_owned(), kind: "Node".to_owned(), namespace: String::new(), name: node.clone() };
+        let regarding = ObjectRef {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            namespace: String::new(),
+            name: node.clone(),
+        };
         let message = format!("cpu and memory limits of containers are not enforced on this node: {why}");
         self.events.send(regarding, node.clone(), EventSeverity::Warning, "LimitsNotEnforced".to_owned(), message);
     }
@@ -140,10 +145,30 @@ impl Shared {
 /// already a rank of some other job, and without what speaks to this server's own supervisor.
 fn inherited(env: &[(String, String)]) -> Vec<(String, String)> {
     const NAMES: &[&str] = &[
-        "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE",
-        "ROLE_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "TF_CONFIG", "NOTIFY_SOCKET", "LISTEN_FDS",
-        "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "INVOCATION_ID", "TRACEPARENT",
-        "TRACESTATE", "HOSTNAME",
+        "RANK",
+        "LOCAL_RANK",
+        "GROUP_RANK",
+        "ROLE_RANK",
+        "ROLE_NAME",
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "GROUP_WORLD_SIZE",
+        "ROLE_WORLD_SIZE",
+        "NODE_RANK",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "TF_CONFIG",
+        "NOTIFY_SOCKET",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_FDNAMES",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "JOURNAL_STREAM",
+        "INVOCATION_ID",
+        "TRACEPARENT",
+        "TRACESTATE",
+        "HOSTNAME",
     ];
     const PREFIXES: &[&str] = &["PET_", "TORCHELASTIC_", "TRAINYARD_", "CARGO_", "OMPI_", "PMI_", "SLURM_"];
     env.iter()
@@ -158,8 +183,10 @@ mod tests {
 
     #[test]
     fn a_surrounding_job_does_not_leak_into_pods() {
-        let env = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>();
-        let kept = inherited(&env(&[("PATH", "/venv/bin"), ("RANK", "3"), ("PET_NNODES", "2"), ("VIRTUAL_ENV", "/venv")]));
+        let env =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>();
+        let kept =
+            inherited(&env(&[("PATH", "/venv/bin"), ("RANK", "3"), ("PET_NNODES", "2"), ("VIRTUAL_ENV", "/venv")]));
         assert_eq!(kept, env(&[("PATH", "/venv/bin"), ("VIRTUAL_ENV", "/venv")]));
     }
 }

@@ -8,28 +8,26 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use trainyard_proto::plan::EventSeverity;
-use trainyard_worker_core::pod::{
-    self, Attempt, AttemptState, Blocked, ContainerView, Ending, PodAction, PodView, Probes, Setup, StopReason,
-};
+use trainyard_worker_core::pod::{self, Blocked, PodAction, PodView, Probes, Setup, StopReason};
 
-use super::begin::{Begin, BeginError, run_mark};
+use super::begin::{Begin, BeginError};
 use super::config::ContainerMode;
 use super::disk::Watched;
 use super::folder::{PodFolder, PodRecord};
 use super::metric::{self, IngestError};
+use super::pidfd;
 use super::probe::{self, Kind, Verdict};
 use super::report::{self, Written};
 use super::setup::{self, Surroundings, all_containers};
 use super::shared::Shared;
-use super::{pidfd, stray};
-use crate::shim::{ProcessId, RunState, launch, now_ms, order_stop, write_atomically};
+use crate::shim::{ProcessId, RunState, launch, now_ms, order_stop};
 
 /// A container that starts within this time is told of once, as running, and not before as being created.
 const HOLD_STATUS_MS: i64 = 150;
 /// When a write to the API failed.
 const RETRY_MS: i64 = 1_000;
 /// When a container could not be begun for want of something that may come.
-const BLOCKED_RETRY_MS: i64 = 2_000;
+pub(super) const BLOCKED_RETRY_MS: i64 = 2_000;
 
 /// What reaches a pod's task from outside.
 pub(super) enum Message {
@@ -41,41 +39,41 @@ pub(super) enum Message {
 
 /// What goes on with one container, besides what its shim wrote down.
 #[derive(Default)]
-struct Live {
+pub(super) struct Live {
     /// A shim on the way.
-    launching: Option<Launching>,
-    blocked: Option<Blocked>,
-    probes: Probes,
+    pub(super) launching: Option<Launching>,
+    pub(super) blocked: Option<Blocked>,
+    pub(super) probes: Probes,
     /// Run that probes and the watch on the shim belong to.
-    probed: Option<u32>,
-    watched: Option<u32>,
-    tasks: Vec<JoinHandle<()>>,
+    pub(super) probed: Option<u32>,
+    pub(super) watched: Option<u32>,
+    pub(super) tasks: Vec<JoinHandle<()>>,
     /// The run that this agent launched and whose end it has not spoken of yet.
     unspoken: Option<u32>,
 }
 
 /// A shim that was launched and has not written anything yet.
 #[derive(Clone, Copy)]
-struct Launching {
-    attempt: u32,
-    streak: u32,
-    since_ms: i64,
-    shim: Option<ProcessId>,
+pub(super) struct Launching {
+    pub(super) attempt: u32,
+    pub(super) streak: u32,
+    pub(super) since_ms: i64,
+    pub(super) shim: Option<ProcessId>,
 }
 
 pub(super) struct Task {
     shared: Arc<Shared>,
-    folder: PodFolder,
-    record: PodRecord,
+    pub(super) folder: PodFolder,
+    pub(super) record: PodRecord,
     gone: bool,
     setup: Setup,
     surroundings: Surroundings,
-    runs: BTreeMap<String, Vec<RunState>>,
-    live: BTreeMap<String, Live>,
+    pub(super) runs: BTreeMap<String, Vec<RunState>>,
+    pub(super) live: BTreeMap<String, Live>,
     told: Option<PodStatus>,
     progress_told: String,
     retry_at_ms: Option<i64>,
-    changed: Arc<Notify>,
+    pub(super) changed: Arc<Notify>,
     watched: Option<Watched>,
     verdicts: mpsc::UnboundedReceiver<Verdict>,
     verdict_sender: mpsc::UnboundedSender<Verdict>,
@@ -116,7 +114,9 @@ impl Task {
             let changed = self.changed.clone();
             let sleep = async {
                 match wake_at {
-                    Some(at) => tokio::time::sleep(Duration::from_millis(u64::try_from(at - now_ms()).unwrap_or(0) + 1)).await,
+                    Some(at) => {
+                        tokio::time::sleep(Duration::from_millis(u64::try_from(at - now_ms()).unwrap_or(0) + 1)).await
+                    }
                     None => std::future::pending().await,
                 }
             };
@@ -154,7 +154,9 @@ impl Task {
         if self.watched.is_none() && self.folder.state().is_dir() {
             match self.shared.disk.watch(&self.folder.state(), self.changed.clone()) {
                 Ok(watched) => self.watched = Some(watched),
-                Err(error) => tracing::error!(%error, "a pod's folder cannot be watched; raise fs.inotify.max_user_watches"),
+                Err(error) => {
+                    tracing::error!(%error, "a pod's folder cannot be watched; raise fs.inotify.max_user_watches")
+                }
             }
         }
     }
@@ -221,90 +223,7 @@ impl Task {
         (now_ms < until).then_some(until)
     }
 
-    fn read_runs(&mut self) {
-        // Before the notes are read: a shim that is dead now has written all that it ever will.
-        let dead: Vec<String> = self
-            .live
-            .iter()
-            .filter(|(_, live)| live.launching.is_some_and(|launching| launching.shim.is_none_or(|shim| !shim.is_alive())))
-            .map(|(name, _)| name.clone())
-            .collect();
-        self.runs = self.folder.runs(&self.runs);
-        for (name, live) in &mut self.live {
-            let Some(launching) = live.launching else { continue };
-            let newest = self.runs.get(name).and_then(|runs| runs.first()).filter(|run| run.attempt >= launching.attempt);
-            match newest {
-                Some(run) if run.process.is_some() || run.ending.is_some() => live.launching = None,
-                // The claim is there, the program is on the way; or the shim died in between, which is seen as such.
-                Some(_) => {}
-                None if dead.contains(name) => {
-                    live.launching = None;
-                    live.blocked = Some(Blocked {
-                        reason: "RunContainerError".to_owned(),
-                        message: "the process that watches over the container ended before it began; is the disk full?".to_owned(),
-                        retry_at_ms: now_ms() + BLOCKED_RETRY_MS,
-                    });
-                }
-                None => {}
-            }
-        }
-    }
-
-    /// Watches the shims of adopted and launched runs, and takes over from those that are gone.
-    fn keep_watch(&mut self) {
-        let newest: Vec<RunState> = self.runs.values().filter_map(|runs| runs.first().cloned()).collect();
-        for run in newest.into_iter().filter(|run| run.ending.is_none()) {
-            if !run.is_watched() {
-                // Its last word may have been written since it was read.
-                let path = self.folder.state_file(&run.container, run.attempt);
-                let run = RunState::read(&path).unwrap_or(run);
-                if run.ending.is_none() {
-                    self.take_over(&run);
-                }
-                self.changed.notify_one();
-                continue;
-            }
-            let live = self.live.entry(run.container.clone()).or_default();
-            if live.watched != Some(run.attempt) {
-                live.watched = Some(run.attempt);
-                let changed = self.changed.clone();
-                let shim = run.shim;
-                live.tasks.push(tokio::spawn(async move {
-                    while shim.is_alive() {
-                        pidfd::ended(shim.pid).await;
-                        if shim.is_alive() {
-                            // A kernel without pidfds.
-                            tokio::time::sleep(Duration::from_secs(1)).await;
-                        }
-                    }
-                    changed.notify_one();
-                }));
-            }
-            self.start_probes(&run);
-        }
-    }
-
-    /// The shim was killed: nobody knows the exit code, but nothing of the run may be left.
-    fn take_over(&mut self, run: &RunState) {
-        stray::kill_marked(&run_mark(&self.record.pod, &run.container, run.attempt));
-        let ending = Ending {
-            started_ms: run.started_ms,
-            finished_ms: now_ms(),
-            exit_code: 137,
-            signal: None,
-            reason: "ContainerStatusUnknown".to_owned(),
-            message: "the process that watched over this container was killed (or the machine was restarted); its exit code is not known"
-                .to_owned(),
-        };
-        let state = RunState { ending: Some(ending), ..run.clone() };
-        let path = self.folder.state_file(&run.container, run.attempt);
-        let written = serde_json::to_vec(&state).map_err(std::io::Error::other).and_then(|bytes| write_atomically(&path, &bytes));
-        if let Err(error) = written {
-            tracing::error!(path = %path.display(), %error, "the end of a lost container could not be written");
-        }
-    }
-
-    fn start_probes(&mut self, run: &RunState) {
+    pub(super) fn start_probes(&mut self, run: &RunState) {
         let Some(process) = run.process else { return };
         let Some(container) = self.container(&run.container).cloned() else { return };
         let Some(live) = self.live.get_mut(&run.container) else { return };
@@ -317,7 +236,10 @@ impl Task {
             ready: container.readiness_probe.is_none(),
             live: true,
         };
-        if container.startup_probe.is_none() && container.readiness_probe.is_none() && container.liveness_probe.is_none() {
+        if container.startup_probe.is_none()
+            && container.readiness_probe.is_none()
+            && container.liveness_probe.is_none()
+        {
             return;
         }
         let target = probe::Target {
@@ -356,32 +278,8 @@ impl Task {
         }
     }
 
-    fn container(&self, name: &str) -> Option<&Container> {
+    pub(super) fn container(&self, name: &str) -> Option<&Container> {
         all_containers(&self.record.pod).find(|container| container.name == name)
-    }
-
-    fn view(&self, now_ms: i64) -> BTreeMap<String, ContainerView> {
-        let mut view: BTreeMap<String, ContainerView> = BTreeMap::new();
-        for (name, runs) in &self.runs {
-            let mut runs = runs.iter().map(attempt_of);
-            let (last, previous) = (runs.next(), runs.next());
-            view.insert(name.clone(), ContainerView { last, previous, ..ContainerView::default() });
-        }
-        for (name, live) in &self.live {
-            let seen = view.entry(name.clone()).or_default();
-            if let Some(Launching { attempt: number, streak, .. }) = live.launching
-                && seen.last.as_ref().is_none_or(|last| last.number < number)
-            {
-                let starting = Attempt { number, streak, state: AttemptState::Starting, stop_deadline_ms: None };
-                seen.previous = seen.last.replace(starting);
-            }
-            if seen.last.as_ref().map(|last| last.number) == live.probed {
-                seen.probes = live.probes;
-            }
-            seen.blocked = live.blocked.clone().filter(|blocked| now_ms < blocked.retry_at_ms);
-        }
-        view.retain(|name, seen| seen.last.is_some() || seen.blocked.is_some() || self.container(name).is_some());
-        view
     }
 
     /// Whether something was done, so that planning again makes sense at once.
@@ -430,8 +328,10 @@ impl Task {
         if self.record.image_event_sent || self.shared.config.mode != ContainerMode::Process {
             return;
         }
-        let images: Vec<&str> =
-            all_containers(&self.record.pod).filter_map(|c| c.image.as_deref()).filter(|image| !image.is_empty()).collect();
+        let images: Vec<&str> = all_containers(&self.record.pod)
+            .filter_map(|c| c.image.as_deref())
+            .filter(|image| !image.is_empty())
+            .collect();
         if !images.is_empty() {
             let message = format!(
                 "images are ignored: containers run as processes of this machine ({}); install podman or docker to run images",
@@ -481,7 +381,12 @@ impl Task {
                     changed.notify_one();
                 }));
                 self.folder.forget_before(name, attempt);
-                self.shared.pod_event(&self.record.pod, EventSeverity::Normal, "Started", format!("Started container {name}"));
+                self.shared.pod_event(
+                    &self.record.pod,
+                    EventSeverity::Normal,
+                    "Started",
+                    format!("Started container {name}"),
+                );
             }
             Err(error) => {
                 let reason = match &error {
@@ -490,14 +395,16 @@ impl Task {
                 };
                 let message = error.to_string();
                 self.shared.pod_event(&self.record.pod, EventSeverity::Warning, "Failed", format!("Error: {message}"));
-                live.blocked = Some(Blocked { reason: reason.to_owned(), message, retry_at_ms: now_ms() + BLOCKED_RETRY_MS });
+                live.blocked =
+                    Some(Blocked { reason: reason.to_owned(), message, retry_at_ms: now_ms() + BLOCKED_RETRY_MS });
             }
         }
     }
 
     /// Whether the order arrived. A shim that has not written anything yet is ordered once it has: its note wakes us.
     fn stop(&mut self, name: &str, attempt: u32, grace_ms: i64, reason: StopReason, now_ms: i64) -> bool {
-        let Some(run) = self.runs.get_mut(name).and_then(|runs| runs.iter_mut().find(|run| run.attempt == attempt)) else {
+        let Some(run) = self.runs.get_mut(name).and_then(|runs| runs.iter_mut().find(|run| run.attempt == attempt))
+        else {
             return false;
         };
         match order_stop(run, grace_ms) {
@@ -507,7 +414,9 @@ impl Task {
                 let why = match reason {
                     StopReason::Deleted | StopReason::Finished => String::new(),
                     StopReason::Deadline => ": the pod was active longer than its activeDeadlineSeconds".to_owned(),
-                    StopReason::Unhealthy => ": it failed its liveness or startup probe and will be restarted".to_owned(),
+                    StopReason::Unhealthy => {
+                        ": it failed its liveness or startup probe and will be restarted".to_owned()
+                    }
                 };
                 let message = format!("Stopping container {name}{why}");
                 self.shared.pod_event(&self.record.pod, EventSeverity::Normal, "Killing", message);
@@ -548,9 +457,13 @@ impl Task {
             let (reason, message) = match (ending.reason.as_str(), ending.exit_code, run.attempt) {
                 (_, 0, _) => continue,
                 ("StartError", ..) => ("Failed", format!("Error: container {name}: {}", ending.message)),
-                ("OOMKilled", ..) => ("OOMKilled", format!("container {name} used more memory than its limit and was killed")),
+                ("OOMKilled", ..) => {
+                    ("OOMKilled", format!("container {name} used more memory than its limit and was killed"))
+                }
                 (_, code, 0) => ("Failed", format!("container {name} ended with exit code {code}")),
-                (_, code, again) => ("BackOff", format!("container {name} ended with exit code {code} after {again} restarts")),
+                (_, code, again) => {
+                    ("BackOff", format!("container {name} ended with exit code {code} after {again} restarts"))
+                }
             };
             self.shared.pod_event(&self.record.pod, EventSeverity::Warning, reason, message);
         }
@@ -563,7 +476,9 @@ impl Task {
             let progress = std::fs::read_to_string(self.folder.progress_file(&container.name)).ok()?;
             Some((container, progress))
         });
-        let Some((container, progress)) = newest.filter(|(_, progress)| *progress != self.progress_told) else { return };
+        let Some((container, progress)) = newest.filter(|(_, progress)| *progress != self.progress_told) else {
+            return;
+        };
         let file = self.folder.metrics_file(&container.name);
         if file.exists()
             && let Err(error) = self.ingest(container, &file).await
@@ -631,13 +546,4 @@ enum Step {
     Again,
     /// Nothing to do before this moment, or before something happens.
     Wait(Option<i64>),
-}
-
-fn attempt_of(run: &RunState) -> Attempt {
-    let state = match (&run.ending, run.process, run.started_ms) {
-        (Some(ending), _, _) => AttemptState::Ended(ending.clone()),
-        (None, Some(_), Some(started_ms)) => AttemptState::Running { started_ms },
-        (None, _, _) => AttemptState::Starting,
-    };
-    Attempt { number: run.attempt, streak: run.streak, state, stop_deadline_ms: run.stop_deadline_ms }
 }

@@ -85,7 +85,10 @@ impl Cgroups {
     /// In version 2 a group with processes cannot hand controllers on, so the containers' groups are made beside ours.
     fn detect_v2(own: &Path) -> Self {
         let why = |error: io::Error| {
-            Self::Unavailable(format!("{} cannot be written ({error}); delegate it, for instance with systemd's Delegate=yes", own.display()))
+            Self::Unavailable(format!(
+                "{} cannot be written ({error}); delegate it, for instance with systemd's Delegate=yes",
+                own.display()
+            ))
         };
         let parent = if own == Path::new(MOUNT) { own } else { own.parent().unwrap_or(own) };
         let base = parent.join("trainyard");

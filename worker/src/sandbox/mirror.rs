@@ -134,7 +134,8 @@ fn nearest_folder(target: &Path) -> Result<PathBuf, MirrorError> {
     for parent in target.ancestors().skip(1) {
         match fs::metadata(parent) {
             Ok(found) if found.is_dir() => {
-                return fs::canonicalize(parent).map_err(|source| MirrorError { what: "its parent cannot be read", source });
+                return fs::canonicalize(parent)
+                    .map_err(|source| MirrorError { what: "its parent cannot be read", source });
             }
             Ok(_) => {
                 let source = io::ErrorKind::NotADirectory.into();

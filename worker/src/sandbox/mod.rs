@@ -49,7 +49,9 @@ pub struct Mount {
 #[derive(Debug, Error)]
 pub enum SandboxError {
     /// Namespaces are refused.
-    #[error("cannot make a {what} namespace: {source}; run as root, or allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1)")]
+    #[error(
+        "cannot make a {what} namespace: {source}; run as root, or allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1)"
+    )]
     Namespace {
         /// `mount`, `user`.
         what: &'static str,

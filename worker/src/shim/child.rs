@@ -36,7 +36,8 @@ impl StartFailure {
 
 /// Starts the container's program. This process must be single-threaded.
 pub(super) fn start(spec: &ShimSpec) -> Result<Started, StartFailure> {
-    let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|errno| StartFailure::around(format!("no pipe: {errno}")));
+    let pipe =
+        || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|errno| StartFailure::around(format!("no pipe: {errno}")));
     let (stdout, child_stdout) = pipe()?;
     let (stderr, child_stderr) = pipe()?;
     let (failure, child_failure) = pipe()?;
@@ -61,7 +62,8 @@ pub(super) fn start(spec: &ShimSpec) -> Result<Started, StartFailure> {
                 return Ok(Started { pid: child, stdout: File::from(stdout), stderr: File::from(stderr) });
             }
             let _ = nix::sys::wait::waitpid(child, None);
-            Err(serde_json::from_slice(&report).unwrap_or_else(|_| StartFailure::around("the start failed without a word")))
+            Err(serde_json::from_slice(&report)
+                .unwrap_or_else(|_| StartFailure::around("the start failed without a word")))
         }
     }
 }
@@ -120,7 +122,8 @@ pub(super) fn execute(argv: &[String], env: &[(String, String)]) -> StartFailure
     let c_string = |text: &str| CString::new(text.replace('\0', "")).unwrap_or_default();
     let args: Vec<CString> = argv.iter().map(|arg| c_string(arg)).collect();
     let vars: Vec<CString> = env.iter().map(|(key, value)| c_string(&format!("{key}={value}"))).collect();
-    let path = env.iter().rev().find(|(key, _)| key == "PATH").map_or("/usr/local/bin:/usr/bin:/bin", |(_, v)| v.as_str());
+    let path =
+        env.iter().rev().find(|(key, _)| key == "PATH").map_or("/usr/local/bin:/usr/bin:/bin", |(_, v)| v.as_str());
     let candidates: Vec<String> = if program.contains('/') {
         vec![program.clone()]
     } else {
@@ -142,23 +145,36 @@ pub(super) fn execute(argv: &[String], env: &[(String, String)]) -> StartFailure
 fn not_executed(program: &str, path: &str, denied: Option<(String, nix::Error)>) -> StartFailure {
     let failure = |exit_code, message| StartFailure { exit_code, message };
     match denied {
-        None if program.contains('/') => {
-            failure(127, format!("command not found: {program:?} does not exist on this machine; check the path, or run with a container engine that has the image"))
-        }
+        None if program.contains('/') => failure(
+            127,
+            format!(
+                "command not found: {program:?} does not exist on this machine; check the path, or run with a container engine that has the image"
+            ),
+        ),
         None => failure(
             127,
-            format!("command not found: {program:?} is in no folder of PATH ({path}); install it, give its full path, or set PATH in the container's env"),
+            format!(
+                "command not found: {program:?} is in no folder of PATH ({path}); install it, give its full path, or set PATH in the container's env"
+            ),
         ),
         Some((file, nix::Error::EACCES)) => {
             failure(126, format!("permission denied: {file} is not executable; run chmod +x {file}"))
         }
-        Some((file, nix::Error::ENOEXEC)) => {
-            failure(126, format!("{file} is no program: a script needs a first line such as #!/bin/sh, a binary must be for this machine's architecture"))
+        Some((file, nix::Error::ENOEXEC)) => failure(
+            126,
+            format!(
+                "{file} is no program: a script needs a first line such as #!/bin/sh, a binary must be for this machine's architecture"
+            ),
+        ),
+        Some((file, nix::Error::ENOENT)) => failure(
+            127,
+            format!(
+                "{file} exists, but the interpreter in its first line does not; correct the line that begins with #!"
+            ),
+        ),
+        Some((file, nix::Error::E2BIG)) => {
+            failure(126, format!("{file}: arguments and environment together are too long for this system"))
         }
-        Some((file, nix::Error::ENOENT)) => {
-            failure(127, format!("{file} exists, but the interpreter in its first line does not; correct the line that begins with #!"))
-        }
-        Some((file, nix::Error::E2BIG)) => failure(126, format!("{file}: arguments and environment together are too long for this system")),
         Some((file, errno)) => failure(126, format!("cannot run {file}: {errno}")),
     }
 }

@@ -53,7 +53,9 @@ pub(super) fn exec_beside(argv: &[String], beside: Pid) -> i32 {
     let dir = std::fs::read_link(format!("/proc/{beside}/cwd")).ok();
     let namespace = |name: &str| File::open(format!("/proc/{beside}/ns/{name}"));
     // The user namespace first: it gives the right to enter the others. Being in it already is refused and harmless.
-    for (name, kind) in [("user", CloneFlags::CLONE_NEWUSER), ("uts", CloneFlags::CLONE_NEWUTS), ("mnt", CloneFlags::CLONE_NEWNS)] {
+    for (name, kind) in
+        [("user", CloneFlags::CLONE_NEWUSER), ("uts", CloneFlags::CLONE_NEWUTS), ("mnt", CloneFlags::CLONE_NEWNS)]
+    {
         if let Ok(file) = namespace(name) {
             let entered = setns(file.as_fd(), kind);
             if entered.is_err() && name == "mnt" && !same_namespace(beside) {

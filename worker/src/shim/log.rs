@@ -136,7 +136,9 @@ impl Log {
         let lines: Vec<&str> = text.lines().collect();
         let mut kept = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
         while kept.len() > TAIL_BYTES {
-            let cut = kept.find('\n').map_or_else(|| (kept.len() - TAIL_BYTES..).find(|at| kept.is_char_boundary(*at)), |at| Some(at + 1));
+            let cut = kept
+                .find('\n')
+                .map_or_else(|| (kept.len() - TAIL_BYTES..).find(|at| kept.is_char_boundary(*at)), |at| Some(at + 1));
             kept = kept.split_off(cut.unwrap_or(0).max(1));
         }
         kept
@@ -265,7 +267,10 @@ mod tests {
             log.feed(Stream::Stdout, &text[cut..], NOW, &mut collect);
             log.close(NOW);
             assert_eq!(seen, ["one", "two", "", "three"]);
-            assert_eq!(lines(&path), [" stdout F one", " stdout F two", " stdout F ", " stdout F three", " stdout P rest"]);
+            assert_eq!(
+                lines(&path),
+                [" stdout F one", " stdout F two", " stdout F ", " stdout F three", " stdout P rest"]
+            );
         }
     }
 

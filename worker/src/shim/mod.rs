@@ -32,7 +32,8 @@ pub fn main(args: &[String]) -> ExitCode {
         Some("check-namespaces") => check_namespaces(),
         Some("beside") => beside(&args[1..]),
         Some(other) => {
-            let _ = writeln!(std::io::stderr(), "trainyard shim is started by the node agent; {other:?} is unknown to it");
+            let _ =
+                writeln!(std::io::stderr(), "trainyard shim is started by the node agent; {other:?} is unknown to it");
             ExitCode::from(2)
         }
     }
@@ -47,7 +48,8 @@ fn watch_over() -> ExitCode {
     let Ok(mut signals) = watch::block_signals() else { return ExitCode::from(2) };
     let mut told = Vec::new();
     // An agent that died while telling leaves half a sentence, which is no order.
-    let Some(spec) = std::io::stdin().read_to_end(&mut told).ok().and_then(|_| serde_json::from_slice::<ShimSpec>(&told).ok())
+    let Some(spec) =
+        std::io::stdin().read_to_end(&mut told).ok().and_then(|_| serde_json::from_slice::<ShimSpec>(&told).ok())
     else {
         return ExitCode::from(2);
     };

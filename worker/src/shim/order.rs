@@ -25,12 +25,8 @@ pub fn launch(program: &Path, spec: &ShimSpec) -> io::Result<Launched> {
         // A binary linked against libraries outside the system's folders needs this to start at all.
         command.env("LD_LIBRARY_PATH", libraries);
     }
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .current_dir("/")
-        .spawn()?;
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/").spawn()?;
     let mut stdin = child.stdin.take().ok_or_else(|| io::Error::other("the shim has no standard input"))?;
     stdin.write_all(&told)?;
     Ok(Launched { child })

@@ -140,7 +140,8 @@ impl<'a> Watch<'a> {
 
     fn begin_stop(&mut self, grace_ms: i64) {
         let kill_at_ms = now_ms().saturating_add(grace_ms.max(0));
-        self.state.stop_deadline_ms = Some(self.state.stop_deadline_ms.map_or(kill_at_ms, |known| known.min(kill_at_ms)));
+        self.state.stop_deadline_ms =
+            Some(self.state.stop_deadline_ms.map_or(kill_at_ms, |known| known.min(kill_at_ms)));
         match &mut self.stop {
             Stop::NotAsked => {
                 let hook = self.spec.pre_stop.as_ref().filter(|_| grace_ms > 0);

@@ -57,13 +57,17 @@ pub enum EnvError {
         namespace: String,
     },
     /// A field that pods do not offer.
-    #[error("unsupported fieldPath {path:?}; supported are metadata.name, metadata.namespace, metadata.uid, metadata.labels['…'], metadata.annotations['…'], spec.nodeName, spec.serviceAccountName, status.hostIP, status.podIP")]
+    #[error(
+        "unsupported fieldPath {path:?}; supported are metadata.name, metadata.namespace, metadata.uid, metadata.labels['…'], metadata.annotations['…'], spec.nodeName, spec.serviceAccountName, status.hostIP, status.podIP"
+    )]
     Field {
         /// As written.
         path: String,
     },
     /// A resource that containers do not offer.
-    #[error("unsupported resource {resource:?} in resourceFieldRef; supported are requests and limits of cpu, memory, ephemeral-storage")]
+    #[error(
+        "unsupported resource {resource:?} in resourceFieldRef; supported are requests and limits of cpu, memory, ephemeral-storage"
+    )]
     Resource {
         /// As written.
         resource: String,
@@ -198,9 +202,7 @@ fn resolve(
     match data.get(key) {
         Some(value) => Ok(Some(String::from_utf8_lossy(value).into_owned())),
         None if optional => Ok(None),
-        None => {
-            Err(EnvError::MissingKey { kind, name: name.clone(), key: key.clone(), namespace: namespace(pod) })
-        }
+        None => Err(EnvError::MissingKey { kind, name: name.clone(), key: key.clone(), namespace: namespace(pod) }),
     }
 }
 
@@ -243,8 +245,7 @@ pub fn field_value(pod: &Pod, field: &ObjectFieldSelector, facts: &NodeFacts) ->
 
 /// `key="value"` lines, as the downward API writes whole maps.
 fn listing(map: Option<&BTreeMap<String, String>>) -> String {
-    let lines: Vec<String> =
-        map.into_iter().flatten().map(|(key, value)| format!("{key}={value:?}")).collect();
+    let lines: Vec<String> = map.into_iter().flatten().map(|(key, value)| format!("{key}={value:?}")).collect();
     lines.join("\n")
 }
 
@@ -318,9 +319,15 @@ mod tests {
     #[test]
     fn expansion_follows_kubernetes() {
         let lookup = |name: &str| (name == "A").then(|| "1".to_owned());
-        for (text, expanded) in
-            [("$(A)", "1"), ("$$(A)", "$(A)"), ("$(B)", "$(B)"), ("$A", "$A"), ("x$", "x$"), ("$(A", "$(A"), ("$$$(A)", "$1")]
-        {
+        for (text, expanded) in [
+            ("$(A)", "1"),
+            ("$$(A)", "$(A)"),
+            ("$(B)", "$(B)"),
+            ("$A", "$A"),
+            ("x$", "x$"),
+            ("$(A", "$(A"),
+            ("$$$(A)", "$1"),
+        ] {
             assert_eq!(expand(text, &lookup), expanded, "{text}");
         }
     }
@@ -346,9 +353,7 @@ mod tests {
 
     #[test]
     fn missing_sources_are_named_unless_optional() {
-        let key = |optional: bool| {
-            json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k", "optional": optional}}}])
-        };
+        let key = |optional: bool| json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k", "optional": optional}}}]);
         let error = env_of(key(false), &Sources::default()).expect_err("it is not there");
         assert!(error.to_string().contains("configmap \"m\" not found"), "{error}");
         assert!(env_of(key(true), &Sources::default()).expect("optional").is_empty());

@@ -41,8 +41,13 @@ pub(super) enum Course {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Down {
     Gone,
-    Deleted { grace_ms: i64 },
-    Refused { reason: String, message: String },
+    Deleted {
+        grace_ms: i64,
+    },
+    Refused {
+        reason: String,
+        message: String,
+    },
     Overdue,
     InitFailed,
     Finished,
@@ -242,7 +247,8 @@ impl Machine<'_> {
             if is_sidecar(container) {
                 self.keep(container, Policy::Always);
                 let up = seen.is_some_and(|seen| {
-                    seen.probes.started && matches!(&seen.last, Some(Attempt { state: AttemptState::Running { .. }, .. }))
+                    seen.probes.started
+                        && matches!(&seen.last, Some(Attempt { state: AttemptState::Running { .. }, .. }))
                 });
                 if !up && !begun {
                     return false;
@@ -315,7 +321,12 @@ impl Machine<'_> {
         if attempt.stop_deadline_ms.is_some_and(|ordered| ordered <= deadline.saturating_add(STOP_SLACK_MS)) {
             return;
         }
-        self.actions.push(PodAction::Stop { container: container.to_owned(), attempt: attempt.number, grace_ms, reason });
+        self.actions.push(PodAction::Stop {
+            container: container.to_owned(),
+            attempt: attempt.number,
+            grace_ms,
+            reason,
+        });
     }
 }
 

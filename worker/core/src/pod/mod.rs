@@ -9,7 +9,8 @@ pub mod volume;
 
 pub use machine::plan;
 pub use view::{
-    Attempt, AttemptState, BackOff, Blocked, ContainerView, Ending, PodAction, PodPlan, PodView, Probes, Setup, StopReason,
+    Attempt, AttemptState, BackOff, Blocked, ContainerView, Ending, PodAction, PodPlan, PodView, Probes, Setup,
+    StopReason,
 };
 
 #[cfg(test)]

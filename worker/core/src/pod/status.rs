@@ -81,7 +81,13 @@ fn outcome(view: &PodView<'_>) -> &'static str {
     if all_good { "Succeeded" } else { "Failed" }
 }
 
-fn container_status(view: &PodView<'_>, course: &Course, container: &Container, init: bool, now_ms: i64) -> ContainerStatus {
+fn container_status(
+    view: &PodView<'_>,
+    course: &Course,
+    container: &Container,
+    init: bool,
+    now_ms: i64,
+) -> ContainerStatus {
     let unseen = ContainerView::default();
     let seen = view.containers.get(&container.name).unwrap_or(&unseen);
     let (state, mut last_state) = states(view, course, container, seen, init, now_ms);
@@ -93,9 +99,13 @@ fn container_status(view: &PodView<'_>, course: &Course, container: &Container, 
     }
     let running = state.running.is_some();
     let completed = state.terminated.as_ref().is_some_and(|terminated| terminated.exit_code == 0);
-    let ready = if init && !is_sidecar(container) { completed } else { running && seen.probes.started && seen.probes.ready };
-    let container_id =
-        seen.last.as_ref().filter(|_| state.waiting.is_none()).map(|last| container_id(view.pod, &container.name, last.number));
+    let ready =
+        if init && !is_sidecar(container) { completed } else { running && seen.probes.started && seen.probes.ready };
+    let container_id = seen
+        .last
+        .as_ref()
+        .filter(|_| state.waiting.is_none())
+        .map(|last| container_id(view.pod, &container.name, last.number));
     ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
@@ -277,9 +287,8 @@ fn qos_class(pod: &Pod) -> &'static str {
         let list = if limits { resources.limits.as_ref() } else { resources.requests.as_ref() };
         list.and_then(|list| list.get(resource)).map(|quantity| quantity.0.clone())
     };
-    let any = all().any(|c| {
-        ["cpu", "memory"].iter().any(|r| amounts(c, true, r).is_some() || amounts(c, false, r).is_some())
-    });
+    let any = all()
+        .any(|c| ["cpu", "memory"].iter().any(|r| amounts(c, true, r).is_some() || amounts(c, false, r).is_some()));
     let full = all().all(|c| {
         ["cpu", "memory"].iter().all(|r| {
             let limit = amounts(c, true, r);

@@ -49,7 +49,10 @@ impl World {
     }
 
     fn active(&self, name: &str) -> bool {
-        self.containers.get(name).and_then(|c| c.last.as_ref()).is_some_and(|last| !matches!(last.state, AttemptState::Ended(_)))
+        self.containers
+            .get(name)
+            .and_then(|c| c.last.as_ref())
+            .is_some_and(|last| !matches!(last.state, AttemptState::Ended(_)))
     }
 
     /// Plans and carries out until nothing is left to do. Checks PM-1 to PM-5 on the way.
@@ -74,7 +77,8 @@ impl World {
             PodAction::SetUp => self.setup = Setup::Ready,
             PodAction::Start { container, attempt, streak } => {
                 assert!(!self.active(container), "PM-1: {container} runs already");
-                let next = self.containers.get(container).and_then(|c| c.last.as_ref()).map_or(0, |last| last.number + 1);
+                let next =
+                    self.containers.get(container).and_then(|c| c.last.as_ref()).map_or(0, |last| last.number + 1);
                 assert_eq!(*attempt, next, "PM-1: runs are numbered without gaps");
                 if self.policy() == "Never" && !container.starts_with("side") {
                     assert_eq!(*attempt, 0, "PM-2");
@@ -109,8 +113,14 @@ impl World {
         if let AttemptState::Running { started_ms } = last.state {
             let reason = if exit_code == 0 { "Completed" } else { "Error" }.to_owned();
             let (started_ms, message) = (Some(started_ms), String::new());
-            last.state =
-                AttemptState::Ended(Ending { started_ms, finished_ms: now_ms, exit_code, signal: None, reason, message });
+            last.state = AttemptState::Ended(Ending {
+                started_ms,
+                finished_ms: now_ms,
+                exit_code,
+                signal: None,
+                reason,
+                message,
+            });
         }
     }
 
@@ -211,7 +221,13 @@ fn a_crash_loop_is_called_by_its_name() {
     let main = &status.container_statuses.expect("containers")[0];
     let waiting = main.state.as_ref().and_then(|state| state.waiting.as_ref()).expect("it waits");
     assert_eq!(waiting.reason.as_deref(), Some("CrashLoopBackOff"));
-    assert!(waiting.message.as_ref().expect("a message").starts_with("back-off 10s restarting failed container=main pod=p_ns(u)"));
+    assert!(
+        waiting
+            .message
+            .as_ref()
+            .expect("a message")
+            .starts_with("back-off 10s restarting failed container=main pod=p_ns(u)")
+    );
     assert_eq!(main.restart_count, 1);
     assert!(main.last_state.as_ref().expect("a last state").terminated.is_some());
 }

@@ -58,7 +58,9 @@ pub enum VolumeError {
         source: EnvError,
     },
     /// A kind of volume that this node has not.
-    #[error("volume \"{volume}\": {kind} volumes are not available on this node; use emptyDir, hostPath, configMap, secret, projected, downwardAPI or persistentVolumeClaim")]
+    #[error(
+        "volume \"{volume}\": {kind} volumes are not available on this node; use emptyDir, hostPath, configMap, secret, projected, downwardAPI or persistentVolumeClaim"
+    )]
     Unsupported {
         /// The volume.
         volume: String,
@@ -129,7 +131,12 @@ pub fn references(pod: &Pod) -> References {
 ///
 /// # Errors
 /// When something in it does not exist, or the kind is not one this node has.
-pub fn volume_plan(pod: &Pod, volume: &Volume, sources: &Sources, facts: &NodeFacts) -> Result<VolumePlan, VolumeError> {
+pub fn volume_plan(
+    pod: &Pod,
+    volume: &Volume,
+    sources: &Sources,
+    facts: &NodeFacts,
+) -> Result<VolumePlan, VolumeError> {
     if let Some(empty) = &volume.empty_dir {
         return Ok(VolumePlan::Empty { in_memory: empty.medium.as_deref() == Some("Memory") });
     }
@@ -201,7 +208,8 @@ impl Files<'_> {
             } else if let Some(downward) = &source.downward_api {
                 files.extend(self.downward(downward.items.as_deref().unwrap_or_default(), mode)?);
             } else {
-                let kind = if source.service_account_token.is_some() { "projected serviceAccountToken" } else { "projected" };
+                let kind =
+                    if source.service_account_token.is_some() { "projected serviceAccountToken" } else { "projected" };
                 return Err(VolumeError::Unsupported { volume: self.volume.to_owned(), kind: kind.to_owned() });
             }
         }
@@ -280,6 +288,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::unwrap_in_result, reason = "a test's own input")]
     fn plan(volume: serde_json::Value) -> Result<VolumePlan, VolumeError> {
         let volume: Volume = serde_json::from_value(volume).expect("a volume");
         let mut sources = Sources::default();
@@ -291,7 +300,8 @@ mod tests {
 
     #[test]
     fn secrets_are_private_by_default() {
-        let VolumePlan::Files(files) = plan(json!({"name": "v", "secret": {"secretName": "s"}})).expect("a plan") else {
+        let VolumePlan::Files(files) = plan(json!({"name": "v", "secret": {"secretName": "s"}})).expect("a plan")
+        else {
             panic!("files")
         };
         assert_eq!(files.iter().map(|f| f.mode).collect::<Vec<_>>(), [0o600, 0o600]);
@@ -299,7 +309,8 @@ mod tests {
 
     #[test]
     fn items_choose_and_rename() {
-        let volume = json!({"name": "v", "configMap": {"name": "m", "items": [{"key": "b", "path": "x/y", "mode": 256}]}});
+        let volume =
+            json!({"name": "v", "configMap": {"name": "m", "items": [{"key": "b", "path": "x/y", "mode": 256}]}});
         let file = VolumeFile { path: "x/y".into(), content: b"2".to_vec(), mode: 0o400 };
         assert_eq!(plan(volume), Ok(VolumePlan::Files(vec![file])));
     }

@@ -174,7 +174,8 @@ mod tests {
 
     #[test]
     fn words_of_a_line() {
-        let sample = parse("2026-01-01 INFO step=120/400 loss=0.53, acc=87.5% epoch=3/10 name=resnet").expect("a sample");
+        let sample =
+            parse("2026-01-01 INFO step=120/400 loss=0.53, acc=87.5% epoch=3/10 name=resnet").expect("a sample");
         assert_eq!((sample.step, sample.total_steps), (Some(120), Some(400)));
         assert_eq!((sample.epoch, sample.total_epochs), (Some(3), Some(10)));
         assert_eq!(sample.metrics.get("loss"), Some(&0.53));
@@ -184,7 +185,8 @@ mod tests {
 
     #[test]
     fn a_json_line() {
-        let sample = parse(r#"{"step":120,"total_steps":400.0,"loss":5.3e-1,"msg":"x","metrics":{"val/acc":0.5}}"#).expect("a sample");
+        let sample = parse(r#"{"step":120,"total_steps":400.0,"loss":5.3e-1,"msg":"x","metrics":{"val/acc":0.5}}"#)
+            .expect("a sample");
         assert_eq!((sample.step, sample.total_steps), (Some(120), Some(400)));
         assert_eq!(sample.metrics.len(), 2);
         assert!(parse(r#"{"step":120"#).is_none());
