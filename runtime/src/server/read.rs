@@ -47,10 +47,25 @@ pub(super) fn selector(call: &Call) -> Result<Selector, ApiError> {
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
     for requirement in &selector.fields.requirements {
         if !selectable(call.kind.group, call.kind.plural, &requirement.path) {
-            return Err(ApiError::bad_request(format!("field label not supported: {}", requirement.path)));
+            return Err(ApiError::bad_request(not_selectable(call.kind.group, call.kind.plural, &requirement.path)));
         }
     }
     Ok(selector)
+}
+
+/// The API server words it in two ways: one for kinds with fields of their own, one for all others.
+fn not_selectable(group: &str, plural: &str, path: &str) -> String {
+    let own_fields = match group {
+        "" => matches!(plural, "pods" | "nodes" | "events" | "namespaces" | "secrets" | "services"),
+        "batch" => plural == "jobs",
+        "events.k8s.io" => plural == "events",
+        _ => false,
+    };
+    if own_fields {
+        format!("field label not supported: {path}")
+    } else {
+        format!("\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+    }
 }
 
 /// The fields that Kubernetes selects by, and no others: a selector that works here must work on a cluster.
