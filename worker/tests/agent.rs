@@ -209,6 +209,8 @@ async fn a_deleted_pod_gets_its_grace_and_goes() {
     let uid = pod.metadata.uid.clone().unwrap();
     world.pods().delete("p", &DeleteParams::default()).await.unwrap();
     world.until_gone("p").await;
+    // One order, one event: not one for each time the task looked.
+    assert_eq!(world.event("Killing").await.count, Some(1));
     let deadline = Instant::now() + Duration::from_secs(10);
     while world.home.path().join("pods").join(&uid).exists() {
         assert!(Instant::now() < deadline, "the folder stays");

@@ -114,6 +114,11 @@ impl Task {
                 let starting = Attempt { number, streak, state: AttemptState::Starting, stop_deadline_ms: None };
                 seen.previous = seen.last.replace(starting);
             }
+            if let (Some(last), Some((attempt, deadline))) = (&mut seen.last, live.stopping)
+                && last.number == attempt
+            {
+                last.stop_deadline_ms = Some(last.stop_deadline_ms.map_or(deadline, |noted| noted.min(deadline)));
+            }
             if seen.last.as_ref().map(|last| last.number) == live.probed {
                 seen.probes = live.probes;
             }

@@ -48,6 +48,8 @@ pub(super) struct Live {
     pub(super) probed: Option<u32>,
     pub(super) watched: Option<u32>,
     pub(super) tasks: Vec<JoinHandle<()>>,
+    /// Run that was ordered to stop, and when it is killed: known here before its shim has noted it.
+    pub(super) stopping: Option<(u32, i64)>,
     /// The run that this agent launched and whose end it has not spoken of yet.
     unspoken: Option<u32>,
 }
@@ -403,14 +405,14 @@ impl Task {
 
     /// Whether the order arrived. A shim that has not written anything yet is ordered once it has: its note wakes us.
     fn stop(&mut self, name: &str, attempt: u32, grace_ms: i64, reason: StopReason, now_ms: i64) -> bool {
-        let Some(run) = self.runs.get_mut(name).and_then(|runs| runs.iter_mut().find(|run| run.attempt == attempt))
+        let Some(run) = self.runs.get(name).and_then(|runs| runs.iter().find(|run| run.attempt == attempt))
         else {
             return false;
         };
         match order_stop(run, grace_ms) {
             Ok(()) => {
                 let deadline = now_ms.saturating_add(grace_ms);
-                run.stop_deadline_ms = Some(run.stop_deadline_ms.map_or(deadline, |known| known.min(deadline)));
+                self.live.entry(name.to_owned()).or_default().stopping = Some((attempt, deadline));
                 let why = match reason {
                     StopReason::Deleted | StopReason::Finished => String::new(),
                     StopReason::Deadline => ": the pod was active longer than its activeDeadlineSeconds".to_owned(),
