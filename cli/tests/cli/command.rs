@@ -1,0 +1,241 @@
+//! What each command says, and how it ends, without a control plane.
+
+use crate::support::Place;
+
+const JOB: &str = "\
+apiVersion: trainyard.dev/v1alpha1
+kind: TrainingJob
+metadata:
+  name: wine-ddp
+spec:
+  procsPerReplica: 4
+  command: [trainyard, example, wine-ddp]
+";
+
+/// What `cargo insta` would do, without its macros' dependency on the test's folder.
+macro_rules! says {
+    ($place:expr, $args:expr) => {
+        insta::assert_snapshot!($place.transcript($args));
+    };
+}
+
+#[test]
+fn help() {
+    says!(Place::new(), &["--help"]);
+}
+
+#[test]
+fn help_of_run() {
+    says!(Place::new(), &["run", "--help"]);
+}
+
+#[test]
+fn no_arguments_show_the_help_and_are_an_error() {
+    let output = Place::new().run(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("Usage: trainyard"));
+}
+
+#[test]
+fn version() {
+    says!(Place::new(), &["version"]);
+}
+
+#[test]
+fn an_empty_home_has_no_jobs() {
+    says!(Place::new(), &["get"]);
+}
+
+#[test]
+fn a_valid_manifest() {
+    let place = Place::new();
+    place.write("job.yaml", JOB);
+    says!(place, &["validate", "job.yaml"]);
+}
+
+#[test]
+fn a_wrong_field() {
+    let place = Place::new();
+    place.write("job.yaml", &JOB.replace("procsPerReplica", "procsPerReplika"));
+    says!(place, &["run", "job.yaml"]);
+}
+
+#[test]
+fn everything_wrong_at_once() {
+    let place = Place::new();
+    place.write(
+        "job.yaml",
+        "\
+apiVersion: trainyard.dev/v1alpha1
+kind: TrainingJob
+metadata:
+  name: Wine_DDP
+replicas: 3
+spec:
+  replcias: 1
+  procsPerReplica: 4
+  command: python train.py
+  backoffLimit: \"three\"
+  restartPolicy: Sometimes
+---
+apiVersion: kubeflow.org/v2
+kind: PyTorchJob
+metadata: {name: x}
+---
+apiVersion: kubeflow.org/v1
+kind: PytorchJob
+metadata: {name: x}
+---
+kind: ConfigMap
+metadata: {name: x}
+",
+    );
+    says!(place, &["validate", "job.yaml"]);
+}
+
+#[test]
+fn a_pytorchjob_that_the_webhook_would_refuse() {
+    let place = Place::new();
+    place.write(
+        "job.yaml",
+        "\
+apiVersion: kubeflow.org/v1
+kind: PyTorchJob
+metadata: {name: x}
+spec:
+  pytorchReplicaSpecs:
+    Master:
+      template:
+        spec:
+          containers:
+            - name: main
+              image: img
+",
+    );
+    says!(place, &["validate", "job.yaml"]);
+}
+
+#[test]
+fn broken_yaml() {
+    let place = Place::new();
+    place.write("job.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata:\n\tname: x\n");
+    says!(place, &["validate", "job.yaml"]);
+}
+
+#[test]
+fn a_field_given_twice() {
+    let place = Place::new();
+    place.write("job.yaml", &format!("{JOB}  procsPerReplica: 8\n"));
+    says!(place, &["validate", "job.yaml"]);
+}
+
+#[test]
+fn an_empty_file() {
+    let place = Place::new();
+    place.write("job.yaml", "# nothing yet\n");
+    says!(place, &["run", "job.yaml"]);
+}
+
+#[test]
+fn a_missing_file() {
+    says!(Place::new(), &["run", "absent.yaml"]);
+}
+
+#[test]
+fn a_value_that_cannot_be_set() {
+    let place = Place::new();
+    place.write("job.yaml", JOB);
+    says!(place, &["run", "job.yaml", "--set", "spec.command.first=x"]);
+}
+
+#[test]
+fn a_dry_run_shows_the_plan() {
+    let place = Place::new();
+    place.write("job.yaml", JOB);
+    says!(place, &["run", "job.yaml", "--dry-run", "--procs", "8"]);
+}
+
+#[test]
+fn detaching_needs_a_control_plane() {
+    let place = Place::new();
+    place.write("job.yaml", JOB);
+    says!(place, &["run", "job.yaml", "--detach"]);
+}
+
+#[test]
+fn a_kubeconfig_needs_a_control_plane() {
+    says!(Place::new(), &["kubeconfig"]);
+}
+
+#[test]
+fn objects_that_do_not_exist() {
+    let place = Place::new();
+    says!(place, &["logs", "absent"]);
+    says!(place, &["delete", "pod", "absent"]);
+    says!(place, &["explain", "absent"]);
+    says!(place, &["get", "poods"]);
+    says!(place, &["get", "pod", "absent"]);
+}
+
+#[test]
+fn a_stored_job_is_listed_described_suspended_and_deleted_without_a_control_plane() {
+    let place = Place::new();
+    place.write(
+        "job.yaml",
+        &format!("{JOB}---\napiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\nstringData: {{key: hidden}}\n"),
+    );
+    says!(place, &["apply", "job.yaml"]);
+    says!(place, &["get"]);
+    says!(place, &["get", "jobs", "-o", "name"]);
+    says!(place, &["get", "wine-ddp", "-o", "yaml"]);
+    says!(place, &["describe", "wine-ddp"]);
+    says!(place, &["describe", "secret", "s"]);
+    says!(place, &["explain", "wine-ddp"]);
+    says!(place, &["suspend", "wine-ddp"]);
+    says!(place, &["get", "tj"]);
+    says!(place, &["resume", "wine-ddp"]);
+    says!(place, &["logs", "wine-ddp"]);
+    says!(place, &["delete", "wine-ddp"]);
+    says!(place, &["get", "-A"]);
+}
+
+#[test]
+fn fields_are_documented() {
+    says!(Place::new(), &["explain", "trainingjob.spec.resources"]);
+    says!(Place::new(), &["explain", "trainingjob.spec.resource"]);
+}
+
+#[test]
+fn anything_but_loopback_is_refused_without_tls_and_a_token() {
+    says!(Place::new(), &["up", "--listen", "0.0.0.0:0"]);
+}
+
+#[test]
+fn completions_exist_for_three_shells() {
+    for (shell, mark) in [("bash", "complete -F"), ("zsh", "#compdef trainyard"), ("fish", "complete -c trainyard")] {
+        let output = Place::new().run(&["completions", shell]);
+        assert!(output.status.success());
+        let script = String::from_utf8_lossy(&output.stdout);
+        assert!(script.contains(mark), "{shell}");
+        assert!(script.contains("kubeconfig"), "{shell} completes commands");
+    }
+}
+
+#[test]
+fn the_reference_page_is_up_to_date() {
+    let output = Place::new().run(&["reference"]);
+    let page = String::from_utf8_lossy(&output.stdout);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cli.md");
+    let stored = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(stored == page, "docs/cli.md is out of date: write it anew with `trainyard reference > docs/cli.md`");
+}
+
+#[test]
+fn no_colour_reaches_a_pipe() {
+    let place = Place::new();
+    place.write("job.yaml", &JOB.replace("procsPerReplica", "x"));
+    let output = place.run(&["validate", "job.yaml"]);
+    assert!(!output.stderr.contains(&0x1b));
+    let output = place.run(&["--color", "always", "validate", "job.yaml"]);
+    assert!(output.stderr.contains(&0x1b));
+}

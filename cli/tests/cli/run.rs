@@ -1,0 +1,215 @@
+//! `trainyard run` from the manifest to the exit code, with real processes.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::Place;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A machine that builds and tests at the same time is slow; a test that hangs must still end.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A TrainingJob that runs a shell script.
+fn job(name: &str, procs: u32, script: &str) -> String {
+    format!(
+        "apiVersion: trainyard.dev/v1alpha1\nkind: TrainingJob\nmetadata: {{name: {name}}}\n\
+         spec:\n  procsPerReplica: {procs}\n  command:\n    - sh\n    - -c\n    - |\n      {}\n",
+        script.replace('\n', "\n      ")
+    )
+}
+
+fn both(output: &Output) -> (String, String) {
+    (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Processes that still have the state folder in their environment.
+fn leftovers(place: &Place) -> Vec<String> {
+    let mark = format!("TRAINYARD_HOME={}", place.home().display());
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let ours = processes.filter_map(|entry| {
+        let environment = std::fs::read(entry.path().join("environ")).ok()?;
+        let ours = environment.split(|byte| *byte == 0).any(|pair| pair == mark.as_bytes());
+        ours.then(|| std::fs::read(entry.path().join("cmdline")).ok()).flatten()
+    });
+    ours.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).collect()
+}
+
+fn eventually(what: &str, probe: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !probe() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_main_job_trains_and_its_exit_code_is_ours() {
+    let place = Place::new();
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/wine-ddp.yaml");
+    let output = place.run(&["run", manifest]);
+    let (out, err) = both(&output);
+    assert_eq!(output.status.code(), Some(0), "{out}{err}");
+    assert!(out.contains("[rank 0] "), "ranks are told apart: {out}");
+    let accuracy = err.split("test_accuracy=").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let accuracy: f64 = accuracy.and_then(|number| number.parse().ok()).expect("the summary tells the accuracy");
+    assert!(accuracy > 0.65, "{accuracy}");
+    for word in ["Created", "Running 4/4 ranks", "Succeeded", "Records", "hint:"] {
+        assert!(err.contains(word), "{word}: {err}");
+    }
+    assert_eq!(leftovers(&place), Vec::<String>::new());
+    let (listed, _) = both(&place.run(&["get"]));
+    assert!(listed.contains("Succeeded"), "the records stay: {listed}");
+    let (log, _) = both(&place.run(&["logs", "wine-ddp", "--rank", "0", "--tail", "1"]));
+    assert!(log.contains("test_accuracy") && log.lines().count() == 1, "{log}");
+}
+
+#[test]
+fn a_crashing_rank_is_named_with_its_code_and_its_last_words() {
+    let place = Place::new();
+    let script = "if [ $RANK = 2 ]; then echo 'ValueError: bad batch' >&2; exit 7; fi\nexec sleep 1000";
+    place.write("job.yaml", &job("crash", 4, script));
+    let output = place.run(&["run", "job.yaml"]);
+    let (out, err) = both(&output);
+    assert_eq!(output.status.code(), Some(7), "{out}{err}");
+    assert!(err.contains("rank 2 (crash-worker-0) ended with exit code 7"), "{err}");
+    assert!(err.contains("  | ValueError: bad batch"), "{err}");
+    assert!(out.contains("[rank 2] ValueError: bad batch"), "{out}");
+    assert!(err.contains("trainyard logs crash"), "the next command is told: {err}");
+    assert_eq!(leftovers(&place), Vec::<String>::new());
+}
+
+#[test]
+fn a_missing_program_and_a_signal_have_the_codes_of_a_shell() {
+    let place = Place::new();
+    place.write("missing.yaml", &job("missing", 1, "exec no-such-program"));
+    let output = place.run(&["run", "missing.yaml"]);
+    let (_, err) = both(&output);
+    assert_eq!(output.status.code(), Some(127), "{err}");
+    assert!(err.contains("no-such-program") && err.contains("hint:"), "{err}");
+
+    place.write("signal.yaml", &job("signal", 1, "kill -SEGV $$"));
+    let output = place.run(&["run", "signal.yaml"]);
+    let (_, err) = both(&output);
+    assert_eq!(output.status.code(), Some(139), "{err}");
+    assert!(err.contains("SIGSEGV"), "{err}");
+}
+
+#[test]
+fn a_relative_program_works_in_the_callers_folder_and_beside_the_manifest() {
+    let place = Place::new();
+    std::fs::create_dir(place.path().join("jobs")).expect("a folder");
+    let manifest = "apiVersion: trainyard.dev/v1alpha1\nkind: TrainingJob\nmetadata: {name: here}\n\
+                    spec: {command: [sh, train.sh]}\n";
+    place.write("train.sh", "echo from the folder of the caller\n");
+    place.write("jobs/train.sh", "echo from the folder of the manifest\n").write("jobs/job.yaml", manifest);
+    let (out, err) = both(&place.run(&["run", "jobs/job.yaml"]));
+    assert_eq!(out, "from the folder of the caller\n", "{err}");
+    std::fs::remove_file(place.path().join("train.sh")).expect("the file was there");
+    let (out, err) = both(&place.run(&["run", "jobs/job.yaml"]));
+    assert_eq!(out, "from the folder of the manifest\n", "{err}");
+    assert!(err.contains("Replaced"), "a finished job of that name makes room: {err}");
+}
+
+/// A run in the background, stopped at the end of the test whatever happens.
+struct Running(Child);
+
+impl Running {
+    fn start(place: &Place, args: &[&str]) -> Self {
+        let mut command = place.command(args);
+        Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs"))
+    }
+
+    /// Reads stdout until a line holds `mark`.
+    fn until(&mut self, mark: &str) -> BufReader<&mut std::process::ChildStdout> {
+        let mut reader = BufReader::new(self.0.stdout.as_mut().expect("stdout is piped"));
+        let mut line = String::new();
+        while !line.contains(mark) {
+            line.clear();
+            assert!(reader.read_line(&mut line).expect("stdout can be read") > 0, "ended before `{mark}`");
+        }
+        reader
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.0.id()).expect("a process id");
+        kill(Pid::from_raw(pid), signal).expect("it runs");
+    }
+
+    fn end(mut self) -> (Option<i32>, String) {
+        let status = self.0.wait().expect("it can be waited for");
+        let mut err = String::new();
+        self.0.stderr.take().expect("stderr is piped").read_to_string(&mut err).expect("text");
+        (status.code(), err)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+    }
+}
+
+#[test]
+fn ctrl_c_stops_the_job_and_says_how_to_go_on() {
+    let place = Place::new();
+    place.write("job.yaml", &job("long", 2, "echo started\nexec sleep 1000"));
+    let mut run = Running::start(&place, &["run", "job.yaml"]);
+    drop(run.until("started"));
+    run.signal(Signal::SIGINT);
+    let (code, err) = run.end();
+    assert_eq!(code, Some(130), "{err}");
+    assert!(err.contains("trainyard resume long") && err.contains("trainyard delete long"), "{err}");
+    eventually("no process is left", || leftovers(&place).is_empty());
+    let (listed, _) = both(&place.run(&["get"]));
+    assert!(listed.contains("Suspended"), "{listed}");
+}
+
+#[test]
+fn a_second_ctrl_c_kills_ranks_that_do_not_listen() {
+    let place = Place::new();
+    place.write("job.yaml", &job("deaf", 1, "trap '' TERM\necho started\nwhile :; do sleep 1; done"));
+    let mut run = Running::start(&place, &["run", "job.yaml"]);
+    drop(run.until("started"));
+    run.signal(Signal::SIGINT);
+    // The second press must be told from an echo of the first.
+    let mut err = BufReader::new(run.0.stderr.take().expect("stderr is piped"));
+    let mut line = String::new();
+    while !line.contains("Stopping") {
+        line.clear();
+        assert!(err.read_line(&mut line).expect("stderr can be read") > 0, "it ended too early");
+    }
+    let started = Instant::now();
+    while run.0.try_wait().expect("it can be waited for").is_none() {
+        if started.elapsed() > Duration::from_millis(500) {
+            run.signal(Signal::SIGINT);
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "a deaf rank is killed long before its grace is over");
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    assert_eq!(run.0.wait().expect("it has ended").code(), Some(130));
+    assert_eq!(leftovers(&place), Vec::<String>::new());
+}
+
+#[test]
+fn other_terminals_see_the_job_while_it_runs() {
+    let place = Place::new();
+    place.write("job.yaml", &job("shared", 2, "echo started\nexec sleep 1000"));
+    let mut run = Running::start(&place, &["run", "job.yaml"]);
+    drop(run.until("started"));
+    let (listed, err) = both(&place.run(&["get"]));
+    assert!(listed.contains("shared"), "{listed}{err}");
+    let (log, err) = both(&place.run(&["logs", "shared", "--rank", "1"]));
+    assert_eq!(log, "[rank 1] started\n", "{err}");
+    let (top, err) = both(&place.run(&["top"]));
+    assert!(top.contains("shared-worker-0") && top.contains("sleep 1000"), "{top}{err}");
+    let (config, _) = both(&place.run(&["kubeconfig"]));
+    assert!(config.contains("server: http://127.0.0.1:"), "{config}");
+    let deleted = place.run(&["delete", "shared"]);
+    assert!(deleted.status.success(), "{deleted:?}");
+    let (code, err) = run.end();
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("was deleted while it was followed"), "{err}");
+    eventually("no process is left", || leftovers(&place).is_empty());
+}
