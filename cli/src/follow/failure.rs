@@ -59,7 +59,9 @@ pub(crate) fn reported_rank(line: &str) -> Option<usize> {
 pub(crate) fn reported_words(message: &str) -> Option<Vec<&str>> {
     let mut lines = message.lines().skip_while(|line| reported_rank(line).is_none());
     lines.next()?;
-    Some(lines.map(|line| line.strip_prefix("trainyard: ").unwrap_or(line)).collect())
+    let words: Vec<&str> = lines.map(|line| line.strip_prefix("trainyard: ").unwrap_or(line)).collect();
+    // Termination messages are cut at a limit, which may leave only the heading.
+    (words != ["its last words:"]).then_some(words)
 }
 
 /// `exit code 7`, or the signal's name for codes above 128.

@@ -22,7 +22,7 @@ use crate::error::CliError;
 use crate::exit_code;
 use crate::job::{self, End};
 use crate::output::style;
-use crate::session::{Session, internal};
+use crate::session::{Place, Session, internal};
 use crate::target::Found;
 
 /// Lines kept of each rank, to show the last words of the one that failed.
@@ -215,7 +215,8 @@ impl Watcher<'_> {
         {
             failure.label = Label::Rank(rank);
         }
-        let last_words = failure.as_ref().and_then(|failure| self.last_words.get(&failure.label));
+        let of = |label: &Label| self.last_words.get(label);
+        let last_words = failure.as_ref().and_then(|failure| of(&failure.label).or_else(|| of(&Label::Only)));
         Report {
             outcome,
             pod_uids: self.pods.keys().cloned().collect(),
@@ -416,6 +417,7 @@ impl Watcher<'_> {
                 }
             };
             self.screen.say(phase.word(), colour, &phase.detail())?;
+            self.tell_if_oversubscribed(&phase)?;
             if matches!(phase, Phase::Queued { .. }) {
                 let name = self.found.name();
                 let way = if self.manner.owner { "Ctrl-C stops it" } else { "Ctrl-C leaves it" };
@@ -434,6 +436,18 @@ impl Watcher<'_> {
             _ => self.screen.wait(&format!("{} {}", phase.word(), phase.detail())),
         }
         self.phase = Some(phase);
+        Ok(())
+    }
+
+    /// More ranks than CPUs work, but a newcomer should know why it is slow.
+    fn tell_if_oversubscribed(&mut self, phase: &Phase) -> Result<(), CliError> {
+        let Phase::Running { of, .. } = phase else { return Ok(()) };
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let here = !matches!(self.session.place, Place::Cluster { .. });
+        if here && *of > cpus && self.told.insert("oversubscribed".to_owned()) {
+            self.screen
+                .more(&format!("{of} ranks share the {cpus} CPUs of this machine: it works, but more slowly"))?;
+        }
         Ok(())
     }
 

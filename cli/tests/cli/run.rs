@@ -89,7 +89,7 @@ fn a_missing_program_and_a_signal_have_the_codes_of_a_shell() {
     assert_eq!(output.status.code(), Some(127), "{err}");
     assert!(err.contains("no-such-program") && err.contains("hint:"), "{err}");
 
-    place.write("signal.yaml", &job("signal", 1, "kill -SEGV $$"));
+    place.write("signal.yaml", &job("signal", 1, "kill -SEGV $$$$"));
     let output = place.run(&["run", "signal.yaml"]);
     let (_, err) = both(&output);
     assert_eq!(output.status.code(), Some(139), "{err}");
