@@ -1,5 +1,10 @@
 //! The `trainyard` binary: arguments and wiring. Every decision lives in another crate.
 
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, reason = "a test that unwraps the wrong thing fails, which is what it is for")
+)]
+
 mod api;
 mod app;
 mod arg;

@@ -358,7 +358,7 @@ impl Watcher<'_> {
         let Some(sample) = trainyard_worker_core::progress::parse(line) else { return false };
         let now = crate::view::now_ms();
         self.trackers.entry(label.clone()).or_default().observe(&sample, now);
-        self.latest = sample.metrics.iter().map(|(name, _)| name.clone()).collect();
+        self.latest = sample.metrics.keys().cloned().collect();
         for name in &self.latest {
             *self.seen.entry(name.clone()).or_default() += 1;
         }

@@ -124,6 +124,7 @@ impl Builder<'_> {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the parser's events are open-ended")]
     fn node(&mut self, event: Event<'_>, marks: Marks, events: &mut Events<'_>, depth: usize) -> Option<Node> {
         self.nodes += 1;
         let at = position(&marks);
@@ -151,7 +152,7 @@ impl Builder<'_> {
                 self.nodes += weight(&node);
                 return Some(Node { at, content: node.content });
             }
-            #[expect(clippy::wildcard_enum_match_arm, reason = "the parser yields nothing else in the place of a node")]
+            // The parser yields nothing else in the place of a node.
             _ => return None,
         };
         let node = Node { at, content };
