@@ -112,6 +112,21 @@ fn controller(value: &Value) -> Option<(&str, &str, &str, &str)> {
     Some((owner["apiVersion"].as_str()?, owner["kind"].as_str()?, owner["name"].as_str()?, owner["uid"].as_str()?))
 }
 
+/// Whether the two mean the same to the gang scheduler, which is then not woken.
+fn places_alike(before: &Object, after: &Object) -> bool {
+    let (a, b) = (before.value(), after.value());
+    let scheduled = |value: &Value| {
+        let conditions = value.pointer("/status/conditions")?.as_array()?;
+        conditions.iter().find(|condition| condition["type"] == "PodScheduled" || condition["type"] == "Ready").cloned()
+    };
+    let same = |pointer: &str| a.pointer(pointer) == b.pointer(pointer);
+    before.uid() == after.uid()
+        && same("/metadata/deletionTimestamp")
+        && same("/spec")
+        && same("/status/phase")
+        && scheduled(a) == scheduled(b)
+}
+
 fn is_planned(api_version: &str, kind: &str) -> bool {
     dialect(api_version, kind).is_some()
         || matches!((api_version, kind), ("batch/v1", "Job") | ("apps/v1", "ReplicaSet" | "Deployment"))
@@ -133,7 +148,7 @@ impl Process {
             this.seen.insert(resource.clone(), api.store.resource_version());
         }
         for object in api.store.objects() {
-            this.wake_for(object);
+            this.wake_for(object, false);
             this.objects.insert(object.key().clone(), Cached { object: Arc::clone(object), decoded: decoded(object) });
         }
         this
@@ -152,8 +167,10 @@ impl Process {
         let Some(change) = api.logs.get(resource).and_then(|log| log.get(*position)) else { return };
         *position += 1;
         self.seen.insert(resource.clone(), change.resource_version);
-        self.wake_for(&change.object);
         let key = change.object.key().clone();
+        let before = self.objects.get(&key).map(|known| Arc::clone(&known.object));
+        let gone = change.kind == ChangeKind::Delete;
+        self.wake_for(&change.object, !gone && before.is_some_and(|before| places_alike(&before, &change.object)));
         match change.kind {
             ChangeKind::Put => {
                 let object = Arc::clone(&change.object);
@@ -175,7 +192,7 @@ impl Process {
         }
     }
 
-    fn wake_for(&mut self, object: &Object) {
+    fn wake_for(&mut self, object: &Object, places_alike: bool) {
         let value = object.value();
         let (api_version, kind) = (text(value, "/apiVersion"), text(value, "/kind"));
         if is_planned(api_version, kind) {
@@ -186,7 +203,7 @@ impl Process {
                 name: text(value, "/metadata/name").to_owned(),
             });
         }
-        if kind == "Pod" || kind == "Node" {
+        if (kind == "Pod" || kind == "Node") && !places_alike {
             self.dirty.insert(Work::Gangs);
         }
         self.wake_owner(value);
@@ -366,14 +383,16 @@ impl Process {
         roll: usize,
         fault: Fault,
         now_ms: i64,
-    ) -> (String, bool) {
+        telling: bool,
+    ) -> Acted {
         let actions = &mut self.flights[flight].actions;
         let batch = actions.iter().take_while(|action| same_batch(&actions[0], action)).count();
         let Some(action) = actions.remove(roll % batch.max(1)) else {
             self.flights.remove(flight);
-            return ("nothing".to_owned(), true);
+            return Acted::default();
         };
-        let said = describe(&action);
+        let made_pod = matches!(&action, Action::Create { object, .. } if object.kind == "Pod");
+        let said = if telling { describe(&action) } else { String::new() };
         let work = self.flights[flight].work.clone();
         let result = match fault {
             Fault::Refused => Err(()),
@@ -395,12 +414,17 @@ impl Process {
             }
             self.dirty.insert(work);
         }
-        (said, result_ok(fault))
+        Acted { said, made_pod: made_pod && fault != Fault::Refused }
     }
 }
 
-fn result_ok(fault: Fault) -> bool {
-    fault == Fault::None
+/// What became of an action.
+#[derive(Debug, Default)]
+pub(crate) struct Acted {
+    /// In words, if they were asked for.
+    pub(crate) said: String,
+    /// It created a pod.
+    pub(crate) made_pod: bool,
 }
 
 /// What goes wrong with one request.

@@ -138,7 +138,12 @@ pub struct Failure {
 /// # Errors
 /// The first invariant that did not hold.
 pub fn run(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
-    world::World::new(seed, options).run()
+    // Telling what happens costs as much as the happening, and a failing seed can be had again: so only then.
+    let silent = Options { trace_len: 0, ..options.clone() };
+    match world::World::new(seed, &silent).run() {
+        Err(_) if options.trace_len > 0 => world::World::new(seed, options).run(),
+        outcome => outcome,
+    }
 }
 
 /// Run many seeds on `threads` threads; `progress` is told how many are done.

@@ -151,12 +151,11 @@ impl World {
 
     pub(crate) fn act(&mut self, flight: usize, fault: Fault) {
         let roll = self.rng.random_range(0..64);
-        let (said, worked) = self.process.act(&mut self.api, flight, roll, fault, self.now_ms);
+        let telling = self.options.trace_len > 0;
+        let acted = self.process.act(&mut self.api, flight, roll, fault, self.now_ms, telling);
         self.report.actions += 1;
-        if said.starts_with("create Pod") && fault != Fault::Refused {
-            self.report.pods += 1;
-        }
-        self.say(|| if worked { said } else { format!("{said} ({fault:?})") });
+        self.report.pods += u64::from(acted.made_pod);
+        self.say(|| if fault == Fault::None { acted.said } else { format!("{} ({fault:?})", acted.said) });
     }
 
     pub(crate) fn collect_garbage(&mut self) -> usize {
