@@ -119,13 +119,20 @@ impl World {
 impl Drop for World {
     /// Containers outlive their agent: a test must end those that it leaves.
     fn drop(&mut self) {
-        let states = std::fs::read_dir(self.home.path().join("pods")).into_iter().flatten().flatten();
-        for entry in states.flat_map(|pod| std::fs::read_dir(pod.path().join("state"))).flatten().flatten() {
-            if let Ok(run) = trainyard_worker::shim::RunState::read(&entry.path()) {
-                let _ = trainyard_worker::shim::order_stop(&run, 0);
-                while run.shim.is_alive() {
-                    std::thread::sleep(Duration::from_millis(2));
-                }
+        let pods = self.home.path().join("pods");
+        let states = std::fs::read_dir(&pods).into_iter().flatten().flatten();
+        let runs: Vec<_> = states
+            .flat_map(|pod| std::fs::read_dir(pod.path().join("state")))
+            .flatten()
+            .flatten()
+            .filter_map(|entry| trainyard_worker::shim::RunState::read(&entry.path()).ok())
+            .collect();
+        // Without their folders nothing can be started again.
+        let _ = std::fs::remove_dir_all(&pods);
+        for run in runs {
+            let _ = trainyard_worker::shim::order_stop(&run, 0);
+            while run.shim.is_alive() {
+                std::thread::sleep(Duration::from_millis(2));
             }
         }
     }

@@ -405,8 +405,7 @@ impl Task {
 
     /// Whether the order arrived. A shim that has not written anything yet is ordered once it has: its note wakes us.
     fn stop(&mut self, name: &str, attempt: u32, grace_ms: i64, reason: StopReason, now_ms: i64) -> bool {
-        let Some(run) = self.runs.get(name).and_then(|runs| runs.iter().find(|run| run.attempt == attempt))
-        else {
+        let Some(run) = self.runs.get(name).and_then(|runs| runs.iter().find(|run| run.attempt == attempt)) else {
             return false;
         };
         match order_stop(run, grace_ms) {
