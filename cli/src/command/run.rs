@@ -104,7 +104,7 @@ async fn carry_out(session: &Session, documents: &[Document], detach: bool) -> R
     }
     if detach || started.is_empty() {
         for job in &started {
-            summary::detached(&screen, &job.found)?;
+            summary::detached(&mut screen, &job.found)?;
         }
         return Ok(exit_code::SUCCESS);
     }

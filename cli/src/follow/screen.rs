@@ -19,18 +19,25 @@ const WORD_WIDTH: usize = 12;
 pub(crate) struct Screen {
     /// Whether lines get the look of a terminal.
     pretty: bool,
+    /// Whether there is a terminal for a live line.
+    live: bool,
     bar: Option<ProgressBar>,
     last_plain: Option<Instant>,
 }
 
 impl Screen {
     pub(crate) fn new() -> Self {
-        let bar = io::stderr().is_terminal().then(|| {
+        Self { pretty: io::stdout().is_terminal(), live: io::stderr().is_terminal(), bar: None, last_plain: None }
+    }
+
+    /// The live line, made when it is first wanted: one that exists is drawn again after each line above it.
+    fn live_line(&mut self) -> Option<&ProgressBar> {
+        if self.live && self.bar.is_none() {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
             bar.set_style(spinner());
-            bar
-        });
-        Self { pretty: io::stdout().is_terminal(), bar, last_plain: None }
+            self.bar = Some(bar);
+        }
+        self.bar.as_ref()
     }
 
     /// A line of a log.
@@ -54,8 +61,8 @@ impl Screen {
     }
 
     /// Shows what the job waits for, where there is a terminal.
-    pub(crate) fn wait(&self, text: &str) {
-        if let Some(bar) = &self.bar {
+    pub(crate) fn wait(&mut self, text: &str) {
+        if let Some(bar) = self.live_line() {
             bar.set_style(spinner());
             bar.enable_steady_tick(Duration::from_millis(120));
             bar.set_message(text.to_owned());
@@ -64,7 +71,7 @@ impl Screen {
 
     /// Shows progress: live on a terminal, else as a line from time to time.
     pub(crate) fn progress(&mut self, progress: &Progress) -> io::Result<()> {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = self.live_line() {
             bar.disable_steady_tick();
             if let Some(share) = progress.share() {
                 bar.set_style(share_style());
@@ -83,8 +90,8 @@ impl Screen {
     }
 
     /// Takes the live line away.
-    pub(crate) fn clear(&self) {
-        if let Some(bar) = &self.bar {
+    pub(crate) fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
     }

@@ -279,7 +279,9 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn parse(text: &str) -> (Vec<(Value, BTreeMap<String, Span>)>, Vec<Diagnostic>) {
+    type Parsed = (Value, BTreeMap<String, Span>);
+
+    fn parse(text: &str) -> (Vec<Parsed>, Vec<Diagnostic>) {
         let source = Source { name: "t.yaml".to_owned(), text: text.to_owned(), folder: None };
         let (nodes, diagnostics) = documents(&source);
         (nodes.into_iter().map(Node::flatten).collect(), diagnostics)
@@ -331,7 +333,7 @@ mod tests {
         for level in 1..12 {
             let previous = level - 1;
             let refs = vec![format!("*a{previous}"); 10].join(",");
-            text.push_str(&format!("a{level}: &a{level} [{refs}]\n"));
+            text += &format!("a{level}: &a{level} [{refs}]\n");
         }
         let (documents, diagnostics) = parse(&text);
         assert!(documents.is_empty());

@@ -50,7 +50,7 @@ pub(crate) fn print(session: &Session, found: &Found, report: &Report) -> Result
 }
 
 /// A job that was started and left to the control plane.
-pub(crate) fn detached(screen: &Screen, found: &Found) -> Result<(), CliError> {
+pub(crate) fn detached(screen: &mut Screen, found: &Found) -> Result<(), CliError> {
     screen.clear();
     hint(&format!(
         "follow it with `trainyard logs -f {0}`, see where it is with `trainyard explain {0}`",
