@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
+use crate::api::ApiError;
 use crate::arg::{Global, Target};
 use crate::error::CliError;
 use crate::manifest;
@@ -216,7 +217,12 @@ async fn gone(session: &Session, path: &str, uid: Option<&str>) -> Result<(), Cl
         return Ok(());
     }
     loop {
-        match session.api.find(path).await? {
+        let found = match session.api.find(path).await {
+            // `trainyard run` takes its server down when the job that it follows is gone.
+            Err(ApiError::Transport(_)) => return Ok(()),
+            found => found?,
+        };
+        match found {
             None => return Ok(()),
             Some(object) if uid.is_some_and(|uid| object["metadata"]["uid"] != uid) => return Ok(()),
             Some(_) => tokio::time::sleep(POLL).await,

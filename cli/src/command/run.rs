@@ -113,7 +113,9 @@ async fn carry_out(session: &Session, documents: &[Document], detach: bool) -> R
     for job in started {
         let manner = Manner { owner: job.ours, until_available: !matches!(session.place, Place::InProcess { .. }) };
         let report = watcher::follow(session, job.found.clone(), manner).await?;
-        if let (Place::InProcess { home }, Outcome::Stopped { .. }) = (&session.place, &report.outcome) {
+        if let (Place::InProcess { home }, Outcome::Stopped { .. } | Outcome::Deleted) =
+            (&session.place, &report.outcome)
+        {
             process::gone(home, &report.pod_uids).await;
         }
         let one = summary::print(session, &job.found, &report)?;

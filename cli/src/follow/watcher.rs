@@ -29,6 +29,8 @@ use crate::target::Found;
 const LAST_WORDS: usize = 10;
 /// After the job's end, logs that are still open get this long: the node agent writes them before it reports the end.
 const LOG_PATIENCE: Duration = Duration::from_secs(3);
+/// Pods of a deleted job get a little more than Kubernetes' usual grace.
+const DELETE_PATIENCE: Duration = Duration::from_secs(35);
 /// After a second Ctrl-C, killed pods get this long to go.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// Signals this close together are one request.
@@ -257,6 +259,8 @@ impl Watcher<'_> {
     fn over(&self) -> Option<Outcome> {
         let left = self.live_pods().iter().filter(|pod| !phase::is_over(pod)).count();
         match (&self.ended, self.stopping) {
+            // Pods of a deleted job get their grace; nobody else would see them off.
+            (Some((Outcome::Deleted, _)), Stopping::No) if left > 0 => None,
             (Some((outcome, _)), Stopping::No) if !self.streams.any_open() => Some(outcome.clone()),
             (_, Stopping::Gracefully { signal, .. }) if left == 0 && !self.streams.any_open() => {
                 Some(Outcome::Stopped { signal, killed: false })
@@ -323,7 +327,7 @@ impl Watcher<'_> {
 
     fn job_gone(&mut self, object: &Value) {
         if uid(object) == self.found.uid() && self.ended.is_none() {
-            self.ended = Some((Outcome::Deleted, Instant::now() + LOG_PATIENCE));
+            self.ended = Some((Outcome::Deleted, Instant::now() + DELETE_PATIENCE));
         }
     }
 
