@@ -105,6 +105,8 @@ struct Watcher<'a> {
     told: BTreeSet<String>,
     stopping: Stopping,
     ended: Option<(Outcome, Instant)>,
+    /// Whether the pods were listed after the end.
+    looked_again: bool,
     restarts: i64,
 }
 
@@ -143,6 +145,7 @@ pub(crate) async fn follow(session: &Session, found: Found, manner: Manner) -> R
         told: BTreeSet::new(),
         stopping: Stopping::No,
         ended: None,
+        looked_again: false,
         restarts: 0,
     };
     watcher.run(from).await
@@ -178,6 +181,9 @@ impl Watcher<'_> {
     async fn run(mut self, mut from: Receiver<Seen>) -> Result<Report, CliError> {
         let mut signals = Signals::new()?;
         let outcome = loop {
+            if self.ended.is_some() && !self.looked_again {
+                self.look_again().await?;
+            }
             if let Some(outcome) = self.over() {
                 break outcome;
             }
@@ -206,6 +212,18 @@ impl Watcher<'_> {
         };
         self.screen.clear();
         Ok(self.report(outcome))
+    }
+
+    /// The job's watch may be ahead of that of its pods: what they printed must not be missed.
+    async fn look_again(&mut self) -> Result<(), CliError> {
+        self.looked_again = true;
+        let selector = query(&job::pod_selector(&self.found));
+        let path = format!("/api/v1/namespaces/{}/pods?labelSelector={selector}", self.found.namespace());
+        let mut list = self.session.api.get(&path).await?;
+        for pod in list["items"].as_array_mut().into_iter().flatten() {
+            self.see_pod(pod.take());
+        }
+        Ok(())
     }
 
     fn report(mut self, outcome: Outcome) -> Report {
