@@ -105,8 +105,10 @@ fn status(view: &View<'_>, object: &ObjectRef, now_ms: i64, plan: &mut Plan) {
     let min_ready_ms = i64::from(spec.and_then(|spec| spec.min_ready_seconds).unwrap_or(0)) * 1000;
     let active: Vec<&Pod> = view.pods.iter().copied().filter(|pod| pod::active(pod)).collect();
     let ready: Vec<i64> = active.iter().filter_map(|pod| pod::ready_since_ms(pod)).collect();
-    let available = ready.iter().filter(|since| **since + min_ready_ms <= now_ms).count();
-    plan.wake_at_ms = ready.iter().map(|since| since + min_ready_ms).filter(|due| *due > now_ms).min();
+    // Without a time to prove itself a ready pod is available, whatever the clock says: it may have gone back.
+    let proven = |since: i64| min_ready_ms == 0 || since + min_ready_ms <= now_ms;
+    let available = ready.iter().filter(|since| proven(**since)).count();
+    plan.wake_at_ms = ready.iter().filter(|since| !proven(**since)).map(|since| since + min_ready_ms).min();
     let labels = spec.and_then(|spec| spec.template.as_ref()?.metadata.as_ref()?.labels.clone()).unwrap_or_default();
     let labeled = active
         .iter()
