@@ -39,8 +39,8 @@ def eventually(probe, what, seconds=30):
 class Server:
     """One `trainyard up`, on its own home folder."""
 
-    def __init__(self, home):
-        self.home = pathlib.Path(home)
+    def __init__(self, home, *flags):
+        self.home, self.flags = pathlib.Path(home), flags
         self.port = free_port()
         self.process = None
         self.env = {**os.environ, "TRAINYARD_HOME": str(self.home), "NO_COLOR": "1"}
@@ -57,7 +57,7 @@ class Server:
             return self
         log = open(self.home.parent / f"{self.home.name}.log", "ab")
         self.process = subprocess.Popen(
-            [TRAINYARD, "up", "--listen", f"127.0.0.1:{self.port}"],
+            [TRAINYARD, "up", "--listen", f"127.0.0.1:{self.port}", *self.flags],
             env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         )
         eventually(self.ready, "the server is ready")

@@ -14,8 +14,8 @@ use crate::session::{self, Owner, internal};
 pub(crate) struct Plane {
     pub(crate) info: ServerInfo,
     embedded: Embedded,
-    coordinator: trainyard_coordinator::Handle,
-    agent: trainyard_worker::agent::Handle,
+    /// Absent where only the API is served.
+    workers: Option<(trainyard_coordinator::Handle, trainyard_worker::agent::Handle)>,
 }
 
 /// What starting came to.
@@ -29,18 +29,19 @@ pub(crate) enum Started {
 impl Plane {
     /// Opens the store, serves the API, and starts the controllers and the node agent.
     pub(crate) async fn start(options: Options, listen: SocketAddr) -> Result<Started, CliError> {
+        Self::start_parts(options, listen, true).await
+    }
+
+    /// The same, with or without controllers and node agent.
+    pub(crate) async fn start_parts(options: Options, listen: SocketAddr, all: bool) -> Result<Started, CliError> {
         let embedded = match session::own_with(options).await? {
             Owner::Another(info) => return Ok(Started::Elsewhere(info)),
             Owner::Us(embedded) => embedded,
         };
         let info = embedded.serve(listen).await.map_err(refused)?;
         trainyard_runtime::driver::metrics().register(embedded.metrics());
-        let client = embedded.client();
-        let config = AgentConfig::for_home(embedded.home());
-        let agent = Agent::start(client.clone(), config).await.map_err(internal("cannot start the node agent"))?;
-        let coordinator =
-            Coordinator::start(client, Config::default()).await.map_err(internal("cannot start the controllers"))?;
-        Ok(Started::Here(Box::new(Self { info, embedded, coordinator, agent })))
+        let workers = if all { Some(workers(&embedded).await?) } else { None };
+        Ok(Started::Here(Box::new(Self { info, embedded, workers })))
     }
 
     /// A client in process.
@@ -50,15 +51,30 @@ impl Plane {
 
     /// Waits until what is created from now on is acted upon at once.
     pub(crate) async fn ready(&self) {
-        self.coordinator.ready().await;
+        if let Some((coordinator, _)) = &self.workers {
+            coordinator.ready().await;
+        }
     }
 
     /// Stops every part. Pods that still run go on under their shims.
     pub(crate) async fn stop(self) {
-        self.coordinator.shutdown().await;
-        self.agent.shutdown().await;
+        if let Some((coordinator, agent)) = self.workers {
+            coordinator.shutdown().await;
+            agent.shutdown().await;
+        }
         self.embedded.shutdown().await;
     }
+}
+
+async fn workers(
+    embedded: &Embedded,
+) -> Result<(trainyard_coordinator::Handle, trainyard_worker::agent::Handle), CliError> {
+    let client = embedded.client();
+    let config = AgentConfig::for_home(embedded.home());
+    let agent = Agent::start(client.clone(), config).await.map_err(internal("cannot start the node agent"))?;
+    let coordinator =
+        Coordinator::start(client, Config::default()).await.map_err(internal("cannot start the controllers"))?;
+    Ok((coordinator, agent))
 }
 
 fn refused(error: ServeError) -> CliError {

@@ -8,7 +8,8 @@ mod manifest;
 #[test]
 fn manifests() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/manifest");
-    let mut inputs: Vec<_> = folder.read_dir().expect("a corpus").map(|entry| entry.expect("an entry").path()).collect();
+    let mut inputs: Vec<_> =
+        folder.read_dir().expect("a corpus").map(|entry| entry.expect("an entry").path()).collect();
     inputs.sort();
     assert!(inputs.len() >= 8, "the corpus is there");
     for input in inputs {

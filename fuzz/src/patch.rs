@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use trainyard_runtime_core::apply::{ApplyOptions, UpdateOptions, apply, track_update};
 use trainyard_runtime_core::patch;
-use trainyard_runtime_core::schema::{Annotation, Builder, ListType, Schema, Strategy, default, prune, unknown_fields, validate};
+use trainyard_runtime_core::schema::{
+    Annotation, Builder, ListType, Schema, Strategy, default, prune, unknown_fields, validate,
+};
 
 fn annotate(_owner: &str, field: &str) -> Option<Annotation> {
     let keyed = |keys: &[&str]| Annotation {
@@ -19,7 +21,11 @@ fn annotate(_owner: &str, field: &str) -> Option<Annotation> {
         "containers" | "env" => Some(keyed(&["name"])),
         "ports" => Some(keyed(&["containerPort", "protocol"])),
         "protocol" => Some(Annotation { default: Some(json!("TCP")), ..Annotation::default() }),
-        "finalizers" => Some(Annotation { list_type: Some(ListType::Set), strategy: Some(Strategy::Union), ..Annotation::default() }),
+        "finalizers" => Some(Annotation {
+            list_type: Some(ListType::Set),
+            strategy: Some(Strategy::Union),
+            ..Annotation::default()
+        }),
         "selector" => Some(Annotation { atomic: true, ..Annotation::default() }),
         _ => None,
     }
@@ -76,13 +82,25 @@ fn check(schema: &Schema, document: &Value, change: &Value) {
     let mut next = change.clone();
     track_update(Some(&tracked), &mut next, schema, update);
 
-    let options = ApplyOptions { manager: "apply", force: true, now_ms: 2, subresource: None, has_status: true, api_version: "v1" };
+    let options = ApplyOptions {
+        manager: "apply",
+        force: true,
+        now_ms: 2,
+        subresource: None,
+        has_status: true,
+        api_version: "v1",
+    };
     if let Ok(live) = apply(None, change, schema, options) {
         let again = apply(Some(&live), change, schema, ApplyOptions { now_ms: 3, ..options });
         assert_eq!(again.as_ref(), Ok(&live), "applying twice changes nothing");
     }
     if document.is_object() {
         let _ = apply(Some(document), change, schema, options);
-        let _ = apply(Some(&tracked), change, schema, ApplyOptions { force: false, subresource: Some("status"), ..options });
+        let _ = apply(
+            Some(&tracked),
+            change,
+            schema,
+            ApplyOptions { force: false, subresource: Some("status"), ..options },
+        );
     }
 }

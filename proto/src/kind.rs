@@ -168,9 +168,7 @@ pub(crate) use has_status;
 
 /// Scopes under the names that [`custom_kind`] uses.
 pub(crate) mod scope {
-    pub(crate) use k8s_openapi::{
-        ClusterResourceScope as Cluster, NamespaceResourceScope as Namespaced,
-    };
+    pub(crate) use k8s_openapi::{ClusterResourceScope as Cluster, NamespaceResourceScope as Namespaced};
 
     /// Whether a scope is inside a namespace.
     pub(crate) trait InNamespace {

@@ -18,9 +18,5 @@ pub use xgboost::{XGBoostJob, XGBoostJobSpec};
 use crate::kind::Column;
 
 /// The two columns of every kind of this group. The state is the type of the last condition in the list.
-const COLUMNS: &[Column] = &[Column {
-    name: "State",
-    kind: "string",
-    path: ".status.conditions[-1:].type",
-    priority: 0,
-}];
+const COLUMNS: &[Column] =
+    &[Column { name: "State", kind: "string", path: ".status.conditions[-1:].type", priority: 0 }];

@@ -4,10 +4,10 @@ mod runtime;
 mod trainjob;
 
 pub use runtime::{
-    ClusterTrainingRuntime, JobSetSpec, JobSetTemplateSpec, MlPolicy, ReplicatedJob,
-    TrainingRuntime, TrainingRuntimeSpec,
+    ClusterTrainingRuntime, JobSetSpec, JobSetTemplateSpec, MlPolicy, ReplicatedJob, TrainingRuntime,
+    TrainingRuntimeSpec,
 };
 pub use trainjob::{
-    DatasetInitializer, Initializer, JobStatus, RuntimeRef, TrainJob, TrainJobSpec, TrainJobStatus,
-    Trainer, TrainerStatus,
+    DatasetInitializer, Initializer, JobStatus, RuntimeRef, TrainJob, TrainJobSpec, TrainJobStatus, Trainer,
+    TrainerStatus,
 };

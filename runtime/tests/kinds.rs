@@ -156,9 +156,13 @@ fn rules_beyond_the_schema_are_those_of_kubernetes() {
         kind.validate(&object).iter().map(ToString::to_string).collect()
     };
     let resources = json!({"requests": {"cpu": "2"}, "limits": {"cpu": "1500m"}});
-    let container = json!({"name": "a", "image": "x", "resources": resources, "volumeMounts": [{"name": "v", "mountPath": "/v"}]});
+    let container =
+        json!({"name": "a", "image": "x", "resources": resources, "volumeMounts": [{"name": "v", "mountPath": "/v"}]});
     assert_eq!(
-        causes("pod", json!({"metadata": {"name": "p"}, "spec": {"restartPolicy": "Sometimes", "containers": [container, {"name": "b"}]}})),
+        causes(
+            "pod",
+            json!({"metadata": {"name": "p"}, "spec": {"restartPolicy": "Sometimes", "containers": [container, {"name": "b"}]}})
+        ),
         [
             "spec.containers[0].volumeMounts[0].name: Not found: \"v\"",
             "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1500m",
@@ -166,9 +170,7 @@ fn rules_beyond_the_schema_are_those_of_kubernetes() {
         ]
     );
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}});
-    let deployment = |replicas: i32, selector: serde_json::Value| {
-        json!({"metadata": {"name": "d"}, "spec": {"replicas": replicas, "selector": selector, "template": template}})
-    };
+    let deployment = |replicas: i32, selector: serde_json::Value| json!({"metadata": {"name": "d"}, "spec": {"replicas": replicas, "selector": selector, "template": template}});
     assert_eq!(causes("deploy", deployment(1, json!({"matchLabels": {"a": "b"}}))), [""; 0]);
     assert_eq!(
         causes("deploy", deployment(-1, json!({}))),
@@ -183,7 +185,10 @@ fn rules_beyond_the_schema_are_those_of_kubernetes() {
     );
     let job = json!({"metadata": {"name": "j"}, "spec": {"template": template}});
     let required = "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"";
-    assert_eq!(causes("job", json!({"metadata": {"name": "j"}, "spec": {}})), ["spec.template.spec.containers: Required value", required]);
+    assert_eq!(
+        causes("job", json!({"metadata": {"name": "j"}, "spec": {}})),
+        ["spec.template.spec.containers: Required value", required]
+    );
     assert_eq!(causes("job", job), [required]);
 }
 
@@ -193,7 +198,10 @@ fn selectors_of_deployments_and_templates_of_jobs_do_not_change() {
     let of = |label: &str| json!({"spec": {"selector": {"matchLabels": {"a": label}}}});
     assert_eq!(deployment.validate_update(&of("b"), &of("b")), []);
     let causes = deployment.validate_update(&of("b"), &of("c"));
-    assert_eq!(causes[0].to_string(), "spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"c\"}}: field is immutable");
+    assert_eq!(
+        causes[0].to_string(),
+        "spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"c\"}}: field is immutable"
+    );
     let job = registry().by_api_version("batch/v1", "Job").expect("a kind");
     let of = |image: &str, suspend: bool| json!({"spec": {"suspend": suspend, "template": {"spec": {"containers": [{"image": image}]}}}});
     assert_eq!(job.validate_update(&of("a", false), &of("b", false)).len(), 1);

@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Tokens with their users and roles
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Serve only the API, without controllers and without a node: for tests of controllers of your own
+    #[arg(long)]
+    api_only: bool,
 }
 
 pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
@@ -60,7 +63,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         .map_err(internal("cannot start the asynchronous runtime"))?;
     let code = runtime.block_on(async {
         let traces = telemetry::init_with_traces(global, Quiet::Service);
-        let code = serve(options, args.listen).await;
+        let code = serve(options, args.listen, args.api_only).await;
         traces.finish().await;
         code
     });
@@ -68,11 +71,11 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
     code
 }
 
-async fn serve(options: Options, listen: SocketAddr) -> Result<u8, CliError> {
+async fn serve(options: Options, listen: SocketAddr, api_only: bool) -> Result<u8, CliError> {
     let home = options.home.clone();
     let mut interrupt = signal(SignalKind::interrupt()).map_err(internal("cannot listen for signals"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(internal("cannot listen for signals"))?;
-    let plane = match Plane::start(options, listen).await? {
+    let plane = match Plane::start_parts(options, listen, !api_only).await? {
         Started::Here(plane) => plane,
         Started::Elsewhere(info) => {
             say(&format!("a control plane runs already on {} (pid {})", info.url, info.pid))?;

@@ -113,10 +113,7 @@ pub struct ReplicaStatus {
     pub selector: String,
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands a reference to skip_serializing_if"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference to skip_serializing_if")]
 fn is_zero(number: &i32) -> bool {
     *number == 0
 }

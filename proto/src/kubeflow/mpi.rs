@@ -40,22 +40,14 @@ pub struct MPIJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_launcher_as_worker: Option<bool>,
     /// SSHAuthMountPath is the folder where the SSH keys are mounted. Only in v2beta1; defaults to /root/.ssh.
-    #[serde(
-        default,
-        rename = "sshAuthMountPath",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, rename = "sshAuthMountPath", skip_serializing_if = "Option::is_none")]
     pub ssh_auth_mount_path: Option<String>,
     /// LauncherCreationPolicy says when the launcher is created: AtStartup or WaitForWorkersReady. Only in v2beta1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["AtStartup", "WaitForWorkersReady"]))]
     pub launcher_creation_policy: Option<String>,
     /// MPIImplementation is OpenMPI, Intel or MPICH. Only in v2beta1; defaults to OpenMPI.
-    #[serde(
-        default,
-        rename = "mpiImplementation",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, rename = "mpiImplementation", skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["OpenMPI", "Intel", "MPICH"]))]
     pub mpi_implementation: Option<String>,
 }

@@ -18,7 +18,11 @@ fn annotate(_owner: &str, field: &str) -> Option<Annotation> {
         "containers" | "env" => Some(keyed(&["name"], "name")),
         "ports" => Some(keyed(&["containerPort", "protocol"], "containerPort")),
         "protocol" => Some(Annotation { default: Some(json!("TCP")), ..Annotation::default() }),
-        "finalizers" => Some(Annotation { list_type: Some(ListType::Set), strategy: Some(Strategy::Union), ..Annotation::default() }),
+        "finalizers" => Some(Annotation {
+            list_type: Some(ListType::Set),
+            strategy: Some(Strategy::Union),
+            ..Annotation::default()
+        }),
         "nodeSelector" => Some(Annotation { atomic: true, ..Annotation::default() }),
         _ => None,
     }
@@ -29,7 +33,8 @@ fn schema() -> Schema {
     let strings = json!({"type": "object", "additionalProperties": {"type": "string"}});
     let list = |items: Value| json!({"type": "array", "items": items});
     let env = json!({"type": "object", "properties": {"name": {"type": "string"}, "value": {"type": "string"}}});
-    let port = json!({"type": "object", "properties": {"containerPort": {"type": "integer"}, "protocol": {"type": "string"}}});
+    let port =
+        json!({"type": "object", "properties": {"containerPort": {"type": "integer"}, "protocol": {"type": "string"}}});
     let container = json!({"type": "object", "properties": {"name": {"type": "string"}, "image": {"type": "string"},
         "args": list(json!({"type": "string"})), "env": list(env), "ports": list(port)}});
     let spec = json!({"type": "object", "properties": {"replicas": {"type": "integer"}, "paused": {"type": "boolean"},
@@ -62,13 +67,18 @@ fn object(labels: Value, spec: Value) -> Value {
 
 fn owned(object: &Value, manager: &str) -> Value {
     let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
-    entries.into_iter().find(|entry| entry["manager"] == manager).map(|entry| entry["fieldsV1"].clone()).unwrap_or(Value::Null)
+    entries
+        .into_iter()
+        .find(|entry| entry["manager"] == manager)
+        .map(|entry| entry["fieldsV1"].clone())
+        .unwrap_or(Value::Null)
 }
 
 #[test]
 fn a_created_object_names_its_owner_field_by_field() {
     let container = json!({"name": "c", "image": "i", "args": ["1"], "ports": [{"containerPort": 80}]});
-    let config = object(json!({"app": "x"}), json!({"replicas": 3, "nodeSelector": {"a": "b"}, "containers": [container]}));
+    let config =
+        object(json!({"app": "x"}), json!({"replicas": 3, "nodeSelector": {"a": "b"}, "containers": [container]}));
     let created = apply(None, &config, &schema(), options("kubectl")).expect("no conflicts");
     assert_eq!(
         created["metadata"]["managedFields"],
@@ -103,7 +113,8 @@ fn equal_values_are_shared_without_conflict() {
     let shared = apply(Some(&live), &wanted, &schema, options("two")).expect("no conflict");
     assert_eq!(owned(&shared, "one"), owned(&shared, "two"));
     // One lets go: the field stays, for the other still wants it.
-    let rest = apply(Some(&shared), &object(json!({"a": "1"}), json!({})), &schema, options("one")).expect("no conflict");
+    let rest =
+        apply(Some(&shared), &object(json!({"a": "1"}), json!({})), &schema, options("one")).expect("no conflict");
     assert_eq!(rest["spec"]["replicas"], 3);
     let none = apply(Some(&rest), &object(json!({"a": "1"}), json!({})), &schema, options("two")).expect("no conflict");
     assert_eq!(none["spec"]["replicas"], Value::Null);
@@ -112,7 +123,10 @@ fn equal_values_are_shared_without_conflict() {
 #[test]
 fn items_no_longer_applied_go_and_those_of_others_stay() {
     let schema = schema();
-    let two = object(json!({"a": "1", "b": "2"}), json!({"containers": [{"name": "c", "image": "i"}, {"name": "d", "image": "i"}]}));
+    let two = object(
+        json!({"a": "1", "b": "2"}),
+        json!({"containers": [{"name": "c", "image": "i"}, {"name": "d", "image": "i"}]}),
+    );
     let live = apply(None, &two, &schema, options("kubectl")).expect("created");
     // An injector adds a side car and an env to the first container.
     let mut injected = live.clone();
@@ -122,7 +136,8 @@ fn items_no_longer_applied_go_and_those_of_others_stay() {
     let one = object(json!({"b": "2"}), json!({"containers": [{"name": "c", "image": "j"}]}));
     let after = apply(Some(&injected), &one, &schema, options("kubectl")).expect("no conflict");
     assert_eq!(after["metadata"]["labels"], json!({"b": "2"}));
-    let left = json!([{"name": "c", "image": "j", "env": [{"name": "A", "value": "1"}]}, {"name": "side", "image": "s"}]);
+    let left =
+        json!([{"name": "c", "image": "j", "env": [{"name": "A", "value": "1"}]}, {"name": "side", "image": "s"}]);
     assert_eq!(after["spec"]["containers"], left);
 }
 
@@ -198,10 +213,12 @@ fn client_side_apply_moves_to_server_side_apply() {
     assert!(error.to_string().contains("kubectl-client-side-apply"), "{error}");
     let moved = apply(Some(&live), &wanted, &schema, options("kubectl")).expect("his own");
     assert_eq!(moved["spec"]["replicas"], 4);
-    let annotation = moved["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"].as_str().expect("kept");
+    let annotation =
+        moved["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"].as_str().expect("kept");
     assert_eq!(serde_json::from_str::<Value>(annotation).expect("JSON")["spec"]["replicas"], 4);
     // What somebody else changed since is not his any more.
-    let taken = apply(Some(&moved), &object(json!({}), json!({"replicas": 9})), &schema, forced("other")).expect("forced");
+    let taken =
+        apply(Some(&moved), &object(json!({}), json!({"replicas": 9})), &schema, forced("other")).expect("forced");
     let error = apply(Some(&taken), &wanted, &schema, options("kubectl")).expect_err("changed since");
     assert!(error.to_string().contains("conflict with \"other\": .spec.replicas"), "{error}");
 }
@@ -229,7 +246,10 @@ fn an_untracked_object_is_owned_by_before_first_apply() {
     let live = object(json!({}), json!({"replicas": 3}));
     let wanted = object(json!({}), json!({"replicas": 4}));
     let error = apply(Some(&live), &wanted, &schema(), options("kubectl")).expect_err("conflict");
-    assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"before-first-apply\" using apps/v1: .spec.replicas");
+    assert_eq!(
+        error.to_string(),
+        "Apply failed with 1 conflict: conflict with \"before-first-apply\" using apps/v1: .spec.replicas"
+    );
 }
 
 #[test]
@@ -239,7 +259,12 @@ fn old_writers_are_folded() {
     for writer in 0..40_i64 {
         let mut next = live.clone();
         next["metadata"]["labels"][format!("l{writer}")] = json!("x");
-        track_update(Some(&live), &mut next, &schema, UpdateOptions { now_ms: writer * 1000, ..by(&format!("w{writer}")) });
+        track_update(
+            Some(&live),
+            &mut next,
+            &schema,
+            UpdateOptions { now_ms: writer * 1000, ..by(&format!("w{writer}")) },
+        );
         live = next;
     }
     assert!(live["metadata"]["managedFields"].as_array().expect("a list").len() <= 11);
@@ -288,7 +313,9 @@ fn contains(object: &Value, config: &Value) -> bool {
             wanted.iter().all(|(key, value)| there.get(key).is_some_and(|there| contains(there, value)))
         }
         (Value::Array(there), Value::Array(wanted)) => wanted.iter().all(|item| {
-            let same = |other: &Value| item.get("name").map_or(item == other, |name| other.get("name") == Some(name) && contains(other, item));
+            let same = |other: &Value| {
+                item.get("name").map_or(item == other, |name| other.get("name") == Some(name) && contains(other, item))
+            };
             there.iter().any(same)
         }),
         (there, wanted) => there == wanted,

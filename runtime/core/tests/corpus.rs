@@ -11,7 +11,8 @@ mod selector;
 #[expect(clippy::disallowed_methods, reason = "the core reads no files; its tests read their corpus")]
 fn replay(name: &str, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(name);
-    let mut inputs: Vec<_> = folder.read_dir().expect("a corpus").map(|entry| entry.expect("an entry").path()).collect();
+    let mut inputs: Vec<_> =
+        folder.read_dir().expect("a corpus").map(|entry| entry.expect("an entry").path()).collect();
     inputs.sort();
     assert!(inputs.len() >= 8, "the corpus of {name} is there");
     for input in inputs {

@@ -10,12 +10,20 @@ use trainyard_runtime_core::schema::{Annotation, Builder, ListType, Schema, Stra
 
 fn annotate(_owner: &str, field: &str) -> Option<Annotation> {
     let keyed = |key: &str| {
-        Some(Annotation { list_type: Some(ListType::Map([key.into()].into())), strategy: Some(Strategy::MergeKey(key.into())), ..Annotation::default() })
+        Some(Annotation {
+            list_type: Some(ListType::Map([key.into()].into())),
+            strategy: Some(Strategy::MergeKey(key.into())),
+            ..Annotation::default()
+        })
     };
     match field {
         "containers" | "env" | "volumes" => keyed("name"),
         "ports" => keyed("containerPort"),
-        "finalizers" => Some(Annotation { list_type: Some(ListType::Set), strategy: Some(Strategy::Union), ..Annotation::default() }),
+        "finalizers" => Some(Annotation {
+            list_type: Some(ListType::Set),
+            strategy: Some(Strategy::Union),
+            ..Annotation::default()
+        }),
         _ => None,
     }
 }
@@ -23,7 +31,8 @@ fn annotate(_owner: &str, field: &str) -> Option<Annotation> {
 fn schema() -> Schema {
     let strings = json!({"type": "array", "items": {"type": "string"}});
     let env = json!({"type": "object", "properties": {"name": {"type": "string"}, "value": {"type": "string"}}});
-    let port = json!({"type": "object", "properties": {"containerPort": {"type": "integer"}, "name": {"type": "string"}}});
+    let port =
+        json!({"type": "object", "properties": {"containerPort": {"type": "integer"}, "name": {"type": "string"}}});
     let container = json!({"type": "object", "properties": {"name": {"type": "string"}, "image": {"type": "string"}, "args": strings,
         "env": {"type": "array", "items": env}, "ports": {"type": "array", "items": port}}});
     let volume = json!({"type": "object", "properties": {"name": {"type": "string"}, "emptyDir": {"type": "object"}, "hostPath": {"type": "object"}}});
@@ -65,8 +74,14 @@ fn json_patch_does_all_or_nothing() {
     let patch = json!([{"op": "test", "path": "/spec/replicas", "value": 1}, {"op": "replace", "path": "/spec/replicas", "value": 2},
         {"op": "add", "path": "/spec/list/-", "value": "c"}, {"op": "remove", "path": "/spec/list/0"},
         {"op": "move", "from": "/spec/list/0", "path": "/spec/first"}, {"op": "copy", "from": "/spec/first", "path": "/spec/again"}]);
-    assert_eq!(json_patch(&document, &patch), Ok(json!({"spec": {"replicas": 2, "list": ["c"], "first": "b", "again": "b"}})));
-    let error = json_patch(&document, &json!([{"op": "replace", "path": "/spec/replicas", "value": 3}, {"op": "test", "path": "/spec/replicas", "value": 1}]));
+    assert_eq!(
+        json_patch(&document, &patch),
+        Ok(json!({"spec": {"replicas": 2, "list": ["c"], "first": "b", "again": "b"}}))
+    );
+    let error = json_patch(
+        &document,
+        &json!([{"op": "replace", "path": "/spec/replicas", "value": 3}, {"op": "test", "path": "/spec/replicas", "value": 1}]),
+    );
     assert_eq!(error.clone().map_err(|error| error.code()), Err(422));
     assert!(error.expect_err("a failed test").to_string().contains("operation 1 at \"/spec/replicas\""));
     assert!(matches!(json_patch(&document, &json!({})), Err(PatchError::Malformed(_))));
@@ -77,9 +92,11 @@ fn json_patch_does_all_or_nothing() {
 
 #[test]
 fn a_small_json_patch_cannot_make_a_huge_object() {
-    let doubling: Vec<Value> = (0..100).map(|round| json!({"op": "copy", "from": "", "path": format!("/a{round}")})).collect();
+    let doubling: Vec<Value> =
+        (0..100).map(|round| json!({"op": "copy", "from": "", "path": format!("/a{round}")})).collect();
     assert!(matches!(json_patch(&json!({"x": 1}), &json!(doubling)), Err(PatchError::TooLarge(_))));
-    let wide: Vec<Value> = (0..100).map(|round| json!({"op": "copy", "from": "/x", "path": format!("/x/a{round}")})).collect();
+    let wide: Vec<Value> =
+        (0..100).map(|round| json!({"op": "copy", "from": "/x", "path": format!("/x/a{round}")})).collect();
     assert!(matches!(json_patch(&json!({"x": {"y": [0, 1, 2, 3]}}), &json!(wide)), Err(PatchError::TooLarge(_))));
     let many: Vec<Value> = (0..10_001).map(|_| json!({"op": "test", "path": "/x", "value": 1})).collect();
     assert!(matches!(json_patch(&json!({"x": 1}), &json!(many)), Err(PatchError::TooLarge(_))));
@@ -87,11 +104,15 @@ fn a_small_json_patch_cannot_make_a_huge_object() {
 
 #[test]
 fn keyed_lists_merge_by_key_and_new_items_come_first() {
-    let live = json!({"spec": {"containers": [{"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "1"}]}});
-    let result = patched(live, json!({"spec": {"containers": [{"name": "b", "image": "2"}, {"name": "c", "image": "3"}]}}));
-    let names = json!([{"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "2"}, {"name": "c", "image": "3"}]);
+    let live =
+        json!({"spec": {"containers": [{"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "1"}]}});
+    let result =
+        patched(live, json!({"spec": {"containers": [{"name": "b", "image": "2"}, {"name": "c", "image": "3"}]}}));
+    let names =
+        json!([{"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "2"}, {"name": "c", "image": "3"}]);
     assert_eq!(result["spec"]["containers"], names);
-    let result = patched(json!({"spec": {"containers": [{"name": "a"}]}}), json!({"spec": {"containers": [{"name": "c"}]}}));
+    let result =
+        patched(json!({"spec": {"containers": [{"name": "a"}]}}), json!({"spec": {"containers": [{"name": "c"}]}}));
     assert_eq!(result["spec"]["containers"], json!([{"name": "c"}, {"name": "a"}]), "as upstream");
 }
 
@@ -108,11 +129,16 @@ fn directives_delete_replace_and_order() {
     assert_eq!(map["spec"]["strategy"], json!({"type": "Recreate"}));
     let retained = patched(live.clone(), json!({"spec": {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}}));
     assert_eq!(retained["spec"]["strategy"], json!({"type": "Recreate"}));
-    let volume = patched(live.clone(), json!({"spec": {"volumes": [{"$retainKeys": ["name", "hostPath"], "name": "v", "hostPath": {"path": "/"}}]}}));
+    let volume = patched(
+        live.clone(),
+        json!({"spec": {"volumes": [{"$retainKeys": ["name", "hostPath"], "name": "v", "hostPath": {"path": "/"}}]}}),
+    );
     assert_eq!(volume["spec"]["volumes"], json!([{"name": "v", "hostPath": {"path": "/"}}]));
-    let ordered = patched(live.clone(), json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}));
+    let ordered =
+        patched(live.clone(), json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}));
     assert_eq!(ordered["spec"]["containers"][0]["name"], "b");
-    let union = patched(live.clone(), json!({"metadata": {"finalizers": ["d"], "$deleteFromPrimitiveList/finalizers": ["b"]}}));
+    let union =
+        patched(live.clone(), json!({"metadata": {"finalizers": ["d"], "$deleteFromPrimitiveList/finalizers": ["b"]}}));
     assert_eq!(union["metadata"]["finalizers"], json!(["d", "a", "c"]));
     let order = json!({"metadata": {"$setElementOrder/finalizers": ["c", "a", "d"], "finalizers": ["d"], "$deleteFromPrimitiveList/finalizers": ["b"]}});
     assert_eq!(patched(live.clone(), order)["metadata"]["finalizers"], json!(["c", "a", "d"]));
@@ -146,7 +172,9 @@ fn malformed_strategic_patches_are_refused() {
     for patch in wrong {
         assert!(matches!(strategic(&live, &patch, &schema()), Err(PatchError::Malformed(_))), "{patch}");
     }
-    let error = strategic(&live, &json!({"spec": {"containers": [{"image": "x"}]}}), &schema()).expect_err("keyless").to_string();
+    let error = strategic(&live, &json!({"spec": {"containers": [{"image": "x"}]}}), &schema())
+        .expect_err("keyless")
+        .to_string();
     assert_eq!(error, "an item of \"containers\" in the patch does not contain the declared merge key: name");
 }
 
@@ -231,12 +259,29 @@ prop_compose! {
 
 /// Any JSON at all, directives included.
 fn anything() -> impl proptest::strategy::Strategy<Value = Value> {
-    let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i64>().prop_map(Value::from), "[a-c$]{0,3}".prop_map(Value::from),
-        Just(json!("replace")), Just(json!("delete")), Just(json!("merge"))];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[a-c$]{0,3}".prop_map(Value::from),
+        Just(json!("replace")),
+        Just(json!("delete")),
+        Just(json!("merge"))
+    ];
     leaf.prop_recursive(5, 48, 5, |inner| {
-        let keys = prop_oneof![Just("$patch".to_owned()), Just("$retainKeys".to_owned()), Just("$setElementOrder/containers".to_owned()),
-            Just("$deleteFromPrimitiveList/finalizers".to_owned()), Just("name".to_owned()), Just("spec".to_owned()), Just("metadata".to_owned()),
-            Just("containers".to_owned()), Just("finalizers".to_owned()), Just("env".to_owned()), "[a-c]".prop_map(String::from)];
+        let keys = prop_oneof![
+            Just("$patch".to_owned()),
+            Just("$retainKeys".to_owned()),
+            Just("$setElementOrder/containers".to_owned()),
+            Just("$deleteFromPrimitiveList/finalizers".to_owned()),
+            Just("name".to_owned()),
+            Just("spec".to_owned()),
+            Just("metadata".to_owned()),
+            Just("containers".to_owned()),
+            Just("finalizers".to_owned()),
+            Just("env".to_owned()),
+            "[a-c]".prop_map(String::from)
+        ];
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
             proptest::collection::btree_map(keys, inner, 0..5).prop_map(|map| Value::Object(map.into_iter().collect())),

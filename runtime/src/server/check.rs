@@ -49,6 +49,7 @@ impl Writer {
         let warnings = self.known_fields(&mut new)?;
         self.kind.apply_defaults(&mut new);
         admit::created(self.kind, &mut new);
+        self.omit_empty(&mut new);
         self.valid(&new)?;
         if tracked {
             self.track(None, &mut new);
@@ -65,6 +66,7 @@ impl Writer {
             self.kind.apply_defaults(&mut new);
             admit::updated(self.kind, old, &mut new)?;
         }
+        self.omit_empty(&mut new);
         self.valid(&new)?;
         let frozen = if self.part == Part::Status { Vec::new() } else { self.kind.validate_update(old, &new) };
         if !frozen.is_empty() {
@@ -74,6 +76,13 @@ impl Writer {
             self.track(Some(old), &mut new);
         }
         Ok((new, warnings))
+    }
+
+    /// Kubernetes' own kinds do not tell an empty map or list from an absent one.
+    fn omit_empty(&self, value: &mut Value) {
+        if self.kind.builtin {
+            schema::omit_empty(self.kind.schema(), value);
+        }
     }
 
     /// Says what it is, and is what the path says.

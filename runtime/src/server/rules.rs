@@ -27,6 +27,7 @@ fn rule(kind: &Kind) -> ResourceRules {
     match (kind.group, kind.plural) {
         ("", "pods") => return ResourceRules::pods(),
         ("", "namespaces") => return ResourceRules::namespaces(),
+        ("apps", "deployments") => return ResourceRules::deployments(),
         _ => {}
     }
     let mut rule = if !kind.builtin {

@@ -81,7 +81,16 @@ fn decode_entry(value: &Value) -> Option<Entry> {
     }
     let set = map.get("fieldsV1").map_or_else(|| Some(FieldSet::default()), FieldSet::decode)?;
     let time = map.get("time").and_then(Value::as_str).map(str::to_owned);
-    Some(Entry { manager: Manager { name: text("manager"), operation, api_version: text("apiVersion"), subresource: text("subresource") }, time, set })
+    Some(Entry {
+        manager: Manager {
+            name: text("manager"),
+            operation,
+            api_version: text("apiVersion"),
+            subresource: text("subresource"),
+        },
+        time,
+        set,
+    })
 }
 
 /// Writes the list into an object, or removes it where nobody owns anything.
@@ -89,7 +98,9 @@ pub(super) fn write(object: &mut Value, mut entries: Vec<Entry>) {
     entries.retain(|entry| !entry.set.is_empty());
     fold_ancient(&mut entries);
     entries.sort_by(|a, b| {
-        let key = |entry: &Entry| (entry.manager.operation, entry.time.clone(), entry.manager.name.clone(), entry.manager.api_version.clone());
+        let key = |entry: &Entry| {
+            (entry.manager.operation, entry.time.clone(), entry.manager.name.clone(), entry.manager.api_version.clone())
+        };
         key(a).cmp(&key(b)).then_with(|| a.manager.subresource.cmp(&b.manager.subresource))
     });
     let Some(root) = object.as_object_mut() else { return };
@@ -125,7 +136,8 @@ fn encode_entry(entry: &Entry) -> Value {
 /// Folds the oldest managers by update into one.
 fn fold_ancient(entries: &mut Vec<Entry>) {
     loop {
-        let mut updates: Vec<usize> = (0..entries.len()).filter(|index| entries[*index].manager.operation == Operation::Update).collect();
+        let mut updates: Vec<usize> =
+            (0..entries.len()).filter(|index| entries[*index].manager.operation == Operation::Update).collect();
         if updates.len() <= MAX_UPDATE_MANAGERS {
             return;
         }

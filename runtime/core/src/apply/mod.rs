@@ -86,7 +86,12 @@ pub fn conflict_message(conflicts: &[Conflict]) -> String {
 
 /// Applies `applied` over `live` (`None`: it is created). The result carries `metadata.managedFields`. When nothing changed the
 /// result equals `live`, down to the times in the managed fields: nothing needs to be written then.
-pub fn apply(live: Option<&Value>, applied: &Value, schema: &Schema, options: ApplyOptions<'_>) -> Result<Value, ApplyError> {
+pub fn apply(
+    live: Option<&Value>,
+    applied: &Value,
+    schema: &Schema,
+    options: ApplyOptions<'_>,
+) -> Result<Value, ApplyError> {
     if !applied.is_object() {
         return Err(ApplyError::Malformed("an applied object must be an object".to_owned()));
     }
@@ -102,7 +107,8 @@ pub fn apply(live: Option<&Value>, applied: &Value, schema: &Schema, options: Ap
             // Who moves from client-side to server-side apply conflicts with his own earlier self: what the annotation says that
             // he applied is his, unless somebody changed it since.
             let mine = live.map(|live| last_applied_fields(schema, live)).unwrap_or_default().paths();
-            let others: Vec<Conflict> = conflicts.into_iter().filter(|conflict| !mine.contains(&conflict.field)).collect();
+            let others: Vec<Conflict> =
+                conflicts.into_iter().filter(|conflict| !mine.contains(&conflict.field)).collect();
             if !others.is_empty() {
                 return Err(ApplyError::Conflicts(others));
             }
@@ -112,7 +118,12 @@ pub fn apply(live: Option<&Value>, applied: &Value, schema: &Schema, options: Ap
     }
 }
 
-fn merge_applied(live: Option<&Value>, applied: &Value, schema: &Schema, options: ApplyOptions<'_>) -> Result<Value, ApplyError> {
+fn merge_applied(
+    live: Option<&Value>,
+    applied: &Value,
+    schema: &Schema,
+    options: ApplyOptions<'_>,
+) -> Result<Value, ApplyError> {
     let empty = Value::Object(Map::new());
     let bare = live.map(without_managed);
     let before = bare.as_ref().unwrap_or(&empty);
@@ -263,8 +274,11 @@ fn skeleton(object: &Value) -> Value {
         let Some(present) = path.iter().try_fold(object, |value, step| value.get(step)) else { continue };
         let Some((last, parents)) = path.split_last() else { continue };
         let parent = parents.iter().try_fold(&mut bones, |value, step| value.get_mut(step));
-        if let (Some(Value::Object(parent)), true) = (parent, if is_part { present.is_object() } else { present.is_array() }) {
-            parent.insert((*last).to_owned(), if is_part { Value::Object(Map::new()) } else { Value::Array(Vec::new()) });
+        if let (Some(Value::Object(parent)), true) =
+            (parent, if is_part { present.is_object() } else { present.is_array() })
+        {
+            parent
+                .insert((*last).to_owned(), if is_part { Value::Object(Map::new()) } else { Value::Array(Vec::new()) });
         }
     }
     bones
@@ -299,7 +313,15 @@ fn first_entry(live: &Value, schema: &Schema, api_version: &str) -> Option<Entry
 /// Fields that nobody owns: what names the object, and what the server writes.
 fn stripped(set: FieldSet) -> FieldSet {
     const METADATA: [&str; 9] = [
-        "name", "namespace", "creationTimestamp", "selfLink", "uid", "clusterName", "generation", "managedFields", "resourceVersion",
+        "name",
+        "namespace",
+        "creationTimestamp",
+        "selfLink",
+        "uid",
+        "clusterName",
+        "generation",
+        "managedFields",
+        "resourceVersion",
     ];
     let mut gone = FieldSet::default();
     for name in ["apiVersion", "kind"] {
@@ -354,9 +376,12 @@ fn without_managed(object: &Value) -> Value {
 /// Null means absent.
 fn without_nulls(value: &Value) -> Value {
     match value {
-        Value::Object(map) => {
-            Value::Object(map.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), without_nulls(value))).collect())
-        }
+        Value::Object(map) => Value::Object(
+            map.iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(key, value)| (key.clone(), without_nulls(value)))
+                .collect(),
+        ),
         Value::Array(items) => Value::Array(items.iter().map(without_nulls).collect()),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
     }
@@ -379,14 +404,23 @@ fn last_applied_fields(schema: &Schema, live: &Value) -> FieldSet {
 
 /// Keeps the annotation of client-side apply true where there is one, so that one can go back.
 fn refresh_last_applied(merged: &mut Value, applied: &Value) {
-    let Some(Value::Object(annotations)) = merged.get_mut("metadata").and_then(|metadata| metadata.get_mut("annotations")) else { return };
+    let Some(Value::Object(annotations)) =
+        merged.get_mut("metadata").and_then(|metadata| metadata.get_mut("annotations"))
+    else {
+        return;
+    };
     let Some(present) = annotations.get_mut(LAST_APPLIED) else { return };
     let mut text = applied.clone();
-    if let Some(Value::Object(annotations)) = text.get_mut("metadata").and_then(|metadata| metadata.get_mut("annotations")) {
+    if let Some(Value::Object(annotations)) =
+        text.get_mut("metadata").and_then(|metadata| metadata.get_mut("annotations"))
+    {
         annotations.shift_remove(LAST_APPLIED);
     }
     // The same content in another order of keys is not a change.
-    let same = present.as_str().and_then(|present| serde_json::from_str::<Value>(present).ok()).is_some_and(|present| present == text);
+    let same = present
+        .as_str()
+        .and_then(|present| serde_json::from_str::<Value>(present).ok())
+        .is_some_and(|present| present == text);
     if !same {
         *present = Value::String(format!("{text}\n"));
     }

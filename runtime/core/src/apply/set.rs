@@ -73,7 +73,8 @@ impl FieldSet {
         }
         let mut result = Self { member: self.member, children: BTreeMap::new() };
         for (step, ours) in &self.children {
-            let rest = other.children.get(step).map_or_else(|| ours.clone(), |theirs| ours.recursive_difference(theirs));
+            let rest =
+                other.children.get(step).map_or_else(|| ours.clone(), |theirs| ours.recursive_difference(theirs));
             result.attach(step.clone(), rest);
         }
         result

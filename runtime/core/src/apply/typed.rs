@@ -137,7 +137,8 @@ fn differ(schema: Option<&Schema>, old: Option<&Value>, new: Option<&Value>, key
         (View::Items(list), View::Items(_), Value::Array(before), Value::Array(after)) if depth <= MAX_DEPTH => {
             let (before, after) = (by_step(list, before), by_step(list, after));
             for step in before.keys().chain(after.keys().filter(|step| !before.contains_key(step))) {
-                let child = differ(Some(&list.items), before.get(step).copied(), after.get(step).copied(), true, depth + 1);
+                let child =
+                    differ(Some(&list.items), before.get(step).copied(), after.get(step).copied(), true, depth + 1);
                 difference.attach(step, child);
             }
         }
@@ -172,7 +173,9 @@ fn overlay(schema: Option<&Schema>, live: &Value, applied: &Value, depth: usize)
         (View::Fields(inner), View::Fields(_), Value::Object(there), Value::Object(wanted)) if depth <= MAX_DEPTH => {
             let mut merged = Map::new();
             for (key, value) in there {
-                let result = wanted.get(key).map_or_else(|| value.clone(), |wanted| overlay(field(inner, key).0, value, wanted, depth + 1));
+                let result = wanted
+                    .get(key)
+                    .map_or_else(|| value.clone(), |wanted| overlay(field(inner, key).0, value, wanted, depth + 1));
                 merged.insert(key.clone(), result);
             }
             for (key, value) in wanted {
@@ -274,7 +277,9 @@ fn ambiguous(schema: Option<&Schema>, value: &Value, path: &mut String, depth: u
             let mut seen = BTreeSet::new();
             for (index, item) in items.iter().enumerate() {
                 let Some(step) = step(list, item) else {
-                    return Some(format!("{path}: element {index}: associative list has an element that omits its key fields"));
+                    return Some(format!(
+                        "{path}: element {index}: associative list has an element that omits its key fields"
+                    ));
                 };
                 let mut named = FieldSet::default();
                 named.attach(step.clone(), FieldSet::leaf());

@@ -17,11 +17,14 @@ const REJECTED: &str = "the server rejected our request due to an error in our r
 
 /// Applies a JSON patch; either all of its operations or none.
 pub fn json(document: &Value, patch: &Value) -> Result<Value, PatchError> {
-    let operations =
-        patch.as_array().ok_or_else(|| PatchError::Malformed("error decoding patch: a JSON patch must be a list of operations".to_owned()))?;
+    let operations = patch.as_array().ok_or_else(|| {
+        PatchError::Malformed("error decoding patch: a JSON patch must be a list of operations".to_owned())
+    })?;
     if operations.len() > MAX_OPERATIONS {
         let count = operations.len();
-        return Err(PatchError::TooLarge(format!("the JSON patch has {count} operations, and at most {MAX_OPERATIONS} are allowed")));
+        return Err(PatchError::TooLarge(format!(
+            "the JSON patch has {count} operations, and at most {MAX_OPERATIONS} are allowed"
+        )));
     }
     let parsed: json_patch::Patch =
         serde_json::from_value(patch.clone()).map_err(|error| PatchError::Mismatch(format!("{REJECTED}: {error}")))?;
@@ -35,7 +38,8 @@ pub fn json(document: &Value, patch: &Value) -> Result<Value, PatchError> {
             return Err(PatchError::TooLarge(format!("operation {index} copies more than is allowed")));
         }
         check_depth(&patched, operation, index)?;
-        json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation)).map_err(|error| PatchError::Mismatch(sentence(index, operation, &error)))?;
+        json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation))
+            .map_err(|error| PatchError::Mismatch(sentence(index, operation, &error)))?;
     }
     Ok(patched)
 }
@@ -43,7 +47,9 @@ pub fn json(document: &Value, patch: &Value) -> Result<Value, PatchError> {
 fn sentence(index: usize, operation: &json_patch::PatchOperation, error: &json_patch::PatchError) -> String {
     let reason = match &error.kind {
         json_patch::PatchErrorKind::TestFailed => "the value there is not the one tested for".to_owned(),
-        json_patch::PatchErrorKind::InvalidPointer | json_patch::PatchErrorKind::InvalidFromPointer => "there is nothing at that path".to_owned(),
+        json_patch::PatchErrorKind::InvalidPointer | json_patch::PatchErrorKind::InvalidFromPointer => {
+            "there is nothing at that path".to_owned()
+        }
         // The crate may add kinds of errors; each says what it is.
         other @ (json_patch::PatchErrorKind::CannotMoveInsideItself | _) => other.to_string(),
     };

@@ -28,7 +28,9 @@ fn merge_object(target: &mut Value, patch: &Map<String, Value>, depth: usize) ->
             // Order of the keys that stay is kept: people read the result as YAML.
             Value::Null => drop(map.shift_remove(key)),
             Value::Object(inner) => merge_object(map.entry(key.as_str()).or_insert(Value::Null), inner, depth + 1)?,
-            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => drop(map.insert(key.clone(), value.clone())),
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                drop(map.insert(key.clone(), value.clone()))
+            }
         }
     }
     Ok(())

@@ -19,13 +19,20 @@ const DELETE_FROM_LIST: &str = "$deleteFromPrimitiveList/";
 /// Applies a strategic merge patch; merge keys come from the schema.
 pub fn strategic(document: &Value, patch: &Value, schema: &Schema) -> Result<Value, PatchError> {
     let Value::Object(patch) = patch else {
-        return Err(PatchError::Malformed("error decoding patch: a strategic merge patch must be an object".to_owned()));
+        return Err(PatchError::Malformed(
+            "error decoding patch: a strategic merge patch must be an object".to_owned(),
+        ));
     };
     let original = document.as_object().cloned().unwrap_or_default();
     merge_map(original, patch, Some(schema), 0).map(Value::Object)
 }
 
-fn merge_map(mut original: Map<String, Value>, patch: &Map<String, Value>, schema: Option<&Schema>, depth: usize) -> Result<Map<String, Value>, PatchError> {
+fn merge_map(
+    mut original: Map<String, Value>,
+    patch: &Map<String, Value>,
+    schema: Option<&Schema>,
+    depth: usize,
+) -> Result<Map<String, Value>, PatchError> {
     if depth > MAX_DEPTH {
         return Err(PatchError::TooLarge(format!("the patch is nested deeper than {MAX_DEPTH} levels")));
     }
@@ -84,7 +91,9 @@ fn directive(patch: &Map<String, Value>) -> Result<Option<Directive>, PatchError
         Some(Value::String(word)) if word == "replace" => Ok(Some(Directive::Replace)),
         Some(Value::String(word)) if word == "delete" => Ok(Some(Directive::Delete)),
         Some(Value::String(word)) if word == "merge" => Ok(Some(Directive::Merge)),
-        Some(other) => Err(PatchError::Malformed(format!("unknown patch type {other} in the strategic merge patch: use replace, delete or merge"))),
+        Some(other) => Err(PatchError::Malformed(format!(
+            "unknown patch type {other} in the strategic merge patch: use replace, delete or merge"
+        ))),
     }
 }
 
@@ -93,7 +102,8 @@ fn retain_keys(original: &mut Map<String, Value>, patch: &Map<String, Value>) ->
     let Some(keys) = patch.get(RETAIN_KEYS) else { return Ok(()) };
     let keys: Option<BTreeSet<&str>> = keys.as_array().and_then(|keys| keys.iter().map(Value::as_str).collect());
     let keys = keys.ok_or_else(|| PatchError::Malformed(format!("{RETAIN_KEYS} must be a list of strings")))?;
-    let stray = patch.iter().find(|(key, value)| !key.starts_with('$') && !value.is_null() && !keys.contains(key.as_str()));
+    let stray =
+        patch.iter().find(|(key, value)| !key.starts_with('$') && !value.is_null() && !keys.contains(key.as_str()));
     if let Some((key, _)) = stray {
         return Err(PatchError::Malformed(format!("the patch sets \"{key}\", which is not in its {RETAIN_KEYS} list")));
     }
@@ -134,7 +144,8 @@ fn merge_ordered<'p>(
             (None, None) => continue,
         };
         let identities: BTreeSet<String> = order.iter().filter_map(|item| identity(item, strategy)).collect();
-        let (named, rest) = merged.into_iter().partition(|item| identity(item, strategy).is_some_and(|id| identities.contains(&id)));
+        let (named, rest) =
+            merged.into_iter().partition(|item| identity(item, strategy).is_some_and(|id| identities.contains(&id)));
         original.insert(key.to_owned(), Value::Array(arrange(named, rest, order, &live.unwrap_or_default(), strategy)));
         done.insert(key);
     }
@@ -147,7 +158,9 @@ fn check_order(items: &[Value], order: &[Value], strategy: &Strategy, key: &str)
     for item in items {
         let leaves = item.as_object().is_some_and(|map| map.contains_key(PATCH));
         if !leaves && identity(item, strategy).is_some_and(|id| !known.contains(&id)) {
-            return Err(PatchError::Malformed(format!("the list \"{key}\" of the patch has an item that its {SET_ELEMENT_ORDER}{key} does not name")));
+            return Err(PatchError::Malformed(format!(
+                "the list \"{key}\" of the patch has an item that its {SET_ELEMENT_ORDER}{key} does not name"
+            )));
         }
     }
     Ok(())
@@ -171,7 +184,13 @@ fn identity(item: &Value, strategy: &Strategy) -> Option<String> {
     Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
 }
 
-fn merge_list(live: Vec<Value>, patch: &[Value], schema: Option<&Schema>, name: &str, depth: usize) -> Result<Vec<Value>, PatchError> {
+fn merge_list(
+    live: Vec<Value>,
+    patch: &[Value],
+    schema: Option<&Schema>,
+    name: &str,
+    depth: usize,
+) -> Result<Vec<Value>, PatchError> {
     let strategy = strategy_of(schema);
     let items = match schema.map(|schema| &schema.shape) {
         Some(Shape::List(list)) => Some(list.items.as_ref()),
@@ -211,8 +230,11 @@ fn merge_keyed(
             replace = true;
             continue;
         }
-        let id = identity(item, strategy)
-            .ok_or_else(|| PatchError::Malformed(format!("an item of \"{name}\" in the patch does not contain the declared merge key: {key}")))?;
+        let id = identity(item, strategy).ok_or_else(|| {
+            PatchError::Malformed(format!(
+                "an item of \"{name}\" in the patch does not contain the declared merge key: {key}"
+            ))
+        })?;
         match directive {
             Some(Directive::Delete) => drop(deleted.insert(id)),
             Some(Directive::Merge) | Some(Directive::Replace) | None => changes.push((id, map)),
@@ -221,7 +243,8 @@ fn merge_keyed(
     if replace {
         return Ok(plain_list(patch));
     }
-    let mut merged: Vec<Value> = live.iter().filter(|item| identity(item, strategy).is_none_or(|id| !deleted.contains(&id))).cloned().collect();
+    let mut merged: Vec<Value> =
+        live.iter().filter(|item| identity(item, strategy).is_none_or(|id| !deleted.contains(&id))).cloned().collect();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     for (place, item) in merged.iter().enumerate() {
         if let Some(id) = identity(item, strategy) {
@@ -240,14 +263,21 @@ fn merge_keyed(
         }
     }
     let named_ids: BTreeSet<&String> = changes.iter().map(|(id, _)| id).collect();
-    let (named, rest) = merged.into_iter().partition(|item| identity(item, strategy).is_some_and(|id| named_ids.contains(&id)));
+    let (named, rest) =
+        merged.into_iter().partition(|item| identity(item, strategy).is_some_and(|id| named_ids.contains(&id)));
     let order: Vec<Value> = changes.iter().map(|(_, map)| Value::Object((*map).clone())).collect();
     Ok(arrange(named, rest, &order, &live, strategy))
 }
 
 /// Puts `named` into the order of `order` and `rest` into the order of `live`, then merges the two: an item of `rest` goes first only
 /// where `live` had it before the next named one.
-fn arrange(mut named: Vec<Value>, mut rest: Vec<Value>, order: &[Value], live: &[Value], strategy: &Strategy) -> Vec<Value> {
+fn arrange(
+    mut named: Vec<Value>,
+    mut rest: Vec<Value>,
+    order: &[Value],
+    live: &[Value],
+    strategy: &Strategy,
+) -> Vec<Value> {
     let index = |list: &[Value]| {
         let mut places = BTreeMap::new();
         for (place, item) in list.iter().enumerate() {
@@ -258,7 +288,9 @@ fn arrange(mut named: Vec<Value>, mut rest: Vec<Value>, order: &[Value], live: &
         places
     };
     let (wanted, before) = (index(order), index(live));
-    let place = |item: &Value, places: &BTreeMap<String, usize>| identity(item, strategy).and_then(|id| places.get(&id).copied());
+    let place = |item: &Value, places: &BTreeMap<String, usize>| {
+        identity(item, strategy).and_then(|id| places.get(&id).copied())
+    };
     named.sort_by_key(|item| place(item, &wanted).unwrap_or(usize::MAX));
     rest.sort_by_key(|item| place(item, &before).unwrap_or(usize::MAX));
     let mut arranged = Vec::with_capacity(named.len() + rest.len());
@@ -301,12 +333,21 @@ fn plain(value: &Value) -> Option<Value> {
 }
 
 fn plain_map(map: &Map<String, Value>) -> Map<String, Value> {
-    let is_directive = |key: &str| key == PATCH || key == RETAIN_KEYS || key.starts_with(SET_ELEMENT_ORDER) || key.starts_with(DELETE_FROM_LIST);
-    map.iter().filter(|(key, _)| !is_directive(key)).filter_map(|(key, value)| Some((key.clone(), plain(value)?))).collect()
+    let is_directive = |key: &str| {
+        key == PATCH || key == RETAIN_KEYS || key.starts_with(SET_ELEMENT_ORDER) || key.starts_with(DELETE_FROM_LIST)
+    };
+    map.iter()
+        .filter(|(key, _)| !is_directive(key))
+        .filter_map(|(key, value)| Some((key.clone(), plain(value)?)))
+        .collect()
 }
 
 fn plain_list(items: &[Value]) -> Vec<Value> {
     // An item that is nothing but `$patch: replace` is a directive for the list, not an item.
     let marker = |item: &Value| item.as_object().is_some_and(|map| map.contains_key(PATCH) && map.len() == 1);
-    items.iter().filter(|item| !marker(item)).filter_map(|item| if item.is_null() { Some(Value::Null) } else { plain(item) }).collect()
+    items
+        .iter()
+        .filter(|item| !marker(item))
+        .filter_map(|item| if item.is_null() { Some(Value::Null) } else { plain(item) })
+        .collect()
 }

@@ -41,7 +41,11 @@ impl std::fmt::Debug for Builder<'_> {
 
 impl<'a> Builder<'a> {
     /// Reads named types from `definitions`. Types built earlier can be handed in as `known`, so that they are shared.
-    pub fn new(definitions: &'a Map<String, Value>, annotate: &'a Annotate<'a>, known: BTreeMap<String, Arc<Schema>>) -> Self {
+    pub fn new(
+        definitions: &'a Map<String, Value>,
+        annotate: &'a Annotate<'a>,
+        known: BTreeMap<String, Arc<Schema>>,
+    ) -> Self {
         Self { definitions, annotate, known, open: Vec::new() }
     }
 
@@ -158,18 +162,25 @@ impl<'a> Builder<'a> {
             return list.first().map(|first| self.schema(owner, first));
         }
         let nullable = list.iter().any(|item| item.get("type").and_then(Value::as_str) == Some("null"));
-        let rest: Vec<&Value> = list.iter().filter(|item| item.get("type").and_then(Value::as_str) != Some("null")).collect();
+        let rest: Vec<&Value> =
+            list.iter().filter(|item| item.get("type").and_then(Value::as_str) != Some("null")).collect();
         // Validation of the k8s-openapi kind `{type: object, anyOf: [{required: …}]}` is not a choice of shapes.
-        if rest.iter().all(|item| item.get("type").is_none() && item.get("$ref").is_none() && item.get("const").is_none() && item.get("enum").is_none()) {
+        if rest.iter().all(|item| {
+            item.get("type").is_none()
+                && item.get("$ref").is_none()
+                && item.get("const").is_none()
+                && item.get("enum").is_none()
+        }) {
             return None;
         }
         let constants = constants(&rest);
         let mut schema = match (rest.as_slice(), constants) {
             ([], _) => Schema::any(),
             ([only], _) => self.schema(owner, only),
-            (_, Some(one_of)) => {
-                Schema { rules: Some(Box::new(Rules { one_of, ..Rules::default() })), ..Schema::of(Shape::String(Format::Plain)) }
-            }
+            (_, Some(one_of)) => Schema {
+                rules: Some(Box::new(Rules { one_of, ..Rules::default() })),
+                ..Schema::of(Shape::String(Format::Plain))
+            },
             (several, None) => Schema::of(Shape::Union(several.iter().map(|item| self.shared(owner, item)).collect())),
         };
         schema.nullable |= nullable;
@@ -231,7 +242,9 @@ fn constants(list: &[&Value]) -> Option<Vec<Value>> {
     for item in list {
         match (item.get("const"), item.get("enum")) {
             (Some(constant @ Value::String(_)), _) => found.push(constant.clone()),
-            (None, Some(Value::Array(several))) => found.extend(several.iter().filter(|value| value.is_string()).cloned()),
+            (None, Some(Value::Array(several))) => {
+                found.extend(several.iter().filter(|value| value.is_string()).cloned())
+            }
             _ => return None,
         }
     }

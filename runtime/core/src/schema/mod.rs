@@ -6,6 +6,7 @@
 
 mod build;
 mod default;
+mod omit;
 mod path;
 mod suggest;
 mod unknown;
@@ -18,6 +19,7 @@ use serde_json::Value;
 
 pub use build::{Annotate, Annotation, Builder};
 pub use default::default;
+pub use omit::omit_empty;
 pub use path::FieldPath;
 pub use suggest::{closest, suggestion};
 pub use unknown::{UnknownField, prune, unknown_fields};
@@ -166,7 +168,9 @@ impl Schema {
         let mut current = self;
         for _ in 0..MAX_DEPTH {
             let Shape::Union(alternatives) = &current.shape else { return current };
-            let Some(found) = alternatives.iter().find(|alternative| alternative.accepts_type(value)) else { return current };
+            let Some(found) = alternatives.iter().find(|alternative| alternative.accepts_type(value)) else {
+                return current;
+            };
             current = found;
         }
         current
@@ -194,7 +198,13 @@ impl Schema {
         match &self.shape {
             Shape::Object(object) => object.field(key),
             Shape::Union(alternatives) => alternatives.iter().find_map(|alternative| alternative.field(key)),
-            Shape::Any | Shape::List(_) | Shape::String(_) | Shape::Integer { .. } | Shape::Number | Shape::Boolean | Shape::IntOrString
+            Shape::Any
+            | Shape::List(_)
+            | Shape::String(_)
+            | Shape::Integer { .. }
+            | Shape::Number
+            | Shape::Boolean
+            | Shape::IntOrString
             | Shape::Quantity => None,
         }
     }
@@ -214,7 +224,11 @@ impl Object {
 /// Whether a JSON number has no fraction (`3` and `3.0`, as the API server reads them).
 pub(crate) fn is_whole(value: &Value) -> bool {
     match value {
-        Value::Number(number) => number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|float| float.fract() == 0.0 && float.abs() < 9e15),
+        Value::Number(number) => {
+            number.is_i64()
+                || number.is_u64()
+                || number.as_f64().is_some_and(|float| float.fract() == 0.0 && float.abs() < 9e15)
+        }
         Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => false,
     }
 }

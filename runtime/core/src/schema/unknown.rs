@@ -44,7 +44,13 @@ fn walk(schema: &Schema, value: &Value, path: &FieldPath<'_>, depth: usize, foun
     }
 }
 
-fn walk_object(object: &Object, map: &Map<String, Value>, path: &FieldPath<'_>, depth: usize, found: &mut Vec<UnknownField>) {
+fn walk_object(
+    object: &Object,
+    map: &Map<String, Value>,
+    path: &FieldPath<'_>,
+    depth: usize,
+    found: &mut Vec<UnknownField>,
+) {
     for (key, value) in map {
         match (object.fields.get(key.as_str()), &object.rest) {
             (Some(schema), _) => walk(schema, value, &path.field(key), depth + 1, found),

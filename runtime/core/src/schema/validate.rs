@@ -131,7 +131,8 @@ impl Check {
         self.one_of(rules, value, path);
         if let Some(number) = value.as_f64() {
             if let Some(minimum) = rules.minimum.filter(|minimum| number < *minimum) {
-                let text = format!("Invalid value: {value}: {path} in body should be greater than or equal to {minimum}");
+                let text =
+                    format!("Invalid value: {value}: {path} in body should be greater than or equal to {minimum}");
                 self.report(CauseReason::Invalid, path, text);
             }
             if let Some(maximum) = rules.maximum.filter(|maximum| number > *maximum) {
@@ -150,8 +151,12 @@ impl Check {
         }
         if let Some(most) = rules.max_length.filter(|most| length > *most) {
             let (reason, text) = match value {
-                Value::Array(_) => (CauseReason::TooMany, format!("Too many: {length}: must have at most {most} items")),
-                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => (CauseReason::TooLong, format!("Too long: may not be more than {most} characters")),
+                Value::Array(_) => {
+                    (CauseReason::TooMany, format!("Too many: {length}: must have at most {most} items"))
+                }
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+                    (CauseReason::TooLong, format!("Too long: may not be more than {most} characters"))
+                }
             };
             self.report(reason, path, text);
         }
@@ -197,7 +202,11 @@ impl Check {
 
     fn narrow(&mut self, number: &Value, path: &FieldPath<'_>) {
         if number.as_f64().is_some_and(|float| float < f64::from(i32::MIN) || float > f64::from(u32::MAX)) {
-            self.report(CauseReason::Invalid, path, format!("Invalid value: {number}: {path} in body must be a 32-bit integer"));
+            self.report(
+                CauseReason::Invalid,
+                path,
+                format!("Invalid value: {number}: {path} in body must be a 32-bit integer"),
+            );
         }
     }
 

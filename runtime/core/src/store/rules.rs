@@ -29,6 +29,8 @@ pub struct ResourceRules {
     pub metadata_via_status: bool,
     /// Counts `metadata.generation`.
     pub generation: bool,
+    /// A change of annotations counts for the generation as one of the spec does: deployments.
+    pub annotations_count: bool,
     /// Deletion is graceful, as for pods: the node agent ends them and removes them with grace 0.
     pub graceful_deletion: bool,
     /// `spec.finalizers` holds the object back as `metadata.finalizers` does: namespaces.
@@ -49,6 +51,7 @@ impl ResourceRules {
             status_subresource: true,
             metadata_via_status: false,
             generation: true,
+            annotations_count: false,
             graceful_deletion: false,
             spec_finalizers: false,
             unconditional_update: false,
@@ -77,6 +80,12 @@ impl ResourceRules {
     #[must_use]
     pub fn pods() -> Self {
         Self { graceful_deletion: true, ..Self::builtin(Resource::new("", "pods"), true) }
+    }
+
+    /// `apps/v1` deployments.
+    #[must_use]
+    pub fn deployments() -> Self {
+        Self { annotations_count: true, ..Self::builtin(Resource::new("apps", "deployments"), true) }
     }
 
     /// `v1` namespaces.

@@ -107,7 +107,8 @@ pub(crate) fn update(
     let mut next = merge_part(rules, current, value, part)?;
     keep_server_fields(current, metadata_mut(object_mut(&mut next)?)?);
     check_new_finalizers(current, &next)?;
-    if rules.generation && spec_changed(current.value(), &next) {
+    let annotated = rules.annotations_count && part != Part::Status && annotations_changed(current.value(), &next);
+    if rules.generation && (annotated || spec_changed(current.value(), &next)) {
         let generation = current.generation().unwrap_or(0) + 1;
         metadata_mut(object_mut(&mut next)?)?.insert("generation".to_owned(), Value::from(generation));
     }
@@ -227,6 +228,11 @@ fn uid_conflict(current: &Object, asked: &str) -> StoreError {
             current.uid()
         ),
     }
+}
+
+fn annotations_changed(old: &Value, new: &Value) -> bool {
+    let annotations = |v: &Value| v.pointer("/metadata/annotations").and_then(Value::as_object).cloned();
+    annotations(old).unwrap_or_default() != annotations(new).unwrap_or_default()
 }
 
 /// Everything but `metadata` and `status` counts as spec.
