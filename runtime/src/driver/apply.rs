@@ -282,7 +282,7 @@ async fn delete(
     let params = DeleteParams {
         grace_period_seconds: grace_seconds.and_then(|seconds| u32::try_from(seconds).ok()),
         propagation_policy: Some(kube::api::PropagationPolicy::Background),
-        preconditions: guarded.then(|| Preconditions { uid: fence.uid, resource_version: fence.resource_version }),
+        preconditions: guarded.then_some(Preconditions { uid: fence.uid, resource_version: fence.resource_version }),
         ..DeleteParams::default()
     };
     tracing::debug!(kind = %object.kind, key = %Key::from(&object), reason, "delete");

@@ -109,7 +109,7 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
         (false, Some(_)) => SuccessRule::AnyOf { role: 0 },
         (false, None) => SuccessRule::AllOf { role: 0 },
     };
-    let ranks = facts.nproc_text().parse::<u32>().ok().map(|nproc| nproc * total);
+    let ranks = facts.nproc_text().parse::<u32>().ok().map(|nproc| nproc.saturating_mul(total));
     Some(JobModel {
         owner: head.owner,
         uid: head.uid,
@@ -249,7 +249,7 @@ impl Facts {
             env.push(text("PET_NPROC_PER_NODE", &nproc));
         }
         if self.has_master {
-            let world = u64::from(self.total) * nproc.parse::<u64>().unwrap_or(1);
+            let world = u64::from(self.total) * nproc.parse::<u32>().map_or(1, u64::from);
             env.extend([
                 port("MASTER_PORT", ""),
                 port("PET_MASTER_PORT", ""),

@@ -9,5 +9,9 @@ mod object;
 mod pod;
 pub mod replicaset;
 
+/// Most pods that one plan makes, as in Kubernetes: a slip of the pen (`parallelism: 1000000000`) then fills no memory, and
+/// what is made is seen before more of it is.
+const BURST: usize = 500;
+
 #[cfg(test)]
 mod tests;

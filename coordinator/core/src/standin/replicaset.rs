@@ -36,7 +36,7 @@ pub fn plan(view: &View<'_>, now_ms: i64) -> Plan {
     let mut events = Vec::new();
     if active.len() < wanted {
         let mut taken: Vec<String> = view.pods.iter().filter_map(|pod| pod.metadata.name.clone()).collect();
-        for ordinal in active.len()..wanted {
+        for ordinal in active.len()..wanted.min(active.len().saturating_add(super::BURST)) {
             let name = pod_name(set, &object, ordinal, now_ms, &taken);
             events.push(told(set, &object, "SuccessfulCreate", format!("Created pod: {name}")));
             plan.actions.push(create(set, &object, &name));
@@ -66,8 +66,8 @@ pub fn plan(view: &View<'_>, now_ms: i64) -> Plan {
     plan
 }
 
-pub(super) fn replicas(set: &ReplicaSet) -> i32 {
-    set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+pub(super) fn replicas(set: &ReplicaSet) -> i64 {
+    set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1).into()
 }
 
 fn pod_name(set: &ReplicaSet, object: &ObjectRef, ordinal: usize, now_ms: i64, taken: &[String]) -> String {

@@ -78,8 +78,8 @@ pub fn plan(view: &View<'_>, now_ms: i64) -> Plan {
 }
 
 impl Turn<'_> {
-    fn wanted(&self) -> i32 {
-        self.spec.replicas.unwrap_or(1)
+    fn wanted(&self) -> i64 {
+        self.spec.replicas.unwrap_or(1).max(0).into()
     }
 
     fn say(&mut self, reason: &str, message: String) {
@@ -110,7 +110,7 @@ impl Turn<'_> {
         }
     }
 
-    fn create_new(&mut self, replicas: i32) {
+    fn create_new(&mut self, replicas: i64) {
         let revision = self.old.iter().map(|set| sets::revision(set)).max().unwrap_or(0) + 1;
         let action = sets::create(self.deployment, self.spec, &self.object, replicas, revision);
         let name = if let Action::Create { object, .. } = &action { object.name.clone() } else { String::new() };
@@ -126,7 +126,7 @@ impl Turn<'_> {
         }
     }
 
-    fn scale(&mut self, set: &ReplicaSet, to: i32) {
+    fn scale(&mut self, set: &ReplicaSet, to: i64) {
         let from = super::replicaset::replicas(set);
         if from == to {
             return;

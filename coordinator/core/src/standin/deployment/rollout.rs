@@ -7,32 +7,31 @@ use super::super::pod;
 use super::super::replicaset::replicas;
 use super::Turn;
 
-fn exists(set: &ReplicaSet) -> i32 {
-    set.status.as_ref().map_or(0, |status| status.replicas)
+fn exists(set: &ReplicaSet) -> i64 {
+    set.status.as_ref().map_or(0, |status| status.replicas.into())
 }
 
-fn available(set: &ReplicaSet) -> i32 {
-    set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0)
+fn available(set: &ReplicaSet) -> i64 {
+    set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0).into()
 }
 
 /// `25%` or `3` of `total`.
-fn share(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
+fn share(value: Option<&IntOrString>, total: i64, round_up: bool) -> i64 {
     match value {
-        Some(IntOrString::Int(count)) => *count,
+        Some(IntOrString::Int(count)) => i64::from(*count),
         Some(IntOrString::String(text)) => percent(text.trim_end_matches('%').parse().unwrap_or(25), total, round_up),
         None => percent(25, total, round_up),
     }
 }
 
-fn percent(percent: i64, total: i32, round_up: bool) -> i32 {
-    let product = i64::from(total) * percent;
-    let count = if round_up { (product + 99) / 100 } else { product / 100 };
-    i32::try_from(count).unwrap_or(i32::MAX)
+fn percent(percent: i64, total: i64, round_up: bool) -> i64 {
+    let product = total.saturating_mul(percent);
+    if round_up { product.saturating_add(99) / 100 } else { product / 100 }
 }
 
 impl Turn<'_> {
     /// (maxSurge, maxUnavailable) in pods; never both none, for then nothing could ever move.
-    pub(super) fn room(&self) -> (i32, i32) {
+    pub(super) fn room(&self) -> (i64, i64) {
         let rolling = self.spec.strategy.as_ref().and_then(|strategy| strategy.rolling_update.as_ref());
         let total = self.wanted();
         let surge = share(rolling.and_then(|rolling| rolling.max_surge.as_ref()), total, true);
@@ -44,8 +43,8 @@ impl Turn<'_> {
     pub(super) fn roll(&mut self) {
         let (surge, unavailable) = self.room();
         let wanted = self.wanted();
-        let old_pods: i32 = self.old.iter().map(|set| replicas(set).max(exists(set))).sum();
-        let allowed = (wanted + surge - old_pods).clamp(0, wanted);
+        let old_pods: i64 = self.old.iter().map(|set| replicas(set).max(exists(set))).sum();
+        let allowed = wanted.saturating_add(surge).saturating_sub(old_pods).clamp(0, wanted);
         let Some(new) = self.new else {
             self.create_new(allowed);
             return;
@@ -59,14 +58,14 @@ impl Turn<'_> {
         self.shrink_old(new, wanted - unavailable);
     }
 
-    fn shrink_old(&mut self, new: &ReplicaSet, min_available: i32) {
-        let old_replicas: i32 = self.old.iter().map(|set| replicas(set)).sum();
+    fn shrink_old(&mut self, new: &ReplicaSet, min_available: i64) {
+        let old_replicas: i64 = self.old.iter().map(|set| replicas(set)).sum();
         if old_replicas == 0 {
             return;
         }
         // What the new set has promised but does not show yet must not be taken for granted.
         let new_missing = (replicas(new) - available(new)).max(0);
-        let all: i32 = old_replicas + replicas(new);
+        let all: i64 = old_replicas + replicas(new);
         let mut budget = (all - min_available - new_missing).max(0);
         for set in self.old.clone() {
             let have = replicas(set);
@@ -88,8 +87,8 @@ impl Turn<'_> {
         }
     }
 
-    fn available_total(&self, new: &ReplicaSet) -> i32 {
-        available(new) + self.old.iter().map(|set| available(set)).sum::<i32>()
+    fn available_total(&self, new: &ReplicaSet) -> i64 {
+        available(new) + self.old.iter().map(|set| available(set)).sum::<i64>()
     }
 
     /// DP-3.
@@ -119,7 +118,7 @@ impl Turn<'_> {
 
     /// A paused Deployment rolls nothing out, but follows its scale: the newest set with pods takes the difference.
     pub(super) fn scale_paused(&mut self) {
-        let total: i32 = self.old.iter().copied().chain(self.new).map(replicas).sum();
+        let total: i64 = self.old.iter().copied().chain(self.new).map(replicas).sum();
         let mut missing = self.wanted() - total;
         let mut newest_first: Vec<&ReplicaSet> = self.old.iter().copied().chain(self.new).collect();
         newest_first.reverse();

@@ -47,7 +47,7 @@ pub(super) fn create(
     deployment: &Deployment,
     spec: &DeploymentSpec,
     object: &ObjectRef,
-    replicas: i32,
+    replicas: i64,
     revision: i64,
 ) -> Action {
     let mut template = json_of(&spec.template);

@@ -8,20 +8,26 @@ use super::super::object::{fence, json_of, merge_diff, ms, set_condition};
 use super::Turn;
 
 struct Counts {
-    replicas: i32,
-    updated: i32,
-    ready: i32,
-    available: i32,
+    replicas: i64,
+    updated: i64,
+    ready: i64,
+    available: i64,
 }
 
 impl Turn<'_> {
     fn counts(&self) -> Counts {
-        let sum = |of: &dyn Fn(&ReplicaSetStatus) -> i32| -> i32 {
-            self.old.iter().copied().chain(self.new).filter_map(|set| set.status.as_ref()).map(of).sum()
+        let sum = |of: &dyn Fn(&ReplicaSetStatus) -> i32| -> i64 {
+            self.old
+                .iter()
+                .copied()
+                .chain(self.new)
+                .filter_map(|set| set.status.as_ref())
+                .map(|status| i64::from(of(status)))
+                .sum()
         };
         Counts {
             replicas: sum(&|status| status.replicas),
-            updated: self.new.and_then(|set| set.status.as_ref()).map_or(0, |status| status.replicas),
+            updated: self.new.and_then(|set| set.status.as_ref()).map_or(0, |status| status.replicas.into()),
             ready: sum(&|status| status.ready_replicas.unwrap_or(0)),
             available: sum(&|status| status.available_replicas.unwrap_or(0)),
         }
@@ -70,7 +76,7 @@ impl Turn<'_> {
         set_condition(conditions, "Available", status, reason, message, "lastUpdateTime", self.now_ms);
     }
 
-    fn room_for_status(&self) -> (i32, i32) {
+    fn room_for_status(&self) -> (i64, i64) {
         match self.spec.strategy.as_ref().and_then(|strategy| strategy.type_.as_deref()) {
             Some("Recreate") => (0, 0),
             Some(_) | None => self.room(),

@@ -143,7 +143,7 @@ impl<'a> Turn<'a> {
             self.plan.actions.push(pod::delete(pod, "the Job has finished"));
         }
         let Some(ttl) = self.spec.ttl_seconds_after_finished else { return };
-        let due = since_ms + i64::from(ttl) * 1000;
+        let due = since_ms.saturating_add(i64::from(ttl) * 1000);
         if due > self.now_ms {
             self.plan.wake_at_ms = Some(due);
             return;
@@ -206,7 +206,7 @@ impl<'a> Turn<'a> {
         if self.spec.suspend == Some(true) {
             return None;
         }
-        let due = start + deadline * 1000;
+        let due = start.saturating_add(deadline.saturating_mul(1000));
         if self.now_ms >= due {
             return Some(("DeadlineExceeded", "Job was active longer than specified deadline".to_owned()));
         }
@@ -255,7 +255,7 @@ impl<'a> Turn<'a> {
         if self.start_ms.is_none() {
             self.start_ms = Some(self.now_ms);
             if let Some(deadline) = self.spec.active_deadline_seconds {
-                self.wake_at(self.now_ms + deadline * 1000);
+                self.wake_at(self.now_ms.saturating_add(deadline.saturating_mul(1000)));
             }
         }
     }
@@ -285,7 +285,7 @@ impl<'a> Turn<'a> {
             effects.extend(active[..over].iter().flat_map(|pod| withdraw(pod, "parallelism went down")));
             return effects;
         }
-        let missing = wanted - active.len();
+        let missing = (wanted - active.len()).min(super::BURST);
         if missing == 0 {
             return effects;
         }

@@ -1,5 +1,8 @@
 use serde_json::{Value, json};
 
+use trainyard_proto::plan::Action;
+
+use super::super::job::{View, plan};
 use super::world::World;
 
 fn world_with(spec: &Value) -> World {
@@ -193,4 +196,17 @@ fn a_work_queue_is_done_with_the_first_success_and_the_last_end() {
     world.set_phase(&names[1], "Succeeded");
     world.settle();
     assert_eq!(condition(&world, "Complete")["status"], "True");
+}
+
+#[test]
+fn pods_come_in_bursts_and_numbers_beyond_all_reason_do_no_harm() {
+    let mut world = world_with(&json!({"parallelism": 501, "activeDeadlineSeconds": i64::MAX}));
+    assert_eq!(world.names("Pod").len(), 501, "a second burst follows the first");
+    assert_eq!(world.wake_at(), Some(i64::MAX), "the deadline is never reached");
+    assert_eq!(condition(&world, "FailureTarget"), &Value::Null);
+    world.change("Job", "sum", &json!({"spec": {"parallelism": i32::MAX}}));
+    let jobs: Vec<k8s_openapi::api::batch::v1::Job> = world.all("Job");
+    let plan = plan(&View { job: jobs.first(), pods: Vec::new() }, world.now_ms);
+    let created = plan.actions.iter().filter(|action| matches!(action, Action::Create { .. })).count();
+    assert_eq!(created, 500);
 }

@@ -1,5 +1,8 @@
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use serde_json::{Value, json};
+use trainyard_proto::plan::Action;
 
+use super::super::deployment::{View, plan};
 use super::world::World;
 
 fn deployment(replicas: i32, strategy: &Value) -> World {
@@ -179,4 +182,19 @@ fn a_lost_pod_is_replaced() {
     roll(&mut world, 3, 1);
     assert_eq!(world.pods_in("Running").len(), 2);
     assert!(!world.has("Pod", &victim));
+}
+
+#[test]
+fn a_deployment_beyond_all_reason_scales_as_far_as_numbers_go() {
+    let world = deployment(0, &json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "9223372036854775807%"}}));
+    let mut huge: Deployment = world.all("Deployment").remove(0);
+    huge.spec.as_mut().unwrap().replicas = Some(i32::MAX);
+    let sets: Vec<ReplicaSet> = world.all("ReplicaSet");
+    let view = View { deployment: &huge, sets: sets.iter().collect(), pods: Vec::new() };
+    let plan = plan(&view, world.now_ms);
+    let scaled = plan.actions.iter().find_map(|action| match action {
+        Action::Patch { patch, .. } => patch.pointer("/spec/replicas").cloned(),
+        _ => None,
+    });
+    assert_eq!(scaled, Some(json!(i32::MAX)));
 }
