@@ -1,6 +1,7 @@
 //! The loop of one controller.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -78,7 +79,14 @@ impl Controller {
             return;
         }
         let now = now_ms();
-        let Some(plan) = (self.plan)(key, now) else {
+        // A bug that one object brings to light must not stop the others: the worker outlives it, and the key is tried again.
+        let Ok(planned) = catch_unwind(AssertUnwindSafe(|| (self.plan)(key, now))) else {
+            metrics().errors.get_or_create(&label).inc();
+            let delay = self.queue.retry(key.clone());
+            tracing::error!(controller = self.name, %key, ?delay, "planning panicked, trying again; please report this");
+            return;
+        };
+        let Some(plan) = planned else {
             self.queue.succeeded(key);
             return;
         };
@@ -152,5 +160,55 @@ impl Controller {
         } else {
             tracing::warn!(controller = self.name, %key, %error, cause, ?delay, "action failed, trying again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use axum::http::{Request, Response};
+    use kube::client::Body;
+
+    use super::super::{EventSink, Probes};
+    use super::*;
+
+    fn nobody() -> kube::Client {
+        let answer = |_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>();
+        kube::Client::new(tower::service_fn(answer), "default")
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_one_plan_stops_neither_the_worker_nor_the_key() {
+        let (told, mut planned) = tokio::sync::mpsc::unbounded_channel();
+        let client = nobody();
+        let controller = Controller {
+            name: "test",
+            plan: Arc::new(move |key, _| {
+                // The test may be over.
+                let _ = told.send(key.name.clone());
+                assert_ne!(key.name, "bad", "a plan that cannot be made");
+                None
+            }),
+            trace: Arc::new(|_, _| None),
+            target: Target {
+                events: EventSink::start(client.clone(), "test"),
+                client,
+                probes: Probes::default(),
+                controller: "test",
+                binding_lifts_gate: true,
+            },
+            queue: Queue::default(),
+        };
+        let (queue, stop) = (controller.queue.clone(), CancellationToken::new());
+        queue.wake(Key::new("default", "bad"));
+        queue.wake(Key::new("default", "good"));
+        let running = tokio::spawn(controller.run(1, stop.clone()));
+        for expected in ["bad", "good", "bad"] {
+            let next = tokio::time::timeout(Duration::from_secs(10), planned.recv()).await;
+            assert_eq!(next.ok().flatten().as_deref(), Some(expected));
+        }
+        stop.cancel();
+        assert!(running.await.is_ok());
     }
 }
