@@ -103,6 +103,13 @@ pub(crate) async fn own_with(options: Options) -> Result<Owner, CliError> {
                     hint: "wait for that process or end it; or use another state folder with --home".to_owned(),
                 });
             }
+            Err(error @ OpenError::Home { .. }) => {
+                let source = std::error::Error::source(&error).map_or_else(String::new, |source| format!(": {source}"));
+                return Err(CliError::Unreachable {
+                    message: format!("{error}{source}"),
+                    hint: "choose a folder that you can write, with --home or TRAINYARD_HOME".to_owned(),
+                });
+            }
             Err(error) => return Err(internal("cannot open the state folder")(error)),
         }
     }

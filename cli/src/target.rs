@@ -50,7 +50,29 @@ pub(crate) async fn find(session: &Session, discovery: &Discovery, target: &Targ
             let object = object.ok_or_else(|| missing(session, &resource.kind, name))?;
             Ok(Found { resource: resource.clone(), object })
         }
-        (None, name) => by_name(session, discovery, name).await?.ok_or_else(|| missing(session, "job or pod", name)),
+        (None, name) => match by_name(session, discovery, name).await? {
+            Some(found) => Ok(found),
+            None => only_one(session, discovery, name).await?.ok_or_else(|| missing(session, "job or pod", name)),
+        },
+    }
+}
+
+/// `describe node`: the only object of a kind, where there is just one.
+async fn only_one(session: &Session, discovery: &Discovery, kind: &str) -> Result<Option<Found>, CliError> {
+    let Some(resource) = discovery.find(kind) else { return Ok(None) };
+    let list = session.api.get(&resource.collection(Some(&session.namespace))).await?;
+    let names = list["items"].as_array().into_iter().flatten().filter_map(|item| item["metadata"]["name"].as_str());
+    let names: Vec<&str> = names.collect();
+    match names.as_slice() {
+        [] => Ok(None),
+        [name] => {
+            let object = session.api.find(&resource.object(&session.namespace, name)).await?;
+            Ok(object.map(|object| Found { resource: resource.clone(), object }))
+        }
+        [first, ..] => Err(CliError::Usage {
+            message: format!("there are {} {}; which one?", names.len(), resource.plural),
+            hint: format!("name it, for instance `{kind} {first}`; `trainyard get {kind}` lists them"),
+        }),
     }
 }
 

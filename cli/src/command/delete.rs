@@ -12,7 +12,7 @@ use crate::arg::{Global, Target};
 use crate::error::CliError;
 use crate::manifest;
 use crate::resource::{Discovery, Resource};
-use crate::session::{self, Session};
+use crate::session::Session;
 use crate::target;
 
 /// How often we look whether a deleted object is gone.
@@ -74,12 +74,13 @@ struct Doomed {
 }
 
 pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
-    session::with(global, async |session| {
+    super::run::place::with_hands(global, async |session| {
         let discovery = Discovery::of_session(session).await?;
+        let mut missing = None;
         let doomed = if args.all {
             finished(session, &discovery).await?
         } else if args.file.is_empty() {
-            named(session, &discovery, &args).await?
+            named(session, &discovery, &args, &mut missing).await?
         } else {
             in_files(session, &discovery, &args.file)?
         };
@@ -89,7 +90,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         if doomed.is_empty() && args.all {
             writeln!(anstream::stderr(), "no finished job in namespace `{}`", session.namespace)?;
         }
-        Ok(0)
+        missing.map_or(Ok(0), Err)
     })
 }
 
@@ -105,7 +106,13 @@ async fn finished(session: &Session, discovery: &Discovery) -> Result<Vec<Doomed
     Ok(doomed)
 }
 
-async fn named(session: &Session, discovery: &Discovery, args: &Args) -> Result<Vec<Doomed>, CliError> {
+/// What was named and is there. The first one that is not there goes to `missing`: it does not save the others.
+async fn named(
+    session: &Session,
+    discovery: &Discovery,
+    args: &Args,
+    missing: &mut Option<CliError>,
+) -> Result<Vec<Doomed>, CliError> {
     // `KIND NAME NAME…` when the first word is a kind, else names of jobs.
     let kind = args.words.first().and_then(|word| discovery.find(word)).filter(|_| args.words.len() > 1);
     let targets: Vec<Target> = match kind {
@@ -124,6 +131,7 @@ async fn named(session: &Session, discovery: &Discovery, args: &Args) -> Result<
                 resource: found.resource,
             }),
             Err(CliError::NotFound { .. }) if args.ignore_not_found => {}
+            Err(error @ CliError::NotFound { .. }) => *missing = missing.take().or(Some(error)),
             Err(error) => return Err(error),
         }
     }

@@ -10,6 +10,7 @@ use trainyard_proto::plan::{Action, Plan, Reason};
 
 use crate::arg::Global;
 use crate::error::CliError;
+use crate::exit_code;
 use crate::job::PodRanks;
 use crate::manifest::{self, Document};
 use crate::output::style;
@@ -22,6 +23,7 @@ pub(crate) fn run(global: &Global, documents: &[Document]) -> Result<u8, CliErro
     session::with(global, async |session| {
         let discovery = Discovery::of_session(session).await?;
         let mut out = anstream::stdout().lock();
+        let mut code = exit_code::SUCCESS;
         for document in documents {
             if dialect_of(&document.value).is_none() {
                 let how = if manifest::is_runnable(document) { "created" } else { "applied" };
@@ -30,9 +32,12 @@ pub(crate) fn run(global: &Global, documents: &[Document]) -> Result<u8, CliErro
             }
             let planned = plan(session, &discovery, document).await?;
             print(&mut out, document, &planned)?;
+            if planned.job.reasons.iter().any(|reason| reason.code == "Invalid") {
+                code = exit_code::BAD_INPUT;
+            }
         }
         writeln!(anstream::stderr(), "nothing was started (--dry-run)")?;
-        Ok(0)
+        Ok(code)
     })
 }
 

@@ -1,6 +1,6 @@
 //! `trainyard run`: from a manifest to the job's exit code.
 
-mod place;
+pub(crate) mod place;
 pub(crate) mod process;
 pub(crate) mod submit;
 mod summary;
@@ -13,11 +13,12 @@ use crate::arg::Global;
 use crate::error::CliError;
 use crate::exit_code;
 use crate::follow::screen::Screen;
-use crate::follow::watcher::{self, Manner, Outcome};
+use crate::follow::watcher::{self, Before, Manner, Outcome, Report};
+use crate::job;
 use crate::manifest::{self, Document, edit, edit::Edits};
 use crate::output::style;
 use crate::resource::Discovery;
-use crate::session::{Place, Session};
+use crate::session::Place;
 use crate::telemetry::{self, Quiet};
 
 /// Run a job from a manifest and follow it to its end.
@@ -75,8 +76,8 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         let job = documents.iter().find(|document| manifest::is_runnable(document)).map_or("", Document::name);
         let span = tracing::info_span!("run", job, otel.name = format!("run {job}"));
         let result = async {
-            let place = place::open(global, args.detach).await?;
-            let result = carry_out(&place.session, &documents, args.detach).await;
+            let mut place = place::open(global, args.detach).await?;
+            let result = carry_out(global, &mut place, &documents, args.detach).await;
             place.close().await;
             result
         };
@@ -90,17 +91,29 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
 }
 
 /// Applies everything, then follows the jobs one after the other. All are started at once.
-async fn carry_out(session: &Session, documents: &[Document], detach: bool) -> Result<u8, CliError> {
-    let discovery = Discovery::of_session(session).await?;
+async fn carry_out(
+    global: &Global,
+    place: &mut place::Opened,
+    documents: &[Document],
+    detach: bool,
+) -> Result<u8, CliError> {
+    let discovery = Discovery::of_session(&place.session).await?;
     let mut screen = Screen::new();
     let (jobs, others): (Vec<_>, Vec<_>) = documents.iter().partition(|document| manifest::is_runnable(document));
     for document in others {
-        let title = submit::apply(session, &discovery, document).await?;
+        let title = submit::apply(&place.session, &discovery, document).await?;
         screen.say("Applied", style::GOOD, &title)?;
     }
     let mut started = Vec::new();
     for document in jobs {
-        started.push(submit::start(session, &discovery, document, &mut screen).await?);
+        match submit::start(&place.session, &discovery, document, &mut screen).await {
+            Ok(job) => started.push(job),
+            Err(error) => {
+                // Without us nobody looks after those that were started.
+                stop(global, place, started).await;
+                return Err(error);
+            }
+        }
     }
     if detach || started.is_empty() {
         for job in &started {
@@ -110,18 +123,79 @@ async fn carry_out(session: &Session, documents: &[Document], detach: bool) -> R
     }
     screen.clear();
     let mut code = exit_code::SUCCESS;
-    for job in started {
-        let manner = Manner { owner: job.ours, until_available: !matches!(session.place, Place::InProcess { .. }) };
-        let report = watcher::follow(session, job.found.clone(), manner).await?;
-        if let (Place::InProcess { home }, Outcome::Stopped { .. } | Outcome::Deleted) =
-            (&session.place, &report.outcome)
-        {
-            process::gone(home, &report.pod_uids).await;
+    let mut rest = started.into_iter();
+    let mut stopped = None;
+    while let Some(job) = rest.next() {
+        let report = match follow(global, place, &job, Before { stop: stopped, ..Before::new() }).await {
+            Ok(report) => report,
+            Err(error) => {
+                stop(global, place, std::iter::once(job).chain(rest).collect()).await;
+                return Err(error);
+            }
+        };
+        if let (Outcome::Stopped { signal, killed }, None) = (&report.outcome, stopped) {
+            // Whoever stops one of them stops them all.
+            stopped = Some((*signal, *killed));
+            for other in rest.as_slice().iter().filter(|other| other.ours) {
+                watcher::suspend(&place.session, &other.found).await?;
+            }
         }
-        let one = summary::print(session, &job.found, &report)?;
+        let one = summary::print(&place.session, &job.found, &report)?;
+        let one = if one == exit_code::SUCCESS && report.output_failed { exit_code::FAILURE } else { one };
         code = if code == exit_code::SUCCESS { one } else { code };
     }
     Ok(code)
+}
+
+/// Follows a job. When the server goes away meanwhile, its successor is taken, or its place.
+async fn follow(
+    global: &Global,
+    place: &mut place::Opened,
+    job: &submit::Job,
+    mut before: Before,
+) -> Result<Report, CliError> {
+    loop {
+        // Without a server of its own nobody would look after a job that we leave.
+        let owner = job.ours || matches!(place.session.place, Place::InProcess { .. });
+        let manner = Manner { owner, until_available: !matches!(place.session.place, Place::InProcess { .. }) };
+        let report = watcher::follow(&place.session, job.found.clone(), manner, before).await?;
+        match (&place.session.place, &report.outcome) {
+            (Place::InProcess { home }, Outcome::Stopped { .. } | Outcome::Deleted) => {
+                process::gone(home, &report.pod_uids).await;
+                return Ok(report);
+            }
+            (Place::Server { .. }, Outcome::ServerLost) => {}
+            _ => return Ok(report),
+        }
+        before = report.before;
+        *place = place::open(global, false).await?;
+        let screen = Screen::new();
+        if matches!(place.session.place, Place::InProcess { .. }) {
+            screen.say("Continuing", style::CARE, "without the server, which went away; the job goes on here")?;
+        }
+        let object = place.session.api.find(&job.found.path()).await?;
+        if object.is_some_and(|object| job::suspended(&object)) && before.stop.is_none() {
+            let found = &job.found;
+            return Err(CliError::Conflict {
+                message: format!("{} was suspended while it was followed", found.title()),
+                hint: format!("go on with `trainyard resume {}`, or run the manifest again", found.name()),
+            });
+        }
+    }
+}
+
+/// Stops jobs that we started and cannot follow, unless there is a server that looks after them.
+async fn stop(global: &Global, place: &mut place::Opened, jobs: Vec<submit::Job>) {
+    if !matches!(place.session.place, Place::InProcess { .. }) {
+        return;
+    }
+    for job in &jobs {
+        let before = Before { stop: Some((nix::libc::SIGTERM, false)), ..Before::new() };
+        // The error that brought us here is the one to tell.
+        if let Err(error) = Box::pin(follow(global, place, job, before)).await {
+            tracing::warn!(%error, "cannot stop {}", job.found.title());
+        }
+    }
 }
 
 /// Fills in the folders in which programs work.

@@ -23,11 +23,19 @@ pub(crate) struct Screen {
     live: bool,
     bar: Option<ProgressBar>,
     last_plain: Option<Instant>,
+    /// Nobody reads stdout any more.
+    mute: bool,
 }
 
 impl Screen {
     pub(crate) fn new() -> Self {
-        Self { pretty: io::stdout().is_terminal(), live: io::stderr().is_terminal(), bar: None, last_plain: None }
+        Self {
+            pretty: io::stdout().is_terminal(),
+            live: io::stderr().is_terminal(),
+            bar: None,
+            last_plain: None,
+            mute: false,
+        }
     }
 
     /// The live line, made when it is first wanted: one that exists is drawn again after each line above it.
@@ -42,6 +50,9 @@ impl Screen {
 
     /// A line of a log.
     pub(crate) fn log(&self, label: &Label, text: &str) -> io::Result<()> {
+        if self.mute {
+            return Ok(());
+        }
         let line = if self.pretty { pretty(label, text) } else { plain(label, text) };
         self.aside(|| {
             let mut out = anstream::stdout().lock();
@@ -50,14 +61,22 @@ impl Screen {
         })
     }
 
+    /// Prints no more log lines: stdout takes none.
+    pub(crate) fn mute(&mut self) {
+        self.mute = true;
+    }
+
     /// A word with what it is about, on stderr.
     pub(crate) fn say(&self, word: &str, style: anstyle::Style, text: &str) -> io::Result<()> {
-        self.aside(|| writeln!(anstream::stderr().lock(), "{style}{word:>WORD_WIDTH$}{style:#} {text}"))
+        // A closed stderr leaves nobody to tell, and is no reason to let go of the job.
+        let _ = self.aside(|| writeln!(anstream::stderr().lock(), "{style}{word:>WORD_WIDTH$}{style:#} {text}"));
+        Ok(())
     }
 
     /// A line below such a word.
     pub(crate) fn more(&self, text: &str) -> io::Result<()> {
-        self.aside(|| writeln!(anstream::stderr().lock(), "{:WORD_WIDTH$} {text}", ""))
+        let _ = self.aside(|| writeln!(anstream::stderr().lock(), "{:WORD_WIDTH$} {text}", ""));
+        Ok(())
     }
 
     /// Shows what the job waits for, where there is a terminal.

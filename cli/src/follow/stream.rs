@@ -1,6 +1,8 @@
 //! The logs of a job's containers, each followed from its first line.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -10,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::label::{Label, Speaker};
 use super::observe::Seen;
-use crate::api::{Api, query};
+use crate::api::{Api, ApiError, query};
 
 /// A container that was reported as running may not have its log yet: so often we ask again…
 const ATTEMPTS: u32 = 20;
@@ -41,6 +43,9 @@ pub(crate) struct Choice {
     pub(crate) tail: Option<usize>,
 }
 
+/// How many lines of each log were handed on. A log that is taken up again goes on behind them.
+pub(crate) type Delivered = BTreeMap<Key, Arc<AtomicUsize>>;
+
 /// All streams of a job.
 #[derive(Debug)]
 pub(crate) struct Streams {
@@ -50,12 +55,24 @@ pub(crate) struct Streams {
     choice: Choice,
     started: BTreeSet<Key>,
     open: BTreeSet<Key>,
+    delivered: Delivered,
     tasks: JoinSet<()>,
 }
 
 impl Streams {
     pub(crate) fn new(api: Api, job: String, choice: Choice, to: Sender<Seen>) -> Self {
-        Self { api, job, to, choice, started: BTreeSet::new(), open: BTreeSet::new(), tasks: JoinSet::new() }
+        let (started, open) = (BTreeSet::new(), BTreeSet::new());
+        Self { api, job, to, choice, started, open, delivered: Delivered::new(), tasks: JoinSet::new() }
+    }
+
+    /// Leaves out what was handed on before.
+    pub(crate) fn after(self, delivered: Delivered) -> Self {
+        Self { delivered, ..self }
+    }
+
+    /// What was handed on so far.
+    pub(crate) fn delivered(&self) -> Delivered {
+        self.delivered.clone()
     }
 
     /// Whether a log is still being read.
@@ -86,15 +103,22 @@ impl Streams {
             }
             self.started.insert(key.clone());
             self.open.insert(key.clone());
-            let path = format!(
-                "/api/v1/namespaces/{}/pods/{}/log?follow=true&container={}{}",
-                text(&metadata["namespace"]),
-                text(&metadata["name"]),
-                query(&key.container),
-                self.choice.tail.map_or_else(String::new, |lines| format!("&tailLines={lines}")),
-            );
-            let speaker = Speaker::new(pod, &self.job, &key.container, alone);
-            self.tasks.spawn(read(self.api.clone(), path, speaker, key, self.to.clone()));
+            let pod_path =
+                format!("/api/v1/namespaces/{}/pods/{}", text(&metadata["namespace"]), text(&metadata["name"]));
+            let tail = self.choice.tail.map_or_else(String::new, |lines| format!("&tailLines={lines}"));
+            let log_path = format!("{pod_path}/log?follow=true&container={}{tail}", query(&key.container));
+            let reader = Reader {
+                api: self.api.clone(),
+                speaker: Speaker::new(pod, &self.job, &key.container, alone),
+                delivered: Arc::clone(self.delivered.entry(key.clone()).or_default()),
+                // Where the last lines of what there was begin is another place by now.
+                resumable: self.choice.tail.is_none(),
+                pod_path,
+                log_path,
+                key,
+                to: self.to.clone(),
+            };
+            self.tasks.spawn(reader.run());
         }
     }
 }
@@ -106,24 +130,68 @@ pub(crate) fn statuses(pod: &Value) -> impl Iterator<Item = &Value> {
         .flat_map(|list| pod["status"][list].as_array().into_iter().flatten())
 }
 
-async fn read(api: Api, path: String, speaker: Speaker, key: Key, to: Sender<Seen>) {
-    for _ in 0..ATTEMPTS {
-        match api.lines(&path).await {
-            Ok(mut lines) => {
-                while let Some(Ok(line)) = lines.next().await {
-                    let (label, text) = speaker.attribute(&line);
-                    if to.send(Seen::Line(Line { label, text: text.to_owned() })).await.is_err() {
-                        return;
-                    }
+/// Reads one log to its end, also when the server goes away meanwhile and comes back.
+struct Reader {
+    api: Api,
+    pod_path: String,
+    log_path: String,
+    speaker: Speaker,
+    key: Key,
+    delivered: Arc<AtomicUsize>,
+    resumable: bool,
+    to: Sender<Seen>,
+}
+
+impl Reader {
+    async fn run(self) {
+        let mut refused = 0;
+        while refused < ATTEMPTS {
+            match self.once().await {
+                Ok(()) if !self.resumable || self.is_over().await => break,
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::debug!(%error, path = self.log_path, "log cannot be read yet");
+                    // A server that does not answer is waited for: whoever follows decides for how long.
+                    refused += u32::from(error.code().is_some() || !self.resumable);
                 }
-                break;
             }
-            Err(error) => {
-                tracing::debug!(%error, path, "log cannot be read yet");
-                tokio::time::sleep(PAUSE).await;
+            if self.to.is_closed() {
+                return;
             }
+            tokio::time::sleep(PAUSE).await;
         }
+        // Nobody listens any more: fine.
+        let _ = self.to.send(Seen::LogEnded(self.key)).await;
     }
-    // Nobody listens any more: fine.
-    let _ = to.send(Seen::LogEnded(key)).await;
+
+    /// One request: hands on what was not handed on before. `Ok` when the stream ended, for whatever reason.
+    async fn once(&self) -> Result<(), ApiError> {
+        let mut lines = self.api.lines(&self.log_path).await?;
+        let mut old = self.delivered.load(Ordering::Relaxed);
+        while let Some(Ok(line)) = lines.next().await {
+            if old > 0 {
+                old -= 1;
+                continue;
+            }
+            let (label, text) = self.speaker.attribute(&line);
+            if self.to.send(Seen::Line(Line { label, text: text.to_owned() })).await.is_err() {
+                return Ok(());
+            }
+            self.delivered.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Whether this run of the container has ended, so that its log cannot grow.
+    async fn is_over(&self) -> bool {
+        let pod = match self.api.find(&self.pod_path).await {
+            Ok(Some(pod)) if pod["metadata"]["uid"].as_str() == Some(&self.key.pod_uid) => pod,
+            Ok(_) => return true,
+            Err(error) => return error.code().is_some(),
+        };
+        let mut own = statuses(&pod).filter(|status| status["name"].as_str() == Some(&self.key.container));
+        own.next().is_none_or(|status| {
+            !status["state"]["running"].is_object() || status["restartCount"].as_i64().unwrap_or(0) != self.key.restart
+        })
+    }
 }

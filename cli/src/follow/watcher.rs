@@ -16,8 +16,8 @@ use super::observe::{Seen, Subject, observe};
 use super::phase::{self, Phase};
 use super::progress::Progress;
 use super::screen::Screen;
-use super::stream::{Choice, Streams};
-use crate::api::query;
+use super::stream::{Choice, Delivered, Streams};
+use crate::api::{ApiError, query};
 use crate::error::CliError;
 use crate::exit_code;
 use crate::job::{self, End};
@@ -33,6 +33,10 @@ const LOG_PATIENCE: Duration = Duration::from_secs(3);
 const DELETE_PATIENCE: Duration = Duration::from_secs(35);
 /// After a second Ctrl-C, killed pods get this long to go.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// A server that does not answer for so long is looked for anew: it may be gone, or be another process by now.
+const SERVER_PATIENCE: Duration = Duration::from_secs(2);
+/// Controllers that do not say that they stopped a job are believed to have done so after this long.
+const TOLD_PATIENCE: Duration = Duration::from_secs(3);
 /// Signals this close together are one request.
 const SAME_PRESS: Duration = Duration::from_millis(400);
 /// Observations waiting to be shown. Log readers wait when it is full, so that a flood of lines cannot fill the memory.
@@ -51,6 +55,26 @@ pub(crate) enum Outcome {
     Left { signal: i32 },
     /// Somebody deleted the job.
     Deleted,
+    /// The server on this machine went away. It may have a successor, or be in need of one.
+    ServerLost,
+}
+
+/// What is carried over when a job is followed in several stretches.
+#[derive(Debug)]
+pub(crate) struct Before {
+    /// When the first stretch began.
+    pub(crate) started: Instant,
+    /// Log lines that were shown.
+    pub(crate) delivered: Delivered,
+    /// The job is to be stopped, because of this signal; `true`: at once.
+    pub(crate) stop: Option<(i32, bool)>,
+}
+
+impl Before {
+    /// Nothing yet.
+    pub(crate) fn new() -> Self {
+        Self { started: Instant::now(), delivered: Delivered::new(), stop: None }
+    }
 }
 
 /// What is known at the end.
@@ -64,6 +88,10 @@ pub(crate) struct Report {
     pub(crate) last_words: Vec<String>,
     pub(crate) progress: Option<Progress>,
     pub(crate) took: Duration,
+    /// For the next stretch, should there be one.
+    pub(crate) before: Before,
+    /// Stdout took no more lines, although it was not closed: a full disk, for instance.
+    pub(crate) output_failed: bool,
 }
 
 /// How to follow.
@@ -108,10 +136,20 @@ struct Watcher<'a> {
     /// Whether the pods were listed after the end.
     looked_again: bool,
     restarts: i64,
+    /// Since when the server on this machine does not answer.
+    lost_since: Option<Instant>,
+    /// The reader of our stdout went away.
+    reader_gone: bool,
+    output_failed: bool,
 }
 
 /// Follows a job until it ends, is stopped, or is left.
-pub(crate) async fn follow(session: &Session, found: Found, manner: Manner) -> Result<Report, CliError> {
+pub(crate) async fn follow(
+    session: &Session,
+    found: Found,
+    manner: Manner,
+    before: Before,
+) -> Result<Report, CliError> {
     let (to, from) = mpsc::channel(QUEUE);
     let namespace = found.namespace().to_owned();
     let selector = query(&job::pod_selector(&found));
@@ -126,13 +164,14 @@ pub(crate) async fn follow(session: &Session, found: Found, manner: Manner) -> R
         tasks.spawn(observe(session.api.clone(), path, subject, to.clone()));
     }
     let streams = Streams::new(session.api.clone(), found.name().to_owned(), Choice::default(), to);
-    let watcher = Watcher {
+    let stop = before.stop;
+    let mut watcher = Watcher {
         session,
         found,
         manner,
         screen: Screen::new(),
-        streams,
-        started: Instant::now(),
+        streams: streams.after(before.delivered),
+        started: before.started,
         pods: BTreeMap::new(),
         gone: BTreeSet::new(),
         phase: None,
@@ -147,7 +186,16 @@ pub(crate) async fn follow(session: &Session, found: Found, manner: Manner) -> R
         ended: None,
         looked_again: false,
         restarts: 0,
+        lost_since: None,
+        reader_gone: false,
+        output_failed: false,
     };
+    if let Some((signal, at_once)) = stop {
+        watcher.stop(signal).await?;
+        if at_once {
+            watcher.kill(signal).await?;
+        }
+    }
     watcher.run(from).await
 }
 
@@ -182,6 +230,7 @@ impl Watcher<'_> {
         let mut signals = Signals::new()?;
         let outcome = loop {
             if self.ended.is_some() && !self.looked_again {
+                self.looked_again = true;
                 self.look_again().await?;
             }
             if let Some(outcome) = self.over() {
@@ -196,7 +245,15 @@ impl Watcher<'_> {
                     }
                 }
                 seen = from.recv() => match seen {
-                    Some(seen) => self.see(seen)?,
+                    Some(seen) => {
+                        self.see(seen)?;
+                        if std::mem::take(&mut self.reader_gone)
+                            && self.stopping == Stopping::No
+                            && let Some(outcome) = self.interrupted(SignalKind::pipe().as_raw_value()).await?
+                        {
+                            break outcome;
+                        }
+                    }
                     // The streams hold a sender, so this cannot happen before the end.
                     None => break Outcome::Deleted,
                 },
@@ -207,6 +264,9 @@ impl Watcher<'_> {
                     if let Stopping::AtOnce { signal, .. } = self.stopping {
                         break Outcome::Stopped { signal, killed: true };
                     }
+                    if self.lost_since.is_some() {
+                        break Outcome::ServerLost;
+                    }
                 }
             }
         };
@@ -216,10 +276,13 @@ impl Watcher<'_> {
 
     /// The job's watch may be ahead of that of its pods: what they printed must not be missed.
     async fn look_again(&mut self) -> Result<(), CliError> {
-        self.looked_again = true;
         let selector = query(&job::pod_selector(&self.found));
         let path = format!("/api/v1/namespaces/{}/pods?labelSelector={selector}", self.found.namespace());
-        let mut list = self.session.api.get(&path).await?;
+        let mut list = match self.session.api.get(&path).await {
+            // The server of another `trainyard run` goes when its job ends; what was seen until then must do.
+            Err(ApiError::Transport(_)) => return Ok(()),
+            list => list?,
+        };
         for pod in list["items"].as_array_mut().into_iter().flatten() {
             self.see_pod(pod.take());
         }
@@ -245,6 +308,16 @@ impl Watcher<'_> {
             job: self.found.object,
             progress: self.progress,
             took: self.started.elapsed(),
+            before: Before {
+                started: self.started,
+                delivered: self.streams.delivered(),
+                stop: match self.stopping {
+                    Stopping::No => None,
+                    Stopping::Gracefully { signal, .. } => Some((signal, false)),
+                    Stopping::AtOnce { signal, .. } => Some((signal, true)),
+                },
+            },
+            output_failed: self.output_failed,
         }
     }
 
@@ -269,7 +342,10 @@ impl Watcher<'_> {
         match (&self.ended, self.stopping) {
             (Some((_, at)), _) => Some(*at),
             (None, Stopping::AtOnce { deadline, .. }) => Some(deadline),
-            (None, Stopping::No | Stopping::Gracefully { .. }) => None,
+            (None, Stopping::Gracefully { since, .. }) if self.lost_since.is_none() => {
+                Some(since + TOLD_PATIENCE).filter(|at| *at > Instant::now())
+            }
+            (None, Stopping::No | Stopping::Gracefully { .. }) => self.lost_since.map(|since| since + SERVER_PATIENCE),
         }
     }
 
@@ -280,12 +356,23 @@ impl Watcher<'_> {
             // Pods of a deleted job get their grace; nobody else would see them off.
             (Some((Outcome::Deleted, _)), Stopping::No) if left > 0 => None,
             (Some((outcome, _)), Stopping::No) if !self.streams.any_open() => Some(outcome.clone()),
-            (_, Stopping::Gracefully { signal, .. }) if left == 0 && !self.streams.any_open() => {
+            (_, Stopping::Gracefully { signal, since })
+                if left == 0 && !self.streams.any_open() && self.is_told(since) =>
+            {
                 Some(Outcome::Stopped { signal, killed: false })
             }
             (_, Stopping::AtOnce { signal, .. }) if left == 0 => Some(Outcome::Stopped { signal, killed: true }),
             _ => None,
         }
+    }
+
+    /// Whether the job's controller knows that the job is to stop: until then it may still be making pods.
+    fn is_told(&self, since: Instant) -> bool {
+        let told = |condition: &Value| condition["type"] == "Suspended" && condition["status"] == "True";
+        let conditions = self.found.object["status"]["conditions"].as_array();
+        self.ended.is_some()
+            || since.elapsed() >= TOLD_PATIENCE
+            || conditions.is_some_and(|conditions| conditions.iter().any(told))
     }
 
     fn see(&mut self, seen: Seen) -> Result<(), CliError> {
@@ -307,12 +394,21 @@ impl Watcher<'_> {
             Seen::Gone(Subject::Event, _) | Seen::Listed(Subject::Job | Subject::Event, _) => {}
             // Three watches break together; one of them is enough to tell.
             Seen::Lost(Subject::Job, why) => {
+                if matches!(self.session.place, Place::Server { .. }) {
+                    self.lost_since = Some(Instant::now());
+                }
                 self.screen.say("warning:", style::CARE, &format!("{why}; the job goes on, trying again"))?;
             }
-            Seen::Back(Subject::Job) => self.screen.say("Connected", style::GOOD, "the API server answers again")?,
+            Seen::Back(Subject::Job) => {
+                self.lost_since = None;
+                self.screen.say("Connected", style::GOOD, "the API server answers again")?;
+            }
             Seen::Lost(Subject::Pod | Subject::Event, _) | Seen::Back(Subject::Pod | Subject::Event) => {}
             Seen::Line(line) => {
-                self.screen.log(&line.label, &line.text)?;
+                if let Err(error) = self.screen.log(&line.label, &line.text) {
+                    self.no_output(&error)?;
+                }
+                self.be_patient();
                 self.failed_rank = self.failed_rank.or_else(|| failure::reported_rank(&line.text));
                 let progress = self.track(&line.label, &line.text);
                 let words = self.last_words.entry(line.label).or_default();
@@ -326,6 +422,27 @@ impl Watcher<'_> {
             Seen::LogEnded(key) => self.streams.ended(&key),
         }
         self.show()
+    }
+
+    /// Stdout takes no more lines. Without a reader we stop as any program in a pipe does; else the job is worth more than its output.
+    fn no_output(&mut self, error: &std::io::Error) -> Result<(), CliError> {
+        self.screen.mute();
+        self.reader_gone = error.kind() == std::io::ErrorKind::BrokenPipe;
+        self.output_failed = !self.reader_gone;
+        if self.output_failed {
+            let name = self.found.name();
+            let text = format!("cannot write the output: {error}; the job goes on, see `trainyard logs {name}`");
+            self.screen.say("warning:", style::BAD, &text)?;
+        }
+        Ok(())
+    }
+
+    /// Lines that are still coming after the end are not cut off, if all who may write them have ended.
+    fn be_patient(&mut self) {
+        let all_over = self.ended.is_some() && self.live_pods().into_iter().all(phase::is_over);
+        if let (Some((_, deadline)), true) = (&mut self.ended, all_over) {
+            *deadline = Instant::now() + LOG_PATIENCE;
+        }
     }
 
     fn see_job(&mut self, object: Value) {
@@ -480,34 +597,52 @@ impl Watcher<'_> {
         }
         match self.stopping {
             Stopping::No => {
-                self.stopping = Stopping::Gracefully { signal, since: Instant::now() };
                 self.screen.say("Stopping", style::CARE, "all ranks get SIGTERM; Ctrl-C again kills them at once")?;
-                let path = self.found.path();
-                let asked = match job::suspend_patch(&self.found.resource, true) {
-                    Some(patch) => self.session.api.merge(&path, &patch).await,
-                    None => self.session.api.delete(&path, &delete_options(None)).await,
-                };
-                asked.map(|_| None).or_else(|error| if error.is_not_found() { Ok(None) } else { Err(error.into()) })
+                self.stop(signal).await?;
+                Ok(None)
             }
             // One key press may arrive twice: from the terminal, and from a parent that passes it on.
             Stopping::Gracefully { since, .. } if since.elapsed() < SAME_PRESS => Ok(None),
             Stopping::Gracefully { .. } => {
-                self.stopping = Stopping::AtOnce { signal, deadline: Instant::now() + KILL_PATIENCE };
                 self.screen.say("Killing", style::BAD, "all ranks get SIGKILL")?;
-                for pod in self.live_pods() {
-                    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-                    let path = format!("/api/v1/namespaces/{}/pods/{name}", self.found.namespace());
-                    match self.session.api.delete(&path, &delete_options(Some(0))).await {
-                        Ok(_) => {}
-                        Err(error) if error.is_not_found() => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                }
+                self.kill(signal).await?;
                 Ok(None)
             }
             Stopping::AtOnce { signal, .. } => Ok(Some(Outcome::Stopped { signal, killed: true })),
         }
     }
+
+    async fn stop(&mut self, signal: i32) -> Result<(), CliError> {
+        self.stopping = Stopping::Gracefully { signal, since: Instant::now() };
+        suspend(self.session, &self.found).await?;
+        self.look_again().await
+    }
+
+    async fn kill(&mut self, signal: i32) -> Result<(), CliError> {
+        self.stopping = Stopping::AtOnce { signal, deadline: Instant::now() + KILL_PATIENCE };
+        let root = format!("/api/v1/namespaces/{}/pods", self.found.namespace());
+        let selector = query(&job::pod_selector(&self.found));
+        // Asked for, not remembered: a job that is stopped from its first moment on was not seen yet.
+        let pods = self.session.api.get(&format!("{root}?labelSelector={selector}")).await?;
+        for pod in pods["items"].as_array().into_iter().flatten() {
+            let path = format!("{root}/{}", pod["metadata"]["name"].as_str().unwrap_or_default());
+            present(self.session.api.delete(&path, &delete_options(Some(0))).await)?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks for the job's end, such that it can be resumed where its kind can.
+pub(crate) async fn suspend(session: &Session, found: &Found) -> Result<(), CliError> {
+    present(match job::suspend_patch(&found.resource, true) {
+        Some(patch) => session.api.merge(&found.path(), &patch).await,
+        None => session.api.delete(&found.path(), &delete_options(None)).await,
+    })
+}
+
+/// What is gone already needs no end.
+fn present(answer: Result<Value, ApiError>) -> Result<(), CliError> {
+    answer.map(|_| ()).or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error.into()) })
 }
 
 /// Options of a delete request.

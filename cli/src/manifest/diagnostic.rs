@@ -5,6 +5,9 @@ use std::io::{self, Write};
 use super::{Document, Source};
 use crate::output::style;
 
+/// So much of a line is shown.
+const LINE_CHARS: usize = 160;
+
 /// A place in a file, counted from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
@@ -109,11 +112,12 @@ fn print_one(out: &mut dyn Write, diagnostic: &Diagnostic) -> io::Result<()> {
     if !diagnostic.line_text.is_empty() {
         let number = diagnostic.at.line.to_string();
         let gutter = " ".repeat(number.len());
-        let before: String = diagnostic.line_text.chars().take(diagnostic.at.column - 1).map(blank).collect();
-        let room = diagnostic.line_text.chars().count().saturating_sub(diagnostic.at.column - 1);
+        let (line, column) = excerpt(&diagnostic.line_text, diagnostic.at.column);
+        let before: String = line.chars().take(column - 1).map(blank).collect();
+        let room = line.chars().count().saturating_sub(column - 1);
         let carets = "^".repeat(diagnostic.at.length.min(room).max(1));
         writeln!(out, "   {dim}{gutter}|{dim:#}")?;
-        writeln!(out, " {dim}{number} |{dim:#} {}", diagnostic.line_text)?;
+        writeln!(out, " {dim}{number} |{dim:#} {line}")?;
         writeln!(out, "   {dim}{gutter}|{dim:#} {before}{strong}{carets}{strong:#}")?;
     }
     if !diagnostic.path.is_empty() {
@@ -129,6 +133,17 @@ fn print_one(out: &mut dyn Write, diagnostic: &Diagnostic) -> io::Result<()> {
         writeln!(out, "  {cyan}hint:{cyan:#} {hint}")?;
     }
     writeln!(out)
+}
+
+/// The part of a long line that is around a column, and the column in it. Manifests made by programs may be one line of megabytes.
+fn excerpt(line: &str, column: usize) -> (String, usize) {
+    let length = line.chars().count();
+    if length <= LINE_CHARS {
+        return (line.to_owned(), column);
+    }
+    let start = (column - 1).saturating_sub(LINE_CHARS / 2).min(length - LINE_CHARS);
+    let part: String = line.chars().skip(start).take(LINE_CHARS).collect();
+    (part, (column - start).clamp(1, LINE_CHARS))
 }
 
 /// Keeps tabs, so that carets stand under what they mean.

@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::error::CliError;
 use diagnostic::{Diagnostic, Position};
 
-/// A manifest larger than this is a mistake: the API server takes at most 3 MiB for one object.
+/// A manifest larger than this is a mistake, and refused: the API server takes at most 3 MiB for one object.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// One file as it was read.
@@ -87,13 +87,25 @@ pub(crate) fn read(path: &Path) -> Result<Arc<Source>, CliError> {
     let mut text = String::new();
     let fail = |source| CliError::File { verb: "read", path: path.to_path_buf(), source };
     if path == Path::new("-") {
-        std::io::stdin().take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(fail)?;
+        std::io::stdin().take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(fail)?;
+        small_enough(path, &text)?;
         return Ok(Arc::new(Source { name: "<stdin>".to_owned(), text, folder: None }));
     }
     let file = std::fs::File::open(path).map_err(fail)?;
-    file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(fail)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(fail)?;
+    small_enough(path, &text)?;
     let folder = std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_path_buf));
     Ok(Arc::new(Source { name: path.display().to_string(), text, folder }))
+}
+
+fn small_enough(path: &Path, text: &str) -> Result<(), CliError> {
+    if text.len() as u64 <= MAX_FILE_BYTES {
+        return Ok(());
+    }
+    Err(CliError::Usage {
+        message: format!("{} is larger than {} MiB", path.display(), MAX_FILE_BYTES / (1024 * 1024)),
+        hint: "check that it is a manifest; what is data belongs into a volume".to_owned(),
+    })
 }
 
 /// Splits a file into its objects. Empty documents are left out, lists are taken apart.

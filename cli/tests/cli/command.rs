@@ -239,3 +239,25 @@ fn no_colour_reaches_a_pipe() {
     let output = place.run(&["--color", "always", "validate", "job.yaml"]);
     assert!(output.stderr.contains(&0x1b));
 }
+
+#[test]
+fn a_state_folder_that_cannot_be_made_has_a_hint() {
+    let place = Place::new();
+    let output = place.run(&["--home", "/dev/null/home", "get"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("Not a directory") && said.contains("--home or TRAINYARD_HOME"), "{said}");
+}
+
+#[test]
+fn the_only_object_of_a_kind_needs_no_name() {
+    let place = Place::new();
+    let output = place.run(&["describe", "namespaces"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("which one?") && said.contains("namespaces"), "{said}");
+    place.write("cm.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: alone}\n");
+    assert!(place.run(&["apply", "cm.yaml"]).status.success());
+    let said = place.run(&["describe", "configmap"]);
+    assert!(String::from_utf8_lossy(&said.stdout).contains("alone"), "{said:?}");
+}

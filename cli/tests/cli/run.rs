@@ -24,13 +24,13 @@ fn both(output: &Output) -> (String, String) {
     (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// Processes that still have the state folder in their environment.
+/// Processes that still have the state folder in their environment: ours as a variable, those of pods in their `PATH`.
 fn leftovers(place: &Place) -> Vec<String> {
-    let mark = format!("TRAINYARD_HOME={}", place.home().display());
+    let mark = place.home().display().to_string();
     let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
     let ours = processes.filter_map(|entry| {
         let environment = std::fs::read(entry.path().join("environ")).ok()?;
-        let ours = environment.split(|byte| *byte == 0).any(|pair| pair == mark.as_bytes());
+        let ours = environment.windows(mark.len()).any(|part| part == mark.as_bytes());
         ours.then(|| std::fs::read(entry.path().join("cmdline")).ok()).flatten()
     });
     ours.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).collect()
@@ -212,4 +212,120 @@ fn other_terminals_see_the_job_while_it_runs() {
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains("was deleted while it was followed"), "{err}");
     eventually("no process is left", || leftovers(&place).is_empty());
+}
+
+#[test]
+fn a_reader_that_goes_away_stops_the_job() {
+    let place = Place::new();
+    place.write("job.yaml", &job("piped", 1, "i=0; while :; do echo tick $i; i=$((i+1)); sleep 0.1; done"));
+    let mut run = Running::start(&place, &["run", "job.yaml"]);
+    drop(run.until("tick"));
+    drop(run.0.stdout.take());
+    let (code, err) = run.end();
+    assert_eq!(code, Some(141), "{err}");
+    assert!(err.contains("Stopped TrainingJob piped"), "{err}");
+    assert_eq!(leftovers(&place), Vec::<String>::new());
+}
+
+#[test]
+fn a_full_disk_below_the_output_does_not_end_the_job() {
+    let place = Place::new();
+    place.write("job.yaml", &job("full", 1, "echo one; sleep 1; echo two"));
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("a device");
+    let output = place.command(&["run", "job.yaml"]).stdout(full).output().expect("the binary runs");
+    let (_, err) = both(&output);
+    assert!(err.contains("the job goes on") && err.contains("Succeeded TrainingJob full"), "{err}");
+    assert_eq!(output.status.code(), Some(1), "its output is not complete: {err}");
+}
+
+#[test]
+fn ctrl_c_stops_every_job_of_the_manifest() {
+    let place = Place::new();
+    let one = job("one", 1, "echo started; exec sleep 1000");
+    place.write("two.yaml", &format!("{one}\n---\n{}", job("two", 1, "exec sleep 1000")));
+    let mut run = Running::start(&place, &["run", "two.yaml"]);
+    drop(run.until("started"));
+    run.signal(Signal::SIGINT);
+    let (code, err) = run.end();
+    assert_eq!(code, Some(130), "{err}");
+    assert!(err.contains("TrainingJob one was stopped") && err.contains("TrainingJob two was stopped"), "{err}");
+    assert_eq!(leftovers(&place), Vec::<String>::new());
+}
+
+#[test]
+fn another_run_takes_the_place_of_a_control_plane_that_was_killed() {
+    let place = Place::new();
+    let script = "i=0; while [ ! -e go ]; do echo tick $i; i=$((i+1)); sleep 0.2; done; echo end";
+    place.write("first.yaml", &job("first", 1, "echo started; exec sleep 1000"));
+    place.write("second.yaml", &job("second", 1, script));
+    let mut first = Running::start(&place, &["run", "first.yaml"]);
+    drop(first.until("started"));
+    let mut second = Running::start(&place, &["run", "second.yaml"]);
+    drop(second.until("tick 1"));
+    first.0.kill().expect("it runs");
+    first.0.wait().expect("it can be waited for");
+    let place_taken = || both(&place.run(&["get", "first"])).0.contains("Running");
+    eventually("there is a server again", place_taken);
+    place.write("go", "");
+    let mut out = String::new();
+    second.0.stdout.as_mut().expect("stdout is piped").read_to_string(&mut out).expect("text");
+    let (code, err) = second.end();
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.ends_with("end\n"), "the log goes on: {out}{err}");
+    assert!(!out.contains("tick 1\n"), "nothing is shown twice: {out}");
+    let deleted = place.run(&["delete", "first"]);
+    assert!(deleted.status.success(), "{deleted:?}");
+    eventually("no process is left", || leftovers(&place).is_empty());
+}
+
+#[test]
+fn suspend_and_delete_end_what_a_killed_run_left_behind() {
+    for (verb, after) in [("suspend", "Suspended"), ("delete", "")] {
+        let place = Place::new();
+        place.write("job.yaml", &job("left", 2, "echo started; exec sleep 1000"));
+        let mut run = Running::start(&place, &["run", "job.yaml"]);
+        drop(run.until("started"));
+        run.0.kill().expect("it runs");
+        run.0.wait().expect("it can be waited for");
+        assert!(!leftovers(&place).is_empty(), "ranks outlive a killed control plane");
+        let done = place.run(&[verb, "left"]);
+        assert!(done.status.success(), "{done:?}");
+        assert_eq!(leftovers(&place), Vec::<String>::new(), "{verb}");
+        assert!(both(&place.run(&["get"])).0.contains(after), "{verb}");
+    }
+}
+
+#[test]
+fn a_flood_of_lines_is_shown_to_its_last() {
+    let place = Place::new();
+    place.write("job.yaml", &job("flood", 1, "seq 150000"));
+    let (out, err) = both(&place.run(&["run", "job.yaml"]));
+    assert_eq!(out.lines().count(), 150_000, "{err}");
+    assert!(out.ends_with("\n150000\n"), "{err}");
+}
+
+#[test]
+fn delete_goes_on_behind_a_name_that_is_not_there() {
+    let place = Place::new();
+    place.write("job.yaml", &job("there", 1, "true"));
+    assert!(place.run(&["run", "job.yaml"]).status.success());
+    let output = place.run(&["delete", "absent", "there"]);
+    let (out, err) = both(&output);
+    assert_eq!(output.status.code(), Some(3), "{err}");
+    assert!(err.contains("`absent`") && out.contains("there deleted"), "{out}{err}");
+}
+
+#[test]
+fn a_huge_manifest_is_refused_and_a_long_line_is_not_shown_whole() {
+    let place = Place::new();
+    place.write("long.yaml", &"a".repeat(100_000));
+    let output = place.run(&["run", "long.yaml"]);
+    let (_, err) = both(&output);
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    assert!(err.len() < 2000 && err.contains("long.yaml:1:1"), "{} bytes", err.len());
+    place.write("huge.yaml", &"# comment\n".repeat(2_000_000));
+    let output = place.run(&["run", "huge.yaml"]);
+    let (_, err) = both(&output);
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    assert!(err.contains("larger than 16 MiB"), "{err}");
 }

@@ -71,7 +71,7 @@ fn second(now: Timestamp) -> String {
 }
 
 /// Takes events and writes them in the background.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct EventSink {
     sender: mpsc::Sender<Message>,
 }

@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use trainyard_runtime::driver::EventSink;
 
 use self::manager::Manager;
 use self::shared::Shared;
@@ -44,6 +45,7 @@ pub struct Agent;
 #[derive(Debug)]
 pub struct Handle {
     stop: watch::Sender<bool>,
+    events: EventSink,
     task: JoinHandle<()>,
 }
 
@@ -58,6 +60,7 @@ impl Agent {
         let disk = disk::DiskWatch::new().map_err(home)?;
         let shared = Arc::new(Shared::new(client.clone(), config.clone(), disk.clone()));
         node::register(&shared).await?;
+        let events = shared.events.clone();
         let (stop, stopped) = watch::channel(false);
         // Found out now, so that the first pod does not wait for it.
         let probing = shared.clone();
@@ -75,7 +78,7 @@ impl Agent {
             heartbeat.abort();
             watching.abort();
         });
-        Ok(Handle { stop, task })
+        Ok(Handle { stop, events, task })
     }
 }
 
@@ -93,9 +96,10 @@ fn prepare(home: &Path, program: &Path) -> std::io::Result<()> {
 }
 
 impl Handle {
-    /// Stops the agent. Pods go on under their shims and are adopted by the next agent on the same home.
+    /// Stops the agent; its last events are written. Pods go on under their shims and are adopted by the next agent on the same home.
     pub async fn shutdown(self) {
         let _ = self.stop.send(true);
         let _ = self.task.await;
+        self.events.flush().await;
     }
 }

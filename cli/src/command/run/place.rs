@@ -27,6 +27,34 @@ impl Opened {
     }
 }
 
+/// Runs a command that ends something. If pods run that nobody looks after, there must be somebody to end them: the control plane is
+/// brought up for the time of the command. `trainyard run` that was killed leaves such pods.
+pub(crate) fn with_hands<F>(global: &Global, command: F) -> Result<u8, CliError>
+where
+    F: AsyncFnOnce(&Session) -> Result<u8, CliError>,
+{
+    let hands = !session::wants_cluster(global) && {
+        let home = home::folder(global.home.as_ref())?;
+        embedded::running(&home).is_none() && super::process::any(&home)
+    };
+    if !hands {
+        return session::with(global, command);
+    }
+    crate::telemetry::init(global);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(internal("cannot start the asynchronous runtime"))?;
+    let code = runtime.block_on(async {
+        let place = open(global, false).await?;
+        let result = command(&place.session).await;
+        place.close().await;
+        result
+    });
+    runtime.shutdown_background();
+    code
+}
+
 /// Finds or brings up a control plane.
 pub(crate) async fn open(global: &Global, detach: bool) -> Result<Opened, CliError> {
     if session::wants_cluster(global) {

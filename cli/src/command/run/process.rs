@@ -17,7 +17,7 @@ const POLL: Duration = Duration::from_millis(20);
 const MAX_DEPTH: usize = 4;
 
 /// Waits until no process of these pods is left; kills what is left in the end.
-pub(super) async fn gone(home: &Path, pod_uids: &[String]) {
+pub(crate) async fn gone(home: &Path, pod_uids: &[String]) {
     if empty_within(home, pod_uids, PATIENCE).await {
         return;
     }
@@ -39,6 +39,13 @@ async fn empty_within(home: &Path, pod_uids: &[String], patience: Duration) -> b
         tokio::time::sleep(POLL).await;
     }
     true
+}
+
+/// Whether any container of this state folder runs.
+pub(super) fn any(home: &Path) -> bool {
+    states(&home.join("pods"), MAX_DEPTH + 1)
+        .into_iter()
+        .any(|state| state.is_watched() && state.process.is_some_and(|process| process.is_alive()))
 }
 
 /// The first process of each container that runs.

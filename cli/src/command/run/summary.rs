@@ -39,6 +39,8 @@ pub(crate) fn print(session: &Session, found: &Found, report: &Report) -> Result
             screen.say("Left", style::CARE, &format!("{title}, which goes on"))?;
             signal_code(*signal)
         }
+        // Followed again, or told about, by whoever gets this.
+        Outcome::ServerLost => exit_code::UNREACHABLE,
         Outcome::Deleted => {
             screen.say("Deleted", style::BAD, &format!("{title} was deleted while it was followed"))?;
             exit_code::FAILURE
@@ -128,7 +130,7 @@ fn next(outcome: &Outcome, session: &Session, name: &str) -> String {
         Outcome::Stopped { .. } => {
             format!("go on with `trainyard resume {name}`{up}; or remove it with `trainyard delete {name}`")
         }
-        Outcome::Left { .. } => {
+        Outcome::Left { .. } | Outcome::ServerLost => {
             format!("follow it again with `trainyard logs -f {name}`, stop it with `trainyard suspend {name}`")
         }
         Outcome::Deleted => "`trainyard events` may tell who did it".to_owned(),
@@ -137,5 +139,7 @@ fn next(outcome: &Outcome, session: &Session, name: &str) -> String {
 
 fn hint(text: &str) -> io::Result<()> {
     let cyan = style::HINT;
-    writeln!(anstream::stderr(), "\n{cyan}hint:{cyan:#} {text}")
+    // As in `Screen::say`.
+    let _ = writeln!(anstream::stderr(), "\n{cyan}hint:{cyan:#} {text}");
+    Ok(())
 }
