@@ -253,6 +253,15 @@ fn an_untracked_object_is_owned_by_before_first_apply() {
 }
 
 #[test]
+fn ordinary_writes_to_an_untracked_object_own_nothing() {
+    let live = object(json!({}), json!({"replicas": 3}));
+    let mut next = live.clone();
+    next["spec"]["replicas"] = json!(4);
+    track_update(Some(&live), &mut next, &schema(), by("kubectl"));
+    assert_eq!(next["metadata"].get("managedFields"), None);
+}
+
+#[test]
 fn old_writers_are_folded() {
     let schema = schema();
     let mut live = object(json!({}), json!({}));
@@ -260,7 +269,7 @@ fn old_writers_are_folded() {
         let mut next = live.clone();
         next["metadata"]["labels"][format!("l{writer}")] = json!("x");
         track_update(
-            Some(&live),
+            (writer > 0).then_some(&live),
             &mut next,
             &schema,
             UpdateOptions { now_ms: writer * 1000, ..by(&format!("w{writer}")) },
@@ -275,7 +284,11 @@ fn old_writers_are_folded() {
 fn items_that_cannot_be_told_apart_are_refused() {
     let twice = object(json!({}), json!({"containers": [{"name": "c"}, {"name": "c"}]}));
     let error = apply(None, &twice, &schema(), options("kubectl")).expect_err("ambiguous");
-    assert_eq!(error.to_string(), ".spec.containers: duplicate entries for key [name=\"c\"]");
+    assert_eq!(
+        error.to_string(),
+        "failed to create typed patch object (/x; apps/v1, Kind=Deployment): .spec.containers: duplicate entries for \
+         key [name=\"c\"]"
+    );
     let nameless = object(json!({}), json!({"containers": [{"image": "c"}]}));
     let error = apply(None, &nameless, &schema(), options("kubectl")).expect_err("keyless");
     assert!(error.to_string().contains("omits its key"), "{error}");

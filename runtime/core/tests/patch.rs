@@ -328,3 +328,12 @@ proptest! {
         prop_assert_eq!(json_patch(&there, &back), Ok(old));
     }
 }
+
+#[test]
+fn replace_sets_a_field_that_an_object_does_not_have_and_no_item_of_a_list() {
+    let document = json!({"metadata": {"annotations": {}}, "list": []});
+    let patch = |path: &str| json_patch(&document, &json!([{"op": "replace", "path": path, "value": "1"}]));
+    assert_eq!(patch("/metadata/annotations/a").expect("sets")["metadata"]["annotations"]["a"], "1");
+    assert!(patch("/list/0").is_err());
+    assert!(patch("/absent/a").is_err());
+}

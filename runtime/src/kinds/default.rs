@@ -19,6 +19,10 @@ pub(super) fn fill(kind: &Kind, object: &mut Value) {
         ("", "Secret") => set(map, "type", json!("Opaque")),
         ("", "Namespace") => namespace(map),
         ("", "Node") => {}
+        ("", "Event") => {
+            set(map, "reportingComponent", json!(""));
+            set(map, "reportingInstance", json!(""));
+        }
         ("", "PersistentVolumeClaim") => {
             each(map, "spec", |spec| set(spec, "volumeMode", json!("Filesystem")));
             phase(map, "Pending");
@@ -34,6 +38,7 @@ pub(super) fn fill(kind: &Kind, object: &mut Value) {
         ("apps", "Deployment") => each(map, "spec", deployment_spec),
         ("apps", "ReplicaSet") => each(map, "spec", |spec| {
             set(spec, "replicas", json!(1));
+            set(spec, "template", json!({}));
             template(spec);
         }),
         ("scheduling.k8s.io", "PriorityClass") => set(map, "preemptionPolicy", json!("PreemptLowerPriority")),
@@ -149,8 +154,11 @@ fn service_spec(spec: &mut Map<String, Value>) {
     set(spec, "type", json!("ClusterIP"));
     if text(spec, "type") != "ExternalName" {
         set(spec, "internalTrafficPolicy", json!("Cluster"));
-        set(spec, "ipFamilyPolicy", json!("SingleStack"));
-        set(spec, "ipFamilies", json!(["IPv4"]));
+        // Endpoints of a headless service without selector are somebody else's, of whatever family.
+        let both = text(spec, "clusterIP") == "None"
+            && spec.get("selector").and_then(Value::as_object).is_none_or(Map::is_empty);
+        set(spec, "ipFamilyPolicy", json!(if both { "RequireDualStack" } else { "SingleStack" }));
+        set(spec, "ipFamilies", if both { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) });
     }
     if matches!(text(spec, "type"), "NodePort" | "LoadBalancer") {
         set(spec, "externalTrafficPolicy", json!("Cluster"));
@@ -182,6 +190,7 @@ fn deployment_spec(spec: &mut Map<String, Value>) {
     set(spec, "replicas", json!(1));
     set(spec, "revisionHistoryLimit", json!(10));
     set(spec, "progressDeadlineSeconds", json!(600));
+    set(spec, "template", json!({}));
     set(spec, "strategy", json!({}));
     each(spec, "strategy", |strategy| {
         set(strategy, "type", json!("RollingUpdate"));

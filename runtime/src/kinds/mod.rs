@@ -97,10 +97,23 @@ impl Kind {
     pub fn validate(&self, object: &Value) -> Vec<Cause> {
         let mut causes = schema::validate(self.schema(), object);
         // The rules read on where types are right.
-        let readable =
-            causes.iter().all(|cause| matches!(cause.reason, CauseReason::Duplicate | CauseReason::NotSupported));
+        let readable = causes.iter().all(|cause| match cause.reason {
+            CauseReason::Duplicate | CauseReason::NotSupported => true,
+            // The rules of these kinds say what else is missing beside a selector.
+            CauseReason::Required => self.group == "apps",
+            CauseReason::Invalid
+            | CauseReason::TypeInvalid
+            | CauseReason::TooLong
+            | CauseReason::TooMany
+            | CauseReason::Forbidden
+            | CauseReason::NotFound => false,
+        });
         if self.builtin && readable {
-            causes.extend(rule::check(self, object));
+            for cause in rule::check(self, object) {
+                if !causes.contains(&cause) {
+                    causes.push(cause);
+                }
+            }
         }
         causes
     }

@@ -5,15 +5,23 @@ use trainyard_runtime_core::schema::{Cause, CauseReason};
 
 use super::Kind;
 
+mod small;
+
 /// What is wrong with an object of a kind of Kubernetes itself, beyond its schema.
 pub(super) fn check(kind: &Kind, object: &Value) -> Vec<Cause> {
     let mut causes = Causes(Vec::new());
     let spec = object.get("spec").unwrap_or(&Value::Null);
+    causes.metadata(object.get("metadata").unwrap_or(&Value::Null));
     match (kind.group, kind.kind) {
         ("", "Pod") => causes.pod(spec, "spec", &["Always", "OnFailure", "Never"]),
         ("", "Service") => causes.service(spec),
         ("batch", "Job") => causes.job(spec),
         ("apps", "Deployment" | "ReplicaSet") => causes.replicated(kind, spec),
+        ("", "ConfigMap" | "Secret") => causes.config(object),
+        ("coordination.k8s.io", "Lease") => causes.lease(spec),
+        ("", "Event") => causes.event(object),
+        ("", "PersistentVolumeClaim") => causes.claim(spec),
+        ("", "ResourceQuota") => causes.quota(spec),
         _ => {}
     }
     causes.0
@@ -75,6 +83,16 @@ impl Causes {
     }
 
     fn container(&mut self, container: &Value, path: &str, volumes: &[&str]) {
+        self.container_name(container, path);
+        for (index, env) in list(container, "env").iter().enumerate() {
+            let name = env.get("name").and_then(Value::as_str).unwrap_or_default();
+            if name.contains('=') || !name.chars().all(|c| matches!(c, ' '..='~')) {
+                let text = "a valid environment variable name must consist only of printable ASCII characters other \
+                            than '='";
+                let message = format!("Invalid value: {name:?}: {text}");
+                self.add(CauseReason::Invalid, format!("{path}.env[{index}].name"), message);
+            }
+        }
         // Upstream demands an image; processes need none.
         self.one_of(
             container.get("imagePullPolicy"),
@@ -88,7 +106,7 @@ impl Causes {
         for (index, mount) in list(container, "volumeMounts").iter().enumerate() {
             if let Some(name) = mount.get("name").and_then(Value::as_str).filter(|name| !volumes.contains(name)) {
                 self.add(
-                    CauseReason::Invalid,
+                    CauseReason::NotFound,
                     format!("{path}.volumeMounts[{index}].name"),
                     format!("Not found: {name:?}"),
                 );
@@ -113,6 +131,16 @@ impl Causes {
         }
     }
 
+    fn container_name(&mut self, container: &Value, path: &str) {
+        let Some(name) = container.get("name").and_then(Value::as_str) else { return };
+        if !name.is_empty() && !is_dns_label(name) {
+            let text = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must \
+                        start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for \
+                        validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+            self.add(CauseReason::Invalid, format!("{path}.name"), format!("Invalid value: {name:?}: {text}"));
+        }
+    }
+
     fn service(&mut self, spec: &Value) {
         let kind = spec.get("type").and_then(Value::as_str).unwrap_or("ClusterIP");
         self.one_of(
@@ -124,6 +152,9 @@ impl Causes {
         let ports = list(spec, "ports");
         if ports.is_empty() && !headless && kind != "ExternalName" {
             self.add(CauseReason::Required, "spec.ports".to_owned(), "Required value".to_owned());
+        }
+        if kind == "ExternalName" && spec.get("externalName").is_none_or(|name| name.is_null() || *name == "") {
+            self.add(CauseReason::Required, "spec.externalName".to_owned(), "Required value".to_owned());
         }
         for (index, port) in ports.iter().enumerate() {
             if ports.len() > 1 && port.get("name").is_none_or(Value::is_null) {
@@ -158,8 +189,9 @@ impl Causes {
         let labels = spec.pointer("/template/metadata/labels").and_then(Value::as_object).unwrap_or(&empty);
         let wanted =
             selector.and_then(|selector| selector.get("matchLabels")).and_then(Value::as_object).unwrap_or(&empty);
-        if wanted.iter().any(|(name, value)| labels.get(name) != Some(value)) {
-            let shown = serde_json::to_string(labels).unwrap_or_default();
+        // Without a selector nothing matches.
+        if selector.is_none() || wanted.iter().any(|(name, value)| labels.get(name) != Some(value)) {
+            let shown = spec.pointer("/template/metadata/labels").unwrap_or(&Value::Null).to_string();
             let message = format!("Invalid value: {shown}: `selector` does not match template `labels`");
             self.add(CauseReason::Invalid, "spec.template.metadata.labels".to_owned(), message);
         }
@@ -180,6 +212,11 @@ pub(super) fn check_update(kind: &Kind, old: &Value, new: &Value) -> Vec<Cause> 
         ("", "Secret") => &["/type"],
         _ => &[],
     };
+    match (kind.group, kind.kind) {
+        ("", "Service") => service_update(&mut causes, old, new),
+        ("", "Pod") => gates_update(&mut causes, old, new),
+        _ => {}
+    }
     // The template of a suspended job that has not started may change: queueing systems place it that way.
     let suspended =
         old.pointer("/spec/suspend") == Some(&Value::Bool(true)) && old.pointer("/status/startTime").is_none();
@@ -199,6 +236,40 @@ pub(super) fn check_update(kind: &Kind, old: &Value, new: &Value) -> Vec<Cause> 
         }
     }
     causes.0
+}
+
+/// A cluster address stays.
+fn service_update(causes: &mut Causes, old: &Value, new: &Value) {
+    let address = |service: &Value| {
+        service.pointer("/spec/clusterIP").and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let external = [old, new].iter().any(|service| service.pointer("/spec/type").is_some_and(|t| *t == "ExternalName"));
+    if let (Some(had), Some(has), false) = (address(old), address(new), external)
+        && had != has
+    {
+        let message = format!("Invalid value: [{has:?}]: may not change once set");
+        causes.add(CauseReason::Invalid, "spec.clusterIPs[0]".to_owned(), message);
+    }
+}
+
+/// Gates come off one by one, and none is added.
+fn gates_update(causes: &mut Causes, old: &Value, new: &Value) {
+    let empty = Value::Null;
+    let (had, has) = (old.get("spec").unwrap_or(&empty), new.get("spec").unwrap_or(&empty));
+    for (index, gate) in list(has, "schedulingGates").iter().enumerate() {
+        let name = gate.get("name").and_then(Value::as_str).unwrap_or_default();
+        if list(had, "schedulingGates").iter().all(|old| old.get("name") != gate.get("name")) {
+            let message = format!("Forbidden: only deletion is allowed, but found new scheduling gate '{name}'");
+            causes.add(CauseReason::Forbidden, format!("spec.schedulingGates[{index}].name"), message);
+        }
+    }
+}
+
+fn is_dns_label(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    text.bytes().all(|byte| inner(byte) || byte == b'-')
+        && text.bytes().next().is_some_and(inner)
+        && text.bytes().last().is_some_and(inner)
 }
 
 fn list<'v>(value: &'v Value, field: &str) -> &'v [Value] {

@@ -9,17 +9,22 @@ use crate::kinds::Kind;
 
 /// Whether a new object's first status is ours to set, so that the store keeps it.
 pub(super) fn sets_status(kind: &Kind) -> bool {
-    kind.group.is_empty() && matches!(kind.plural, "pods" | "persistentvolumeclaims" | "persistentvolumes" | "nodes")
+    match kind.group {
+        "" => matches!(kind.plural, "pods" | "persistentvolumeclaims" | "persistentvolumes" | "nodes"),
+        "apps" => kind.plural == "replicasets",
+        _ => false,
+    }
 }
 
 /// Completes a new object.
-pub(super) fn created(kind: &Kind, object: &mut Value) {
+pub(super) fn created(kind: &Kind, object: &mut Value, now: &str) {
     match (kind.group, kind.plural) {
-        ("", "pods") => new_pod(object),
+        ("", "pods") => new_pod(object, now),
         ("", "persistentvolumeclaims") => replace_status(object, json!({"phase": "Pending"})),
         ("", "persistentvolumes") => replace_status(object, json!({"phase": "Available"})),
         ("", "secrets") => secret_data(object),
         ("batch", "jobs") => job_selector(object),
+        ("apps", "replicasets") => replace_status(object, json!({"replicas": 0})),
         _ => {}
     }
 }
@@ -58,9 +63,10 @@ pub(super) fn updated(kind: &Kind, old: &Value, new: &mut Value) -> Result<(), A
     let suspended_job = old["spec"]["suspend"] == true;
     match (kind.group, kind.plural) {
         ("", "pods") if without_mutable_fields(&old["spec"]) != without_mutable_fields(&new["spec"]) => {
-            let message = "Forbidden: pod updates may not change fields other than `spec.containers[*].image`, \
-                           `spec.initContainers[*].image`, `spec.activeDeadlineSeconds`, \
-                           `spec.terminationGracePeriodSeconds`, `spec.tolerations` and `spec.schedulingGates`";
+            let message = "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,\
+                           `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only \
+                           additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be \
+                           set to 1 if it was previously negative)";
             Err(invalid_field(kind, name, CauseReason::Forbidden, "spec", message.to_owned()))
         }
         ("apps", "deployments" | "replicasets") if old["spec"]["selector"] != new["spec"]["selector"] => {
@@ -123,13 +129,13 @@ fn replace_status(object: &mut Value, status: Value) {
     }
 }
 
-fn new_pod(pod: &mut Value) {
+fn new_pod(pod: &mut Value, now: &str) {
     let mut status = json!({"phase": "Pending", "qosClass": qos_class(&pod["spec"])});
     let gated = pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty());
     if gated {
         status["conditions"] = json!([{
             "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
-            "message": "Scheduling is blocked due to non-empty scheduling gates", "lastTransitionTime": null,
+            "message": "Scheduling is blocked due to non-empty scheduling gates", "lastTransitionTime": now,
         }]);
     }
     replace_status(pod, status);
@@ -177,7 +183,7 @@ mod tests {
     fn a_new_pods_status_is_ours() {
         let mut pod = json!({"spec": {"containers": [{"name": "a"}], "schedulingGates": [{"name": "g"}]},
             "status": {"phase": "Running"}});
-        new_pod(&mut pod);
+        new_pod(&mut pod, "2026-01-01T00:00:00Z");
         assert_eq!(pod["status"]["phase"], "Pending");
         assert_eq!(pod["status"]["qosClass"], "BestEffort");
         assert_eq!(pod["status"]["conditions"][0]["reason"], "SchedulingGated");

@@ -23,8 +23,12 @@ pub(super) async fn bind(call: &Call, content_type: &str, bytes: &Bytes) -> Resu
     if node.is_empty() {
         return Err(ApiError::bad_request("target.name: Required value: name the node to bind the pod to"));
     }
+    let named = binding["metadata"]["name"].as_str().unwrap_or_default();
+    if named != call.name {
+        return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
+    }
     let key = call.key();
-    let subject = call.subject();
+    let subject = Subject::new("", "pods/binding", &call.name);
     let change = {
         let key = key.clone();
         move |current: Option<&Object>| -> Result<Value, Refusal> {
@@ -55,9 +59,8 @@ fn bound(pod: &Object, binding: &Value, node: &str, subject: &Subject) -> Result
         }
     }
     let gates = new["spec"]["schedulingGates"].as_array().cloned().unwrap_or_default();
-    let foreign = gates.iter().filter_map(|gate| gate["name"].as_str()).find(|name| *name != GANG_GATE);
-    if let Some(name) = foreign {
-        return Err(conflict(format!("pod {} has scheduling gate {name}, cannot be assigned to a host", subject.name)));
+    if gates.iter().any(|gate| gate["name"] != GANG_GATE) {
+        return Err(conflict(format!("pod {} has non-empty .spec.schedulingGates", subject.name)));
     }
     let spec = new["spec"].as_object_mut().ok_or_else(|| ApiError::internal("a stored pod has no spec"))?;
     spec.remove("schedulingGates");

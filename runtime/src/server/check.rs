@@ -21,6 +21,8 @@ pub(super) struct Writer {
     pub(super) part: Part,
     /// `None` for the main resource.
     pub(super) subresource: Option<&'static str>,
+    /// Fields that the body says more than once.
+    pub(super) duplicates: Vec<String>,
 }
 
 impl Writer {
@@ -30,7 +32,14 @@ impl Writer {
             "finalize" => (Part::Whole, Some("finalize")),
             _ => (Part::Main, None),
         };
-        Self { kind: call.kind, manager: call.manager.clone(), validation: call.params.validation, part, subresource }
+        Self {
+            kind: call.kind,
+            manager: call.manager.clone(),
+            validation: call.params.validation,
+            part,
+            subresource,
+            duplicates: Vec::new(),
+        }
     }
 
     fn track(&self, old: Option<&Value>, new: &mut Value) {
@@ -48,8 +57,9 @@ impl Writer {
     pub(super) fn created(&self, mut new: Value, tracked: bool) -> Result<(Value, Vec<String>), ApiError> {
         let warnings = self.known_fields(&mut new)?;
         self.kind.apply_defaults(&mut new);
-        admit::created(self.kind, &mut new);
+        admit::created(self.kind, &mut new, &timestamp(now_ms()));
         self.omit_empty(&mut new);
+        Self::owners_once(&mut new);
         self.valid(&new)?;
         if tracked {
             self.track(None, &mut new);
@@ -67,6 +77,7 @@ impl Writer {
             admit::updated(self.kind, old, &mut new)?;
         }
         self.omit_empty(&mut new);
+        Self::owners_once(&mut new);
         self.valid(&new)?;
         let frozen = if self.part == Part::Status { Vec::new() } else { self.kind.validate_update(old, &new) };
         if !frozen.is_empty() {
@@ -76,6 +87,19 @@ impl Writer {
             self.track(Some(old), &mut new);
         }
         Ok((new, warnings))
+    }
+
+    /// An owner that is named twice alike is named once.
+    fn owners_once(value: &mut Value) {
+        let Some(Value::Array(owners)) = value.pointer_mut("/metadata/ownerReferences") else { return };
+        let mut seen: Vec<Value> = Vec::with_capacity(owners.len());
+        owners.retain(|owner| {
+            let new = !seen.contains(owner);
+            if new {
+                seen.push(owner.clone());
+            }
+            new
+        });
     }
 
     /// Kubernetes' own kinds do not tell an empty map or list from an absent one.
@@ -89,7 +113,7 @@ impl Writer {
     pub(super) fn identified(&self, mut value: Value) -> Result<Value, ApiError> {
         let kind = self.kind;
         let Some(root) = value.as_object_mut() else {
-            return Err(ApiError::bad_request("the body of the request is not an object"));
+            return Err(ApiError::bad_request("the body of the request is not a JSON object"));
         };
         let api_version = kind.api_version();
         let given = |field: &str| root.get(field).and_then(Value::as_str).unwrap_or_default();
@@ -125,13 +149,13 @@ impl Writer {
             FieldValidation::Ignore => Vec::new(),
             FieldValidation::Warn | FieldValidation::Strict => schema::unknown_fields(schema, value),
         };
-        let texts: Vec<String> = unknown
-            .iter()
-            .map(|field| match &field.suggestion {
-                Some(meant) => format!("{field} (did you mean \"{meant}\"?)"),
-                None => field.to_string(),
-            })
-            .collect();
+        let told = if self.validation == FieldValidation::Ignore { &[][..] } else { &self.duplicates };
+        let duplicates = told.iter().map(|path| format!("duplicate field \"{path}\""));
+        let unknown = unknown.iter().map(|field| match &field.suggestion {
+            Some(meant) => format!("{field} (did you mean \"{meant}\"?)"),
+            None => field.to_string(),
+        });
+        let texts: Vec<String> = duplicates.chain(unknown).collect();
         if self.validation == FieldValidation::Strict && !texts.is_empty() {
             return Err(ApiError::bad_request(format!(
                 "{} strict decoding error: {}",
@@ -180,8 +204,9 @@ impl Writer {
     }
 
     fn valid(&self, value: &Value) -> Result<(), ApiError> {
-        if self.kind.builtin && self.kind.plural == "secrets" {
-            let data = value["data"].as_object().into_iter().flatten();
+        if self.kind.builtin && matches!(self.kind.plural, "secrets" | "configmaps") {
+            let field = if self.kind.plural == "secrets" { "data" } else { "binaryData" };
+            let data = value[field].as_object().into_iter().flatten();
             if let Some(at) = data.filter_map(|(_, value)| value.as_str()).find_map(illegal_base64) {
                 return Err(ApiError::bad_request(format!(
                     "{} illegal base64 data at input byte {at}",
@@ -202,6 +227,11 @@ impl Writer {
         let name = value["metadata"]["name"].as_str().or(value["metadata"]["generateName"].as_str());
         Err(invalid(self.kind, name.unwrap_or_default(), causes))
     }
+}
+
+/// A time as objects have it.
+fn timestamp(now_ms: i64) -> String {
+    jiff::Timestamp::from_second(now_ms / 1000).unwrap_or_default().to_string()
 }
 
 /// Where base64 stops being base64, counted as Go counts; line ends are allowed.

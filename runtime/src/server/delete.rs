@@ -5,13 +5,16 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::StatusCode;
 use serde_json::Value;
-use trainyard_runtime_core::store::{Effect, Key, ListQuery, Outcome, Page, Preconditions, Propagation, StoreError};
+use trainyard_runtime_core::store::{
+    Effect, FieldCause, Key, ListQuery, Outcome, Page, Preconditions, Propagation, StoreError,
+};
 
 use super::call::Call;
 use super::limit::PARALLEL_DELETES;
 use super::status::{self, ApiError};
 use super::write::writable;
 use super::{answer, body, query, read};
+use crate::kinds::Kind;
 use crate::store::DeleteOptions;
 
 pub(super) async fn delete(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
@@ -21,10 +24,21 @@ pub(super) async fn delete(call: &Call, content_type: &str, bytes: &Bytes) -> Re
     respond(call, &outcome)
 }
 
+/// Kinds whose last state the API answers; of everything else it says only that it is gone.
+fn shows_deleted(kind: &Kind) -> bool {
+    match kind.group {
+        "" => matches!(
+            kind.plural,
+            "pods" | "services" | "serviceaccounts" | "persistentvolumes" | "persistentvolumeclaims" | "resourcequotas"
+        ),
+        "storage.k8s.io" => true,
+        _ => false,
+    }
+}
+
 fn respond(call: &Call, outcome: &Outcome) -> Result<Response, ApiError> {
     match outcome.effect {
-        // A pod's last state is of use (its containers' exit codes); of everything else the API says only that it is gone.
-        Effect::Deleted if call.kind.plural != "pods" => {
+        Effect::Deleted if !shows_deleted(call.kind) => {
             let status = status::success(&call.subject(), outcome.object.uid());
             answer::json_value(call.form, StatusCode::OK, &status)
         }
@@ -34,7 +48,7 @@ fn respond(call: &Call, outcome: &Outcome) -> Result<Response, ApiError> {
     }
 }
 
-/// Deletes what the selectors find, and answers the list of it.
+/// Deletes what the selectors find, and answers the list of it as it was before.
 pub(super) async fn collection(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
     writable(call)?;
     let options = options(call, content_type, bytes)?;
@@ -45,10 +59,10 @@ pub(super) async fn collection(call: &Call, content_type: &str, bytes: &Bytes) -
             // Each object is deleted as it was found: a successor of the same name was not asked for.
             let mut options = options.clone();
             options.preconditions.uid = Some(object.uid().to_string());
-            delete_found(call, object.key().clone(), options)
+            async move { Ok(delete_found(call, object.key().clone(), options).await?.map(|_| object)) }
         })
         .buffered(PARALLEL_DELETES)
-        .try_filter_map(|outcome| async move { Ok(outcome.map(|outcome| outcome.object)) })
+        .try_filter_map(|found| async move { Ok::<_, StoreError>(found) })
         .try_collect()
         .await
         .map_err(|error| call.store_error(error))?;
@@ -66,6 +80,12 @@ async fn delete_found(call: &Call, key: Key, options: DeleteOptions) -> Result<O
     }
 }
 
+/// 422 for the propagation policy.
+fn refused(reason: &'static str, message: String) -> ApiError {
+    let cause = FieldCause { field: "propagationPolicy".to_owned(), reason, message };
+    ApiError::invalid(status::Subject::new("meta.k8s.io", "DeleteOptions", ""), vec![cause])
+}
+
 /// DeleteOptions from the body, else from the query.
 fn options(call: &Call, content_type: &str, bytes: &Bytes) -> Result<DeleteOptions, ApiError> {
     let body = if bytes.is_empty() { Value::Null } else { body::decode(bytes, content_type)? };
@@ -74,17 +94,18 @@ fn options(call: &Call, content_type: &str, bytes: &Bytes) -> Result<DeleteOptio
     let named = text("/propagationPolicy").or_else(|| params.propagation.clone());
     let orphan = body["orphanDependents"].as_bool().or(params.orphan_dependents);
     let propagation = match (named.as_deref(), orphan) {
-        (Some(_), Some(_)) => {
-            return Err(ApiError::bad_request("orphanDependents and propagationPolicy cannot both be set"));
+        (Some(policy), Some(_)) => {
+            let message =
+                format!("Invalid value: {policy:?}: orphanDependents and deletionPropagation cannot be both set");
+            return Err(refused("FieldValueInvalid", message));
         }
         (Some("Background"), None) | (None, Some(false)) => Some(Propagation::Background),
         (Some("Foreground"), None) => Some(Propagation::Foreground),
         (Some("Orphan"), None) | (None, Some(true)) => Some(Propagation::Orphan),
         (Some(other), None) => {
-            return Err(ApiError::bad_request(format!(
-                "propagationPolicy: Unsupported value: \"{other}\": supported values: \"Background\", \"Foreground\", \
-                 \"Orphan\""
-            )));
+            let supported = "\"Foreground\", \"Background\", \"Orphan\", \"nil\"";
+            let message = format!("Unsupported value: {other:?}: supported values: {supported}");
+            return Err(refused("FieldValueNotSupported", message));
         }
         (None, None) => None,
     };

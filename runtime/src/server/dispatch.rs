@@ -119,9 +119,18 @@ async fn answer(api: &Arc<Api>, parts: Parts, body: axum::body::Body, label: &mu
             let openapi = matches!(route, Route::OpenApiV2 | Route::OpenApiV3Index | Route::OpenApiV3(_));
             let form = if openapi { form.unwrap_or_default() } else { form? };
             let found = discovery::answer(&api.documents, &route, form.into(), &parts.headers, parts.uri.query());
-            Ok(found.unwrap_or_else(nothing_here))
+            match (found, &route) {
+                (Some(found), _) => Ok(found),
+                // A group that exists says so, whatever the version.
+                (None, Route::GroupVersion(gv)) if known_group(&gv.group) => Err(ApiError::no_such_path()),
+                (None, _) => Ok(nothing_here()),
+            }
         }
     }
+}
+
+fn known_group(group: &str) -> bool {
+    crate::kinds::registry().groups().iter().any(|(known, _)| *known == group)
 }
 
 /// What Go's router says of a path that nobody registered; resources of known groups get a Status instead.

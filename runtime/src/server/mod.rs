@@ -10,6 +10,7 @@ pub(crate) mod call;
 mod check;
 mod delete;
 pub(crate) mod dispatch;
+mod duplicate;
 pub(crate) mod limit;
 pub(crate) mod listen;
 mod patch;

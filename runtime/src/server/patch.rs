@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::MutexGuard;
 use trainyard_runtime_core::apply::{self, ApplyOptions};
 use trainyard_runtime_core::patch as patches;
-use trainyard_runtime_core::schema::CauseReason;
+use trainyard_runtime_core::schema::{self, CauseReason};
 use trainyard_runtime_core::store::{Effect, Object, StoreError};
 
 use super::call::Call;
@@ -127,12 +127,22 @@ impl<'a> Gates<'a> {
 }
 
 fn decode(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Patch, ApiError> {
+    if call.params.force && content_type != "application/apply-patch+yaml" {
+        let cause = trainyard_runtime_core::store::FieldCause {
+            field: "force".to_owned(),
+            reason: CauseReason::Forbidden.as_str(),
+            message: "Forbidden: may not be specified for non-apply patch".to_owned(),
+        };
+        return Err(ApiError::invalid(Subject::new("meta.k8s.io", "PatchOptions", ""), vec![cause]));
+    }
     match content_type {
         "application/json-patch+json" => Ok(Patch::Json(body::json(bytes)?)),
         "application/merge-patch+json" => Ok(Patch::Merge(body::json(bytes)?)),
         "application/strategic-merge-patch+json" if call.kind.builtin => Ok(Patch::Strategic(body::json(bytes)?)),
         "application/apply-patch+yaml" => {
-            let applied = Writer::of(call).identified(body::yaml(bytes)?)?;
+            let applied = body::yaml(bytes)?;
+            says_what_it_is(call, &applied)?;
+            let applied = Writer::of(call).identified(applied)?;
             in_namespace(call, &applied)?;
             if call.params.field_manager.is_none() {
                 let message = "Required value: is required for apply patch".to_owned();
@@ -143,10 +153,38 @@ fn decode(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Patch, ApiEr
                 };
                 return Err(ApiError::invalid(Subject::new("meta.k8s.io", "PatchOptions", ""), vec![cause]));
             }
+            declared(call, &applied)?;
             Ok(Patch::Apply { applied, force: call.params.force })
         }
         _ => Err(ApiError::unsupported_patch()),
     }
+}
+
+/// An applied object names its kind itself.
+fn says_what_it_is(call: &Call, applied: &Value) -> Result<(), ApiError> {
+    let text = |field: &str| applied[field].as_str().unwrap_or_default();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    if version == call.kind.api_version() && kind == call.kind.kind {
+        return Ok(());
+    }
+    let version = if version.contains('/') { version.to_owned() } else { format!("/{version}") };
+    Err(ApiError::bad_request(format!("invalid object type: {version}, Kind={kind}")))
+}
+
+/// Ownership of a field that the kind does not have cannot be told: unlike other writes an apply never drops it.
+fn declared(call: &Call, applied: &Value) -> Result<(), ApiError> {
+    let kind = call.kind;
+    let unknown = if kind.builtin { schema::unknown_fields(kind.schema(), applied) } else { Vec::new() };
+    let Some(field) = unknown.first() else { return Ok(()) };
+    let text = |at: &str| applied.pointer(at).and_then(Value::as_str).unwrap_or_default();
+    let (group, version) = (kind.group, kind.version);
+    Err(ApiError::bad_request(format!(
+        "failed to create typed patch object ({}/{}; {group}/{version}, Kind={}): .{}: field not declared in schema",
+        text("/metadata/namespace"),
+        text("/metadata/name"),
+        kind.kind,
+        field.path
+    )))
 }
 
 fn patched(writer: &Writer, old: &Value, patch: Patch) -> Result<(Value, Vec<String>), ApiError> {
@@ -182,6 +220,11 @@ fn same_object(old: &Value, new: &Value) -> Result<(), ApiError> {
     for field in ["name", "namespace"] {
         let text = |object: &Value| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         let (had, has) = (text(old), text(new));
+        if has.is_empty() && field == "name" {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({had} based on URL) was undeterminable: name must be provided"
+            )));
+        }
         if had != has {
             let message = format!("the {field} of the object ({has}) does not match the {field} on the URL ({had})");
             return Err(ApiError::bad_request(message));

@@ -120,7 +120,8 @@ impl Params {
             "watch" => self.watch = flag(key, &value)?,
             "labelSelector" => self.label_selector = value,
             "fieldSelector" => self.field_selector = value,
-            "limit" => self.limit = number(key, &value)?.unwrap_or(0),
+            // A negative limit is none.
+            "limit" => self.limit = usize::try_from(number::<i64>(key, &value)?.unwrap_or(0)).unwrap_or(0),
             "continue" => self.continue_token = value,
             "resourceVersion" => self.resource_version = value,
             "resourceVersionMatch" => self.version_match = value,
@@ -128,7 +129,7 @@ impl Params {
             "allowWatchBookmarks" => self.bookmarks = flag(key, &value)?,
             "sendInitialEvents" => self.send_initial_events = Some(flag(key, &value)?),
             "dryRun" => self.dry_run = dry_run(&value, options)?,
-            "fieldManager" => self.field_manager = (!value.is_empty()).then_some(value),
+            "fieldManager" => self.field_manager = manager(value, options)?,
             "force" => self.force = flag(key, &value)?,
             "fieldValidation" => self.validation = validation(&value, options)?,
             "pretty" => self.pretty = value != "false" && value != "0",
@@ -185,6 +186,18 @@ pub(crate) fn dry_run(value: &str, options: &str) -> Result<bool, ApiError> {
     }
 }
 
+/// A field manager's name, of bounded length.
+fn manager(value: String, options: &str) -> Result<Option<String>, ApiError> {
+    /// As upstream; the name is stored with every object.
+    const MAX_BYTES: usize = 128;
+    if value.len() <= MAX_BYTES {
+        return Ok((!value.is_empty()).then_some(value));
+    }
+    let message = format!("Too long: may not be more than {MAX_BYTES} bytes");
+    let cause = FieldCause { field: "fieldManager".to_owned(), reason: "FieldValueTooLong", message };
+    Err(ApiError::invalid(Subject::new("meta.k8s.io", options, ""), vec![cause]))
+}
+
 /// `fieldValidation` by name.
 fn validation(value: &str, options: &str) -> Result<FieldValidation, ApiError> {
     match value {
@@ -192,7 +205,7 @@ fn validation(value: &str, options: &str) -> Result<FieldValidation, ApiError> {
         "Ignore" => Ok(FieldValidation::Ignore),
         "Strict" => Ok(FieldValidation::Strict),
         other => {
-            let supported = "\"Ignore\", \"Strict\", \"Warn\"";
+            let supported = "\"\", \"Ignore\", \"Strict\", \"Warn\"";
             Err(unsupported(options, "fieldValidation", &format!("\"{other}\""), supported))
         }
     }

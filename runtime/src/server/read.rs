@@ -3,11 +3,11 @@
 use axum::response::Response;
 use http::StatusCode;
 use trainyard_runtime_core::selector::Selector;
-use trainyard_runtime_core::store::{At, ListQuery};
+use trainyard_runtime_core::store::{At, FieldCause, ListQuery};
 
 use super::answer;
 use super::call::Call;
-use super::status::ApiError;
+use super::status::{ApiError, Subject};
 use super::view;
 
 pub(super) fn get(call: &Call) -> Result<Response, ApiError> {
@@ -16,6 +16,10 @@ pub(super) fn get(call: &Call) -> Result<Response, ApiError> {
 }
 
 pub(super) fn list(call: &Call) -> Result<Response, ApiError> {
+    if call.params.send_initial_events.is_some() {
+        let why = "Forbidden: sendInitialEvents is forbidden for list".to_owned();
+        return Err(invalid_option("sendInitialEvents", "FieldValueForbidden", why));
+    }
     let query = ListQuery {
         namespace: namespace(call),
         selector: selector(call)?,
@@ -100,6 +104,9 @@ fn selectable(group: &str, plural: &str, path: &str) -> bool {
 
 fn at(call: &Call) -> Result<At, ApiError> {
     let params = &call.params;
+    if !params.continue_token.is_empty() && !matches!(params.resource_version.as_str(), "" | "0") {
+        return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+    }
     let version = version(&params.resource_version)?;
     match (params.version_match.as_str(), version) {
         ("", None | Some(0)) | ("NotOlderThan", Some(0)) => Ok(At::Latest),
@@ -107,16 +114,26 @@ fn at(call: &Call) -> Result<At, ApiError> {
         ("", Some(version)) if params.limit > 0 && params.continue_token.is_empty() => Ok(At::Exact(version)),
         ("" | "NotOlderThan", Some(version)) => Ok(At::NotOlderThan(version)),
         ("Exact", Some(0)) => {
-            Err(ApiError::bad_request("resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\""))
+            let why = "Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            Err(invalid_option("resourceVersionMatch", "FieldValueForbidden", why.to_owned()))
         }
         ("Exact", Some(version)) => Ok(At::Exact(version)),
         ("Exact" | "NotOlderThan", None) => {
-            Err(ApiError::bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided"))
+            let why = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided";
+            Err(invalid_option("resourceVersionMatch", "FieldValueForbidden", why.to_owned()))
         }
-        (other, _) => Err(ApiError::bad_request(format!(
-            "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\""
-        ))),
+        (other, _) => {
+            let supported = "\"Exact\", \"NotOlderThan\", \"\"";
+            let why = format!("Unsupported value: {other:?}: supported values: {supported}");
+            Err(invalid_option("resourceVersionMatch", "FieldValueNotSupported", why))
+        }
     }
+}
+
+/// 422 for a parameter of a list or watch.
+pub(super) fn invalid_option(field: &str, reason: &'static str, message: String) -> ApiError {
+    let cause = FieldCause { field: field.to_owned(), reason, message };
+    ApiError::invalid(Subject::new("meta.k8s.io", "ListOptions", ""), vec![cause])
 }
 
 /// A resourceVersion as a number; `None` for none.

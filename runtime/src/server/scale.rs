@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 use trainyard_runtime_core::patch as patches;
 use trainyard_runtime_core::schema::CauseReason;
-use trainyard_runtime_core::store::{Object, Part, StoreError};
+use trainyard_runtime_core::store::{FieldCause, Object, Part, StoreError};
 
 use super::answer;
 use super::call::Call;
@@ -69,13 +69,20 @@ fn scaled(kind: &Kind, object: &Value, asked: Asked) -> Result<Value, ApiError> 
         Asked::Json(patch) => patches::json(&before, &patch).map_err(refused)?,
         Asked::Merge(patch) => patches::merge(&before, &patch).map_err(refused)?,
     };
+    let given = scale["metadata"]["name"].as_str().unwrap_or_default();
+    if !given.is_empty() && given != name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        )));
+    }
     let asked = &scale["spec"]["replicas"];
     let in_range = |count: &i64| (0..=i64::from(i32::MAX)).contains(count);
     // Absent is 0, as Go's JSON leaves zeros out.
     let count = if asked.is_null() { Some(0) } else { asked.as_i64().filter(in_range) };
     let replicas = count.ok_or_else(|| {
         let message = format!("Invalid value: {asked}: must be greater than or equal to 0");
-        check::invalid_field(kind, name, CauseReason::Invalid, "spec.replicas", message)
+        let cause = FieldCause { field: "spec.replicas".to_owned(), reason: CauseReason::Invalid.as_str(), message };
+        ApiError::invalid(Subject::new("autoscaling", "Scale", name), vec![cause])
     })?;
     let mut new = object.clone();
     for field in ["resourceVersion", "uid"] {

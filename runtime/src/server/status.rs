@@ -191,9 +191,10 @@ impl ApiError {
             StoreError::NotFound { resource, name } => {
                 Self::not_found(Subject::new(&resource.group, &resource.plural, &name))
             }
-            StoreError::AlreadyExists { resource, name } => {
+            StoreError::AlreadyExists { resource, name, deleting } => {
                 let subject = Subject::new(&resource.group, &resource.plural, &name);
-                let message = format!("{} \"{name}\" already exists", subject.qualified());
+                let dying = if deleting { "object is being deleted: " } else { "" };
+                let message = format!("{dying}{} \"{name}\" already exists", subject.qualified());
                 Self::new(StatusCode::CONFLICT, "AlreadyExists", message).about(subject)
             }
             StoreError::Conflict { resource, name, message } => {

@@ -15,7 +15,13 @@ const NAMES: [(&str, &str); 7] = [
 
 /// A stored event as `events.k8s.io/v1` shows it.
 pub(super) fn shown(stored: &Value) -> Value {
-    renamed(stored, "events.k8s.io/v1", |key| NAMES.iter().find(|(from, _)| *from == key).map(|(_, to)| *to))
+    let mut event =
+        renamed(stored, "events.k8s.io/v1", |key| NAMES.iter().find(|(from, _)| *from == key).map(|(_, to)| *to));
+    if let Some(fields) = event.as_object_mut() {
+        // Core events always have them; the newer kind leaves them out where they say nothing.
+        fields.retain(|key, value| !(key.starts_with("reporting") && *value == ""));
+    }
+    event
 }
 
 /// An `events.k8s.io/v1` event as it is stored.

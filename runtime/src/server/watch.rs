@@ -30,9 +30,8 @@ pub(crate) fn watch(call: &Call) -> Result<Response, ApiError> {
     let params = &call.params;
     let asked = read::version(&params.resource_version)?;
     if params.send_initial_events.is_some() && params.version_match != "NotOlderThan" {
-        return Err(ApiError::bad_request(
-            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ));
+        let why = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan".to_owned();
+        return Err(read::invalid_option("resourceVersionMatch", "FieldValueForbidden", why));
     }
     let query = WatchQuery {
         namespace: read::namespace(call),

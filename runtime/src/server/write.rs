@@ -11,16 +11,19 @@ use trainyard_runtime_core::store::{Object, StoreError};
 use super::call::Call;
 use super::check::{Refusal, Writer};
 use super::status::ApiError;
-use super::{admit, answer, body, quota, service_ip, view};
+use super::{admit, answer, body, duplicate, quota, service_ip, view};
 use crate::store::WriteOptions;
 
 /// POST: a new object.
 pub(super) async fn create(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
     writable(call)?;
-    let writer = Writer::of(call);
+    let writer = Writer { duplicates: duplicate::fields(bytes), ..Writer::of(call) };
     let mut value = writer.identified(body::decode(bytes, content_type)?)?;
     in_namespace(call, &value)?;
     admit::named(call.kind, &mut value, &suffix());
+    if call.kind.namespaced {
+        value["metadata"]["namespace"] = Value::from(call.namespace.as_str());
+    }
     let (mut value, warnings) = writer.created(value, true)?;
     if call.kind.stored_as.is_some() {
         value = view::stored(&value);
@@ -49,7 +52,7 @@ pub(super) async fn create(call: &Call, content_type: &str, bytes: &Bytes) -> Re
 /// PUT: the whole object anew.
 pub(super) async fn update(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
     writable(call)?;
-    let writer = Writer::of(call);
+    let writer = Writer { duplicates: duplicate::fields(bytes), ..Writer::of(call) };
     let new = writer.identified(body::decode(bytes, content_type)?)?;
     in_namespace(call, &new)?;
     let given = new["metadata"]["name"].as_str().unwrap_or_default();

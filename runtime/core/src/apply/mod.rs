@@ -100,7 +100,13 @@ pub fn apply(
     }
     let applied = restricted(&without_nulls(applied), options.subresource);
     if let Some(problem) = typed::ambiguity(schema, &applied) {
-        return Err(ApplyError::Malformed(problem));
+        let text = |at: &str| applied.pointer(at).and_then(Value::as_str).unwrap_or_default();
+        let (namespace, name, kind) = (text("/metadata/namespace"), text("/metadata/name"), text("/kind"));
+        let gv = options.api_version;
+        let gv = if gv.contains('/') { gv.to_owned() } else { format!("/{gv}") };
+        return Err(ApplyError::Malformed(format!(
+            "failed to create typed patch object ({namespace}/{name}; {gv}, Kind={kind}): {problem}"
+        )));
     }
     match merge_applied(live, &applied, schema, options) {
         Err(ApplyError::Conflicts(conflicts)) if options.manager == "kubectl" => {
@@ -218,6 +224,11 @@ pub struct UpdateOptions<'a> {
 /// since it is what clients write that do not know the field; a list of one empty entry (`[{}]`) resets ownership.
 pub fn track_update(old: Option<&Value>, new: &mut Value, schema: &Schema, options: UpdateOptions<'_>) {
     let mut entries = starting_entries(old, new, options.subresource.is_some());
+    // Nobody owned anything so far: then ownership begins with the first apply, as on a cluster.
+    if old.is_some() && entries.is_empty() {
+        managed::write(new, entries);
+        return;
+    }
     let empty = Value::Object(Map::new());
     let after = without_managed(new);
     let before = match old {

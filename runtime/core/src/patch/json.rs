@@ -38,10 +38,25 @@ pub fn json(document: &Value, patch: &Value) -> Result<Value, PatchError> {
             return Err(PatchError::TooLarge(format!("operation {index} copies more than is allowed")));
         }
         check_depth(&patched, operation, index)?;
+        let lenient = replacing_nothing(&patched, operation);
+        let operation = lenient.as_ref().unwrap_or(operation);
         json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation))
             .map_err(|error| PatchError::Mismatch(sentence(index, operation, &error)))?;
     }
     Ok(patched)
+}
+
+/// The API server's patch library lets `replace` set a field that an object does not have, against the RFC; clients rely on it.
+fn replacing_nothing(document: &Value, operation: &json_patch::PatchOperation) -> Option<json_patch::PatchOperation> {
+    let json_patch::PatchOperation::Replace(replace) = operation else { return None };
+    let absent = replace.path.resolve(document).is_err();
+    let parent = replace.path.parent()?.resolve(document).ok()?;
+    (absent && parent.is_object()).then(|| {
+        json_patch::PatchOperation::Add(json_patch::AddOperation {
+            path: replace.path.clone(),
+            value: replace.value.clone(),
+        })
+    })
 }
 
 fn sentence(index: usize, operation: &json_patch::PatchOperation, error: &json_patch::PatchError) -> String {

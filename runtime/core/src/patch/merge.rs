@@ -8,7 +8,7 @@ use crate::schema::MAX_DEPTH;
 /// Applies a JSON merge patch: `null` removes, objects merge, everything else replaces.
 pub fn merge(document: &Value, patch: &Value) -> Result<Value, PatchError> {
     let Value::Object(patch) = patch else {
-        return Err(PatchError::Malformed("error decoding patch: a merge patch must be an object".to_owned()));
+        return Err(PatchError::Malformed("error decoding patch: a merge patch must be a JSON object".to_owned()));
     };
     let mut merged = document.clone();
     merge_object(&mut merged, patch, 0)?;

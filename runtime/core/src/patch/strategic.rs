@@ -212,6 +212,21 @@ fn unite(live: Vec<Value>, patch: &[Value], strategy: &Strategy) -> Vec<Value> {
     arrange(named, rest, patch, &live, strategy)
 }
 
+/// An item as Go prints a map, which is how clients know the message.
+fn shown(item: &Value) -> String {
+    match item {
+        Value::Object(map) => {
+            let fields: std::collections::BTreeMap<&String, &Value> = map.iter().collect();
+            let fields: Vec<String> = fields.iter().map(|(key, value)| format!("{key}:{}", shown(value))).collect();
+            format!("map[{}]", fields.join(" "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(" ")),
+        Value::String(text) => text.clone(),
+        Value::Null => "<nil>".to_owned(),
+        other @ (Value::Bool(_) | Value::Number(_)) => other.to_string(),
+    }
+}
+
 fn merge_keyed(
     live: Vec<Value>,
     patch: &[Value],
@@ -231,9 +246,7 @@ fn merge_keyed(
             continue;
         }
         let id = identity(item, strategy).ok_or_else(|| {
-            PatchError::Malformed(format!(
-                "an item of \"{name}\" in the patch does not contain the declared merge key: {key}"
-            ))
+            PatchError::Malformed(format!("map: {} does not contain declared merge key: {key}", shown(item)))
         })?;
         match directive {
             Some(Directive::Delete) => drop(deleted.insert(id)),

@@ -40,6 +40,8 @@ pub enum CauseReason {
     TooMany,
     /// `FieldValueForbidden`
     Forbidden,
+    /// `FieldValueNotFound`
+    NotFound,
 }
 
 impl CauseReason {
@@ -54,6 +56,7 @@ impl CauseReason {
             Self::TooLong => "FieldValueTooLong",
             Self::TooMany => "FieldValueTooMany",
             Self::Forbidden => "FieldValueForbidden",
+            Self::NotFound => "FieldValueNotFound",
         }
     }
 }
@@ -180,7 +183,7 @@ impl Check {
             super::ListType::Set => true,
             super::ListType::Map(keys) => keys.len() == 1,
         };
-        if !unique || path.name() == Some("env") {
+        if !unique || matches!(path.name(), Some("env" | "ownerReferences")) {
             return;
         }
         let mut seen = std::collections::BTreeSet::new();

@@ -27,12 +27,14 @@ pub enum StoreError {
         name: String,
     },
     /// 409 `AlreadyExists`.
-    #[error("{resource} \"{name}\" already exists")]
+    #[error("{}{resource} \"{name}\" already exists", if *deleting { "object is being deleted: " } else { "" })]
     AlreadyExists {
         /// The resource.
         resource: Resource,
         /// The name that is taken.
         name: String,
+        /// The one that exists is on its way out.
+        deleting: bool,
     },
     /// 409 `Conflict`: a precondition on uid or resourceVersion does not hold.
     #[error("operation cannot be fulfilled on {resource} \"{name}\": {message}")]

@@ -31,7 +31,14 @@ const PATH_TEXT: &str = "may not be '.' or '..' and may not contain '/' or '%'";
 
 /// The name and everything in `metadata` of a new object.
 pub(crate) fn check_new(rules: &ResourceRules, key: &Key, meta: &Map<String, Value>) -> Result<(), StoreError> {
-    let mut causes = name_causes(rules, &key.name);
+    let prefix = meta.get("generateName").and_then(Value::as_str).unwrap_or_default();
+    let mut causes = Vec::new();
+    if !prefix.is_empty() {
+        // A name may go on behind a dash.
+        let prefix = if prefix.len() > 1 { prefix.strip_suffix('-').unwrap_or(prefix) } else { prefix };
+        causes.extend(name_causes(rules, "metadata.generateName", prefix));
+    }
+    causes.extend(name_causes(rules, "metadata.name", &key.name));
     metadata_causes(meta, &mut causes);
     refuse(key, causes)
 }
@@ -43,7 +50,7 @@ pub(crate) fn check_metadata(key: &Key, meta: &Map<String, Value>) -> Result<(),
     refuse(key, causes)
 }
 
-fn name_causes(rules: &ResourceRules, name: &str) -> Vec<FieldCause> {
+fn name_causes(rules: &ResourceRules, field: &str, name: &str) -> Vec<FieldCause> {
     let (limit, legal, text) = match rules.name {
         NameRule::Subdomain => (SUBDOMAIN_CHARS, is_subdomain(name), SUBDOMAIN_TEXT),
         NameRule::Label => (LABEL_CHARS, is_dns_label(name), LABEL_TEXT),
@@ -54,10 +61,13 @@ fn name_causes(rules: &ResourceRules, name: &str) -> Vec<FieldCause> {
             (usize::MAX, !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '%']), PATH_TEXT)
         }
     };
+    if rules.name == NameRule::Label && name.contains('.') {
+        return vec![invalid(field, &format!("{name:?}"), "must not contain dots")];
+    }
     let long = (name.len() > limit).then(|| format!("must be no more than {limit} characters"));
     let illegal = (!legal).then(|| text.to_owned());
     let value = format!("{name:?}");
-    long.into_iter().chain(illegal).map(|problem| invalid("metadata.name", &value, &problem)).collect()
+    long.into_iter().chain(illegal).map(|problem| invalid(field, &value, &problem)).collect()
 }
 
 fn metadata_causes(meta: &Map<String, Value>, causes: &mut Vec<FieldCause>) {
@@ -108,10 +118,19 @@ fn owner_causes(meta: &Map<String, Value>, causes: &mut Vec<FieldCause>) {
     let text = |owner: &Value, field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut controller: Option<&Value> = None;
     for owner in owners {
+        let api_version = text(owner, "apiVersion");
+        if api_version.is_empty() {
+            causes.push(invalid("metadata.ownerReferences.apiVersion", "\"\"", "version must not be empty"));
+        }
         for field in ["kind", "name", "uid"] {
             if text(owner, field).is_empty() {
                 causes.push(invalid(&format!("metadata.ownerReferences.{field}"), "\"\"", "must not be empty"));
             }
+        }
+        if text(owner, "kind") == "Event" && matches!(api_version.as_str(), "v1" | "events.k8s.io/v1") {
+            let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+            let problem = format!("{group}/{version}, Kind=Event is disallowed from being an owner");
+            causes.push(invalid("metadata.ownerReferences", &owner.to_string(), &problem));
         }
         if owner.get("controller").and_then(Value::as_bool) != Some(true) {
             continue;

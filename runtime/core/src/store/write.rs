@@ -49,8 +49,12 @@ pub(crate) fn create_named(
     same_or_bad_request(meta, "name", &key.name)?;
     same_or_bad_request(meta, "namespace", &key.namespace)?;
     check_new(rules, key, meta)?;
-    if batch.get(store, key).is_some() {
-        return Err(StoreError::AlreadyExists { resource: key.resource.clone(), name: key.name.to_string() });
+    if let Some(existing) = batch.get(store, key) {
+        return Err(StoreError::AlreadyExists {
+            resource: key.resource.clone(),
+            name: key.name.to_string(),
+            deleting: existing.is_deleting(),
+        });
     }
     let root = object_mut(&mut value)?;
     if rules.status_subresource && !new.keep_status {
@@ -84,10 +88,15 @@ fn prepare_namespace(root: &mut Map<String, Value>, key: &Key) {
     root.insert("spec".to_owned(), json!({ "finalizers": ["kubernetes"] }));
     root.insert("status".to_owned(), json!({ "phase": "Active" }));
     if let Ok(meta) = metadata_mut(root) {
-        let labels = meta.entry("labels").or_insert_with(|| json!({}));
-        if let Some(labels) = labels.as_object_mut() {
-            labels.insert("kubernetes.io/metadata.name".to_owned(), Value::from(&*key.name));
-        }
+        label_namespace(meta, key);
+    }
+}
+
+/// A namespace carries its name as a label, whatever its writers say.
+fn label_namespace(meta: &mut Map<String, Value>, key: &Key) {
+    let labels = meta.entry("labels").or_insert_with(|| json!({}));
+    if let Some(labels) = labels.as_object_mut() {
+        labels.insert("kubernetes.io/metadata.name".to_owned(), Value::from(&*key.name));
     }
 }
 
@@ -106,9 +115,14 @@ pub(crate) fn update(
     check_metadata(key, meta)?;
     let mut next = merge_part(rules, current, value, part)?;
     keep_server_fields(current, metadata_mut(object_mut(&mut next)?)?);
+    if rules.spec_finalizers {
+        label_namespace(metadata_mut(object_mut(&mut next)?)?, key);
+    }
     check_new_finalizers(current, &next)?;
     let annotated = rules.annotations_count && part != Part::Status && annotations_changed(current.value(), &next);
-    if rules.generation && (annotated || spec_changed(current.value(), &next)) {
+    // A binding is not the pod's writer's change.
+    let counted = rules.generation && !(rules.graceful_deletion && part == Part::Whole);
+    if counted && (annotated || spec_changed(current.value(), &next)) {
         let generation = current.generation().unwrap_or(0) + 1;
         metadata_mut(object_mut(&mut next)?)?.insert("generation".to_owned(), Value::from(generation));
     }
