@@ -175,7 +175,7 @@ fn malformed_strategic_patches_are_refused() {
     let error = strategic(&live, &json!({"spec": {"containers": [{"image": "x"}]}}), &schema())
         .expect_err("keyless")
         .to_string();
-    assert_eq!(error, "an item of \"containers\" in the patch does not contain the declared merge key: name");
+    assert_eq!(error, "map: map[image:x] does not contain declared merge key: name");
 }
 
 /// The patch that `kubectl` would compute from `old` to `new`: the model of the property below.
