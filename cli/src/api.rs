@@ -283,6 +283,11 @@ fn request(
     body: Option<(&str, &Value)>,
 ) -> Result<http::Request<Vec<u8>>, ApiError> {
     let mut builder = http::Request::builder().method(method).uri(path).header("Accept", accept);
+    if method != "GET"
+        && let Some(parent) = trainyard_runtime::trace::current()
+    {
+        builder = builder.header("traceparent", parent);
+    }
     let mut bytes = Vec::new();
     if let Some((content_type, value)) = body {
         builder = builder.header("Content-Type", content_type);

@@ -40,6 +40,7 @@ impl Plane {
         };
         let info = embedded.serve(listen).await.map_err(refused)?;
         trainyard_runtime::driver::metrics().register(embedded.metrics());
+        trainyard_runtime::store::register_metrics(embedded.metrics());
         let workers = if all { Some(workers(&embedded).await?) } else { None };
         Ok(Started::Here(Box::new(Self { info, embedded, workers })))
     }
@@ -74,6 +75,7 @@ async fn workers(
     let agent = Agent::start(client.clone(), config).await.map_err(internal("cannot start the node agent"))?;
     let coordinator =
         Coordinator::start(client, Config::default()).await.map_err(internal("cannot start the controllers"))?;
+    coordinator.register_metrics(embedded.metrics());
     Ok((coordinator, agent))
 }
 

@@ -2,10 +2,11 @@
 //!
 //! `TRAINYARD_LOG` takes a filter (`info,trainyard_runtime=debug`) and wins over `-v`.
 
-use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
+use std::time::Duration;
+
+use opentelemetry::trace::{SpanId, TraceId, TracerProvider as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracerProvider};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
@@ -14,6 +15,10 @@ use crate::arg::{Global, LogFormat};
 
 /// The variable that switches traces on, as OpenTelemetry has it.
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+/// How long the last spans may take to leave at the end of a command. A collector that lives takes milliseconds; one
+/// that is dead shall not be felt.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What is logged without `-v`.
 #[derive(Clone, Copy, Debug)]
@@ -31,11 +36,13 @@ pub(crate) struct Traces {
 }
 
 impl Traces {
-    /// Sends what is left. An endpoint that does not answer costs its own timeout, and no error: the job's outcome counts.
+    /// Sends what is left. An endpoint that does not answer costs no error and no more than a moment: the job's outcome
+    /// counts.
     pub(crate) async fn finish(self) {
         if let Some(provider) = self.provider {
             // Flushing blocks its thread while the runtime sends.
-            let flushed = tokio::task::spawn_blocking(move || provider.shutdown()).await;
+            let flushing = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(PATIENCE));
+            let flushed = tokio::time::timeout(PATIENCE * 2, flushing).await;
             tracing::debug!(?flushed, "traces sent");
         }
     }
@@ -89,13 +96,28 @@ fn provider() -> Option<SdkTracerProvider> {
         .with_service_name("trainyard")
         .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .build();
-    Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+    let provider = SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_id_generator(Ids::default())
+        .with_resource(resource)
+        .build();
+    // For spans that are told when they are over.
+    opentelemetry::global::set_tracer_provider(provider.clone());
+    Some(provider)
 }
 
-/// The W3C trace parent of the span that is active, if traces are exported.
-pub(crate) fn traceparent() -> Option<String> {
-    let context = tracing::Span::current().context();
-    let span = context.span();
-    let span = span.span_context();
-    span.is_valid().then(|| format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags().to_u8()))
+/// Random ids, but for spans whose id others know already.
+#[derive(Debug, Default)]
+struct Ids {
+    random: RandomIdGenerator,
+}
+
+impl IdGenerator for Ids {
+    fn new_trace_id(&self) -> TraceId {
+        self.random.new_trace_id()
+    }
+
+    fn new_span_id(&self) -> SpanId {
+        trainyard_runtime::trace::chosen_span_id().unwrap_or_else(|| self.random.new_span_id())
+    }
 }

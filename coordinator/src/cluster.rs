@@ -237,5 +237,5 @@ pub(crate) fn as_value(object: &DynamicObject, api_version: &str, kind: &str) ->
 
 /// The trace that an object belongs to.
 pub(crate) fn traceparent(meta: &ObjectMeta) -> Option<String> {
-    meta.annotations.as_ref()?.get(trainyard_runtime::trace::ANNOTATION).cloned()
+    trainyard_runtime::trace::of(meta)
 }

@@ -11,6 +11,7 @@ mod gang;
 mod host;
 mod install;
 mod job;
+mod metrics;
 
 use std::fmt;
 
@@ -67,6 +68,7 @@ impl Coordinator {
         let stop = CancellationToken::new();
         let events = EventSink::start(client.clone(), "trainyard-coordinator");
         let cluster = Cluster::start(&client, &config, events.clone(), &stop);
+        let metrics = metrics::JobMetrics::watch(&cluster);
         let mut controllers = job::controllers(&cluster);
         if config.embedded {
             controllers.push(gang::controller(&cluster));
@@ -82,7 +84,7 @@ impl Coordinator {
                 controller.run(workers, stop).await;
             });
         }
-        Ok(Handle { stop, cluster, events, tasks, installed: tokio::sync::Mutex::new(installed) })
+        Ok(Handle { stop, cluster, events, tasks, metrics, installed: tokio::sync::Mutex::new(installed) })
     }
 }
 
@@ -92,6 +94,7 @@ pub struct Handle {
     cluster: Cluster,
     events: EventSink,
     tasks: JoinSet<()>,
+    metrics: metrics::JobMetrics,
     installed: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -110,6 +113,11 @@ impl Handle {
             // It logs its own troubles; a panic in it must not stop jobs that need no runtime.
             let _ = installed.await;
         }
+    }
+
+    /// Show what became of jobs and pods on the page of `page`.
+    pub fn register_metrics(&self, page: &trainyard_runtime::metrics::Metrics) {
+        self.metrics.register(page);
     }
 
     /// Stop: actions in flight are finished, nothing new is begun. Running jobs go on.

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
-use trainyard_runtime::embedded::{Options, ServerInfo, TlsFiles};
+use trainyard_runtime::embedded::{Options, TlsFiles};
 
-use crate::arg::Global;
+use crate::arg::{Global, LogFormat};
 use crate::error::CliError;
 use crate::exit_code;
 use crate::home;
@@ -63,7 +63,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         .map_err(internal("cannot start the asynchronous runtime"))?;
     let code = runtime.block_on(async {
         let traces = telemetry::init_with_traces(global, Quiet::Service);
-        let code = serve(options, args.listen, args.api_only).await;
+        let code = serve(options, args.listen, args.api_only, global.log_format).await;
         traces.finish().await;
         code
     });
@@ -71,26 +71,26 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
     code
 }
 
-async fn serve(options: Options, listen: SocketAddr, api_only: bool) -> Result<u8, CliError> {
+async fn serve(options: Options, listen: SocketAddr, api_only: bool, format: LogFormat) -> Result<u8, CliError> {
     let home = options.home.clone();
     let mut interrupt = signal(SignalKind::interrupt()).map_err(internal("cannot listen for signals"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(internal("cannot listen for signals"))?;
     let plane = match Plane::start_parts(options, listen, !api_only).await? {
         Started::Here(plane) => plane,
         Started::Elsewhere(info) => {
-            say(&format!("a control plane runs already on {} (pid {})", info.url, info.pid))?;
-            usage(&info)?;
+            say(format, &format!("a control plane runs already on {} (pid {})", info.url, info.pid))?;
+            usage(format)?;
             return Ok(exit_code::SUCCESS);
         }
     };
     plane.ready().await;
-    say(&format!("control plane ready on {}, state in {}", plane.info.url, home.display()))?;
-    usage(&plane.info)?;
+    say(format, &format!("control plane ready on {}, state in {}", plane.info.url, home.display()))?;
+    usage(format)?;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    say("stopping; pods that run go on, the next `trainyard up` takes them over")?;
+    say(format, "stopping; pods that run go on, the next `trainyard up` takes them over")?;
     tokio::select! {
         () = plane.stop() => Ok(exit_code::SUCCESS),
         // Whoever asks twice is in a hurry. The store is safe at any moment.
@@ -98,12 +98,24 @@ async fn serve(options: Options, listen: SocketAddr, api_only: bool) -> Result<u
     }
 }
 
-fn say(text: &str) -> std::io::Result<()> {
+/// To a person, or as one more line of the log.
+fn say(format: LogFormat, text: &str) -> std::io::Result<()> {
+    match format {
+        LogFormat::Text => {}
+        LogFormat::Json => {
+            tracing::info!("{text}");
+            return Ok(());
+        }
+    }
     let strong = style::STRONG;
     writeln!(anstream::stderr(), "{strong}trainyard:{strong:#} {text}")
 }
 
-fn usage(_info: &ServerInfo) -> std::io::Result<()> {
+fn usage(format: LogFormat) -> std::io::Result<()> {
+    match format {
+        LogFormat::Text => {}
+        LogFormat::Json => return Ok(()),
+    }
     let hint = style::HINT;
     let mut err = anstream::stderr().lock();
     writeln!(

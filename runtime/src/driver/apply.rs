@@ -116,11 +116,12 @@ pub(super) fn verb(action: &Action) -> &'static str {
     }
 }
 
-/// Actions that may be carried out at the same time: a run of the same verb on the same kind.
+/// Actions that may be carried out at the same time: creations of different objects (a service and the pods behind it
+/// then share a commit), deletions of one kind, bindings.
 fn same_batch(a: &Action, b: &Action) -> bool {
     match (a, b) {
-        (Action::Create { object: x, .. }, Action::Create { object: y, .. })
-        | (Action::Delete { object: x, .. }, Action::Delete { object: y, .. }) => x.kind == y.kind && x.name != y.name,
+        (Action::Create { object: x, .. }, Action::Create { object: y, .. }) => x.kind != y.kind || x.name != y.name,
+        (Action::Delete { object: x, .. }, Action::Delete { object: y, .. }) => x.kind == y.kind && x.name != y.name,
         (Action::Bind { .. }, Action::Bind { .. }) => true,
         (
             Action::Create { .. }
@@ -134,7 +135,7 @@ fn same_batch(a: &Action, b: &Action) -> bool {
     }
 }
 
-/// Carry `actions` out in order; neighbours of one verb and kind go in parallel.
+/// Carry `actions` out in order; neighbours of one verb go in parallel.
 pub async fn apply(
     target: &Target,
     actions: Vec<Action>,

@@ -68,8 +68,10 @@ impl Controller {
                 () = stop.cancelled() => return,
                 key = self.queue.next() => key,
             };
+            let label = ControllerLabel { controller: self.name };
             self.turn(&key, &waiting).await;
             self.queue.done(&key);
+            metrics().waiting.get_or_create(&label).set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
         }
     }
 
@@ -125,10 +127,18 @@ impl Controller {
     }
 
     async fn carry_out(&self, key: &Key, plan: Plan, waiting: &Waiting, label: &ControllerLabel) {
-        let span = tracing::info_span!("plan", controller = self.name, %key, actions = plan.actions.len());
+        let name = format!("{} plan", self.name);
+        let count = plan.actions.len();
+        let span = tracing::info_span!("plan", controller = self.name, %key, actions = count, otel.name = name);
         crate::trace::adopt(&span, (self.trace)(key, None).as_deref());
         let span_of = |action: &Action| {
-            let span = tracing::info_span!(parent: &span, "action", verb = verb(action), controller = self.name);
+            let span = tracing::info_span!(
+                parent: &span,
+                "action",
+                verb = verb(action),
+                controller = self.name,
+                otel.name = format!("{} {}", self.name, verb(action))
+            );
             // A key that stands for many jobs has no trace of its own: then each action says where it belongs.
             if let Some(parent) = (self.trace)(key, Some(action)) {
                 crate::trace::adopt(&span, Some(&parent));

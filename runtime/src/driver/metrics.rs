@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::metrics::Metrics;
@@ -30,6 +31,8 @@ pub struct ActionLabel {
 pub struct DriverMetrics {
     /// Plans made.
     pub plans: Family<ControllerLabel, Counter>,
+    /// Keys that wait to be planned.
+    pub waiting: Family<ControllerLabel, Gauge>,
     /// Actions carried out.
     pub actions: Family<ActionLabel, Counter>,
     /// Actions that failed and are tried again.
@@ -50,6 +53,7 @@ fn seconds() -> Histogram {
 
 static METRICS: LazyLock<DriverMetrics> = LazyLock::new(|| DriverMetrics {
     plans: Family::default(),
+    waiting: Family::default(),
     actions: Family::default(),
     errors: Family::default(),
     deferred: Family::default(),
@@ -69,6 +73,7 @@ impl DriverMetrics {
         metrics.register(|registry| {
             let registry = registry.sub_registry_with_prefix("trainyard_controller");
             registry.register("plans", "Plans made", self.plans.clone());
+            registry.register("waiting", "Keys that wait to be planned", self.waiting.clone());
             registry.register("actions", "Actions carried out", self.actions.clone());
             registry.register("errors", "Actions that failed and are tried again", self.errors.clone());
             registry.register("deferred", "Plans put off until a cache showed our own writes", self.deferred.clone());

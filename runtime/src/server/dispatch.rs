@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::json;
+use tracing::Instrument as _;
 
 use super::accept::{self, Form};
 use super::call::{self, Call};
@@ -234,7 +235,7 @@ async fn resource(
         remote: asked.remote,
     };
     authorize(&call, verb)?;
-    let response = run(&call, verb, headers, body).await;
+    let response = run(&call, verb, headers, body).instrument(span(headers, verb, &label.resource)).await;
     tracing::debug!(
         verb,
         resource = label.resource,
@@ -245,6 +246,16 @@ async fn resource(
         "request"
     );
     response
+}
+
+/// A caller that shows its trace gets a span in it. Others cost nothing: the control plane's own writes have spans where
+/// they are decided.
+fn span(headers: &HeaderMap, verb: &'static str, resource: &str) -> tracing::Span {
+    let Some(parent) = headers.get("traceparent").filter(|_| verb != "watch") else { return tracing::Span::none() };
+    let span =
+        tracing::info_span!("api", verb, resource, otel.name = format!("API {verb} {resource}"), otel.kind = "server");
+    crate::trace::adopt(&span, parent.to_str().ok());
+    span
 }
 
 fn authorize(call: &Call, verb: &str) -> Result<(), ApiError> {

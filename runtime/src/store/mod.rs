@@ -8,6 +8,7 @@
 //! Reading takes a short lock on the memory state. A [`Watch`] is a cursor into the changes that the core keeps.
 
 mod disk;
+mod metrics;
 mod open;
 mod watch;
 mod writer;
@@ -18,6 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+pub use metrics::register as register_metrics;
 pub use open::{OpenError, Options};
 pub use trainyard_runtime_core::store::{
     At, Change, ChangeKind, Create, Delete, Effect, FieldCause, Key, Limits, ListQuery, NameRule, NewObject, Object,

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use trainyard_runtime_core::store::{Batch, Resource, Store as State, StoreError};
 
 use super::disk::Disk;
+use super::metrics::metrics;
 
 /// Tells a job how its batch ended; the job then answers its caller.
 pub(super) type Finish = Box<dyn FnOnce(Result<(), &StoreError>) + Send>;
@@ -124,12 +126,17 @@ async fn write_batch(shared: &Shared, disk: &mut Disk, jobs: Vec<Job>) {
         finishes.into_iter().for_each(|finish| finish(Ok(())));
         return;
     }
+    let began = Instant::now();
     match disk.write(batch.rows()).await {
         Ok(()) => {
+            metrics().commits.inc();
+            metrics().writes.inc_by(u64::try_from(finishes.len()).unwrap_or(u64::MAX));
+            metrics().seconds.observe(began.elapsed().as_secs_f64());
             shared.publish(batch);
             finishes.into_iter().for_each(|finish| finish(Ok(())));
         }
         Err(error) => {
+            metrics().failures.inc();
             tracing::error!(%error, "object store: a batch was refused by the disk");
             shared.burn(batch.resource_version());
             let message = format!("{error}; free disk space or look at the disk, then try again");

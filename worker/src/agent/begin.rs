@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
+use trainyard_runtime::trace::ANNOTATION;
 use trainyard_worker_core::pod::env::{EnvError, container_env, expand};
 use trainyard_worker_core::pod::quantity;
 use trainyard_worker_core::pod::volume::stays_inside;
@@ -15,6 +16,7 @@ use super::names::replace_names;
 use super::probe::port_number;
 use super::setup::{Surroundings, facts, gpu_limits};
 use super::shared::Shared;
+use crate::launch::span::SPANS;
 use crate::sandbox::cgroup::{ContainerCgroup, Limits};
 use crate::sandbox::{Allowed, Mount, Sandbox};
 use crate::shim::{Hook, ShimSpec};
@@ -45,6 +47,8 @@ pub(super) struct Begin<'a> {
     pub(super) container: &'a Container,
     pub(super) attempt: u32,
     pub(super) streak: u32,
+    /// The container's span, while traces are exported.
+    pub(super) span: Option<&'a str>,
 }
 
 impl Begin<'_> {
@@ -143,8 +147,12 @@ impl Begin<'_> {
             env.entry("NCCL_HOSTID".to_owned()).or_insert_with(|| self.shared.config.node_name.clone());
         }
         env.insert("HOSTNAME".to_owned(), name);
-        if let Some(parent) = self.annotation("trainyard.dev/traceparent") {
+        if let Some(parent) = self.span.or_else(|| self.annotation(ANNOTATION)) {
             env.insert("TRACEPARENT".to_owned(), parent.to_owned());
+        }
+        if process_mode && self.span.is_some() {
+            let file = self.folder.spans_file(&self.container.name, self.attempt);
+            env.insert(SPANS.to_owned(), file.to_string_lossy().into_owned());
         }
         if let Some(wanted) = gpu_limits(&self.record.pod) {
             let list: Vec<String> = self.record.gpus.iter().map(ToString::to_string).collect();

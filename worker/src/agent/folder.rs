@@ -78,6 +78,11 @@ impl PodFolder {
         self.container(container).join(format!("{attempt}.log"))
     }
 
+    /// What the launcher tells of its ranks, for the trace. Beside the logs, and forgotten with them.
+    pub(super) fn spans_file(&self, container: &str, attempt: u32) -> PathBuf {
+        self.log_file(container, attempt).with_extension("log.spans")
+    }
+
     pub(super) fn metrics_file(&self, container: &str) -> PathBuf {
         self.container(container).join("metrics.jsonl")
     }

@@ -23,6 +23,7 @@ mod setup;
 mod shared;
 mod stray;
 mod task;
+mod trace;
 
 pub use config::{AgentConfig, AgentError, ContainerMode, host_name};
 

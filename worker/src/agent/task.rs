@@ -7,6 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 use trainyard_proto::plan::EventSeverity;
 use trainyard_worker_core::pod::{self, Blocked, PodAction, PodView, Probes, Setup, StopReason};
 
@@ -20,6 +21,7 @@ use super::probe::{self, Kind, Verdict};
 use super::report::{self, Written};
 use super::setup::{self, Surroundings, all_containers};
 use super::shared::Shared;
+use super::trace::ContainerSpan;
 use crate::shim::{ProcessId, RunState, launch, now_ms, order_stop};
 
 /// A container that starts within this time is told of once, as running, and not before as being created.
@@ -52,6 +54,8 @@ pub(super) struct Live {
     pub(super) stopping: Option<(u32, i64)>,
     /// The run that this agent launched and whose end it has not spoken of yet.
     unspoken: Option<u32>,
+    /// The span of that run.
+    span: Option<ContainerSpan>,
 }
 
 /// A shim that was launched and has not written anything yet.
@@ -354,6 +358,7 @@ impl Task {
                 return;
             }
         }
+        let (starting, span) = ContainerSpan::begin(&self.record.pod, name);
         let begin = Begin {
             shared: &self.shared,
             folder: &self.folder,
@@ -362,10 +367,11 @@ impl Task {
             container: &container,
             attempt,
             streak,
+            span: span.as_ref().map(ContainerSpan::this),
         };
-        let spec = begin.spec().await;
+        let spec = begin.spec().instrument(starting.clone()).await;
         let launched = match spec {
-            Ok(spec) => launch(&self.shared.config.shim_program, &spec).map_err(BeginError::Io),
+            Ok(spec) => starting.in_scope(|| launch(&self.shared.config.shim_program, &spec)).map_err(BeginError::Io),
             Err(error) => Err(error),
         };
         let live = self.live.entry(name.to_owned()).or_default();
@@ -375,6 +381,7 @@ impl Task {
                 live.blocked = None;
                 live.launching = Some(Launching { attempt, streak, since_ms: now_ms(), shim: ProcessId::of(pid) });
                 live.unspoken = Some(attempt);
+                live.span = span;
                 live.tasks.retain(|task| !task.is_finished());
                 let changed = self.changed.clone();
                 live.tasks.push(tokio::spawn(async move {
@@ -455,6 +462,9 @@ impl Task {
             let Some(run) = self.runs.get(name).and_then(|runs| runs.first()) else { continue };
             let Some(ending) = run.ending.as_ref().filter(|_| live.unspoken == Some(run.attempt)) else { continue };
             live.unspoken = None;
+            if let Some(span) = live.span.take() {
+                span.end(run, ending, &self.folder.spans_file(name, run.attempt));
+            }
             let (reason, message) = match (ending.reason.as_str(), ending.exit_code, run.attempt) {
                 (_, 0, _) => continue,
                 ("StartError", ..) => ("Failed", format!("Error: container {name}: {}", ending.message)),

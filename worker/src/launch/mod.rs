@@ -9,6 +9,7 @@ mod output;
 mod process;
 mod report;
 mod run;
+pub(crate) mod span;
 
 use std::io;
 use std::process::ExitCode;

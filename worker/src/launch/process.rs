@@ -11,6 +11,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid};
 use trainyard_worker_core::supervisor::{Exit, Stop};
 
+use super::span::SPANS;
+
 /// One running rank.
 pub(super) struct Process {
     child: Child,
@@ -26,7 +28,7 @@ impl Process {
         };
         let launcher = getpid();
         let mut builder = Command::new(program);
-        builder.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
+        builder.args(arguments).env_remove(SPANS).envs(variables.iter().map(|(name, value)| (name, value)));
         builder.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         // SAFETY: `prepare` makes system calls only; it neither allocates nor takes locks.
         unsafe { builder.pre_exec(move || prepare(launcher)) };

@@ -14,6 +14,7 @@ use trainyard_worker_core::supervisor::{Input, Outcome, Output, Patience, Stop, 
 use super::environment::World;
 use super::output::{Channel, Stream};
 use super::process::{self, Process};
+use super::span::Spans;
 use super::{LaunchArgs, LaunchError, report};
 
 /// After a stop from outside: a little less than the 30 s that Kubernetes gives a pod, so that the ranks are killed by
@@ -38,6 +39,7 @@ pub(super) fn run(args: &LaunchArgs, world: &World) -> Result<i32, LaunchError> 
         processes: (0..world.nproc).map(|_| None).collect(),
         streams: Vec::new(),
         tails: vec![Tail::default(); world.nproc],
+        spans: Spans::new(world.nproc),
     };
     let outcome = launch.run().map_err(system("watch the ranks"))?;
     process::end_adopted();
@@ -66,6 +68,7 @@ struct Launch<'args> {
     processes: Vec<Option<Process>>,
     streams: Vec<Stream>,
     tails: Vec<Tail>,
+    spans: Spans,
 }
 
 impl Launch<'_> {
@@ -128,6 +131,7 @@ impl Launch<'_> {
             let Some(process) = &mut self.processes[local_rank] else { continue };
             if let Some(exit) = process.ended()? {
                 self.processes[local_rank] = None;
+                self.spans.end(local_rank, self.world.rank(local_rank), exit.code());
                 self.forward();
                 self.tell(Input::Ended { local_rank, exit });
             }
@@ -157,12 +161,15 @@ impl Launch<'_> {
     }
 
     fn start(&mut self, local_rank: usize) -> Input {
-        let started = Process::start(self.command, &self.world.variables(local_rank));
+        let mut variables = self.world.variables(local_rank);
+        variables.extend(self.spans.begin(local_rank));
+        let started = Process::start(self.command, &variables);
         match started.and_then(|process| self.attach(local_rank, process)) {
             Ok(()) => Input::Started { local_rank },
             Err(error) => {
                 let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
                 let program = self.command.first().map_or("", String::as_str);
+                self.spans.end(local_rank, self.world.rank(local_rank), code);
                 self.tails[local_rank].push(&format!("error: cannot start `{program}`: {error}"));
                 Input::NotStarted { local_rank, code }
             }

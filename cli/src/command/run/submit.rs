@@ -71,7 +71,7 @@ pub(crate) async fn start(
     }
     let mut body = document.value.clone();
     body["metadata"]["namespace"] = Value::from(namespace.as_str());
-    if let Some(parent) = crate::telemetry::traceparent() {
+    if let Some(parent) = trainyard_runtime::trace::current() {
         body["metadata"]["annotations"][trainyard_runtime::trace::ANNOTATION] = Value::from(parent);
     }
     let path = format!("{}?fieldManager={FIELD_MANAGER}&fieldValidation=Strict", resource.collection(Some(&namespace)));
