@@ -21,7 +21,7 @@ def ranks():
 def test_a_function_runs_on_every_replica(training):
     training.create_job(name="fn", train_func=ranks, num_workers=2, num_procs_per_worker=1,
                         base_image="python", env_vars={"COLOUR": "red"})
-    assert training.is_job_created("fn")
+    eventually(lambda: training.is_job_created("fn"), "the job is taken up")
     job = training.wait_for_job_conditions("fn", polling_interval=1, timeout=120)
     assert training.is_job_succeeded("fn") and not training.is_job_failed("fn")
     types = [c.type for c in job.status.conditions]
