@@ -57,6 +57,16 @@ pub(crate) fn message(job: &Value) -> Option<&str> {
     job["status"]["message"].as_str().or_else(|| of(&["Failed", "Succeeded", "Complete", "Suspended", "Restarting"]))
 }
 
+/// Whether the job failed since it was active for too long.
+pub(crate) fn out_of_time(job: &Value) -> bool {
+    conditions(job).filter(|condition| condition["type"] == "Failed" && condition["status"] == "True").any(
+        |condition| {
+            condition["reason"] == "DeadlineExceeded"
+                || condition["message"].as_str().is_some_and(|message| message.contains("activeDeadlineSeconds"))
+        },
+    )
+}
+
 /// Whether the user wants the job to be stopped for now.
 pub(crate) fn suspended(job: &Value) -> bool {
     let spec = &job["spec"];

@@ -330,7 +330,9 @@ impl Watcher<'_> {
     }
 
     fn alone(&self) -> bool {
-        self.pods.len() <= 1
+        // A pod that replaces another has its name.
+        let names: BTreeSet<_> = self.pods.values().map(|pod| pod["metadata"]["name"].as_str()).collect();
+        names.len() <= 1
     }
 
     fn live_pods(&self) -> Vec<&Value> {
@@ -529,7 +531,9 @@ impl Watcher<'_> {
         let noteworthy = event["type"] == "Warning" || reason.contains("Ignored") || reason.contains("Oversubscribed");
         let message = event["message"].as_str().unwrap_or_default().trim();
         // Waiting for a place is shown as a phase, and failures at the end, both with more to say.
-        let shown_elsewhere = matches!(reason, "FailedScheduling" | "Unschedulable") || reason.ends_with("Failed");
+        let shown_elsewhere = matches!(reason, "FailedScheduling" | "Unschedulable")
+            || reason.ends_with("Failed")
+            || reason.ends_with("JobRestarting");
         if !ours || !noteworthy || shown_elsewhere || !self.told.insert(format!("{reason}{message}")) {
             return Ok(());
         }
@@ -548,7 +552,9 @@ impl Watcher<'_> {
         // The end gets a summary of its own. While we stop the job, its suspension is our doing.
         let own_words =
             matches!(phase, Phase::Ended(_) | Phase::Ending | Phase::Created) || self.stopping != Stopping::No;
-        if self.phase.as_ref() != Some(&phase) && !own_words {
+        // Many pods start one after the other: one line for all.
+        let counting = matches!((&self.phase, &phase), (Some(Phase::Starting { .. }), Phase::Starting { .. }));
+        if self.phase.as_ref() != Some(&phase) && !own_words && !counting {
             let colour = match phase {
                 Phase::Queued { .. } | Phase::Suspended { .. } | Phase::Restarting { .. } => style::CARE,
                 Phase::Created | Phase::Starting { .. } | Phase::Running { .. } | Phase::Ending | Phase::Ended(_) => {

@@ -329,3 +329,27 @@ fn a_huge_manifest_is_refused_and_a_long_line_is_not_shown_whole() {
     assert_eq!(output.status.code(), Some(2), "{err}");
     assert!(err.contains("larger than 16 MiB"), "{err}");
 }
+
+#[test]
+fn a_job_that_is_out_of_time_says_so() {
+    let place = Place::new();
+    let slow = job("slow", 1, "exec sleep 1000").replace("spec:\n", "spec:\n  activeDeadlineSeconds: 1\n");
+    place.write("job.yaml", &slow);
+    let output = place.run(&["run", "job.yaml"]);
+    let (_, err) = both(&output);
+    assert!(!output.status.success(), "{err}");
+    assert!(err.contains("longer than its activeDeadlineSeconds of 1") && !err.contains("ended with"), "{err}");
+    assert_eq!(leftovers(&place), Vec::<String>::new());
+}
+
+#[test]
+fn a_restart_is_told_once_and_changes_no_name() {
+    let place = Place::new();
+    let flaky = job("flaky", 1, "echo try\n[ -e again ] || { touch again; exit 1; }");
+    place.write("job.yaml", &flaky.replace("spec:\n", "spec:\n  restartPolicy: OnFailure\n  backoffLimit: 1\n"));
+    let output = place.run(&["run", "job.yaml"]);
+    let (out, err) = both(&output);
+    assert_eq!(output.status.code(), Some(0), "{err}");
+    assert_eq!(out.lines().filter(|line| *line == "try").count(), 2, "{out}");
+    assert!(!err.contains("TrainingJobRestarting"), "{err}");
+}

@@ -79,6 +79,11 @@ fn failed(screen: &Screen, title: &str, took: &str, report: &Report) -> Result<u
         return Ok(of_job.map_or(exit_code::FAILURE, exit_status));
     };
     let code = of_job.unwrap_or(failure.code);
+    // Ranks that were stopped for this are not to blame.
+    if let Some(message) = job::message(&report.job).filter(|_| job::out_of_time(&report.job)) {
+        screen.more(message)?;
+        return Ok(exit_status(code));
+    }
     screen.more(&format!("{} ({}) ended with {}", failure.label, failure.pod, describe_code(code)))?;
     let reported = reported_words(&failure.message);
     match &reported {
