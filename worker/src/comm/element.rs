@@ -62,7 +62,7 @@ pub trait Number: Element {
 }
 
 impl Sealed for u8 {
-    const CODE: Code = 1;
+    const CODE: Self = 1;
 }
 impl Sealed for i64 {
     const CODE: Code = 2;
