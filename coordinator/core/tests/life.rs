@@ -305,6 +305,56 @@ fn a_smaller_elastic_job_gives_up_its_last_pods() {
 }
 
 #[test]
+fn a_running_gang_of_another_size_starts_again_without_counting_it() {
+    for replicas in [2, 4] {
+        let mut world = World::new(TRAINING);
+        world.edit("/spec/restartPolicy", json!("Never"));
+        world.run();
+        world.edit("/spec/replicas", json!(replicas));
+        world.plan();
+        assert_eq!(world.status("/phase"), json!("Restarting"));
+        assert_eq!(world.live(), [""; 0]);
+        world.reap();
+        world.run();
+        assert_eq!(world.status("/phase"), json!("Running"));
+        assert_eq!(world.status("/restarts"), json!(0));
+        assert_eq!(world.names().len(), replicas);
+        assert_eq!(world.env("wine-worker-1")["PET_NNODES"], replicas.to_string());
+    }
+}
+
+#[test]
+fn a_job_that_waits_can_be_made_small_enough_to_start() {
+    for (mut world, replicas) in
+        [(World::new(TRAINING), "/spec/replicas"), (pytorch(json!({})), "/spec/pytorchReplicaSpecs/Worker/replicas")]
+    {
+        world.nodes.clear();
+        world.plan();
+        world.place();
+        world.nodes.push(world::node("laptop", "64", "256Gi"));
+        world.edit(replicas, json!(1));
+        world.plan();
+        world.reap();
+        world.run();
+        assert_eq!(world.conditions(), ["Created", "Running"]);
+    }
+}
+
+#[test]
+fn a_replica_of_a_job_that_became_smaller_finds_its_place_again() {
+    let mut world = pytorch(json!({}));
+    world.run();
+    world.edit("/spec/pytorchReplicaSpecs/Worker/replicas", json!(1));
+    world.plan();
+    world.reap();
+    world.set("mnist-worker-0", json!({"phase": "Failed", "reason": "Evicted"}));
+    world.plan();
+    world.reap();
+    world.run();
+    assert_eq!(world.conditions(), ["Created", "Running"]);
+}
+
+#[test]
 fn the_whole_gang_of_a_trainingjob_starts_again() {
     let mut world = World::new(TRAINING);
     world.plan();

@@ -44,9 +44,10 @@ pub(super) fn gangs(view: &GangView) -> Vec<Gang<'_>> {
             since_ms: i64::MAX,
             youngest_ms: 0,
         });
-        gang.size = gang.size.max(size(pod));
         gang.youngest_ms = gang.youngest_ms.max(created_ms(pod));
         if waits(pod) {
+            // Pods that run may have been made when the job had another size.
+            gang.size = gang.size.max(size(pod));
             gang.priority = gang.priority.max(priority(pod, &view.priority_classes));
             gang.since_ms = gang.since_ms.min(created_ms(pod));
             gang.waiting.push(pod);

@@ -193,6 +193,11 @@ impl<'view> Planner<'view> {
 
     fn advance(&mut self, model: &JobModel) {
         let current = self.current(model);
+        if is_resized(model, &current) && !succeeded(model, &current) {
+            self.resize(model);
+            self.converge(model);
+            return;
+        }
         let failed = self.failed(model, &current);
         let situation = self.situation(model, &current, &failed);
         self.change.restarts = situation.restarts;
@@ -305,6 +310,19 @@ impl<'view> Planner<'view> {
         self.change.message = Some(message.clone());
         self.change.phase = Phase::Restarting;
         self.event(EventSeverity::Warning, &format!("{}Restarting", self.kind()), &message);
+        self.transition(Stage::Restarting, message.clone());
+        self.reason(JobCode::Restarting, &message, None);
+    }
+
+    /// A gang cannot go on in another size: all of it starts again, which is nobody's failure and counts as no restart.
+    fn resize(&mut self, model: &JobModel) {
+        self.ledger.generation += 1;
+        self.write_ledger();
+        let message = format!("{} starts again with {} pods, as its spec says now", self.title(), model.size());
+        self.change.tallies = Some(tallies(model, &BTreeMap::new()));
+        self.change.message = Some(message.clone());
+        self.change.phase = Phase::Restarting;
+        self.event(EventSeverity::Normal, &format!("{}Restarting", self.kind()), &message);
         self.transition(Stage::Restarting, message.clone());
         self.reason(JobCode::Restarting, &message, None);
     }
@@ -497,6 +515,13 @@ impl<'view> Planner<'view> {
 const fn has_failed(pod: &Observed<'_>, rule: RestartRule) -> bool {
     let by_controller = matches!(rule, RestartRule::Never | RestartRule::ExitCode);
     matches!(pod.standing, Standing::Failed) || (by_controller && pod.wants_restart)
+}
+
+/// Whether pods that have a node belong to a gang of another size than the job has now.
+fn is_resized(model: &JobModel, current: &BTreeMap<String, Observed<'_>>) -> bool {
+    let other = |pod: &Observed<'_>| pod.gang_size.is_some_and(|size| size != model.policy.min_available);
+    model.restart_scope == RestartScope::Gang
+        && current.values().any(|pod| pod.standing != Standing::Unbound && other(pod))
 }
 
 /// A replica that failed, or whose pod was taken away.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use trainyard_proto::plan::{Action, Fence, ObjectRef};
 
 use super::planner::Planner;
-use super::replica::Observed;
+use super::replica::{Observed, Standing};
 use crate::model::{JobModel, PortWish};
 use crate::{label, port};
 
@@ -63,6 +63,11 @@ impl Planner<'_> {
         self.delete_pods(
             |pod| pod.generation == generation && !wanted.contains(pod.name),
             "the job has fewer replicas now",
+        );
+        let size = model.policy.min_available;
+        self.delete_pods(
+            |pod| pod.standing == Standing::Unbound && pod.gang_size.is_some_and(|of| of != size),
+            "it waits for a gang of another size",
         );
         self.delete_services(|name| !services.contains(name), "the job has fewer replicas now");
         self.pods.iter().any(|pod| pod.generation != generation)

@@ -28,6 +28,8 @@ pub(super) struct Observed<'view> {
     pub(super) name: &'view str,
     pub(super) uid: &'view str,
     pub(super) generation: u64,
+    /// How many pods had to start together when it was made, where our scheduler places pods.
+    pub(super) gang_size: Option<u32>,
     pub(super) deleting: bool,
     pub(super) standing: Standing,
     /// Restarts in place, of all containers.
@@ -44,7 +46,8 @@ impl<'view> Observed<'view> {
             pod,
             name: pod.metadata.name.as_deref().unwrap_or_default(),
             uid: pod.metadata.uid.as_deref().unwrap_or_default(),
-            generation: generation(pod),
+            generation: annotation(pod, label::GENERATION).unwrap_or(0),
+            gang_size: annotation(pod, label::GANG_SIZE),
             deleting,
             standing: standing(pod, deleting),
             restarts,
@@ -58,9 +61,8 @@ impl<'view> Observed<'view> {
     }
 }
 
-fn generation(pod: &Pod) -> u64 {
-    let annotations = pod.metadata.annotations.as_ref();
-    annotations.and_then(|map| map.get(label::GENERATION)).and_then(|text| text.parse().ok()).unwrap_or(0)
+fn annotation<T: std::str::FromStr>(pod: &Pod, name: &str) -> Option<T> {
+    pod.metadata.annotations.as_ref()?.get(name)?.parse().ok()
 }
 
 fn standing(pod: &Pod, deleting: bool) -> Standing {
