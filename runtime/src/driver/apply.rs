@@ -7,7 +7,7 @@ use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams
 use kube::core::{ApiResource, GroupVersionKind, ObjectMeta, Status};
 use serde_json::{Value, json};
 use tracing::Instrument as _;
-use trainyard_proto::plan::{Action, Fence, ObjectRef};
+use trainyard_proto::plan::{Action, EventSeverity, Fence, ObjectRef};
 
 use super::cache::{Expectation, Probes};
 use super::event::EventSink;
@@ -224,7 +224,8 @@ fn status_of(error: &kube::Error) -> Option<&Status> {
 
 async fn create(target: &Target, object: ObjectRef, body: Value) -> Result<Option<Expectation>, Error> {
     let api = api_of(&target.client, &object);
-    let owner = controller_uid_of(&body);
+    let controller = controller_of(&body, &object.namespace);
+    let owner = controller.as_ref().map(|(_, uid)| uid.clone());
     let wanted: DynamicObject = serde_json::from_value(body).map_err(|source| Error::Body {
         kind: object.kind.clone(),
         key: Key::from(&object),
@@ -240,8 +241,20 @@ async fn create(target: &Target, object: ObjectRef, body: Value) -> Result<Optio
             let found = api.get_opt(&object.name).await.map_err(|error| api_error("get", &object, error))?;
             existing(target, object, owner.as_deref(), found)
         }
-        Err(error) => Err(api_error("create", &object, error)),
+        Err(error) => {
+            if let (Some(status), Some((regarding, uid))) = (status_of(&error).filter(|s| is_refusal(s)), controller) {
+                let message = format!("Error creating: {}", status.message);
+                target.events.send(regarding, uid, EventSeverity::Warning, "FailedCreate".to_owned(), message);
+            }
+            Err(api_error("create", &object, error))
+        }
     }
+}
+
+/// The server does not want the object, by a quota or a rule: trying again helps only when the user changes something, so
+/// the user is told at the object whose pod, say, it would have been.
+fn is_refusal(status: &Status) -> bool {
+    matches!(status.code, 400 | 403 | 413 | 422)
 }
 
 /// Our own earlier create, of which we did not hear; or somebody else's object.
@@ -264,10 +277,18 @@ fn existing(
     Ok(seen(target, object, &found.metadata, list))
 }
 
-fn controller_uid_of(body: &Value) -> Option<String> {
+/// The controller that an object names, and its uid.
+fn controller_of(body: &Value, namespace: &str) -> Option<(ObjectRef, String)> {
     let owners = body.pointer("/metadata/ownerReferences")?.as_array()?;
     let owner = owners.iter().find(|owner| owner["controller"] == json!(true))?;
-    owner["uid"].as_str().map(str::to_owned)
+    let text = |field: &str| owner[field].as_str().map(str::to_owned);
+    let object = ObjectRef {
+        api_version: text("apiVersion")?,
+        kind: text("kind")?,
+        namespace: namespace.to_owned(),
+        name: text("name")?,
+    };
+    Some((object, text("uid")?))
 }
 
 async fn delete(
@@ -377,4 +398,66 @@ async fn bound(target: &Target, pod: ObjectRef) -> Option<Expectation> {
     let found = api_of(&target.client, &pod).get_opt(&pod.name).await.ok()??;
     let list = next_list(target, &pod);
     seen(target, pod, &found.metadata, list)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use http_body_util::BodyExt as _;
+    use kube::client::Body;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_owns_a_refused_object_is_told() {
+        let (told, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let server = move |request: Request<Body>| {
+            let told = told.clone();
+            async move {
+                let path = request.uri().path().to_owned();
+                let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                if path.ends_with("/events") {
+                    let event: Value = serde_json::from_slice(&body).unwrap_or_default();
+                    // The test may be over.
+                    let _ = told.send(event);
+                    return Ok::<_, Infallible>(Response::new(Body::from(body.to_vec())));
+                }
+                let status = json!({
+                    "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403,
+                    "message": "pods \"a\" is forbidden: exceeded quota",
+                });
+                let mut response = Response::new(Body::from(status.to_string().into_bytes()));
+                *response.status_mut() = http::StatusCode::FORBIDDEN;
+                Ok(response)
+            }
+        };
+        let client = kube::Client::new(tower::service_fn(server), "default");
+        let target = Target {
+            events: EventSink::start(client.clone(), "test"),
+            client,
+            probes: Probes::default(),
+            controller: "test",
+            binding_lifts_gate: true,
+        };
+        let object = ObjectRef {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            namespace: "team".to_owned(),
+            name: "a".to_owned(),
+        };
+        let owner = json!({"apiVersion": "batch/v1", "kind": "Job", "name": "sum", "uid": "u-1", "controller": true});
+        let body = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "a", "namespace": "team", "ownerReferences": [owner]},
+        });
+        let outcome = apply(&target, vec![Action::Create { object, body }], &|_| tracing::Span::none()).await;
+        assert!(matches!(outcome.error, Some(Error::Api { .. })));
+        let event = tokio::time::timeout(std::time::Duration::from_secs(10), events.recv()).await;
+        let event = event.ok().flatten().unwrap_or_default();
+        assert_eq!(event["involvedObject"]["name"], "sum");
+        assert_eq!(event["reason"], "FailedCreate");
+        assert_eq!(event["message"], "Error creating: pods \"a\" is forbidden: exceeded quota");
+    }
 }
