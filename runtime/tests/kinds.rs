@@ -169,6 +169,19 @@ fn rules_beyond_the_schema_are_those_of_kubernetes() {
             "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"",
         ]
     );
+    let label = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end \
+         with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
+         '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+    assert_eq!(
+        causes(
+            "pod",
+            json!({"metadata": {"name": "p"}, "spec": {"volumes": [{"name": ""}], "containers": [{"name": "../../a"}]}})
+        ),
+        [
+            "spec.volumes[0].name: Required value".to_owned(),
+            format!("spec.containers[0].name: Invalid value: \"../../a\": {label}"),
+        ]
+    );
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}});
     let deployment = |replicas: i32, selector: serde_json::Value| json!({"metadata": {"name": "d"}, "spec": {"replicas": replicas, "selector": selector, "template": template}});
     assert_eq!(causes("deploy", deployment(1, json!({"matchLabels": {"a": "b"}}))), [""; 0]);

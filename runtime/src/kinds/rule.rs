@@ -67,6 +67,9 @@ impl Causes {
         if list(spec, "containers").is_empty() {
             self.add(CauseReason::Required, format!("{path}.containers"), "Required value".to_owned());
         }
+        for (index, volume) in list(spec, "volumes").iter().enumerate() {
+            self.label(volume, &format!("{path}.volumes[{index}]"));
+        }
         let volumes: Vec<&str> =
             list(spec, "volumes").iter().filter_map(|volume| volume.get("name")?.as_str()).collect();
         for field in ["initContainers", "containers"] {
@@ -83,7 +86,7 @@ impl Causes {
     }
 
     fn container(&mut self, container: &Value, path: &str, volumes: &[&str]) {
-        self.container_name(container, path);
+        self.label(container, path);
         for (index, env) in list(container, "env").iter().enumerate() {
             let name = env.get("name").and_then(Value::as_str).unwrap_or_default();
             if name.contains('=') || !name.chars().all(|c| matches!(c, ' '..='~')) {
@@ -131,9 +134,12 @@ impl Causes {
         }
     }
 
-    fn container_name(&mut self, container: &Value, path: &str) {
-        let Some(name) = container.get("name").and_then(Value::as_str) else { return };
-        if !name.is_empty() && !is_dns_label(name) {
+    /// Containers and volumes give their names to folders of the node agent, so these must be plain.
+    fn label(&mut self, named: &Value, path: &str) {
+        let name = named.get("name").and_then(Value::as_str).unwrap_or_default();
+        if name.is_empty() {
+            self.add(CauseReason::Required, format!("{path}.name"), "Required value".to_owned());
+        } else if !is_dns_label(name) {
             let text = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must \
                         start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for \
                         validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
