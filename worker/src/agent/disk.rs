@@ -62,10 +62,11 @@ impl DiskWatch {
                         }
                     }
                 }
-                Err(nix::Error::EAGAIN | nix::Error::EINTR) => {}
+                // One read takes a buffer's worth: only when nothing is left does the next event have to be waited for.
+                Err(nix::Error::EAGAIN) => guard.clear_ready(),
+                Err(nix::Error::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
-            guard.clear_ready();
         }
     }
 }
@@ -74,5 +75,34 @@ impl Drop for Watched {
     fn drop(&mut self) {
         let _ = self.disk.inotify.rm_watch(self.descriptor);
         self.disk.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.descriptor);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_burst_of_changes_wakes_everybody() {
+        let home = tempfile::tempdir().expect("a folder");
+        let disk = DiskWatch::new().expect("an inotify instance");
+        // Twice as many events as one read takes.
+        let watched: Vec<(Watched, Arc<Notify>)> = (0..300)
+            .map(|index| {
+                let folder = home.path().join(index.to_string());
+                std::fs::create_dir(&folder).expect("a folder");
+                let notify = Arc::new(Notify::new());
+                let watched = disk.watch(&folder, notify.clone()).expect("watched");
+                std::fs::write(folder.join("note"), "").expect("written");
+                (watched, notify)
+            })
+            .collect();
+        let running = tokio::spawn(disk.run());
+        for (_, notify) in &watched {
+            assert!(tokio::time::timeout(Duration::from_secs(10), notify.notified()).await.is_ok());
+        }
+        running.abort();
     }
 }
