@@ -164,7 +164,8 @@ fn run_of(file: &str) -> Option<(&str, u32)> {
     Some((container, attempt.parse().ok()?))
 }
 
-/// The records of all pods that have a folder, by uid. A folder without a readable record holds nothing that ever ran.
+/// The records of all pods that have a folder, by uid. A folder without a record holds nothing that ever ran; one whose
+/// record does not read may hold logs and running containers, and is left as it is.
 pub(super) fn records(home: &Path) -> BTreeMap<String, PodRecord> {
     let mut records = BTreeMap::new();
     for entry in fs::read_dir(home.join("pods")).into_iter().flatten().flatten() {
@@ -174,10 +175,11 @@ pub(super) fn records(home: &Path) -> BTreeMap<String, PodRecord> {
             Ok(record) => {
                 records.insert(uid, record);
             }
-            Err(error) => {
-                tracing::warn!(uid, %error, "a pod folder without a record is removed");
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!(uid, "a pod folder without a record is removed");
                 let _ = folder.remove();
             }
+            Err(error) => tracing::error!(uid, %error, "the record of a pod does not read; its folder is left alone"),
         }
     }
     records

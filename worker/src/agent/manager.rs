@@ -1,6 +1,6 @@
 //! The agent's main loop: what the API says of pods, services and claims, handed to the pods' tasks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use futures::{Stream, StreamExt};
@@ -9,10 +9,10 @@ use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 
 use super::claim;
-use super::folder::{self, PodRecord};
+use super::folder::{self, PodFolder, PodRecord};
 use super::shared::Shared;
 use super::task::{Message, Task};
 use crate::shim::now_ms;
@@ -20,7 +20,8 @@ use crate::shim::now_ms;
 pub(super) struct Manager {
     shared: Arc<Shared>,
     pods: BTreeMap<String, mpsc::UnboundedSender<Message>>,
-    tasks: JoinSet<String>,
+    tasks: JoinSet<()>,
+    uids: HashMap<Id, String>,
     /// Records of an earlier agent whose pods have not been seen in the API yet.
     left_over: BTreeMap<String, PodRecord>,
     listed: Option<BTreeSet<String>>,
@@ -34,7 +35,7 @@ impl Manager {
             // Addresses in use are not given away before their pods are seen again.
             shared.names.lock().unwrap_or_else(PoisonError::into_inner).put_pod(&record.pod, Some(&record.ip));
         }
-        Self { shared, pods: BTreeMap::new(), tasks: JoinSet::new(), left_over, listed: None }
+        Self { shared, pods: BTreeMap::new(), tasks: JoinSet::new(), uids: HashMap::new(), left_over, listed: None }
     }
 
     pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
@@ -50,11 +51,7 @@ impl Manager {
                 Some(event) = services.next() => self.on_service(event),
                 Some(event) = pods.next() => self.on_pod(event),
                 Some(event) = claims.next() => self.on_claim(event),
-                Some(ended) = self.tasks.join_next() => {
-                    if let Ok(uid) = ended {
-                        self.pods.remove(&uid);
-                    }
-                }
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
             }
         }
         // Tasks end when nobody can talk to them any more; their shims go on.
@@ -165,10 +162,26 @@ impl Manager {
         let (sender, receiver) = mpsc::unbounded_channel();
         let task = Task::new(self.shared.clone(), &uid, record, gone);
         self.pods.insert(uid.clone(), sender);
-        self.tasks.spawn(async move {
-            task.run(receiver).await;
-            uid
-        });
+        let spawned = self.tasks.spawn(task.run(receiver));
+        self.uids.insert(spawned.id(), uid);
+    }
+
+    /// A pod that its task has let go of is taken on anew when it is seen again: after the end of the pod it is not, and
+    /// after a panic the next task finds the containers by what their shims wrote.
+    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = match &ended {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        let Some(uid) = self.uids.remove(&id) else { return };
+        self.pods.remove(&uid);
+        if let Err(error) = ended {
+            tracing::error!(uid, %error, "the task of a pod ended badly; please report this");
+            let folder = PodFolder::new(&self.shared.config.home, &uid);
+            if let Ok(record) = folder.read_record() {
+                self.left_over.insert(uid, record);
+            }
+        }
     }
 }
 
