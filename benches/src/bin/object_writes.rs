@@ -78,9 +78,9 @@ async fn main() -> Result<(), Error> {
                 let memory: u64 = server.pids().into_iter().map(|pid| resident_bytes(pid).unwrap_or(0)).sum();
                 #[expect(clippy::cast_precision_loss)]
                 let (rate, mib) = (measured.writes as f64 / measured.seconds, memory as f64 / 1048576.0);
-                let _ = write!(
+                let _ = writeln!(
                     out,
-                    "| {} | {writers} | {rate:.0} | {} | {} | {} | {mib:.0} |\n",
+                    "| {} | {writers} | {rate:.0} | {} | {} | {} | {mib:.0} |",
                     server.name,
                     measured.write.line(),
                     measured.delivery.line(),

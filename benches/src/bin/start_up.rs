@@ -44,10 +44,10 @@ async fn main() -> Result<(), Error> {
         tokio::time::sleep(Duration::from_millis(300)).await; // idle means: after the first reconciles
         idle = idle.max(resident_bytes(server.pids()[0])?);
     }
-    let _ = write!(out, "| `trainyard up` to ready, ms | {} | 150 |\n", ready.line());
-    let _ = write!(out, "| idle memory (resident, largest of {}), MiB | {:.1} | 40 |\n", arguments.rounds, mib(idle));
+    let _ = writeln!(out, "| `trainyard up` to ready, ms | {} | 150 |", ready.line());
+    let _ = writeln!(out, "| idle memory (resident, largest of {}), MiB | {:.1} | 40 |", arguments.rounds, mib(idle));
     let size = std::fs::metadata(&arguments.trainyard)?.len();
-    let _ = write!(out, "| stripped binary, MiB | {:.1} | 40 |\n", mib(size));
+    let _ = writeln!(out, "| stripped binary, MiB | {:.1} | 40 |", mib(size));
 
     let server = Server::trainyard(&arguments.trainyard, &folder.path().join("run")).await?;
     let (mut run, mut direct) = (Samples::default(), Samples::default());
@@ -61,15 +61,15 @@ async fn main() -> Result<(), Error> {
         }
     }
     drop(server);
-    let _ = write!(out, "| `trainyard run` to the first line of user code, warm, ms | {} | 50 |\n", run.line());
-    let _ = write!(out, "| the same program started directly, ms | {} | – |\n", direct.line());
+    let _ = writeln!(out, "| `trainyard run` to the first line of user code, warm, ms | {} | 50 |", run.line());
+    let _ = writeln!(out, "| the same program started directly, ms | {} | – |", direct.line());
 
     if let Some(bin) = &arguments.kubernetes {
         let mut peer = Samples::default();
         for round in 0..3 {
             peer.push(Server::kubernetes(bin, &folder.path().join(format!("kubernetes{round}"))).await?.ready_after);
         }
-        let _ = write!(out, "| etcd + kube-apiserver to ready, ms | {} | peer |\n", peer.line());
+        let _ = writeln!(out, "| etcd + kube-apiserver to ready, ms | {} | peer |", peer.line());
     }
     print(&out)
 }
