@@ -118,6 +118,28 @@ pub(crate) enum Color {
     Never,
 }
 
+/// How containers are run on this machine.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct ContainerArgs {
+    /// Run containers with an engine that honours images; `none` runs them as processes of this machine, `auto` takes what works here
+    #[arg(long = "containers", env = "TRAINYARD_CONTAINERS", value_name = "ENGINE", default_value = "none")]
+    pub(crate) engine: Engine,
+}
+
+/// Who runs containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Engine {
+    /// podman
+    Podman,
+    /// docker
+    Docker,
+    /// podman or docker if one works here, else processes
+    Auto,
+    /// Processes of this machine; images are ignored
+    #[default]
+    None,
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

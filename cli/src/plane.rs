@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use trainyard_coordinator::{Config, Coordinator};
 use trainyard_runtime::embedded::{Embedded, Options, ServeError, ServerInfo};
-use trainyard_worker::agent::{Agent, AgentConfig};
+use trainyard_worker::agent::{Agent, AgentConfig, ContainerMode, Containers};
 
+use crate::arg::{ContainerArgs, Engine};
 use crate::error::CliError;
 use crate::session::{self, Owner, internal};
 
@@ -28,12 +29,16 @@ pub(crate) enum Started {
 
 impl Plane {
     /// Opens the store, serves the API, and starts the controllers and the node agent.
-    pub(crate) async fn start(options: Options, listen: SocketAddr) -> Result<Started, CliError> {
-        Self::start_parts(options, listen, true).await
+    pub(crate) async fn start(options: Options, listen: SocketAddr, containers: ContainerMode) -> Result<Started, CliError> {
+        Self::start_parts(options, listen, Some(containers)).await
     }
 
-    /// The same, with or without controllers and node agent.
-    pub(crate) async fn start_parts(options: Options, listen: SocketAddr, all: bool) -> Result<Started, CliError> {
+    /// The same; without a way to run containers there are neither controllers nor a node agent.
+    pub(crate) async fn start_parts(
+        options: Options,
+        listen: SocketAddr,
+        containers: Option<ContainerMode>,
+    ) -> Result<Started, CliError> {
         let embedded = match session::own_with(options).await? {
             Owner::Another(info) => return Ok(Started::Elsewhere(info)),
             Owner::Us(embedded) => embedded,
@@ -41,7 +46,10 @@ impl Plane {
         let info = embedded.serve(listen).await.map_err(refused)?;
         trainyard_runtime::driver::metrics().register(embedded.metrics());
         trainyard_runtime::store::register_metrics(embedded.metrics());
-        let workers = if all { Some(workers(&embedded).await?) } else { None };
+        let workers = match containers {
+            Some(mode) => Some(workers(&embedded, mode).await?),
+            None => None,
+        };
         Ok(Started::Here(Box::new(Self { info, embedded, workers })))
     }
 
@@ -67,11 +75,27 @@ impl Plane {
     }
 }
 
+/// Finds the engine that the user asked for.
+pub(crate) fn container_mode(args: ContainerArgs) -> Result<ContainerMode, CliError> {
+    let asked = match args.engine {
+        Engine::None => Containers::None,
+        Engine::Podman => Containers::Podman,
+        Engine::Docker => Containers::Docker,
+        Engine::Auto => Containers::Auto,
+    };
+    ContainerMode::choose(asked).map_err(|error| CliError::Usage {
+        message: error.to_string(),
+        hint: "--containers auto takes podman or docker where one works, --containers none runs processes of this machine"
+            .to_owned(),
+    })
+}
+
 async fn workers(
     embedded: &Embedded,
+    mode: ContainerMode,
 ) -> Result<(trainyard_coordinator::Handle, trainyard_worker::agent::Handle), CliError> {
     let client = embedded.client();
-    let config = AgentConfig::for_home(embedded.home());
+    let config = AgentConfig { mode, ..AgentConfig::for_home(embedded.home()) };
     let agent = Agent::start(client.clone(), config).await.map_err(internal("cannot start the node agent"))?;
     let coordinator =
         Coordinator::start(client, Config::default()).await.map_err(internal("cannot start the controllers"))?;

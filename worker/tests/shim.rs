@@ -48,7 +48,8 @@ impl Case {
             sandbox: None,
             cgroup: None,
             pre_stop: None,
-            cleanup: None,
+            engine: None,
+            user: None,
             message_file: None,
         };
         Self { folder, spec }

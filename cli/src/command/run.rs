@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use tracing::Instrument as _;
 
-use crate::arg::Global;
+use crate::arg::{ContainerArgs, Engine, Global};
 use crate::error::CliError;
 use crate::exit_code;
 use crate::follow::screen::Screen;
@@ -53,16 +53,18 @@ pub(crate) struct Args {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
+    containers: ContainerArgs,
+    #[command(flatten)]
     edits: Edits,
 }
 
 pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
     let files: Vec<_> = args.files.into_iter().chain(args.file).collect();
     let mut documents = manifest::load(&files, &args.edits)?;
-    if !crate::session::wants_cluster(global) {
-        place_in_folders(&mut documents)?;
-    }
     if args.dry_run {
+        if !crate::session::wants_cluster(global) && args.containers.engine == Engine::None {
+            place_in_folders(&mut documents)?;
+        }
         return super::dry_run::run(global, &documents);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -76,7 +78,10 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         let job = documents.iter().find(|document| manifest::is_runnable(document)).map_or("", Document::name);
         let span = tracing::info_span!("run", job, otel.name = format!("run {job}"));
         let result = async {
-            let mut place = place::open(global, args.detach).await?;
+            let mut place = place::open(global, args.detach, args.containers).await?;
+            if place.runs_processes().await {
+                place_in_folders(&mut documents)?;
+            }
             let result = carry_out(global, &mut place, &documents, args.detach).await;
             place.close().await;
             result

@@ -6,19 +6,20 @@ use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
 use trainyard_runtime::embedded::{Options, TlsFiles};
+use trainyard_worker::agent::ContainerMode;
 
-use crate::arg::{Global, LogFormat};
+use crate::arg::{ContainerArgs, Global, LogFormat};
 use crate::error::CliError;
 use crate::exit_code;
 use crate::home;
 use crate::output::style;
-use crate::plane::{Plane, Started};
+use crate::plane::{self, Plane, Started};
 use crate::session::internal;
 use crate::telemetry::{self, Quiet};
 
 /// Keep the embedded control plane running.
 ///
-/// Serves the Kubernetes API on loopback, runs the job controllers, and runs pods as processes of this machine. State is kept in the state folder
+/// Serves the Kubernetes API on loopback, runs the job controllers, and runs pods as processes of this machine, or with podman or docker. State is kept in the state folder
 /// and survives every stop, also `kill -9`. Ctrl-C or SIGTERM end it; pods that run go on under their shims, and the next `up` takes them over.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -26,6 +27,7 @@ Examples:
   trainyard up
   trainyard up --listen 127.0.0.1:0                 take a free port
   trainyard kubeconfig --write ~/.kube/trainyard    in another terminal
+  trainyard up --containers podman                  run the images of manifests
   trainyard up --listen 0.0.0.0:6390 --tls-cert cert.pem --tls-key key.pem --token-file tokens.csv")]
 pub(crate) struct Args {
     /// Listen on this address; anything but loopback needs TLS and tokens
@@ -43,6 +45,8 @@ pub(crate) struct Args {
     /// Serve only the API, without controllers and without a node: for tests of controllers of your own
     #[arg(long)]
     api_only: bool,
+    #[command(flatten)]
+    containers: ContainerArgs,
 }
 
 pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
@@ -52,6 +56,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
             hint: "leave them out (also TRAINYARD_CONTEXT)".to_owned(),
         });
     }
+    let containers = if args.api_only { None } else { Some(plane::container_mode(args.containers)?) };
     let options = Options {
         token_file: args.token_file,
         tls: args.tls_cert.zip(args.tls_key).map(|(cert, key)| TlsFiles { cert, key }),
@@ -63,7 +68,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         .map_err(internal("cannot start the asynchronous runtime"))?;
     let code = runtime.block_on(async {
         let traces = telemetry::init_with_traces(global, Quiet::Service);
-        let code = serve(options, args.listen, args.api_only, global.log_format).await;
+        let code = serve(options, args.listen, containers, global.log_format).await;
         traces.finish().await;
         code
     });
@@ -71,11 +76,16 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
     code
 }
 
-async fn serve(options: Options, listen: SocketAddr, api_only: bool, format: LogFormat) -> Result<u8, CliError> {
+async fn serve(
+    options: Options,
+    listen: SocketAddr,
+    containers: Option<ContainerMode>,
+    format: LogFormat,
+) -> Result<u8, CliError> {
     let home = options.home.clone();
     let mut interrupt = signal(SignalKind::interrupt()).map_err(internal("cannot listen for signals"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(internal("cannot listen for signals"))?;
-    let plane = match Plane::start_parts(options, listen, !api_only).await? {
+    let plane = match Plane::start_parts(options, listen, containers).await? {
         Started::Here(plane) => plane,
         Started::Elsewhere(info) => {
             say(format, &format!("a control plane runs already on {} (pid {})", info.url, info.pid))?;

@@ -10,7 +10,8 @@ use trainyard_worker_core::pod::quantity;
 use trainyard_worker_core::pod::volume::stays_inside;
 
 use super::config::ContainerMode;
-use super::engine;
+use super::engine::{self, renumbered};
+use super::image::{Client, ImageError};
 use super::folder::{PodFolder, PodRecord};
 use super::names::replace_names;
 use super::probe::port_number;
@@ -19,7 +20,7 @@ use super::shared::Shared;
 use crate::launch::span::SPANS;
 use crate::sandbox::cgroup::{ContainerCgroup, Limits};
 use crate::sandbox::{Allowed, Mount, Sandbox};
-use crate::shim::{Hook, ShimSpec};
+use crate::shim::{EngineContainer, Hook, ShimSpec, User};
 
 /// 64 MiB in the newest file and in three older ones: a chatty run keeps its last quarter of a gigabyte.
 const LOG_MAX_BYTES: u64 = 64 << 20;
@@ -33,6 +34,8 @@ pub(super) const RUN_MARK: &str = "TRAINYARD_RUN";
 pub(super) enum BeginError {
     #[error(transparent)]
     Env(#[from] EnvError),
+    #[error(transparent)]
+    Image(#[from] ImageError),
     #[error("volumeMount {mount}: {what}")]
     Mount { mount: String, what: String },
     #[error("the pod's files cannot be made: {0}")]
@@ -63,42 +66,10 @@ impl Begin<'_> {
             container_env(&self.record.pod, container, &self.surroundings.sources, &facts(shared, self.record))?;
         let lookup = |name: &str| pod_env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         let words = container.command.iter().flatten().chain(container.args.iter().flatten());
-        let mut argv: Vec<String> = words.map(|word| expand(word, &lookup)).collect();
-        let mounts = self.mounts(&lookup)?;
-        let process_mode = shared.config.mode == ContainerMode::Process;
-        let mut env = self.env(&pod_env, process_mode);
-        let mut sandbox = None;
-        let mut cleanup = None;
-        let mut dir = container.working_dir.clone().filter(|dir| !dir.is_empty());
-        match &shared.config.mode {
-            ContainerMode::Process => {
-                sandbox = self.sandbox(mounts, &mut argv, &mut env).await?;
-                if argv.first().is_some_and(|program| program == "trainyard") {
-                    argv[0] = shared.config.shim_program.to_string_lossy().into_owned();
-                }
-            }
-            ContainerMode::Engine { program } => {
-                let hosts = shared.hosts_file(self.namespace())?;
-                let run = engine::Run {
-                    program,
-                    name: self.engine_name(),
-                    image: container.image.as_deref().unwrap_or_default(),
-                    command: container.command.as_deref().unwrap_or_default(),
-                    argv: &argv,
-                    env: &env,
-                    mounts: &mounts,
-                    hosts: &hosts,
-                    host_name: self.record.pod.metadata.name.as_deref().unwrap_or_default(),
-                    dir: dir.take(),
-                    gpus: &self.record.gpus,
-                    pull: container.image_pull_policy.as_deref().unwrap_or_default(),
-                };
-                cleanup = Some(engine::remove_argv(&run));
-                argv = engine::run_argv(&run);
-                env.extend(shared.base_env.iter().filter(|(key, _)| key == "PATH" || key == "HOME").cloned());
-            }
-        }
-        Ok(ShimSpec {
+        let argv: Vec<String> = words.map(|word| expand(word, &lookup)).collect();
+        let mut mounts = self.mounts(&lookup)?;
+        let message_file = self.message_file(&argv, &mut mounts)?;
+        let mut spec = ShimSpec {
             container: container.name.clone(),
             attempt: self.attempt,
             streak: self.streak,
@@ -109,14 +80,112 @@ impl Begin<'_> {
             progress_file: self.folder.progress_file(&container.name),
             metrics_file: self.folder.metrics_file(&container.name),
             argv,
-            env,
-            dir: dir.unwrap_or_else(|| self.default_dir()),
-            sandbox,
-            cgroup: self.cgroup(),
+            env: self.env(&pod_env),
+            dir: container.working_dir.clone().unwrap_or_default(),
+            sandbox: None,
+            cgroup: None,
             pre_stop: self.pre_stop(),
-            cleanup,
-            message_file: None,
-        })
+            engine: None,
+            user: self.user(),
+            message_file,
+        };
+        match &shared.config.mode {
+            ContainerMode::Process => self.as_process(&mut spec, mounts).await?,
+            ContainerMode::Engine { program } => self.as_container(&mut spec, mounts, program).await?,
+        }
+        Ok(spec)
+    }
+
+    async fn as_process(&self, spec: &mut ShimSpec, mounts: Vec<Mount>) -> Result<(), BeginError> {
+        spec.sandbox = self.sandbox(mounts, &mut spec.argv, &mut spec.env).await?;
+        if spec.argv.first().is_some_and(|program| program == "trainyard") {
+            spec.argv[0] = self.shared.config.shim_program.to_string_lossy().into_owned();
+        }
+        if spec.dir.is_empty() {
+            spec.dir = self.default_dir();
+        }
+        spec.cgroup = self.cgroup();
+        if !nix::unistd::geteuid().is_root() {
+            spec.user = None;
+        }
+        Ok(())
+    }
+
+    async fn as_container(
+        &self,
+        spec: &mut ShimSpec,
+        mut mounts: Vec<Mount>,
+        program: &Path,
+    ) -> Result<(), BeginError> {
+        let (shared, container) = (self.shared, self.container);
+        let image = container.image.as_deref().unwrap_or_default();
+        let client = Client { program: &program.to_string_lossy(), env: &engine::client_env(&shared.base_env) };
+        shared.images.ready(&client, image, container.image_pull_policy.as_deref().unwrap_or_default()).await?;
+        let own = |target: &str, source: PathBuf| Mount {
+            volume: "trainyard".to_owned(),
+            source,
+            target: PathBuf::from(target),
+            read_only: true,
+        };
+        mounts.push(own("/etc/hosts", shared.hosts_file(self.namespace())?));
+        if spec.argv.iter().any(|word| word.contains("trainyard")) {
+            mounts.push(own(engine::OWN_BINARY, shared.config.shim_program.clone()));
+        }
+        let limits = self.limits();
+        let begins_with_ours = spec.argv.first().is_some_and(|program| program == "trainyard");
+        let engine = EngineContainer {
+            program: client.program.to_owned(),
+            name: engine::name(&self.mark()),
+            env: client.env.to_vec(),
+            memory_limited: limits.memory_bytes.is_some(),
+            start_hint: begins_with_ours.then(|| engine::OWN_BINARY_HINT.to_owned()),
+        };
+        let user = spec.user.take();
+        let (argv, env) = engine::run_argv(&engine::Run {
+            container: &engine,
+            home: &shared.config.home,
+            image,
+            command: container.command.as_deref().unwrap_or_default(),
+            argv: &spec.argv,
+            env: &spec.env,
+            mounts: &mounts,
+            host_name: self.record.pod.metadata.name.as_deref().unwrap_or_default(),
+            dir: Some(spec.dir.as_str()).filter(|dir| !dir.is_empty()),
+            gpus: &self.record.gpus,
+            limits,
+            user: user.as_ref(),
+            security: container.security_context.as_ref(),
+        });
+        (spec.argv, spec.env, spec.engine) = (argv, env, Some(engine));
+        "/".clone_into(&mut spec.dir);
+        Ok(())
+    }
+
+    fn user(&self) -> Option<User> {
+        let pod = self.record.pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+        engine::user(pod, self.container.security_context.as_ref())
+    }
+
+    /// The file for the program's last words, mounted where the manifest has it. As processes share the machine's
+    /// `/dev`, its default place there is only made for those who name it.
+    fn message_file(&self, argv: &[String], mounts: &mut Vec<Mount>) -> Result<Option<PathBuf>, BeginError> {
+        const DEFAULT: &str = "/dev/termination-log";
+        let target = self.container.termination_message_path.as_deref().unwrap_or(DEFAULT);
+        let process_mode = self.shared.config.mode == ContainerMode::Process;
+        if process_mode && target == DEFAULT && !argv.iter().any(|word| word.contains(DEFAULT)) {
+            return Ok(None);
+        }
+        let file = self.folder.container(&self.container.name).join(format!("{}.message", self.attempt));
+        std::fs::write(&file, "")?;
+        // Whoever the program runs as.
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+        mounts.push(Mount {
+            volume: "termination-log".to_owned(),
+            source: file.clone(),
+            target: PathBuf::from(target),
+            read_only: false,
+        });
+        Ok(Some(file))
     }
 
     fn namespace(&self) -> &str {
@@ -133,19 +202,20 @@ impl Begin<'_> {
     }
 
     /// The whole environment: what the machine gives, our defaults, the pod's own, what is not the pod's to choose.
-    fn env(&self, pod_env: &[(String, String)], process_mode: bool) -> Vec<(String, String)> {
+    fn env(&self, pod_env: &[(String, String)]) -> Vec<(String, String)> {
+        let process_mode = self.shared.config.mode == ContainerMode::Process;
         let meta = &self.record.pod.metadata;
         let name = meta.name.clone().unwrap_or_default();
         let mut env: BTreeMap<String, String> = BTreeMap::new();
         if process_mode {
             env.extend(self.shared.base_env.iter().cloned());
             env.entry("LANG".to_owned()).or_insert_with(|| "C.UTF-8".to_owned());
-            // All pods share one machine and its loopback interface, whatever their host names say.
-            for key in ["GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"] {
-                env.entry(key.to_owned()).or_insert_with(|| "lo".to_owned());
-            }
-            env.entry("NCCL_HOSTID".to_owned()).or_insert_with(|| self.shared.config.node_name.clone());
         }
+        // All pods share one machine and its loopback interface, whatever their host names say.
+        for key in ["GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"] {
+            env.entry(key.to_owned()).or_insert_with(|| "lo".to_owned());
+        }
+        env.entry("NCCL_HOSTID".to_owned()).or_insert_with(|| self.shared.config.node_name.clone());
         env.insert("HOSTNAME".to_owned(), name);
         if let Some(parent) = self.span.or_else(|| self.annotation(ANNOTATION)) {
             env.insert("TRACEPARENT".to_owned(), parent.to_owned());
@@ -157,7 +227,8 @@ impl Begin<'_> {
         if let Some(wanted) = gpu_limits(&self.record.pod) {
             let list: Vec<String> = self.record.gpus.iter().map(ToString::to_string).collect();
             let list = if wanted == 0 { String::new() } else { list.join(",") };
-            env.insert("CUDA_VISIBLE_DEVICES".to_owned(), list.clone());
+            let visible = if process_mode || list.is_empty() { list.clone() } else { renumbered(&self.record.gpus) };
+            env.insert("CUDA_VISIBLE_DEVICES".to_owned(), visible);
             env.insert("NVIDIA_VISIBLE_DEVICES".to_owned(), if list.is_empty() { "void".to_owned() } else { list });
         }
         env.extend(pod_env.iter().cloned());
@@ -244,13 +315,18 @@ impl Begin<'_> {
         Ok(Some(Sandbox { user_namespace, scratch: self.folder.scratch(), host_name, mounts }))
     }
 
+    fn limits(&self) -> Limits {
+        let limits = self.container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+        let limit = |name: &str| limits.and_then(|limits| limits.get(name));
+        Limits {
+            memory_bytes: limit("memory").and_then(|quantity| quantity::whole_units(&quantity.0)),
+            cpu_milli: limit("cpu").and_then(|quantity| quantity::milli(&quantity.0)),
+        }
+    }
+
     fn cgroup(&self) -> Option<ContainerCgroup> {
-        let limits = self.container.resources.as_ref()?.limits.as_ref()?;
-        let limits = Limits {
-            memory_bytes: limits.get("memory").and_then(|quantity| quantity::whole_units(&quantity.0)),
-            cpu_milli: limits.get("cpu").and_then(|quantity| quantity::milli(&quantity.0)),
-        };
-        if limits.is_empty() || self.shared.config.mode != ContainerMode::Process {
+        let limits = self.limits();
+        if limits.is_empty() {
             return None;
         }
         match self.shared.cgroups.create(&self.mark().replace('/', "-"), limits) {
@@ -273,10 +349,6 @@ impl Begin<'_> {
             return Some(Hook::Http { host, port, path: http.path.clone().unwrap_or_else(|| "/".to_owned()) });
         }
         hook.sleep.as_ref().map(|sleep| Hook::Sleep { seconds: sleep.seconds })
-    }
-
-    fn engine_name(&self) -> String {
-        format!("trainyard-{}", self.mark().replace('/', "-"))
     }
 }
 

@@ -17,6 +17,49 @@ pub enum ContainerMode {
     },
 }
 
+/// What the user asks for containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Containers {
+    /// Processes of this machine.
+    #[default]
+    None,
+    /// podman.
+    Podman,
+    /// docker.
+    Docker,
+    /// podman or docker, where one works; else processes.
+    Auto,
+}
+
+/// Why the engine that was asked for cannot be had.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// It is not installed.
+    #[error("{name} was asked for to run containers, but is in no folder of PATH; install it, or use --containers none")]
+    Missing {
+        /// `podman` or `docker`.
+        name: &'static str,
+    },
+    /// It is there and does not work.
+    #[error("{name} was asked for to run containers, but `{name} ps` fails: {said}")]
+    Unusable {
+        /// `podman` or `docker`.
+        name: &'static str,
+        /// Its own words.
+        said: String,
+    },
+}
+
+impl ContainerMode {
+    /// Finds out how containers are to be run.
+    ///
+    /// # Errors
+    /// When an engine was asked for by name and is missing, or does not answer.
+    pub fn choose(asked: Containers) -> Result<Self, EngineError> {
+        super::engine::choose(asked)
+    }
+}
+
 /// What the agent is told at its start.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {

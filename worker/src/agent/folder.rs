@@ -139,7 +139,7 @@ impl PodFolder {
         let Some(gone) = oldest_kept.checked_sub(1) else { return };
         let _ = fs::remove_file(self.state_file(container, gone));
         let log = self.log_file(container, gone);
-        let prefix = format!("{gone}.log");
+        let prefix = format!("{gone}.");
         for entry in log.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(&prefix) {
                 let _ = fs::remove_file(entry.path());

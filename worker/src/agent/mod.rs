@@ -11,6 +11,7 @@ mod disk;
 mod engine;
 mod folder;
 mod gpu;
+mod image;
 mod manager;
 mod metric;
 mod names;
@@ -25,7 +26,7 @@ mod stray;
 mod task;
 mod trace;
 
-pub use config::{AgentConfig, AgentError, ContainerMode, host_name};
+pub use config::{AgentConfig, AgentError, ContainerMode, Containers, EngineError, host_name};
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -68,6 +69,8 @@ impl Agent {
         tokio::spawn(async move {
             probing.allowed().await;
         });
+        let sweeping = shared.clone();
+        tokio::task::spawn_blocking(move || engine::sweep(&sweeping));
         let heartbeat = tokio::spawn(node::heartbeat(client, config.node_name.clone()));
         let watching = tokio::spawn(async move {
             if let Err(error) = disk.run().await {

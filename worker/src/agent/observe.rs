@@ -80,6 +80,9 @@ impl Task {
 
     /// The shim was killed: nobody knows the exit code, but nothing of the run may be left.
     fn take_over(&mut self, run: &RunState) {
+        if let Some(engine) = &run.engine {
+            engine.remove();
+        }
         stray::kill_marked(&run_mark(&self.record.pod, &run.container, run.attempt));
         let ending = Ending {
             started_ms: run.started_ms,

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::shim::{ProcessId, run_beside};
+use crate::shim::{EngineContainer, ProcessId, run_beside};
 
 /// Which probe spoke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,7 @@ pub(super) struct Target {
     pub(super) attempt: u32,
     pub(super) ip: String,
     pub(super) process: ProcessId,
+    pub(super) engine: Option<EngineContainer>,
     pub(super) shim_program: PathBuf,
 }
 
@@ -110,7 +111,10 @@ async fn run_one(target: &Target, kind: Kind, probe: &Probe, verdicts: &mpsc::Un
 async fn check(target: &Target, probe: &Probe) -> Result<(), String> {
     if let Some(exec) = &probe.exec {
         let argv = exec.command.clone().unwrap_or_default();
-        let mut command: tokio::process::Command = run_beside(&target.shim_program, target.process, &argv).into();
+        let mut command: tokio::process::Command = match &target.engine {
+            Some(engine) => engine.exec(&argv).into(),
+            None => run_beside(&target.shim_program, target.process, &argv).into(),
+        };
         let output = command.kill_on_drop(true).output().await.map_err(|error| error.to_string())?;
         if output.status.success() {
             return Ok(());

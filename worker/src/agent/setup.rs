@@ -98,7 +98,7 @@ fn refuse_what_cannot_run(shared: &Shared, pod: &Pod) -> Result<(), Unready> {
             return Err(Unready::Refused {
                 reason: "CommandRequired",
                 message: format!(
-                    "container \"{}\" has no command: containers run as processes of this machine, so the entrypoint of image {:?} is not known; set `command` in the manifest, or install podman or docker",
+                    "container \"{}\" has no command: containers run as processes of this machine, so the entrypoint of image {:?} is not known; set `command` in the manifest, or start trainyard with --containers podman (or docker)",
                     container.name,
                     container.image.as_deref().unwrap_or_default()
                 ),

@@ -15,6 +15,7 @@ use trainyard_worker_core::pod::BackOff;
 use super::config::{AgentConfig, ContainerMode};
 use super::disk::DiskWatch;
 use super::gpu::Gpus;
+use super::image::Images;
 use super::names::Names;
 use super::node::Capacity;
 use crate::sandbox::Allowed;
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     pub(super) disk: DiskWatch,
     pub(super) events: EventSink,
     pub(super) cgroups: Cgroups,
+    pub(super) images: Images,
     pub(super) base_env: Vec<(String, String)>,
     allowed: OnceCell<Allowed>,
     limits_event_sent: AtomicBool,
@@ -49,6 +51,7 @@ impl Shared {
             base_env: inherited(&config.base_env),
             names: Mutex::default(),
             cgroups: Cgroups::detect(),
+            images: Images::default(),
             allowed: OnceCell::new(),
             limits_event_sent: AtomicBool::new(false),
             records: OnceCell::new_with(config.records.clone()),

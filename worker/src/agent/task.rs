@@ -14,6 +14,7 @@ use trainyard_worker_core::pod::{self, Blocked, PodAction, PodView, Probes, Setu
 use super::begin::{Begin, BeginError};
 use super::config::ContainerMode;
 use super::disk::Watched;
+use super::image::ImageError;
 use super::folder::{PodFolder, PodRecord};
 use super::metric::{self, IngestError};
 use super::pidfd;
@@ -253,6 +254,7 @@ impl Task {
             attempt: run.attempt,
             ip: self.record.ip.clone(),
             process,
+            engine: run.engine.clone(),
             shim_program: self.shared.config.shim_program.clone(),
         };
         live.tasks.push(tokio::spawn(probe::run(target, self.verdict_sender.clone())));
@@ -340,7 +342,7 @@ impl Task {
             .collect();
         if !images.is_empty() {
             let message = format!(
-                "images are ignored: containers run as processes of this machine ({}); install podman or docker to run images",
+                "images are ignored: containers run as processes of this machine ({}); start trainyard with --containers podman (or docker) to run images",
                 images.join(", ")
             );
             self.shared.pod_event(&self.record.pod, EventSeverity::Normal, "ImageIgnored", message);
@@ -399,11 +401,21 @@ impl Task {
             }
             Err(error) => {
                 let reason = match &error {
+                    BeginError::Image(error) => error.reason(),
                     BeginError::Env(_) => "CreateContainerConfigError",
                     BeginError::Mount { .. } | BeginError::Io(_) => "CreateContainerError",
                 };
                 let message = error.to_string();
-                self.shared.pod_event(&self.record.pod, EventSeverity::Warning, "Failed", format!("Error: {message}"));
+                let known = live.blocked.as_ref().is_some_and(|blocked| blocked.message == message);
+                let (severity, event, text) = match &error {
+                    BeginError::Image(ImageError::Pulling(_)) => (EventSeverity::Normal, "Pulling", message.clone()),
+                    BeginError::Image(_) | BeginError::Env(_) | BeginError::Mount { .. } | BeginError::Io(_) => {
+                        (EventSeverity::Warning, "Failed", format!("Error: {message}"))
+                    }
+                };
+                if !known {
+                    self.shared.pod_event(&self.record.pod, severity, event, text);
+                }
                 live.blocked =
                     Some(Blocked { reason: reason.to_owned(), message, retry_at_ms: now_ms() + BLOCKED_RETRY_MS });
             }

@@ -8,10 +8,10 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
-use nix::unistd::{ForkResult, Pid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid};
 use serde::{Deserialize, Serialize};
 
-use super::spec::ShimSpec;
+use super::spec::{ShimSpec, User};
 
 /// A started program and the ends of its pipes.
 pub(super) struct Started {
@@ -87,6 +87,11 @@ fn become_program(spec: &ShimSpec, shim: Pid, stdout: &OwnedFd, stderr: &OwnedFd
     {
         return StartFailure::around(error.to_string());
     }
+    if let Some(user) = &spec.user
+        && let Err(failure) = become_user(user, shim)
+    {
+        return failure;
+    }
     if let Err(error) = std::env::set_current_dir(&spec.dir) {
         let dir = &spec.dir;
         return StartFailure::around(format!(
@@ -94,6 +99,21 @@ fn become_program(spec: &ShimSpec, shim: Pid, stdout: &OwnedFd, stderr: &OwnedFd
         ));
     }
     execute(&spec.argv, &spec.env)
+}
+
+/// Groups first: whoever is no longer root may not change them.
+fn become_user(user: &User, shim: Pid) -> Result<(), StartFailure> {
+    let fail = |what: &str, id: u32, errno| StartFailure::around(format!("{what} {id} of its securityContext: {errno}"));
+    let groups: Vec<Gid> = user.groups.iter().map(|id| Gid::from_raw(*id)).collect();
+    nix::unistd::setgroups(&groups).map_err(|errno| fail("supplementalGroups", user.groups.len() as u32, errno))?;
+    if let Some(id) = user.gid {
+        nix::unistd::setgid(Gid::from_raw(id)).map_err(|errno| fail("runAsGroup", id, errno))?;
+    }
+    if let Some(id) = user.uid {
+        nix::unistd::setuid(Uid::from_raw(id)).map_err(|errno| fail("runAsUser", id, errno))?;
+    }
+    // The kernel forgets the tie when a process changes its user.
+    tie_to(shim)
 }
 
 /// The program must not outlive its shim: nobody would keep its logs and its exit code.

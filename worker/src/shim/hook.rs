@@ -10,17 +10,18 @@ use nix::sched::{CloneFlags, setns};
 use nix::unistd::{ForkResult, Pid};
 
 use super::child::{execute, tie_to};
+use super::engine::EngineContainer;
 use super::spec::Hook;
 
 /// Runs a hook in a child process beside the program `beside`; gives the child's id.
-pub(super) fn spawn(hook: &Hook, beside: Pid) -> Option<Pid> {
+pub(super) fn spawn(hook: &Hook, beside: Pid, engine: Option<&EngineContainer>) -> Option<Pid> {
     let shim = nix::unistd::getpid();
     // SAFETY: the shim has one thread, so the child may do everything that the parent may.
     match unsafe { nix::unistd::fork() } {
         Ok(ForkResult::Parent { child }) => Some(child),
         Ok(ForkResult::Child) => {
             let _ = nix::unistd::setsid();
-            let code = if tie_to(shim).is_ok() { run(hook, beside) } else { 1 };
+            let code = if tie_to(shim).is_ok() { run(hook, beside, engine) } else { 1 };
             // SAFETY: ends the child at once, without the parent's exit handlers.
             unsafe { libc::_exit(code) }
         }
@@ -28,11 +29,12 @@ pub(super) fn spawn(hook: &Hook, beside: Pid) -> Option<Pid> {
     }
 }
 
-fn run(hook: &Hook, beside: Pid) -> i32 {
-    match hook {
-        Hook::Exec(argv) => exec_beside(argv, beside),
-        Hook::Http { host, port, path } => i32::from(!http_get(host, *port, path)),
-        Hook::Sleep { seconds } => {
+fn run(hook: &Hook, beside: Pid, engine: Option<&EngineContainer>) -> i32 {
+    match (hook, engine) {
+        (Hook::Exec(argv), Some(engine)) => engine.exec(argv).status().ok().and_then(|s| s.code()).unwrap_or(126),
+        (Hook::Exec(argv), None) => exec_beside(argv, beside),
+        (Hook::Http { host, port, path }, _) => i32::from(!http_get(host, *port, path)),
+        (Hook::Sleep { seconds }, _) => {
             std::thread::sleep(Duration::from_secs(u64::try_from(*seconds).unwrap_or(0)));
             0
         }

@@ -6,6 +6,7 @@
 //! agent learns of it from the state file, now or after its own restart.
 
 mod child;
+mod engine;
 mod family;
 mod hook;
 mod log;
@@ -14,8 +15,9 @@ mod scan;
 mod spec;
 mod watch;
 
+pub use engine::EngineContainer;
 pub use order::{Launched, launch, order_stop, run_beside};
-pub use spec::{Hook, ProcessId, RunState, ShimSpec, boot_id, now_ms, write_atomically};
+pub use spec::{Hook, ProcessId, RunState, ShimSpec, User, boot_id, now_ms, write_atomically};
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -64,6 +66,7 @@ fn watch_over() -> ExitCode {
         process: None,
         started_ms: None,
         stop_deadline_ms: None,
+        engine: spec.engine.clone(),
         ending: None,
     };
     let claim = serde_json::to_vec(&state).unwrap_or_default();

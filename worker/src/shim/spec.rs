@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use trainyard_worker_core::pod::Ending;
 
+use super::engine::EngineContainer;
 use crate::sandbox::Sandbox;
 use crate::sandbox::cgroup::ContainerCgroup;
 
@@ -45,10 +46,24 @@ pub struct ShimSpec {
     pub cgroup: Option<ContainerCgroup>,
     /// What to do before it is told to terminate.
     pub pre_stop: Option<Hook>,
-    /// A command that takes away what outlives the program (container engines).
-    pub cleanup: Option<Vec<String>>,
+    /// The container behind the program, where that is the client of a container engine.
+    pub engine: Option<EngineContainer>,
+    /// The user and group to become; only root can.
+    pub user: Option<User>,
     /// The file that the program may leave its last words in.
     pub message_file: Option<PathBuf>,
+}
+
+/// Whom a program runs as.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct User {
+    /// Its user, where it is not the shim's.
+    pub uid: Option<u32>,
+    /// Its group, where it is not the shim's.
+    pub gid: Option<u32>,
+    /// Further groups.
+    pub groups: Vec<u32>,
 }
 
 /// A life-cycle hook.
@@ -93,6 +108,9 @@ pub struct RunState {
     pub started_ms: Option<i64>,
     /// When a stop turns into a kill, if a stop was ordered.
     pub stop_deadline_ms: Option<i64>,
+    /// The container behind the program: whoever finds its shim dead takes it away.
+    #[serde(default)]
+    pub engine: Option<EngineContainer>,
     /// How it ended.
     pub ending: Option<Ending>,
 }

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use trainyard_worker_core::pod::Ending;
 
 use super::child::Started;
+use super::engine::Seen;
 use super::log::{Log, Stream, timestamp};
 use super::scan::Scan;
 use super::spec::{ProcessId, RunState, ShimSpec, now_ms, write_atomically};
@@ -87,9 +88,15 @@ impl<'a> Watch<'a> {
             self.read_output();
             self.run_timers();
         }
+        // First of all: what the engine leaves running must be gone before its own processes are.
+        let seen = self.spec.engine.as_ref().map(|engine| {
+            let seen = engine.look().unwrap_or_default();
+            engine.remove();
+            seen
+        });
         family::kill_all(self.pid);
         self.drain();
-        self.finish();
+        self.finish(seen);
     }
 
     fn wait(&self, signals: BorrowedFd<'_>) {
@@ -145,7 +152,7 @@ impl<'a> Watch<'a> {
         match &mut self.stop {
             Stop::NotAsked => {
                 let hook = self.spec.pre_stop.as_ref().filter(|_| grace_ms > 0);
-                match hook.and_then(|hook| hook::spawn(hook, self.pid)) {
+                match hook.and_then(|hook| hook::spawn(hook, self.pid, self.spec.engine.as_ref())) {
                     Some(child) => self.stop = Stop::Hook { child, kill_at_ms },
                     None => self.terminate(kill_at_ms),
                 }
@@ -207,26 +214,28 @@ impl<'a> Watch<'a> {
         self.scan.flush();
     }
 
-    fn finish(mut self) {
+    fn finish(mut self, seen: Option<Seen>) {
         let (exit_code, signal) = self.exit.unwrap_or((128, None));
         let oom = self.spec.cgroup.as_ref().is_some_and(super::super::sandbox::cgroup::ContainerCgroup::oom_killed);
         if let Some(cgroup) = &self.spec.cgroup {
             cgroup.remove();
         }
-        if let Some(cleanup) = &self.spec.cleanup {
-            let (program, args) = cleanup.split_first().map_or(("true", &[][..]), |(p, a)| (p.as_str(), a));
-            let _ = std::process::Command::new(program)
-                .args(args)
-                .stdin(std::process::Stdio::null())
-                .stdout(std::process::Stdio::null())
-                .stderr(std::process::Stdio::null())
-                .status();
-        }
+        let limited = self.spec.engine.as_ref().is_some_and(|engine| engine.memory_limited);
+        // Not every engine notices that its kernel ended a container for its memory.
+        let unordered_kill = limited && exit_code == 137 && matches!(self.stop, Stop::NotAsked);
+        let oom = oom || seen.is_some_and(|seen| seen.oom_killed || seen.started && unordered_kill);
+        let failed_start = seen.is_some_and(|seen| !seen.started) && matches!(self.stop, Stop::NotAsked);
         let reason = match (exit_code, oom) {
             (0, _) => "Completed",
             (_, true) => "OOMKilled",
+            (_, false) if failed_start => "StartError",
             (_, false) => "Error",
         };
+        let hint = self.spec.engine.as_ref().and_then(|engine| engine.start_hint.as_ref());
+        // 126 and 127: the loader of our binary is missing in the image, which nobody guesses from what the engine says.
+        if let Some(hint) = hint.filter(|_| matches!(exit_code, 126 | 127)) {
+            self.log.feed(Stream::Stderr, format!("trainyard: {hint}\n").as_bytes(), &timestamp(), &mut |_| {});
+        }
         let last_words = self.spec.message_file.as_ref().and_then(|file| std::fs::read(file).ok()).unwrap_or_default();
         let message = match (last_words.is_empty(), exit_code) {
             (false, _) => String::from_utf8_lossy(&last_words[..last_words.len().min(4_096)]).into_owned(),

@@ -5,10 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use trainyard_runtime::embedded::{self, Options};
 
 use crate::api::Api;
-use crate::arg::Global;
+use crate::arg::{ContainerArgs, Engine, Global};
 use crate::error::CliError;
 use crate::home;
-use crate::plane::{Plane, Started};
+use crate::plane::{self, Plane, Started};
 use crate::session::{self, Place, Session, internal};
 
 /// A session, and the control plane behind it if it is ours.
@@ -18,6 +18,17 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// Whether pods run as processes of this machine: then a program works in a folder of this machine, else in one of
+    /// its image.
+    pub(crate) async fn runs_processes(&self) -> bool {
+        if matches!(self.session.place, Place::Cluster { .. }) {
+            return false;
+        }
+        let Ok(nodes) = self.session.api.get("/api/v1/nodes").await else { return true };
+        let version = nodes["items"][0]["status"]["nodeInfo"]["containerRuntimeVersion"].as_str();
+        version.is_none_or(|version| version.starts_with("process://"))
+    }
+
     /// Takes our control plane down.
     pub(crate) async fn close(self) {
         if let Some(plane) = self.plane {
@@ -56,7 +67,7 @@ where
 }
 
 /// Finds or brings up a control plane.
-pub(crate) async fn open(global: &Global, detach: bool) -> Result<Opened, CliError> {
+pub(crate) async fn open(global: &Global, detach: bool, containers: ContainerArgs) -> Result<Opened, CliError> {
     if session::wants_cluster(global) {
         return Ok(Opened { session: Session::open(global).await?, plane: None });
     }
@@ -71,11 +82,21 @@ pub(crate) async fn open(global: &Global, detach: bool) -> Result<Opened, CliErr
     let namespace = global.namespace.clone().unwrap_or_else(|| "default".to_owned());
     // Port 0: other terminals find it through server.json.
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    match Plane::start(Options::new(&home), listen).await? {
+    match Plane::start(Options::new(&home), listen, plane::container_mode(containers)?).await? {
         Started::Elsewhere(info) => {
             let client = embedded::connect(&info).map_err(internal("cannot connect to the running server"))?;
             let session = Session { api: Api::new(client), namespace, place: Place::Server { home }, embedded: None };
-            Ok(Opened { session, plane: None })
+            let opened = Opened { session, plane: None };
+            if containers.engine != Engine::None && containers.engine != Engine::Auto && opened.runs_processes().await {
+                return Err(CliError::Usage {
+                    message: format!(
+                        "the control plane that runs (pid {}) runs containers as processes; --containers has no effect on it",
+                        info.pid
+                    ),
+                    hint: "stop it and start it again with `trainyard up --containers …`".to_owned(),
+                });
+            }
+            Ok(opened)
         }
         Started::Here(plane) => {
             plane.ready().await;
