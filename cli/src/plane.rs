@@ -29,7 +29,11 @@ pub(crate) enum Started {
 
 impl Plane {
     /// Opens the store, serves the API, and starts the controllers and the node agent.
-    pub(crate) async fn start(options: Options, listen: SocketAddr, containers: ContainerMode) -> Result<Started, CliError> {
+    pub(crate) async fn start(
+        options: Options,
+        listen: SocketAddr,
+        containers: ContainerMode,
+    ) -> Result<Started, CliError> {
         Self::start_parts(options, listen, Some(containers)).await
     }
 
@@ -85,8 +89,9 @@ pub(crate) fn container_mode(args: ContainerArgs) -> Result<ContainerMode, CliEr
     };
     ContainerMode::choose(asked).map_err(|error| CliError::Usage {
         message: error.to_string(),
-        hint: "--containers auto takes podman or docker where one works, --containers none runs processes of this machine"
-            .to_owned(),
+        hint:
+            "--containers auto takes podman or docker where one works, --containers none runs processes of this machine"
+                .to_owned(),
     })
 }
 

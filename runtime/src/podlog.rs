@@ -2,6 +2,7 @@
 //!
 //! `home/pods/<uid>/containers/<name>/<restart>.log`, in CRI lines: `<RFC 3339 time> stdout|stderr F|P <text>`.
 
+mod files;
 mod line;
 mod tail;
 
@@ -77,9 +78,11 @@ fn folder(home: &Path, pod: &Object, container: &str) -> PathBuf {
 /// The runs of the container that have a log, in order.
 fn restarts(folder: &Path) -> Vec<u32> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    // Also by the rotated ones: there is a moment without a newest file.
     let mut found: Vec<u32> =
-        entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".log")?.parse().ok()).collect();
+        entries.filter_map(|entry| entry.file_name().to_str()?.split_once(".log")?.0.parse().ok()).collect();
     found.sort_unstable();
+    found.dedup();
     found
 }
 

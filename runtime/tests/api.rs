@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use http::{Method, Request};
+use http_body_util::BodyExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use serde_json::{Value, json};
@@ -271,6 +272,44 @@ async fn logs_are_cut_as_asked_and_followed_to_the_end() {
     pods.patch_status("p", &PatchParams::default(), &done).await.expect("patched");
     let text = tokio::time::timeout(Duration::from_secs(10), followed.collect_bytes()).await.expect("it ends");
     assert_eq!(text.expect("read"), "one\ntwo\nthree\n");
+}
+
+#[tokio::test]
+async fn logs_are_read_and_followed_through_their_rotation() {
+    let world = world().await;
+    let pods: Api<Pod> = Api::namespaced(world.embedded.client(), "default");
+    let (_, made) = world.post(PODS, pod("p")).await;
+    let folder = world.home.path().join("pods").join(made["metadata"]["uid"].as_str().expect("a uid"));
+    let folder = folder.join("containers/main");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let line = |tag: &str, text: &str| format!("2026-01-01T00:00:01.000000000Z stdout {tag} {text}\n");
+    let write = |name: &str, text: String| std::fs::write(folder.join(name), text).expect("written");
+    let rotate = || {
+        let _ = std::fs::rename(folder.join("0.log.1"), folder.join("0.log.2"));
+        std::fs::rename(folder.join("0.log"), folder.join("0.log.1")).expect("renamed");
+    };
+    write("0.log", line("F", "one") + &line("P", "tw"));
+    rotate();
+    write("0.log", line("F", "o") + &line("F", "three"));
+    assert_eq!(world.get(&format!("{PODS}/p/log")).await.1, json!("one\ntwo\nthree\n"));
+    assert_eq!(world.get(&format!("{PODS}/p/log?tailLines=2")).await.1, json!("two\nthree\n"));
+
+    let path = format!("{PODS}/p/log?follow=true&tailLines=1");
+    let request = Request::get(path).body(kube::client::Body::empty()).expect("a request");
+    let mut followed = world.embedded.client().send(request).await.expect("followed").into_body();
+    let first = followed.frame().await.expect("a frame").expect("read").into_data().expect("data");
+    assert_eq!(first, "three\n");
+    // Two rotations between two looks, with a last line in the file that the follower has.
+    let mut old = std::fs::OpenOptions::new().append(true).open(folder.join("0.log")).expect("opens");
+    rotate();
+    std::io::Write::write_all(&mut old, line("F", "four").as_bytes()).expect("written");
+    write("0.log", line("F", "five"));
+    rotate();
+    write("0.log", line("F", "six"));
+    let done = Patch::Merge(json!({"status": {"phase": "Succeeded"}}));
+    pods.patch_status("p", &PatchParams::default(), &done).await.expect("patched");
+    let rest = tokio::time::timeout(Duration::from_secs(10), followed.collect_bytes()).await.expect("it ends");
+    assert_eq!(rest.expect("read"), "four\nfive\nsix\n");
 }
 
 #[tokio::test]

@@ -341,6 +341,77 @@ async fn what_can_never_run_is_refused_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claims_stay_while_they_are_used_and_take_their_folders_along() {
+    let mut world = World::new().await;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(world.server.client(), "default");
+    for name in ["used", "idle", "kept"] {
+        let claim = json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}}});
+        world.create::<PersistentVolumeClaim>(claim).await;
+        let container = json!({"name": "main", "command": ["sleep", if name == "used" { "1000" } else { "0" }],
+            "volumeMounts": [{"name": "v", "mountPath": "/data"}]});
+        let volume = json!({"name": "v", "persistentVolumeClaim": {"claimName": name}});
+        world.pod(name, json!({"restartPolicy": "Never", "volumes": [volume], "containers": [container]})).await;
+    }
+    world.phase("used", "Running").await;
+    world.phase("idle", "Succeeded").await;
+    world.phase("kept", "Succeeded").await;
+    let folder = |name: &str| world.home.path().join("volumes/default").join(name);
+    let (used, idle, kept) = (folder("used"), folder("idle"), folder("kept"));
+    std::fs::write(used.join("data"), "").unwrap();
+    claims.delete("used", &DeleteParams::default()).await.unwrap();
+    let until_gone = async |name: &str| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while claims.get_opt(name).await.unwrap().is_some() {
+            assert!(Instant::now() < deadline, "claim {name} stays");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let until_removed = async |path: &std::path::Path| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while path.exists() {
+            assert!(Instant::now() < deadline, "{} stays", path.display());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // A claim that nobody uses goes at once: what the agent did for it shows that the other was looked at, too.
+    claims.delete("idle", &DeleteParams::default()).await.unwrap();
+    until_gone("idle").await;
+    until_removed(&idle).await;
+    assert!(claims.get("used").await.unwrap().metadata.deletion_timestamp.is_some());
+    assert!(used.join("data").exists());
+    world.pods().delete("used", &DeleteParams::default().grace_period(1)).await.unwrap();
+    until_gone("used").await;
+    until_removed(&used).await;
+    // Nobody is there to see this one go.
+    world.stop_agent().await;
+    let free = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    claims.patch("kept", &kube::api::PatchParams::default(), &free).await.unwrap();
+    claims.delete("kept", &DeleteParams::default()).await.unwrap();
+    assert!(kept.exists());
+    world.start_agent().await;
+    until_removed(&kept).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_are_honoured_by_root_and_last_words_read() {
+    let world = World::new().await;
+    let container = json!({"name": "main", "command": ["sh", "-c", "echo $(id -u) $(id -g) $(id -G); echo sizes > /tmp/words/last; exit 3"],
+        "workingDir": "/", "terminationMessagePath": "/tmp/words/last", "securityContext": {"runAsUser": 4711}});
+    let spec = json!({"restartPolicy": "Never", "securityContext": {"runAsGroup": 4712, "supplementalGroups": [4713]},
+        "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}], "containers": [container]});
+    let pod = world.pod("p", spec).await;
+    let ended = main_status(&world.phase("p", "Failed").await).state.unwrap().terminated.unwrap();
+    assert!(world.event("SizeLimitNotEnforced").await.message.unwrap().contains("sizeLimit"));
+    if !nix::unistd::geteuid().is_root() {
+        assert!(world.event("SecurityContextIgnored").await.message.unwrap().contains("only root"));
+        return;
+    }
+    assert_eq!(world.log(&pod, 0), "4711 4712 4712 4713\n");
+    assert_eq!((ended.exit_code, ended.message.as_deref()), (3, Some("sizes\n")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_are_found_by_name() {
     let world = World::new().await;
     let spec = json!({"clusterIP": "None", "selector": {"app": "server"}, "ports": [{"port": 80}]});

@@ -17,7 +17,8 @@ const SHIM: &str = env!("CARGO_BIN_EXE_trainyard-shim");
 const IMAGE: &str = "localhost/trainyard-test:1";
 
 /// A machine of tests may be a container itself, without the right to raise limits: podman then has to leave them alone.
-const SETTINGS: &str = "[containers]\ndefault_ulimits=[]\n[engine]\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"file\"\n";
+const SETTINGS: &str =
+    "[containers]\ndefault_ulimits=[]\n[engine]\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"file\"\n";
 
 struct World {
     home: tempfile::TempDir,
@@ -46,22 +47,29 @@ fn make_image(settings: &Path, at: &Path) -> Result<(), String> {
     let packed = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status().unwrap();
     assert!(packed.success());
     let entrypoint = r#"ENTRYPOINT ["/bin/echo","entrypoint"]"#;
-    let made = podman(settings, &[
-        "import",
-        "--change",
-        entrypoint,
-        "--change",
-        r#"CMD ["default"]"#,
-        "--change",
-        "WORKDIR /app",
-        tar.to_str().unwrap(),
-        IMAGE,
-    ]);
+    let made = podman(
+        settings,
+        &[
+            "import",
+            "--change",
+            entrypoint,
+            "--change",
+            r#"CMD ["default"]"#,
+            "--change",
+            "WORKDIR /app",
+            tar.to_str().unwrap(),
+            IMAGE,
+        ],
+    );
     if !made.status.success() {
         return Err(String::from_utf8_lossy(&made.stderr).into_owned());
     }
     let tried = podman(settings, &["run", "--rm", "--network", "host", IMAGE]);
-    if tried.stdout == b"entrypoint default\n" { Ok(()) } else { Err(String::from_utf8_lossy(&tried.stderr).into_owned()) }
+    if tried.stdout == b"entrypoint default\n" {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&tried.stderr).into_owned())
+    }
 }
 
 impl World {
@@ -195,10 +203,13 @@ async fn images_give_what_the_manifest_leaves_open() {
     let args = world.pod("args", json!({"args": ["$(WHO)"], "env": [{"name": "WHO", "value": "me"}]})).await;
     let script = "pwd; hostname; echo $PATH; echo $SECRET; cat /data/file; echo out >> /data/file; echo bye > /dev/termination-log; exit 7";
     let all = world
-        .pod("all", json!({"command": ["sh"], "args": ["-c", script], "workingDir": "/tmp",
+        .pod(
+            "all",
+            json!({"command": ["sh"], "args": ["-c", script], "workingDir": "/tmp",
             "env": [{"name": "PATH", "value": "/bin:/opt/x"}, {"name": "SECRET", "value": "a\nb"}],
             "lifecycle": {}, "volumeMounts": [{"name": "v", "mountPath": "/data"}],
-            "securityContext": {"runAsUser": 4711}}))
+            "securityContext": {"runAsUser": 4711}}),
+        )
         .await;
     let user = world.pod("user", json!({"command": ["id", "-u"], "securityContext": {"runAsUser": 4711}})).await;
     assert_eq!(world.ended("defaults").await.exit_code, 0);

@@ -1,18 +1,21 @@
-//! Reads a log file from where the client wants it, and on while it grows.
+//! Reads a log from where the client wants it, through its rotated files, and on while it grows.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::io::SeekFrom;
-use std::path::Path;
+use std::io::{self, Seek as _, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::Life;
+use super::files;
 use super::line::{self, Writer};
 use crate::server::query::LogParams;
 
@@ -25,7 +28,11 @@ const POLL: Duration = Duration::from_millis(50);
 const LINE_BYTES: usize = 1024 * 1024;
 
 pub(super) struct Tail {
+    path: PathBuf,
     file: File,
+    inode: u64,
+    /// Newer than `file`, oldest first.
+    next: VecDeque<std::fs::File>,
     life: Life,
     follow: bool,
     since_ms: Option<i64>,
@@ -33,6 +40,8 @@ pub(super) struct Tail {
     writer: Writer,
     /// Read, but without an end of line yet.
     rest: Vec<u8>,
+    /// The file is no longer the newest, which was noticed at its end.
+    rotated: bool,
     stopping: CancellationToken,
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -45,20 +54,30 @@ impl Tail {
         life: Life,
         stopping: CancellationToken,
         permit: Option<OwnedSemaphorePermit>,
-    ) -> std::io::Result<Self> {
-        let mut file = File::open(path).await?;
-        if let Some(lines) = params.tail_lines {
-            let start = start_of_last(&mut file, lines).await?;
-            file.seek(SeekFrom::Start(start)).await?;
-        }
+    ) -> io::Result<Self> {
+        let (of, lines) = (path.to_owned(), params.tail_lines);
+        let opened = tokio::task::spawn_blocking(move || {
+            let mut files = files::after(&of, None)?;
+            let start = lines.map_or(Ok(0), |lines| files::start_of_last(&mut files, lines))?;
+            if let Some(first) = files.front_mut() {
+                first.seek(SeekFrom::Start(start))?;
+            }
+            Ok::<_, io::Error>(files)
+        });
+        let mut next = opened.await.map_err(io::Error::other)??;
+        let first = next.pop_front().ok_or(io::ErrorKind::NotFound)?;
         Ok(Self {
-            file,
+            path: path.to_owned(),
+            inode: first.metadata()?.ino(),
+            file: File::from_std(first),
+            next,
             life,
             follow: params.follow && !params.previous,
             since_ms,
             left: params.limit_bytes,
             writer: Writer::new(params.timestamps),
             rest: Vec::new(),
+            rotated: false,
             stopping,
             _permit: permit,
         })
@@ -82,6 +101,9 @@ impl Tail {
             let over = !self.follow || self.life.is_over();
             let read = self.file.read(&mut buffer).await.ok()?;
             if read == 0 {
+                if self.turn().ok()? {
+                    continue;
+                }
                 if over {
                     return None;
                 }
@@ -96,6 +118,29 @@ impl Tail {
                 return Some(out);
             }
         }
+    }
+
+    /// At the end of a file: goes on with the one after it, if there is one. Whoever follows looks for new ones.
+    fn turn(&mut self) -> io::Result<bool> {
+        if self.next.is_empty() && self.follow {
+            let current = std::fs::metadata(&self.path).map(|found| found.ino());
+            if current.is_ok_and(|inode| inode == self.inode) {
+                return Ok(false);
+            }
+            if !self.rotated {
+                // The last write to the old file was before the rename, but maybe after it was read to its end.
+                self.rotated = true;
+                return Ok(true);
+            }
+            self.next = files::after(&self.path, Some(self.inode))?;
+        }
+        let Some(file) = self.next.pop_front() else { return Ok(false) };
+        self.inode = file.metadata()?.ino();
+        self.file = File::from_std(file);
+        self.rotated = false;
+        // A line that was cut short at the end of a file does not go on in the next.
+        self.rest.clear();
+        Ok(true)
     }
 
     /// What the complete lines of `rest` say.
@@ -123,34 +168,4 @@ impl Tail {
         }
         out
     }
-}
-
-/// Where the last `lines` lines begin, found from the end of the file.
-async fn start_of_last(file: &mut File, lines: u64) -> std::io::Result<u64> {
-    let mut end = file.seek(SeekFrom::End(0)).await?;
-    if lines == 0 {
-        return Ok(end);
-    }
-    let mut newlines = 0;
-    let mut buffer = vec![0; READ_BYTES];
-    let size = end;
-    while end > 0 {
-        let start = end.saturating_sub(READ_BYTES as u64);
-        let length = usize::try_from(end - start).unwrap_or(READ_BYTES);
-        file.seek(SeekFrom::Start(start)).await?;
-        let piece = &mut buffer[..length];
-        file.read_exact(piece).await?;
-        for (index, byte) in piece.iter().enumerate().rev() {
-            let at = start + index as u64;
-            // The newline that ends the last line begins nothing.
-            if *byte == b'\n' && at + 1 < size {
-                newlines += 1;
-                if newlines == lines {
-                    return Ok(at + 1);
-                }
-            }
-        }
-        end = start;
-    }
-    Ok(0)
 }

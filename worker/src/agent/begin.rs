@@ -11,8 +11,8 @@ use trainyard_worker_core::pod::volume::stays_inside;
 
 use super::config::ContainerMode;
 use super::engine::{self, renumbered};
-use super::image::{Client, ImageError};
 use super::folder::{PodFolder, PodRecord};
+use super::image::{Client, ImageError};
 use super::names::replace_names;
 use super::probe::port_number;
 use super::setup::{Surroundings, facts, gpu_limits};

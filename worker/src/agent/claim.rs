@@ -1,10 +1,94 @@
 //! PersistentVolumeClaims: a folder each, under `home/volumes/<namespace>/<claim>`, kept until the claim is deleted.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
+
+/// Keeps a claim that is deleted until no pod uses it any more, as on a cluster.
+const PROTECTION: &str = "kubernetes.io/pvc-protection";
+
+fn finalizers(claim: &PersistentVolumeClaim) -> impl Iterator<Item = &str> {
+    claim.metadata.finalizers.iter().flatten().map(String::as_str)
+}
+
+fn is_protected(claim: &PersistentVolumeClaim) -> bool {
+    finalizers(claim).any(|held| held == PROTECTION)
+}
+
+/// Namespace and name of a claim.
+pub(super) type ClaimKey = (String, String);
+
+pub(super) fn key(claim: &PersistentVolumeClaim) -> ClaimKey {
+    (claim.metadata.namespace.clone().unwrap_or_default(), claim.metadata.name.clone().unwrap_or_default())
+}
+
+/// The claims that a pod uses: none when it has finished.
+pub(super) fn used_by(pod: &Pod) -> BTreeSet<ClaimKey> {
+    if matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed")) {
+        return BTreeSet::new();
+    }
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes
+        .filter_map(|volume| Some((namespace.clone(), volume.persistent_volume_claim.as_ref()?.claim_name.clone())))
+        .collect()
+}
+
+/// Whether the claim is deleted and waits for its pods only.
+pub(super) fn waits_for_pods(claim: &PersistentVolumeClaim) -> bool {
+    claim.metadata.deletion_timestamp.is_some() && is_protected(claim)
+}
+
+/// Lets a deleted claim go that no pod uses any more.
+pub(super) async fn unprotect(client: &kube::Client, claim: &PersistentVolumeClaim) {
+    let (namespace, name) = key(claim);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
+    let held: Vec<&str> = finalizers(claim).filter(|held| *held != PROTECTION).collect();
+    let patch = json!({"metadata": {"uid": claim.metadata.uid, "finalizers": held}});
+    if let Err(error) = claims.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        tracing::debug!(claim = name, %error, "a deleted claim is gone already");
+    }
+}
+
+/// Takes away the folders and volumes of claims that were deleted while no agent ran. `listed` are all that exist.
+pub(super) async fn reconcile(client: &kube::Client, home: &Path, listed: &BTreeSet<ClaimKey>) {
+    for namespace in std::fs::read_dir(home.join("volumes")).into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir(namespace.path()).into_iter().flatten().flatten() {
+            let names = (namespace.file_name().into_string(), entry.file_name().into_string());
+            let (Ok(namespace), Ok(name)) = names else { continue };
+            if listed.contains(&(namespace.clone(), name.clone())) {
+                continue;
+            }
+            // It may have been made since the list.
+            let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
+            if matches!(claims.get_opt(&name).await, Ok(None)) {
+                remove_folder(&folder(home, &namespace, &name));
+            }
+        }
+    }
+    let volumes: Api<PersistentVolume> = Api::all(client.clone());
+    let Ok(found) = volumes.list(&ListParams::default()).await else { return };
+    for volume in found.items {
+        let Some(spec) = &volume.spec else { continue };
+        let ours = spec.host_path.as_ref().is_some_and(|at| Path::new(&at.path).starts_with(home.join("volumes")));
+        let Some(claim) = spec.claim_ref.as_ref().filter(|_| ours) else { continue };
+        let key = (claim.namespace.clone().unwrap_or_default(), claim.name.clone().unwrap_or_default());
+        if !listed.contains(&key) {
+            let _ = volumes.delete(volume.metadata.name.as_deref().unwrap_or_default(), &DeleteParams::default()).await;
+        }
+    }
+}
+
+fn remove_folder(path: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "the folder of a deleted claim could not be removed");
+    }
+}
 
 /// The folder of a claim.
 pub(super) fn folder(home: &Path, namespace: &str, claim: &str) -> PathBuf {
@@ -22,6 +106,11 @@ pub(super) async fn bind(
     let Some(claim) = claims.get_opt(name).await? else { return Ok(None) };
     if claim.metadata.deletion_timestamp.is_some() {
         return Ok(None);
+    }
+    if !is_protected(&claim) {
+        let held: Vec<&str> = finalizers(&claim).chain([PROTECTION]).collect();
+        let patch = json!({"metadata": {"uid": claim.metadata.uid, "finalizers": held}});
+        claims.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
     }
     let path = folder(home, namespace, name);
     std::fs::create_dir_all(&path)?;
@@ -90,12 +179,7 @@ pub(super) async fn release(client: &kube::Client, home: &Path, claim: &Persiste
     if namespace.is_empty() || name.is_empty() {
         return;
     }
-    let path = folder(home, namespace, name);
-    if let Err(error) = std::fs::remove_dir_all(&path)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(path = %path.display(), %error, "the folder of a deleted claim could not be removed");
-    }
+    remove_folder(&folder(home, namespace, name));
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     if let Err(error) = volumes.delete(&volume_name(claim), &DeleteParams::default()).await {
         tracing::debug!(%error, "the volume of a deleted claim is gone already");

@@ -35,7 +35,9 @@ pub enum Containers {
 #[derive(Debug, Error)]
 pub enum EngineError {
     /// It is not installed.
-    #[error("{name} was asked for to run containers, but is in no folder of PATH; install it, or use --containers none")]
+    #[error(
+        "{name} was asked for to run containers, but is in no folder of PATH; install it, or use --containers none"
+    )]
     Missing {
         /// `podman` or `docker`.
         name: &'static str,

@@ -146,7 +146,8 @@ pub(super) fn user(pod: Option<&PodSecurityContext>, container: Option<&Security
     let uid = id(container.and_then(|own| own.run_as_user).or_else(|| pod.and_then(|pod| pod.run_as_user)));
     let gid = id(container.and_then(|own| own.run_as_group).or_else(|| pod.and_then(|pod| pod.run_as_group)));
     let further = pod.and_then(|pod| pod.supplemental_groups.as_ref()).into_iter().flatten().copied();
-    let groups: Vec<u32> = further.chain(pod.and_then(|pod| pod.fs_group)).filter_map(|group| id(Some(group))).collect();
+    let groups: Vec<u32> =
+        further.chain(pod.and_then(|pod| pod.fs_group)).filter_map(|group| id(Some(group))).collect();
     (uid.is_some() || gid.is_some() || !groups.is_empty()).then_some(User { uid, gid, groups })
 }
 

@@ -11,7 +11,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 
-use super::claim;
+use super::claim::{self, ClaimKey};
 use super::folder::{self, PodFolder, PodRecord};
 use super::shared::Shared;
 use super::task::{Message, Task};
@@ -25,6 +25,13 @@ pub(super) struct Manager {
     /// Records of an earlier agent whose pods have not been seen in the API yet.
     left_over: BTreeMap<String, PodRecord>,
     listed: Option<BTreeSet<String>>,
+    /// All pods were listed once.
+    pods_known: bool,
+    /// The claims that each unfinished pod uses.
+    uses: BTreeMap<String, BTreeSet<ClaimKey>>,
+    claims_listed: Option<BTreeSet<ClaimKey>>,
+    /// Deleted claims that wait for their pods.
+    ending_claims: BTreeMap<ClaimKey, PersistentVolumeClaim>,
 }
 
 impl Manager {
@@ -35,7 +42,18 @@ impl Manager {
             // Addresses in use are not given away before their pods are seen again.
             shared.names.lock().unwrap_or_else(PoisonError::into_inner).put_pod(&record.pod, Some(&record.ip));
         }
-        Self { shared, pods: BTreeMap::new(), tasks: JoinSet::new(), uids: HashMap::new(), left_over, listed: None }
+        Self {
+            shared,
+            pods: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            uids: HashMap::new(),
+            left_over,
+            listed: None,
+            pods_known: false,
+            uses: BTreeMap::new(),
+            claims_listed: None,
+            ending_claims: BTreeMap::new(),
+        }
     }
 
     pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
@@ -72,9 +90,51 @@ impl Manager {
     }
 
     fn on_claim(&mut self, event: Event<PersistentVolumeClaim>) {
-        if let Event::Delete(claim) = event {
-            let shared = self.shared.clone();
-            tokio::spawn(async move { claim::release(&shared.client, &shared.config.home, &claim).await });
+        let shared = self.shared.clone();
+        match event {
+            Event::Init => self.claims_listed = Some(BTreeSet::new()),
+            Event::InitApply(claim) => {
+                if let Some(listed) = &mut self.claims_listed {
+                    listed.insert(claim::key(&claim));
+                }
+                self.claim_seen(claim);
+            }
+            Event::Apply(claim) => {
+                // One that was made since the list began is not to be taken for one that is gone.
+                if let Some(listed) = &mut self.claims_listed {
+                    listed.insert(claim::key(&claim));
+                }
+                self.claim_seen(claim);
+            }
+            Event::Delete(claim) => {
+                self.ending_claims.remove(&claim::key(&claim));
+                tokio::spawn(async move { claim::release(&shared.client, &shared.config.home, &claim).await });
+            }
+            Event::InitDone => {
+                let Some(listed) = self.claims_listed.take() else { return };
+                tokio::spawn(async move { claim::reconcile(&shared.client, &shared.config.home, &listed).await });
+            }
+        }
+    }
+
+    fn claim_seen(&mut self, claim: PersistentVolumeClaim) {
+        if claim::waits_for_pods(&claim) {
+            self.ending_claims.insert(claim::key(&claim), claim);
+            self.let_claims_go();
+        }
+    }
+
+    /// Deleted claims go when the last pod that uses them has ended. Nothing is known before all pods are listed.
+    fn let_claims_go(&mut self) {
+        if self.listed.is_some() || !self.pods_known {
+            return;
+        }
+        let used: BTreeSet<&ClaimKey> = self.uses.values().flatten().collect();
+        let free: Vec<ClaimKey> = self.ending_claims.keys().filter(|key| !used.contains(key)).cloned().collect();
+        for key in free {
+            let Some(claim) = self.ending_claims.remove(&key) else { continue };
+            let client = self.shared.client.clone();
+            tokio::spawn(async move { claim::unprotect(&client, &claim).await });
         }
     }
 
@@ -93,14 +153,19 @@ impl Manager {
                     self.gone(&uid.clone());
                 }
             }
-            Event::InitDone => self.forget_unlisted(),
+            Event::InitDone => {
+                self.forget_unlisted();
+                self.pods_known = true;
+            }
         }
+        self.let_claims_go();
     }
 
     /// After a full list: what is not in it was deleted while nobody looked.
     fn forget_unlisted(&mut self) {
         let Some(listed) = self.listed.take() else { return };
-        let known: Vec<String> = self.pods.keys().chain(self.left_over.keys()).cloned().collect();
+        let known: BTreeSet<String> =
+            self.pods.keys().chain(self.left_over.keys()).chain(self.uses.keys()).cloned().collect();
         for uid in known.into_iter().filter(|uid| !listed.contains(uid)) {
             self.gone(&uid);
         }
@@ -108,6 +173,7 @@ impl Manager {
 
     fn seen(&mut self, pod: Pod) {
         let Some(uid) = pod.metadata.uid.clone() else { return };
+        self.uses.insert(uid.clone(), claim::used_by(&pod));
         {
             let known = self.left_over.get(&uid).map(|record| record.ip.clone());
             let mut names = self.shared.names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,6 +194,7 @@ impl Manager {
     }
 
     fn gone(&mut self, uid: &str) {
+        self.uses.remove(uid);
         {
             let mut names = self.shared.names.lock().unwrap_or_else(PoisonError::into_inner);
             if names.remove_pod(uid) {

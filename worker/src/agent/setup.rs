@@ -169,6 +169,9 @@ async fn volumes(
         let broken = |error: io::Error| Unready::Waiting(format!("volume \"{}\" cannot be made: {error}", volume.name));
         let place = match plan {
             VolumePlan::Empty { in_memory } => {
+                if volume.empty_dir.as_ref().is_some_and(|empty| empty.size_limit.is_some()) {
+                    shared.size_limit_not_enforced();
+                }
                 (empty(&at, in_memory, &pod, &volume.name, record).map_err(broken)?, false)
             }
             VolumePlan::Files(files) => (write_files(&at, &files).map(|()| at).map_err(broken)?, true),

@@ -37,6 +37,7 @@ pub(super) struct Shared {
     pub(super) base_env: Vec<(String, String)>,
     allowed: OnceCell<Allowed>,
     limits_event_sent: AtomicBool,
+    size_event_sent: AtomicBool,
     records: OnceCell<Records>,
 }
 
@@ -54,6 +55,7 @@ impl Shared {
             images: Images::default(),
             allowed: OnceCell::new(),
             limits_event_sent: AtomicBool::new(false),
+            size_event_sent: AtomicBool::new(false),
             records: OnceCell::new_with(config.records.clone()),
             client,
             config,
@@ -121,9 +123,21 @@ impl Shared {
 
     /// Says once per agent, on the node, that limits are only numbers here.
     pub(super) fn limits_not_enforced(&self, why: &str) {
-        if self.limits_event_sent.swap(true, Ordering::Relaxed) {
-            return;
+        if !self.limits_event_sent.swap(true, Ordering::Relaxed) {
+            let message = format!("cpu and memory limits of containers are not enforced on this node: {why}");
+            self.node_event("LimitsNotEnforced", message);
         }
+    }
+
+    /// The same of the size of volumes.
+    pub(super) fn size_limit_not_enforced(&self) {
+        if !self.size_event_sent.swap(true, Ordering::Relaxed) {
+            let message = "sizeLimit of emptyDir volumes is not enforced on this node: they share the disk of the state folder (medium Memory: the machine's /dev/shm)";
+            self.node_event("SizeLimitNotEnforced", message.to_owned());
+        }
+    }
+
+    fn node_event(&self, reason: &str, message: String) {
         let node = &self.config.node_name;
         let regarding = ObjectRef {
             api_version: "v1".to_owned(),
@@ -131,8 +145,7 @@ impl Shared {
             namespace: String::new(),
             name: node.clone(),
         };
-        let message = format!("cpu and memory limits of containers are not enforced on this node: {why}");
-        self.events.send(regarding, node.clone(), EventSeverity::Warning, "LimitsNotEnforced".to_owned(), message);
+        self.events.send(regarding, node.clone(), EventSeverity::Warning, reason.to_owned(), message);
     }
 
     pub(super) fn hosts_file(&self, namespace: &str) -> std::io::Result<PathBuf> {

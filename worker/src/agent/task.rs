@@ -14,8 +14,9 @@ use trainyard_worker_core::pod::{self, Blocked, PodAction, PodView, Probes, Setu
 use super::begin::{Begin, BeginError};
 use super::config::ContainerMode;
 use super::disk::Watched;
-use super::image::ImageError;
+use super::engine;
 use super::folder::{PodFolder, PodRecord};
+use super::image::ImageError;
 use super::metric::{self, IngestError};
 use super::pidfd;
 use super::probe::{self, Kind, Verdict};
@@ -315,6 +316,9 @@ impl Task {
                 self.surroundings = surroundings;
                 self.setup = Setup::Ready;
                 self.watch_folder();
+                if !self.record.image_event_sent {
+                    self.say_users_are_ignored();
+                }
                 self.say_images_are_ignored();
             }
             Err(unready) => {
@@ -329,6 +333,24 @@ impl Task {
                     self.shared.pod_event(&self.record.pod, EventSeverity::Warning, reason, message);
                 }
             }
+        }
+    }
+
+    /// Only root can become somebody else.
+    fn say_users_are_ignored(&self) {
+        if self.shared.config.mode != ContainerMode::Process || nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let pod = self.record.pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+        let own = nix::unistd::geteuid().as_raw();
+        let asks = all_containers(&self.record.pod)
+            .filter_map(|container| engine::user(pod, container.security_context.as_ref()))
+            .any(|user| user.uid.is_some_and(|uid| uid != own) || user.gid.is_some() || !user.groups.is_empty());
+        if asks {
+            let message = format!(
+                "runAsUser, runAsGroup and groups are ignored: containers run as processes of user {own}, and only root can become another; start trainyard as root, or with --containers podman"
+            );
+            self.shared.pod_event(&self.record.pod, EventSeverity::Warning, "SecurityContextIgnored", message);
         }
     }
 

@@ -103,7 +103,8 @@ fn become_program(spec: &ShimSpec, shim: Pid, stdout: &OwnedFd, stderr: &OwnedFd
 
 /// Groups first: whoever is no longer root may not change them.
 fn become_user(user: &User, shim: Pid) -> Result<(), StartFailure> {
-    let fail = |what: &str, id: u32, errno| StartFailure::around(format!("{what} {id} of its securityContext: {errno}"));
+    let fail =
+        |what: &str, id: u32, errno| StartFailure::around(format!("{what} {id} of its securityContext: {errno}"));
     let groups: Vec<Gid> = user.groups.iter().map(|id| Gid::from_raw(*id)).collect();
     nix::unistd::setgroups(&groups).map_err(|errno| fail("supplementalGroups", user.groups.len() as u32, errno))?;
     if let Some(id) = user.gid {

@@ -232,8 +232,9 @@ impl<'a> Watch<'a> {
             (_, false) => "Error",
         };
         let hint = self.spec.engine.as_ref().and_then(|engine| engine.start_hint.as_ref());
-        // 126 and 127: the loader of our binary is missing in the image, which nobody guesses from what the engine says.
-        if let Some(hint) = hint.filter(|_| matches!(exit_code, 126 | 127)) {
+        // The loader of our binary is missing in the image, which nobody guesses from what the engine says of the binary.
+        let not_found = exit_code != 0 && self.log.tail().contains("no such file or directory");
+        if let Some(hint) = hint.filter(|_| matches!(exit_code, 126 | 127) || not_found) {
             self.log.feed(Stream::Stderr, format!("trainyard: {hint}\n").as_bytes(), &timestamp(), &mut |_| {});
         }
         let last_words = self.spec.message_file.as_ref().and_then(|file| std::fs::read(file).ok()).unwrap_or_default();
