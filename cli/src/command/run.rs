@@ -173,7 +173,7 @@ async fn follow(
             _ => return Ok(report),
         }
         before = report.before;
-        *place = place::open(global, false).await?;
+        *place = place::open(global, false, place.containers).await?;
         let screen = Screen::new();
         if matches!(place.session.place, Place::InProcess { .. }) {
             screen.say("Continuing", style::CARE, "without the server, which went away; the job goes on here")?;

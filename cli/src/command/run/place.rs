@@ -15,6 +15,8 @@ use crate::session::{self, Place, Session, internal};
 pub(crate) struct Opened {
     pub(crate) session: Session,
     plane: Option<Box<Plane>>,
+    /// What was asked for, should the control plane have to be brought up again.
+    pub(crate) containers: ContainerArgs,
 }
 
 impl Opened {
@@ -57,7 +59,7 @@ where
         .build()
         .map_err(internal("cannot start the asynchronous runtime"))?;
     let code = runtime.block_on(async {
-        let place = open(global, false).await?;
+        let place = open(global, false, ContainerArgs::default()).await?;
         let result = command(&place.session).await;
         place.close().await;
         result
@@ -69,7 +71,7 @@ where
 /// Finds or brings up a control plane.
 pub(crate) async fn open(global: &Global, detach: bool, containers: ContainerArgs) -> Result<Opened, CliError> {
     if session::wants_cluster(global) {
-        return Ok(Opened { session: Session::open(global).await?, plane: None });
+        return Ok(Opened { session: Session::open(global).await?, plane: None, containers });
     }
     let home = home::folder(global.home.as_ref())?;
     if detach && embedded::running(&home).is_none() {
@@ -86,7 +88,7 @@ pub(crate) async fn open(global: &Global, detach: bool, containers: ContainerArg
         Started::Elsewhere(info) => {
             let client = embedded::connect(&info).map_err(internal("cannot connect to the running server"))?;
             let session = Session { api: Api::new(client), namespace, place: Place::Server { home }, embedded: None };
-            let opened = Opened { session, plane: None };
+            let opened = Opened { session, plane: None, containers };
             if containers.engine != Engine::None && containers.engine != Engine::Auto && opened.runs_processes().await {
                 return Err(CliError::Usage {
                     message: format!(
@@ -102,7 +104,7 @@ pub(crate) async fn open(global: &Global, detach: bool, containers: ContainerArg
             plane.ready().await;
             let session =
                 Session { api: Api::new(plane.client()), namespace, place: Place::InProcess { home }, embedded: None };
-            Ok(Opened { session, plane: Some(plane) })
+            Ok(Opened { session, plane: Some(plane), containers })
         }
     }
 }
