@@ -1,6 +1,6 @@
 //! Containers by podman, over the embedded server. Where podman is missing or does not work the tests say that they were
 //! skipped; with `TRAINYARD_REQUIRE_PODMAN=1` they fail instead.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::unwrap_in_result, reason = "tests")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -134,10 +134,6 @@ impl World {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("{what}: waited too long; {}", serde_json::to_string_pretty(&last).unwrap());
-    }
-
-    async fn phase(&self, name: &str, phase: &str) -> Pod {
-        self.until(name, phase, |pod| (pod.status.as_ref()?.phase.as_deref() == Some(phase)).then(|| pod.clone())).await
     }
 
     async fn ended(&self, name: &str) -> ContainerStateTerminated {
