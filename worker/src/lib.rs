@@ -2,6 +2,7 @@
 //! that starts the ranks in a pod.
 
 pub mod agent;
+pub mod c10d;
 pub mod comm;
 pub mod launch;
 pub mod sandbox;

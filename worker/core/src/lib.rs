@@ -1,8 +1,9 @@
-//! Decisions of the node, as pure functions: the pod's life cycle and environment, and what a program's output tells
-//! about its progress.
+//! Decisions of the node, as pure functions: the pod's life cycle and environment, what a program's output tells about
+//! its progress, and the store by which PyTorch's ranks meet.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod c10d;
 pub mod pod;
 pub mod progress;
 pub mod supervisor;

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
-use super::LaunchError;
+use super::{LaunchError, store};
 
 /// The place of this pod's ranks among all ranks of the job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,12 +18,18 @@ pub(super) struct World {
     omp_threads: bool,
     /// Made up here when the pod has none and is alone: it keeps other processes of this machine out.
     token: Option<String>,
+    /// Whether PyTorch's ranks meet at a store of the first pod's launcher instead of rank 0's.
+    agent_store: bool,
 }
 
 impl World {
     /// Reads `PET_NNODES`, `PET_NODE_RANK`, `PET_MASTER_ADDR` and `PET_MASTER_PORT` (or `MASTER_ADDR` and
     /// `MASTER_PORT`). A pod that is alone needs none of them.
-    pub(super) fn read(nproc: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<Self, LaunchError> {
+    pub(super) fn read(
+        nproc: &str,
+        command: &[String],
+        lookup: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, LaunchError> {
         let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
         let nnodes = lookup("PET_NNODES").map_or(Ok(1), |text| nodes(&text))?;
         let node_rank = lookup("PET_NODE_RANK").map_or(Ok(0), |text| number("PET_NODE_RANK", &text))?;
@@ -47,12 +53,24 @@ impl World {
         let run_id = lookup("TRAINYARD_JOB").unwrap_or_else(|| "none".to_owned());
         let omp_threads = nproc > 1 && lookup("OMP_NUM_THREADS").is_none();
         let token = (nnodes == 1 && lookup("TRAINYARD_JOB_TOKEN").is_none()).then(token).flatten();
-        Ok(Self { nproc, nnodes, node_rank, master_addr, master_port, run_id, omp_threads, token })
+        // A rank that is alone meets nobody.
+        let agent_store = nnodes * nproc > 1 && store::wanted(command, lookup(store::VARIABLE).as_deref())?;
+        Ok(Self { nproc, nnodes, node_rank, master_addr, master_port, run_id, omp_threads, token, agent_store })
     }
 
     /// The rank of a local rank among all of the job.
     pub(super) fn rank(&self, local_rank: usize) -> usize {
         self.node_rank * self.nproc + local_rank
+    }
+
+    /// Whether this pod's launcher hosts the store.
+    pub(super) fn hosts_store(&self) -> bool {
+        self.agent_store && self.node_rank == 0
+    }
+
+    /// Where the ranks meet.
+    pub(super) fn master(&self) -> (&str, u16) {
+        (&self.master_addr, self.master_port)
     }
 
     /// What a rank's environment has beside the pod's.
@@ -74,8 +92,7 @@ impl World {
             ("TORCHELASTIC_RESTART_COUNT", "0".to_owned()),
             ("TORCHELASTIC_MAX_RESTARTS", "0".to_owned()),
             ("TORCHELASTIC_RUN_ID", self.run_id.clone()),
-            // Rank 0 hosts the store itself.
-            ("TORCHELASTIC_USE_AGENT_STORE", "False".to_owned()),
+            (store::VARIABLE, if self.agent_store { "True" } else { "False" }.to_owned()),
             ("PYTHONUNBUFFERED", "1".to_owned()),
         ];
         if std::env::var_os("TORCH_NCCL_ASYNC_ERROR_HANDLING").is_none() {
@@ -175,7 +192,7 @@ mod tests {
 
     fn read(nproc: &str, pairs: &[(&str, &str)]) -> Result<World, String> {
         let lookup = |name: &str| pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-        World::read(nproc, lookup).map_err(|error| error.to_string())
+        World::read(nproc, &["program".to_owned()], lookup).map_err(|error| error.to_string())
     }
 
     fn variable(world: &World, local_rank: usize, name: &str) -> Option<String> {
@@ -210,6 +227,26 @@ mod tests {
         assert_eq!(variable(&world, 1, "MASTER_PORT").as_deref(), Some("23456"));
         assert_eq!(variable(&world, 1, "OMP_NUM_THREADS"), None, "the user's stays");
         assert_eq!(variable(&world, 1, "TRAINYARD_JOB_TOKEN"), None, "the job's stays");
+    }
+
+    #[test]
+    fn the_first_pod_of_a_python_job_hosts_the_store() {
+        let python = ["python".to_owned(), "train.py".to_owned()];
+        let pod = |nproc, node: &str| {
+            let pairs = [
+                ("PET_NNODES", "2"),
+                ("PET_NODE_RANK", node),
+                ("PET_MASTER_ADDR", "localhost"),
+                ("PET_MASTER_PORT", "1"),
+            ];
+            let lookup = |name: &str| pairs.iter().find(|(known, _)| *known == name).map(|(_, v)| (*v).to_owned());
+            World::read(nproc, &python, lookup).unwrap()
+        };
+        assert!(pod("2", "0").hosts_store());
+        assert!(!pod("2", "1").hosts_store());
+        assert_eq!(variable(&pod("2", "1"), 0, store::VARIABLE).as_deref(), Some("True"));
+        let lone = World::read("1", &python, |_| None).unwrap();
+        assert_eq!(variable(&lone, 0, store::VARIABLE).as_deref(), Some("False"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod process;
 mod report;
 mod run;
 pub(crate) mod span;
+mod store;
 
 use std::io;
 use std::process::ExitCode;
@@ -35,6 +36,11 @@ pub(crate) enum LaunchError {
     Environment(String),
     #[error("cannot {doing}: {source}")]
     System { doing: &'static str, source: io::Error },
+    #[error(
+        "cannot host PyTorch's store at {address}: {source}\n\nhint: another program may listen there; with \
+         TORCHELASTIC_USE_AGENT_STORE=False rank 0 hosts the store itself"
+    )]
+    Store { address: String, source: io::Error },
 }
 
 /// The exit code for a launch that could not begin, as `env` and `timeout` use it.
@@ -45,7 +51,7 @@ const CANNOT_LAUNCH: u8 = 125;
 /// SIGTERM, SIGINT and SIGHUP are passed on to the ranks; a second one kills them. Blocks signals in the calling
 /// thread, so call it before any other thread is started.
 pub fn main(args: LaunchArgs) -> ExitCode {
-    let world = environment::World::read(&args.nproc, |name| std::env::var(name).ok());
+    let world = environment::World::read(&args.nproc, &args.command, |name| std::env::var(name).ok());
     match world.and_then(|world| run::run(&args, &world)) {
         // Exit codes are 8 bits wide.
         Ok(code) => ExitCode::from((code & 0xff) as u8),

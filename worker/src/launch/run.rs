@@ -15,7 +15,7 @@ use super::environment::World;
 use super::output::{Channel, Stream};
 use super::process::{self, Process};
 use super::span::Spans;
-use super::{LaunchArgs, LaunchError, report};
+use super::{LaunchArgs, LaunchError, report, store};
 
 /// After a stop from outside: a little less than the 30 s that Kubernetes gives a pod, so that the ranks are killed by
 /// us, who report it, and not by somebody who does not.
@@ -28,6 +28,8 @@ pub(super) fn run(args: &LaunchArgs, world: &World) -> Result<i32, LaunchError> 
     let system = |doing| move |source: io::Error| LaunchError::System { doing, source };
     let signals = take_signals().map_err(system("take over the signals"))?;
     process::adopt_orphans().map_err(system("become the parent of orphans"))?;
+    // Before any rank can knock; after the signals are blocked, which its thread inherits. Until the last rank has ended.
+    let _store = store::host(world)?;
     let grace_ms = i64::try_from(args.grace.saturating_mul(1000)).unwrap_or(i64::MAX / 2);
     let patience = Patience { failure_grace_ms: grace_ms, stop_grace_ms: STOP_GRACE_MS };
     let mut launch = Launch {
