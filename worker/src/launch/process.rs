@@ -1,4 +1,4 @@
-//! A rank's process: started in a process group of its own, watched by a pidfd, never left behind.
+//! A rank's process: started in a session and process group of its own, watched by a pidfd, never left behind.
 
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd};
@@ -29,7 +29,7 @@ impl Process {
         let launcher = getpid();
         let mut builder = Command::new(program);
         builder.args(arguments).env_remove(SPANS).envs(variables.iter().map(|(name, value)| (name, value)));
-        builder.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        builder.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: `prepare` makes system calls only; it neither allocates nor takes locks.
         unsafe { builder.pre_exec(move || prepare(launcher)) };
         let child = builder.spawn()?;
@@ -73,8 +73,13 @@ impl Process {
     }
 }
 
-/// In the child, before the program: die with the launcher, and take signals again (the launcher blocks them).
+/// In the child, before the program: a session of its own, die with the launcher, and take signals again (the launcher
+/// blocks them).
+///
+/// A session is a process group too. Beyond that, Linux shares the CPUs out between sessions (autogroup): ranks in one
+/// session with the launcher would get one share together where torchrun's, which have a session each, get one each.
 fn prepare(launcher: Pid) -> io::Result<()> {
+    nix::unistd::setsid()?;
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     if getppid() != launcher {
         // The launcher died before the line above took effect.
