@@ -33,6 +33,7 @@ fn main() -> Result<(), Error> {
     let arguments = Arguments::parse();
     let ranks = arguments.ranks.to_string();
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
+    let mut pairs = Vec::new();
     for round in 0..=arguments.rounds {
         let mut launch = Command::new(&arguments.trainyard);
         // The launcher alone has no subcommands.
@@ -42,9 +43,17 @@ fn main() -> Result<(), Error> {
         launch.args(["--nproc", &ranks, "--", &arguments.python]).arg(&arguments.script);
         let mut torchrun = Command::new(&arguments.python);
         torchrun.args(["-m", "torch.distributed.run", "--nproc-per-node", &ranks]).arg(&arguments.script);
-        let (one, other) = (measure(launch, arguments.ranks)?, measure(torchrun, arguments.ranks)?);
+        // Who goes first changes from round to round: neither always meets the other's warm caches.
+        let (one, other) = if round % 2 == 0 {
+            let one = measure(launch, arguments.ranks)?;
+            (one, measure(torchrun, arguments.ranks)?)
+        } else {
+            let other = measure(torchrun, arguments.ranks)?;
+            (measure(launch, arguments.ranks)?, other)
+        };
         if round > 0 {
-            ours.push(one); // the first one warms the file cache
+            pairs.push((one, other)); // the first one warms the file cache
+            ours.push(one);
             theirs.push(other);
         }
     }
@@ -53,6 +62,10 @@ fn main() -> Result<(), Error> {
     writeln!(out, "|---|---|---|")?;
     writeln!(out, "| `trainyard launch` | {} | torchrun |", ours.line())?;
     writeln!(out, "| `torchrun` | {} | peer |", theirs.line())?;
+    writeln!(out, "\n| round | `trainyard launch`, ms | `torchrun`, ms |\n|---|---|---|")?;
+    for (round, (one, other)) in pairs.iter().enumerate() {
+        writeln!(out, "| {} | {} | {} |", round + 1, one.as_millis(), other.as_millis())?;
+    }
     Ok(())
 }
 

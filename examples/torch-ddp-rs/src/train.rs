@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
     tch::set_num_threads(1);
     tch::manual_seed(args.seed.cast_signed());
     let (rank, world) = (comm.rank(), comm.world_size());
-    let data = data::load(args.seed);
+    let data = data::load(args.seed, false);
     let variables = VarStore::new(Device::Cpu);
     let model = network(&variables, args.hidden as i64);
     let mut parameters = variables.trainable_variables();

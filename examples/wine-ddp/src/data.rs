@@ -62,7 +62,10 @@ pub struct Data {
 ///
 /// The data has 1,599 rows of which 240 repeat another: left in, they would be in both sets, and the test would reward
 /// memory.
-pub fn load(seed: u64) -> Data {
+///
+/// With `validate` the test wines are left out altogether, and a fifth of the others stands in for them: what is chosen
+/// by looking at it is not chosen by looking at the test.
+pub fn load(seed: u64, validate: bool) -> Data {
     let dataset = linfa_datasets::winequality();
     let mut seen = BTreeSet::new();
     let mut wines: Vec<(Vec<f32>, f32)> = Vec::new();
@@ -73,7 +76,10 @@ pub fn load(seed: u64) -> Data {
         }
     }
     wines.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-    let test = wines.split_off(wines.len() - wines.len() / TEST_SHARE);
+    let mut test = wines.split_off(wines.len() - wines.len() / TEST_SHARE);
+    if validate {
+        test = wines.split_off(wines.len() - wines.len() / TEST_SHARE);
+    }
     let (mean, deviation) = moments(&wines);
     let scaled = |wines: Vec<(Vec<f32>, f32)>| {
         let mut samples = Samples::default();
@@ -123,18 +129,35 @@ mod tests {
 
     #[test]
     fn no_wine_is_in_both_sets() {
-        let data = load(1);
+        let data = load(1, false);
         assert_eq!((data.train.len(), data.test.len()), (1088, 271));
         let bits = |samples: &Samples, index| samples.row(index).iter().map(|value| value.to_bits()).collect();
         let known: BTreeSet<Vec<u32>> = (0..data.train.len()).map(|index| bits(&data.train, index)).collect();
         assert!((0..data.test.len()).all(|index| !known.contains(&bits(&data.test, index))));
-        assert_eq!(load(1), data, "the split depends on the seed only");
-        assert_ne!(load(2).test, data.test);
+        assert_eq!(load(1, false), data, "the split depends on the seed only");
+        assert_ne!(load(2, false).test, data.test);
+    }
+
+    #[test]
+    fn validation_never_sees_a_test_wine() {
+        let (whole, part) = (load(1, false), load(1, true));
+        assert_eq!((part.train.len(), part.test.len()), (871, 217));
+        // Standardised differently, so compared in the units of the measurements.
+        let rows = |samples: &Samples, data: &Data| -> BTreeSet<Vec<i64>> {
+            let row = |index| {
+                let scales = data.mean.iter().zip(&data.deviation);
+                let raw = samples.row(index).iter().zip(scales).map(|(value, (mean, dev))| value * dev + mean);
+                raw.map(|value| (f64::from(value) * 1e4).round() as i64).collect()
+            };
+            (0..samples.len()).map(row).collect()
+        };
+        let tested = rows(&whole.test, &whole);
+        assert!(rows(&part.test, &part).is_disjoint(&tested) && rows(&part.train, &part).is_disjoint(&tested));
     }
 
     #[test]
     fn the_training_set_is_standardised() {
-        let train = load(1).train;
+        let train = load(1, false).train;
         for feature in 0..FEATURES {
             let values: Vec<f64> = (0..train.len()).map(|index| f64::from(train.row(index)[feature])).collect();
             let mean = values.iter().sum::<f64>() / values.len() as f64;

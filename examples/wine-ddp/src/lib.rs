@@ -40,6 +40,9 @@ pub struct Args {
     /// Decides the split, the initial weights and the order of samples
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
+    /// Measure on a fifth of the training wines instead of the test's: for choosing the values above
+    #[arg(long)]
+    pub validate: bool,
     /// Steps between two progress lines
     #[arg(long, default_value_t = 40, value_name = "STEPS")]
     pub log_every: usize,
@@ -120,7 +123,7 @@ pub fn train(args: &Args, mut comm: Communicator, out: &mut dyn Write) -> Result
     if args.epochs == 0 || args.batch == 0 || args.hidden == 0 || args.log_every == 0 {
         return Err(Error::Arguments("--epochs, --batch, --hidden and --log-every must be 1 or more"));
     }
-    let data = data::load(args.seed);
+    let data = data::load(args.seed, args.validate);
     let world_size = comm.world_size();
     let global_batch = args.batch.div_ceil(world_size) * world_size;
     let steps = args.epochs * data.train.len().div_ceil(global_batch);
@@ -134,6 +137,8 @@ pub fn train(args: &Args, mut comm: Communicator, out: &mut dyn Write) -> Result
             trainer.model.parameters.len(),
         ),
     );
+    let (rank, share) = (comm.rank(), global_batch / world_size);
+    trainer.tell(format_args!("rank {rank} of {world_size} takes {share} of each {global_batch} wines"));
     // All ranks start from rank 0's weights. The seed alone would do on equal machines; the broadcast makes sure.
     comm.broadcast(&mut trainer.model.parameters, 0)?;
     for epoch in 0..args.epochs {
@@ -149,7 +154,8 @@ pub fn train(args: &Args, mut comm: Communicator, out: &mut dyn Write) -> Result
     }
     let test_accuracy = accuracy(&trainer.model, &data.test, &mut comm)?;
     let baseline_accuracy = data.test.majority();
-    trainer.say(&comm, format_args!("baseline_accuracy={baseline_accuracy:.4} test_accuracy={test_accuracy:.4}"));
+    let name = if args.validate { "validation_accuracy" } else { "test_accuracy" };
+    trainer.say(&comm, format_args!("baseline_accuracy={baseline_accuracy:.4} {name}={test_accuracy:.4}"));
     let report = Report { test_accuracy, baseline_accuracy, loss: trainer.loss, model: trainer.model };
     if comm.rank() == 0
         && let Some(folder) = &args.output
@@ -258,11 +264,16 @@ impl<'run> Trainer<'run> {
         Ok(())
     }
 
-    /// Rank 0's lines. That nobody reads them is no reason to stop training.
+    /// A line of rank 0.
     fn say(&mut self, comm: &Communicator, line: std::fmt::Arguments<'_>) {
         if comm.rank() == 0 {
-            let _ = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
+            self.tell(line);
         }
+    }
+
+    /// That nobody reads the lines is no reason to stop training.
+    fn tell(&mut self, line: std::fmt::Arguments<'_>) {
+        let _ = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
     }
 }
 
