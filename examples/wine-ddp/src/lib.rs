@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub hidden: usize,
     /// Learning rate at the start; it falls to zero along a cosine
-    #[arg(long, default_value_t = 0.02, value_name = "RATE")]
+    #[arg(long, default_value_t = 0.01, value_name = "RATE")]
     pub lr: f32,
     /// Share of the last step that the next one keeps
     #[arg(long, default_value_t = 0.9, value_name = "SHARE")]
