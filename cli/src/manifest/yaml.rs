@@ -278,6 +278,7 @@ fn number(text: &str) -> Option<Number> {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::fmt::Write as _;
 
     type Parsed = (Value, BTreeMap<String, Span>);
 
@@ -333,7 +334,7 @@ mod tests {
         for level in 1..12 {
             let previous = level - 1;
             let refs = vec![format!("*a{previous}"); 10].join(",");
-            text += &format!("a{level}: &a{level} [{refs}]\n");
+            writeln!(text, "a{level}: &a{level} [{refs}]").expect("strings take all text");
         }
         let (documents, diagnostics) = parse(&text);
         assert!(documents.is_empty());
