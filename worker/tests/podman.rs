@@ -2,6 +2,7 @@
 //! skipped; with `TRAINYARD_REQUIRE_PODMAN=1` they fail instead.
 #![expect(clippy::unwrap_used, clippy::unwrap_in_result, reason = "tests")]
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -83,7 +84,9 @@ impl World {
             .and_then(|_| make_image(&settings, &home.path().join("image")));
         if let Err(why) = usable {
             assert!(std::env::var_os("TRAINYARD_REQUIRE_PODMAN").is_none(), "podman is required: {why}");
-            eprintln!("\n!!! SKIPPED: podman cannot be used here, so nothing is tested: {why}\n");
+            // Past the test runner, which keeps what passing tests print to itself.
+            let mut err = std::io::stderr();
+            let _ = writeln!(err, "\n!!! SKIPPED: podman cannot be used here, so nothing of it is tested: {why}\n");
             return None;
         }
         let server = Embedded::open(Options::new(home.path())).await.unwrap();
