@@ -81,7 +81,9 @@ fn a_placer_that_binds_half_a_gang_is_caught() {
 fn a_placer_that_forgets_what_is_used_is_caught() {
     fn forgetful(view: &GangView, now_ms: i64) -> Placement {
         let mut view = view.clone();
-        view.pods.retain(|pod| pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none()));
+        for spec in view.pods.iter_mut().filter_map(|pod| pod.spec.as_mut()).filter(|spec| spec.node_name.is_some()) {
+            spec.containers.iter_mut().for_each(|container| container.resources = None);
+        }
         place(&view, now_ms)
     }
     let broken = caught(Cores { gang: forgetful, ..Cores::default() });
