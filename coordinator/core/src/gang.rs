@@ -92,7 +92,8 @@ impl WaitCode {
 /// Which waiting gangs start, and where. All or nothing: a gang gets places for all its pods, or at least for as many as it
 /// must start with, or none.
 ///
-/// Gangs have their turn by priority, then by age; one that does not fit does not keep later ones from starting.
+/// Gangs have their turn by priority, then by age; one that does not fit does not keep later ones from starting. A gang of which a
+/// part has places has its turn before all others; if the rest has none, and none of it runs, the places are given back.
 #[must_use]
 pub fn place(view: &GangView, now_ms: i64) -> Placement {
     let mut sites = gather::sites(view);
@@ -115,10 +116,25 @@ pub fn place(view: &GangView, now_ms: i64) -> Placement {
                     answer::wait(&rest, wait, now_ms, &mut placement);
                 }
             }
+            Err(wait) if gives_back(&gang, wait.code) => {
+                answer::give_back(&gang, &wait, &mut placement);
+                let rest = gather::Gang { placed: 0, idle: Vec::new(), ..gang };
+                // What it gives back is free only when its pods are gone, so that it waits in any case.
+                if let Err(wait) = place_gang(&rest, &mut sites.clone()) {
+                    answer::wait(&rest, wait, now_ms, &mut placement);
+                }
+            }
             Err(wait) => answer::wait(&gang, wait, now_ms, &mut placement),
         }
     }
     placement
+}
+
+/// Whether a gang that cannot be completed gives up the places that it has. One that runs does not: a replica of it failed, and the
+/// others are not ended for the time that its successor waits. One that has no process yet would only keep others from the room: it
+/// was begun and its room was lost, or it lost pods before they started. One that lacks pods gets them at once, or has none to wait for.
+fn gives_back(gang: &gather::Gang<'_>, code: WaitCode) -> bool {
+    code != WaitCode::GangIncomplete && gang.placed > 0 && gang.placed < gang.size && gang.idle.len() == gang.placed
 }
 
 /// Places for the whole gang, or for as many pods as it must start with.

@@ -103,6 +103,62 @@ fn a_replica_that_starts_again_joins_its_gang() {
     assert_eq!(bound(&placement).into_keys().collect::<Vec<_>>(), ["g-2"]);
 }
 
+fn given_back(placement: &Placement) -> Vec<&str> {
+    let actions = placement.plan.actions.iter();
+    actions
+        .filter_map(|action| if let Action::Delete { object, .. } = action { Some(object.name.as_str()) } else { None })
+        .collect()
+}
+
+/// Three places for a gang of four, of which the last has a place: others took the room of the ones that it lost.
+fn gang_without_room(last: &Value) -> GangView {
+    let mut pods = gang("g", 4, &json!({"cpu": "1"}));
+    pods[3] = with(
+        pods[3].clone(),
+        &json!({"spec": {"nodeName": "a"}, "metadata": {"resourceVersion": "7"}, "status": last}),
+    );
+    pods.push(with(
+        pod("other", 0, 1, json!({"cpu": "1"})),
+        &json!({"spec": {"nodeName": "a"}, "status": {"phase": "Running"}}),
+    ));
+    view(vec![node("a", "4", "8Gi")], pods)
+}
+
+#[test]
+fn a_gang_that_lost_its_room_before_it_ran_gives_back_its_places() {
+    let pulling = json!([{"name": "main", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"waiting": {"reason": "ContainerCreating"}}}]);
+    for last in [json!({}), json!({ "containerStatuses": pulling })] {
+        let mut view = gang_without_room(&last);
+        let placement = place(&view, START_MS);
+        assert_eq!(given_back(&placement), ["g-3"]);
+        assert!(bound(&placement).is_empty());
+        let fenced = |action: &Action| matches!(action, Action::Delete { fence, .. } if fence.resource_version.as_deref() == Some("7") && fence.uid.as_deref() == Some("g-3"));
+        assert!(placement.plan.actions.iter().any(fenced), "a pod that started meanwhile stays");
+        view.pods[3].metadata.deletion_timestamp = view.pods[3].metadata.creation_timestamp.clone();
+        let again = place(&view, START_MS);
+        assert_eq!((given_back(&again).len(), bound(&again).len()), (0, 0));
+        assert_eq!(again.waiting, placement.waiting, "it says at once what it waits for");
+    }
+}
+
+#[test]
+fn a_gang_that_runs_keeps_its_places_while_a_replica_waits() {
+    let ended = json!([{"name": "main", "image": "", "imageID": "", "ready": false, "restartCount": 1,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1}}}]);
+    for last in [json!({"phase": "Running"}), json!({"phase": "Succeeded"}), json!({ "containerStatuses": ended })] {
+        let view = gang_without_room(&last);
+        assert_eq!(given_back(&place(&view, START_MS)), [""; 0], "{last}");
+    }
+}
+
+#[test]
+fn a_begun_gang_whose_pods_are_still_being_made_keeps_its_places() {
+    let mut view = gang_without_room(&json!({}));
+    view.pods.remove(0);
+    assert_eq!(given_back(&place(&view, START_MS)), [""; 0]);
+}
+
 #[test]
 fn what_others_use_is_not_free() {
     let other = with(
@@ -220,7 +276,8 @@ fn ten_thousand_pods_on_a_thousand_nodes_are_placed_in_one_go() {
 /// Some nodes, some gangs of one shape each, some of their pods bound.
 fn worlds() -> impl Strategy<Value = GangView> {
     let nodes = prop::collection::vec((1..9_i64, 1..5_i64), 0..4);
-    let gangs = prop::collection::vec((1..5_usize, 1..5_i64, 0..2_i64, any::<bool>()), 0..6);
+    let begun = prop::sample::select(vec![None, Some("Running"), Some("Pending")]);
+    let gangs = prop::collection::vec((1..5_usize, 1..5_i64, 0..2_i64, begun), 0..6);
     (nodes, gangs).prop_map(|(nodes, gangs)| {
         let nodes = nodes
             .iter()
@@ -233,9 +290,8 @@ fn worlds() -> impl Strategy<Value = GangView> {
             .flat_map(|(at, (size, cpu, memory, bound))| {
                 let mut pods =
                     gang(&format!("g{at}"), *size, &json!({"cpu": cpu.to_string(), "memory": format!("{memory}Gi")}));
-                if *bound {
-                    pods[0] =
-                        with(pods[0].clone(), &json!({"spec": {"nodeName": "n0"}, "status": {"phase": "Running"}}));
+                if let Some(phase) = bound {
+                    pods[0] = with(pods[0].clone(), &json!({"spec": {"nodeName": "n0"}, "status": {"phase": phase}}));
                 }
                 pods
             })
@@ -259,6 +315,12 @@ proptest! {
         for pod in view.pods.iter().filter(|pod| pod.spec.as_ref().unwrap().node_name.is_none()) {
             let name = pod.metadata.name.as_deref().unwrap();
             prop_assert_ne!(bound.contains_key(name), waiting.contains(gang_of(name)), "{} either starts or waits with its gang", name);
+        }
+        let given_back = given_back(&placement);
+        for pod in view.pods.iter().filter(|pod| pod.spec.as_ref().unwrap().node_name.is_some()) {
+            let (name, idle) = (pod.metadata.name.as_deref().unwrap(), pod.status.as_ref().unwrap().phase.as_deref() == Some("Pending"));
+            let gives_back = idle && waiting.contains(gang_of(name));
+            prop_assert_eq!(given_back.contains(&name), gives_back, "{} keeps its place only with its gang", name);
         }
         for node in &view.nodes {
             let name = node.metadata.name.as_deref().unwrap();

@@ -32,6 +32,23 @@ pub(super) fn bind(places: &[(&Pod, usize)], sites: &[Site<'_>], placement: &mut
     placement.plan.actions.extend(events);
 }
 
+/// Takes the pods that have a place and do not run away; the job's controller makes them anew, without one. Fenced by the version
+/// that was looked at: a pod that has started meanwhile stays.
+pub(super) fn give_back(gang: &Gang<'_>, wait: &Wait, placement: &mut Placement) {
+    let lacking = format!("{} of {} pods of its gang have no place: {}", gang.waiting.len(), gang.size, wait.message);
+    for (at, pod) in gang.idle.iter().enumerate() {
+        if at == 0 {
+            placement.plan.actions.push(event(pod, EventSeverity::Warning, "GangGivenBack", lacking.clone()));
+        }
+        placement.plan.actions.push(Action::Delete {
+            object: reference(pod),
+            fence: Fence { resource_version: pod.metadata.resource_version.clone(), ..fence(pod) },
+            grace_seconds: None,
+            reason: lacking.clone(),
+        });
+    }
+}
+
 pub(super) fn wait(gang: &Gang<'_>, wait: Wait, now_ms: i64, placement: &mut Placement) {
     let text = match &wait.hint {
         Some(hint) => format!("{}; {hint}", wait.message),

@@ -17,6 +17,8 @@ pub(super) struct Gang<'view> {
     pub(super) waiting: Vec<&'view Pod>,
     /// Pods that have a node, or have ended with success.
     pub(super) placed: usize,
+    /// Those of them that have a node and no process so far.
+    pub(super) idle: Vec<&'view Pod>,
     /// How many must be there together.
     pub(super) size: usize,
     pub(super) priority: i64,
@@ -39,6 +41,7 @@ pub(super) fn gangs(view: &GangView) -> Vec<Gang<'_>> {
             name: gang_name(pod),
             waiting: Vec::new(),
             placed: 0,
+            idle: Vec::new(),
             size: 1,
             priority: i64::MIN,
             since_ms: i64::MAX,
@@ -53,6 +56,7 @@ pub(super) fn gangs(view: &GangView) -> Vec<Gang<'_>> {
             gang.waiting.push(pod);
         } else if phase(pod) != "Failed" {
             gang.placed += 1;
+            gang.idle.extend((!has_started(pod)).then_some(pod));
         }
     }
     let mut gangs: Vec<Gang<'_>> = gangs.into_values().filter(|gang| !gang.waiting.is_empty()).collect();
@@ -116,6 +120,14 @@ fn phase(pod: &Pod) -> &str {
 
 fn waits(pod: &Pod) -> bool {
     pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none()) && phase(pod) == "Pending"
+}
+
+/// Whether a process of the pod runs, or has run.
+fn has_started(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let containers = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let mut states = containers.flat_map(|container| container.state.iter().chain(&container.last_state));
+    phase(pod) != "Pending" || states.any(|state| state.running.is_some() || state.terminated.is_some())
 }
 
 /// A node and what is free on it.
