@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
-use trainyard_coordinator_core::standin::job::{View, plan};
+use trainyard_coordinator_core::standin::job::{View, plan, pod_prefix};
 use trainyard_proto::plan::Plan;
 use trainyard_runtime::driver::{Controller, Key};
 
@@ -33,7 +33,7 @@ pub(crate) fn controller(cluster: &Cluster) -> Controller {
 fn decide(cluster: &Cluster, key: &Key, now_ms: i64) -> Option<Plan> {
     let job = cluster.embedded.as_ref()?.jobs.get(key);
     // By name, not by uid: a Job that is gone may have left pods that still wait to be counted.
-    let all = cluster.pods.list_in(&key.namespace);
+    let all = cluster.pods.named(&key.namespace, pod_prefix(&key.name));
     let pods: Vec<&Pod> = all
         .iter()
         .filter(|pod| {

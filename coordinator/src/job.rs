@@ -1,6 +1,6 @@
 //! The job controllers: one for each dialect, all over `coordinator_core::job::plan`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kube::core::ObjectMeta;
@@ -75,7 +75,7 @@ fn plan(cluster: &Cluster, dialect: &dyn Dialect, key: &Key, now_ms: i64) -> Opt
         name: key.name.clone(),
     })?;
     let uid = job["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-    let pods = of_job(&cluster.pods, &uid, dialect.job_label(), key);
+    let pods = of_job(&cluster.pods, &uid, key);
     let extras = dialect.extra_kinds().iter().flat_map(|extra| {
         let cache = cluster.custom.get(&(extra.api_version.to_owned(), extra.kind.to_owned()));
         let owned = cache.map(|cache| cache.owned_by(&uid)).unwrap_or_default();
@@ -84,7 +84,7 @@ fn plan(cluster: &Cluster, dialect: &dyn Dialect, key: &Key, now_ms: i64) -> Opt
     let view = JobView {
         extras: extras.collect(),
         related: dialect.related(&job).iter().filter_map(|object| cluster.custom_object(object)).collect(),
-        services: of_job(&cluster.services, &uid, dialect.job_label(), key),
+        services: of_job(&cluster.services, &uid, key),
         // Only a job that is about to get its pods chooses a port.
         busy_ports: if pods.is_empty() { busy_ports(cluster, &uid) } else { BTreeSet::new() },
         pods,
@@ -94,12 +94,14 @@ fn plan(cluster: &Cluster, dialect: &dyn Dialect, key: &Key, now_ms: i64) -> Opt
     Some(job::plan(&view, now_ms))
 }
 
-/// Objects that the job controls, and those that stand where its own would go.
-fn of_job<K: Cacheable>(cache: &Cache<K>, uid: &str, label: &str, key: &Key) -> Vec<K> {
-    let carries_label = |meta: &ObjectMeta| meta.labels.as_ref().and_then(|all| all.get(label)) == Some(&key.name);
-    let in_namespace = cache.list_in(&key.namespace);
-    let ours = in_namespace.iter().filter(|object| carries_label(object.meta()) || is_owned(object.meta(), uid));
-    ours.map(|object| K::clone(object)).collect()
+/// Objects that the job controls, and those that stand where its own would go: all are named `<job>` or `<job>-…`.
+fn of_job<K: Cacheable>(cache: &Cache<K>, uid: &str, key: &Key) -> Vec<K> {
+    let mut found: BTreeMap<Key, Arc<K>> = BTreeMap::new();
+    let near = cache.named(&key.namespace, &format!("{}-", key.name));
+    for object in cache.owned_by(uid).into_iter().chain(near).chain(cache.get(key)) {
+        found.insert(crate::cluster::key(object.meta()), object);
+    }
+    found.into_values().map(Arc::unwrap_or_clone).collect()
 }
 
 fn is_owned(meta: &ObjectMeta, uid: &str) -> bool {

@@ -29,6 +29,8 @@ pub const PRIORITY_CLASS: &str = "trainyard.dev/priority-class";
 pub const GENERATION: &str = "trainyard.dev/generation";
 /// Annotation on pods and services: the port that the ranks meet on.
 pub const MASTER_PORT: &str = "trainyard.dev/master-port";
+/// Annotation on pods: what the pod was made from, as a hash. A pod that waits is made anew when that has changed.
+pub const TEMPLATE_HASH: &str = "trainyard.dev/template-hash";
 /// Annotation on jobs: the restart ledger, as JSON.
 pub const LEDGER: &str = "trainyard.dev/restarts";
 /// Annotation on jobs and pods: W3C trace parent.

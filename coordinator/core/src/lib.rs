@@ -14,6 +14,7 @@
 pub mod condition;
 pub mod diagnostic;
 pub mod explain;
+mod fnv;
 pub mod gang;
 pub mod instant;
 pub mod job;

@@ -16,6 +16,7 @@ use crate::model::JobModel;
 use crate::view::Config;
 
 mod kubeflow;
+mod pod;
 pub mod pytorchjob;
 mod read;
 mod status;
@@ -44,9 +45,18 @@ pub trait Dialect: Sync + fmt::Debug {
         crate::label::JOB_NAME
     }
 
-    /// Objects that the lowering needs to see.
+    /// The foreign controller that runs the job, if it names one. Read without lowering: a job that is not ours may well be
+    /// one that we cannot run.
+    fn managed_by(&self, job: &Value) -> Option<String>;
+
+    /// Objects that the lowering looks at, as far as they exist.
     fn related(&self, _job: &Value) -> Vec<ObjectRef> {
         Vec::new()
+    }
+
+    /// An object that the lowering cannot do without and that is not among the `related` ones.
+    fn waits_for(&self, job: &Value, related: &[Value]) -> Option<ObjectRef> {
+        self.related(job).into_iter().find(|wanted| read::find(related, wanted).is_none())
     }
 
     /// Kinds of objects, beside pods and services, that its model may hold.

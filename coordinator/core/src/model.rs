@@ -67,6 +67,14 @@ pub struct Warning {
     pub message: String,
 }
 
+impl Warning {
+    /// A field that is accepted and has no effect.
+    #[must_use]
+    pub fn ignored(path: &str) -> Self {
+        Self { reason: "FieldIgnored".to_owned(), message: format!("{path} has no effect here") }
+    }
+}
+
 /// Replicas of one kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -193,8 +201,6 @@ pub struct Policy {
     pub backoff_limit: Option<u32>,
     /// Whether the job is to be stopped.
     pub suspend: bool,
-    /// The foreign controller that runs the job, if it is not ours.
-    pub managed_by: Option<String>,
     /// How many pods must start together.
     pub min_available: u32,
     /// Queue.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::fnv;
+
 /// First port that may be chosen. Below the range from which kernels hand out ephemeral ports (32768 on).
 pub const FIRST: u16 = 20_000;
 /// Last port that may be chosen.
@@ -11,15 +13,10 @@ pub const LAST: u16 = 29_999;
 #[must_use]
 pub fn choose(uid: &str, busy: &BTreeSet<u16>) -> Option<u16> {
     let span = u64::from(LAST - FIRST) + 1;
-    let start = fnv1a(uid) % span;
+    let start = fnv::text(uid) % span;
     (0..span)
         .map(|step| FIRST + u16::try_from((start + step) % span).expect("a remainder below 10,000 fits into 16 bits"))
         .find(|port| !busy.contains(port))
-}
-
-/// The 64-bit FNV-1a hash: stable between versions, unlike the standard library's.
-fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 #[cfg(test)]

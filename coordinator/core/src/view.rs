@@ -39,8 +39,8 @@ impl Config {
 pub struct JobView {
     /// The job, of any dialect, as stored.
     pub job: Value,
-    /// Pods in the job's namespace that carry its labels or its owner reference. Others may be among them; they are told
-    /// apart by their owner.
+    /// Pods in the job's namespace that it owns, or that stand where its own would go. Others may be among them; they are
+    /// told apart by their owner.
     #[serde(default)]
     pub pods: Vec<Pod>,
     /// Services, likewise.

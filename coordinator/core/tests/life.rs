@@ -235,6 +235,7 @@ fn suspending_takes_all_away_and_resuming_starts_the_clock_anew() {
     world.plan();
     assert_eq!(world.conditions(), ["Created", "!Running", "Suspended"]);
     assert_eq!((world.live().len(), world.services.len()), (0, 0));
+    assert_eq!(world.status("/startTime"), Value::Null, "as documented: suspending resets it");
     assert_eq!(world.wake_at_ms, None);
     world.now_ms += 50_000;
     world.edit("/spec/runPolicy/suspend", json!(false));
@@ -266,6 +267,17 @@ fn another_manager_keeps_us_out() {
         world.plan();
         assert_eq!(!world.pods.is_empty(), ours, "{manager}");
     }
+}
+
+#[test]
+fn a_job_of_another_manager_is_left_alone_even_if_it_cannot_be_lowered() {
+    let mut world = pytorch(json!({"managedBy": "kueue.x-k8s.io/multikueue", "backoffLimit": -1}));
+    assert_eq!(world.plan().actions, []);
+    assert_eq!(world.codes, ["ManagedElsewhere"]);
+    let mut world = World::new(TRAINJOB);
+    world.job.as_mut().unwrap()["spec"]["managedBy"] = json!("kueue.x-k8s.io/multikueue");
+    assert_eq!(world.plan().actions, [], "not even its runtime is looked for");
+    assert_eq!(world.codes, ["ManagedElsewhere"]);
 }
 
 #[test]
@@ -338,6 +350,43 @@ fn a_job_that_waits_can_be_made_small_enough_to_start() {
         world.run();
         assert_eq!(world.conditions(), ["Created", "Running"]);
     }
+}
+
+#[test]
+fn a_job_that_waits_can_be_given_less_so_that_it_starts() {
+    let mut ours = World::new(TRAINING);
+    ours.job.as_mut().unwrap()["spec"]["resources"] = json!({"cpu": 100});
+    let mut upstream = pytorch(json!({}));
+    let container = "/spec/pytorchReplicaSpecs/Worker/template/spec/containers/0";
+    let resources = |cpu: &str| json!({"requests": {"cpu": cpu}});
+    upstream.job.as_mut().unwrap().pointer_mut(container).unwrap()["resources"] = resources("100");
+    for (mut world, path, less) in
+        [(ours, "/spec/resources", json!({"cpu": 1})), (upstream, &format!("{container}/resources"), resources("1"))]
+    {
+        world.plan();
+        world.place();
+        world.plan();
+        assert!(world.pods.values().all(|pod| pod.spec.as_ref().unwrap().node_name.is_none()));
+        world.edit(path, less);
+        world.plan();
+        world.reap();
+        world.run();
+        assert_eq!(world.conditions(), ["Created", "Running"]);
+        let count = world.names().len();
+        world.edit(path, world.job.as_ref().unwrap().pointer(path).unwrap().clone());
+        world.plan();
+        assert_eq!(world.live().len(), count, "what runs is left alone");
+    }
+}
+
+#[test]
+fn what_runs_is_not_made_anew_when_its_template_changes() {
+    let mut world = World::new(TRAINING);
+    world.run();
+    world.job.as_mut().unwrap()["spec"]["resources"] = json!({"cpu": 2});
+    world.plan();
+    assert_eq!(world.conditions(), ["Created", "Running"]);
+    assert_eq!(world.live().len(), world.names().len());
 }
 
 #[test]
@@ -472,18 +521,18 @@ spec:
                   containers: [{name: node, image: pytorch}]
 ";
 
-#[test]
-fn a_trainjob_waits_for_its_runtime_and_then_completes() {
-    let mut world = World::new(
-        "
+const TRAINJOB: &str = "
 apiVersion: trainer.kubeflow.org/v1alpha1
 kind: TrainJob
 metadata: {name: tj}
 spec:
   runtimeRef: {name: torch-distributed}
   trainer: {numNodes: 2, command: [torchrun, train.py], resourcesPerNode: {requests: {cpu: 2}}}
-",
-    );
+";
+
+#[test]
+fn a_trainjob_waits_for_its_runtime_and_then_completes() {
+    let mut world = World::new(TRAINJOB);
     world.plan();
     assert_eq!(world.codes, ["WaitsForRelated"]);
     world.related.push(world::yaml(RUNTIME));
@@ -504,4 +553,57 @@ spec:
     world.plan();
     assert_eq!(world.conditions(), ["Complete"]);
     assert_eq!(world.status("/jobsStatus/0/succeeded"), json!(1));
+}
+
+#[test]
+fn a_trainjob_goes_on_with_the_runtime_that_it_began_with() {
+    let mut world = World::new(TRAINJOB);
+    world.related.push(world::yaml(RUNTIME));
+    world.run();
+    assert_eq!(world.related[1]["metadata"]["name"], json!("tj-runtime-snapshot"));
+    assert_eq!(world.related[1]["metadata"]["ownerReferences"][0]["uid"], json!("job-uid"));
+    let containers = "/spec/template/spec/replicatedJobs/0/template/spec/template/spec/containers/0/image";
+    *world.related[0].pointer_mut(containers).unwrap() = json!("newer");
+    world.set("tj-node-0-1", json!({"phase": "Failed", "reason": "Evicted"}));
+    world.plan();
+    world.reap();
+    world.plan();
+    let image = |world: &World| world.pods["tj-node-0-1"].spec.as_ref().unwrap().containers[0].image.clone();
+    assert_eq!(image(&world).as_deref(), Some("pytorch"), "a change of the runtime is not for this job");
+    world.related.remove(0);
+    world.plan();
+    assert_ne!(world.codes, ["WaitsForRelated"]);
+    world.place();
+    world.start_all();
+    world.succeed("tj-node-0-0");
+    world.succeed("tj-node-0-1");
+    world.plan();
+    assert_eq!(world.conditions(), ["Complete"], "the runtime is gone, and the job ends as it would");
+}
+
+#[test]
+fn a_config_map_of_somebody_else_is_no_snapshot() {
+    let mut world = World::new(TRAINJOB);
+    world.related.push(world::yaml(
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: tj-runtime-snapshot, namespace: default}, data: {runtime: '{\"spec\": {}}'}}",
+    ));
+    world.plan();
+    assert_eq!(world.codes, ["WaitsForRelated"]);
+    world.related.push(world::yaml(RUNTIME));
+    world.plan();
+    assert_eq!(world.names().len(), 2);
+    assert_eq!(world.related.len(), 2, "and it is left alone");
+}
+
+#[test]
+fn fields_without_effect_are_told() {
+    let mut world = pytorch(json!({"schedulingPolicy": {"minResources": {"cpu": "1"}, "scheduleTimeoutSeconds": 5}}));
+    world.plan();
+    assert_eq!(world.events.iter().filter(|reason| *reason == "FieldIgnored").count(), 2);
+    let mut world = World::new(TRAINJOB);
+    let mut runtime = world::yaml(RUNTIME);
+    runtime["spec"]["template"]["spec"]["failurePolicy"] = json!({"maxRestarts": 3});
+    world.related.push(runtime);
+    world.plan();
+    assert_eq!(world.events.iter().filter(|reason| *reason == "FieldIgnored").count(), 1);
 }

@@ -266,6 +266,17 @@ impl<K: Cacheable> Cache<K> {
         self.read().objects.values().cloned().collect()
     }
 
+    /// Every object of one namespace whose name begins so, by name. Costs no more than what it answers.
+    pub fn named(&self, namespace: &str, prefix: &str) -> Vec<Arc<K>> {
+        let state = self.read();
+        let from = Key::new(namespace, prefix);
+        let range = state.objects.range(from..);
+        range
+            .take_while(|(key, _)| key.namespace == namespace && key.name.starts_with(prefix))
+            .map(|(_, object)| Arc::clone(object))
+            .collect()
+    }
+
     /// Every object of one namespace, by name.
     pub fn list_in(&self, namespace: &str) -> Vec<Arc<K>> {
         let state = self.read();
@@ -410,6 +421,8 @@ mod tests {
         assert!(cache.owned_by("x").is_empty());
         cache.observe(watcher::Event::Delete(pod("b", 4, "y")));
         assert_eq!(names(&cache.list_in("default")), ["a"]);
+        assert_eq!(names(&cache.named("default", "a")), ["a"]);
+        assert!(cache.named("default", "ab").is_empty() && cache.named("defaul", "a").is_empty());
         assert!(cache.list_in("defaul").is_empty() && cache.list_in("default2").is_empty());
     }
 

@@ -6,11 +6,12 @@ use k8s_openapi::api::core::v1::{
     Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod, PodSchedulingGate, PodSpec, Service, ServiceSpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use serde::Serialize;
 use serde_json::Value;
 use trainyard_proto::plan::{Action, ObjectRef};
 
-use crate::label;
 use crate::model::{EnvInto, EnvModel, EnvValue, JobModel, Replica, Role, ServiceModel};
+use crate::{fnv, label};
 
 /// What pods need to know beside the model.
 #[derive(Debug)]
@@ -45,13 +46,30 @@ impl Site<'_> {
         }
     }
 
+    /// What the pods of all replicas are made from, by pod name: as a hash of all that the user may change while they wait.
+    /// Not in it are the port, which the job keeps, and the generation, by which pods are told apart anyway.
+    pub(super) fn template_hashes(&self) -> BTreeMap<&str, String> {
+        let policy = &self.model.policy;
+        let shared = json_text(&(&policy.queue, policy.priority, &policy.priority_class));
+        let mut hashes = BTreeMap::new();
+        for role in &self.model.roles {
+            let template = fnv::texts(&[&json_text(&role.template), &shared]).to_string();
+            hashes.extend(role.replicas.iter().map(|replica| {
+                let hash = fnv::texts(&[&template, &json_text(replica)]);
+                (replica.name.as_str(), format!("{hash:016x}"))
+            }));
+        }
+        hashes
+    }
+
     /// The pod of a replica.
-    pub(super) fn pod(&self, role: &Role, replica: &Replica) -> Action {
+    pub(super) fn pod(&self, role: &Role, replica: &Replica, template_hash: &str) -> Action {
         let template = role.template.metadata.clone().unwrap_or_default();
         let mut labels = template.labels.unwrap_or_default();
         labels.extend(replica.labels.clone());
         let mut annotations = template.annotations.unwrap_or_default();
         self.annotate(&mut annotations);
+        annotations.insert(label::TEMPLATE_HASH.to_owned(), template_hash.to_owned());
         let mut spec = role.template.spec.clone().unwrap_or_default();
         self.complete(&mut spec, role, replica);
         let pod = Pod {
@@ -178,4 +196,8 @@ impl Site<'_> {
         };
         Action::Create { object, body }
     }
+}
+
+fn json_text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain data with string keys serialises")
 }

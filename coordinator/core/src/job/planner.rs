@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
-use trainyard_proto::plan::{Action, EventSeverity, Fence, ObjectRef, Plan, Reason};
+use trainyard_proto::plan::{Action, EventSeverity, Fence, Plan, Reason};
 
 use super::decision::{self, Decision, Progressing, Situation};
 use super::ledger::Ledger;
@@ -88,7 +89,12 @@ impl<'view> Planner<'view> {
             self.reason(JobCode::Deleting, "is being deleted", None);
             return self.finish(false);
         }
-        if let Some(missing) = self.missing_related() {
+        if let Some(manager) = self.dialect.managed_by(&self.view.job) {
+            let message = format!("is run by {manager}, as its managedBy says");
+            self.reason(JobCode::ManagedElsewhere, &message, None);
+            return self.finish(false);
+        }
+        if let Some(missing) = self.dialect.waits_for(&self.view.job, &self.view.related) {
             let message = format!("waits for {} {}, which does not exist", missing.kind, missing.name);
             self.reason(JobCode::WaitsForRelated, &message, Some("create it, or name another"));
             return self.finish(false);
@@ -100,11 +106,6 @@ impl<'view> Planner<'view> {
     }
 
     fn run_model(mut self, model: &JobModel) -> Plan {
-        if let Some(manager) = &model.policy.managed_by {
-            let message = format!("is run by {manager}, as its managedBy says");
-            self.reason(JobCode::ManagedElsewhere, &message, None);
-            return self.finish(false);
-        }
         self.change.selectors = model.roles.iter().map(|role| (role.name.clone(), role.selector.clone())).collect();
         self.change.ranks = model.ranks;
         if self.lifecycle.finished.is_some() {
@@ -112,6 +113,7 @@ impl<'view> Planner<'view> {
             return self.finish(false);
         }
         self.take_up(model);
+        self.create_extras(model);
         if model.policy.suspend {
             self.suspend(model);
             return self.finish(true);
@@ -119,18 +121,6 @@ impl<'view> Planner<'view> {
         self.resume();
         self.advance(model);
         self.finish(true)
-    }
-
-    fn missing_related(&self) -> Option<ObjectRef> {
-        let text =
-            |object: &Value, path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-        self.dialect.related(&self.view.job).into_iter().find(|wanted| {
-            !self.view.related.iter().any(|object| {
-                text(object, "/kind") == wanted.kind
-                    && text(object, "/metadata/name") == wanted.name
-                    && text(object, "/metadata/namespace") == wanted.namespace
-            })
-        })
     }
 
     /// A job that cannot be run has failed; what may run of it from an earlier, better spec is ended.
@@ -170,6 +160,7 @@ impl<'view> Planner<'view> {
         self.delete_services(|_| true, "the job is suspended");
         self.change.tallies = Some(model.roles.iter().map(|role| (role.name.clone(), Tally::default())).collect());
         self.change.phase = Phase::Suspended;
+        self.change.start_ms = None;
         if !self.lifecycle.suspended {
             let message = format!("{} is suspended.", self.title());
             self.transition(Stage::Suspended, message.clone());
@@ -373,19 +364,26 @@ impl<'view> Planner<'view> {
         let have: BTreeSet<&str> =
             self.view.services.iter().filter_map(|service| service.metadata.name.as_deref()).collect();
         let missing: Vec<_> = model.services.iter().filter(|service| !have.contains(service.name.as_str())).collect();
+        let wanted = model.services.iter().map(|service| service.name.as_str());
+        self.tell_taken("service", wanted, self.view.services.iter().map(|service| &service.metadata));
         let site = self.site(model);
         let actions: Vec<Action> = missing.iter().map(|service| site.service(service)).collect();
-        let extras: Vec<Action> =
-            model.extras.iter().filter(|extra| !self.has_extra(extra)).map(|extra| site.extra(extra)).collect();
         let names = missing.iter().map(|service| service.name.clone()).collect::<Vec<_>>();
         self.after.extend(actions);
-        self.after.extend(extras);
         self.created_events("SuccessfulCreateService", "service", &names);
+    }
+
+    /// Objects beside pods and services outlive a suspension.
+    fn create_extras(&mut self, model: &JobModel) {
+        let site = self.site(model);
+        let actions: Vec<Action> =
+            model.extras.iter().filter(|extra| !self.has_extra(extra)).map(|extra| site.extra(extra)).collect();
+        self.after.extend(actions);
     }
 
     fn has_extra(&self, extra: &Value) -> bool {
         let key = |object: &Value| (object.get("kind").cloned(), object.pointer("/metadata/name").cloned());
-        self.view.extras.iter().any(|object| key(object) == key(extra))
+        self.view.extras.iter().chain(&self.view.related).any(|object| key(object) == key(extra))
     }
 
     fn create_pods(&mut self, model: &JobModel) {
@@ -393,25 +391,34 @@ impl<'view> Planner<'view> {
         let taken: BTreeSet<&str> = self.view.pods.iter().filter_map(|pod| pod.metadata.name.as_deref()).collect();
         let missing: Vec<_> = model.replicas().filter(|(_, replica)| !taken.contains(replica.name.as_str())).collect();
         let site = self.site(model);
-        let actions: Vec<Action> = missing.iter().map(|(role, replica)| site.pod(role, replica)).collect();
+        let hashes = if missing.is_empty() { BTreeMap::new() } else { site.template_hashes() };
+        let hash = |name: &str| hashes.get(name).map(String::as_str).unwrap_or_default();
+        let actions: Vec<Action> =
+            missing.iter().map(|(role, replica)| site.pod(role, replica, hash(&replica.name))).collect();
         let names = missing.iter().map(|(_, replica)| replica.name.clone()).collect::<Vec<_>>();
         self.after.extend(actions);
         self.created_events("SuccessfulCreatePod", "pod", &names);
-        let foreign: Vec<&str> = self
-            .view
-            .pods
-            .iter()
-            .filter(|pod| !self.subject.owns(&pod.metadata))
-            .filter_map(|pod| pod.metadata.name.as_deref())
-            .filter(|name| model.replicas().any(|(_, replica)| replica.name == *name))
-            .collect();
-        if !foreign.is_empty() {
-            let message = format!("waits for the name of pod {}, which another owner has", foreign.join(", "));
-            self.reason(JobCode::NameTaken, &message, Some("delete that pod, or name the job otherwise"));
+        let wanted = model.replicas().map(|(_, replica)| replica.name.as_str());
+        self.tell_taken("pod", wanted, self.view.pods.iter().map(|pod| &pod.metadata));
+    }
+
+    /// Says which names that the job needs are another owner's.
+    fn tell_taken<'name>(
+        &mut self,
+        noun: &str,
+        wanted: impl Iterator<Item = &'name str>,
+        there: impl Iterator<Item = &'name ObjectMeta>,
+    ) {
+        let foreign: BTreeSet<&str> =
+            there.filter(|meta| !self.subject.owns(meta)).filter_map(|meta| meta.name.as_deref()).collect();
+        let taken: Vec<&str> = wanted.filter(|name| foreign.contains(name)).collect();
+        if !taken.is_empty() {
+            let message = format!("waits for the name of {noun} {}, which another owner has", taken.join(", "));
+            self.reason(JobCode::NameTaken, &message, Some(&format!("delete that {noun}, or name the job otherwise")));
         }
     }
 
-    fn site<'model>(&'model self, model: &'model JobModel) -> super::build::Site<'model> {
+    pub(super) fn site<'model>(&'model self, model: &'model JobModel) -> super::build::Site<'model> {
         super::build::Site {
             model,
             generation: self.ledger.generation,

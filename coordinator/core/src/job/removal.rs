@@ -6,7 +6,7 @@ use trainyard_proto::plan::{Action, Fence, ObjectRef};
 
 use super::planner::Planner;
 use super::replica::{Observed, Standing};
-use crate::model::{JobModel, PortWish};
+use crate::model::{JobModel, PortWish, RestartScope};
 use crate::{label, port};
 
 impl Planner<'_> {
@@ -69,8 +69,25 @@ impl Planner<'_> {
             |pod| pod.standing == Standing::Unbound && pod.gang_size.is_some_and(|of| of != size),
             "it waits for a gang of another size",
         );
+        let changed = self.changed_while_waiting(model);
+        self.delete_pods(|pod| changed.contains(pod.uid), "the job's template has changed while it waited");
         self.delete_services(|name| !services.contains(name), "the job has fewer replicas now");
         self.pods.iter().any(|pod| pod.generation != generation)
+    }
+
+    /// Uids of the pods without a node that are not what the job asks for any more: the user has lowered its resources, say,
+    /// so that it can start.
+    fn changed_while_waiting(&self, model: &JobModel) -> BTreeSet<String> {
+        // A pod that is missing from a gang that ran whole is a failure, so none is taken out of such a one.
+        let ran_whole = model.restart_scope == RestartScope::Gang && self.lifecycle.running;
+        let waiting = |pod: &&Observed<'_>| pod.standing == Standing::Unbound && pod.template_hash.is_some();
+        if ran_whole || !self.pods.iter().any(|pod| waiting(&pod)) {
+            return BTreeSet::new();
+        }
+        let site = self.site(model);
+        let hashes = site.template_hashes();
+        let changed = |pod: &&Observed<'_>| hashes.get(pod.name).is_some_and(|hash| pod.template_hash != Some(hash));
+        self.pods.iter().filter(waiting).filter(changed).map(|pod| pod.uid.to_owned()).collect()
     }
 
     fn delete(&self, kind: &str, name: &str, uid: Option<&str>, reason: &str) -> Action {

@@ -30,6 +30,8 @@ pub(super) struct Observed<'view> {
     pub(super) generation: u64,
     /// How many pods had to start together when it was made, where our scheduler places pods.
     pub(super) gang_size: Option<u32>,
+    /// What it was made from.
+    pub(super) template_hash: Option<&'view str>,
     pub(super) deleting: bool,
     pub(super) standing: Standing,
     /// Restarts in place, of all containers.
@@ -46,8 +48,9 @@ impl<'view> Observed<'view> {
             pod,
             name: pod.metadata.name.as_deref().unwrap_or_default(),
             uid: pod.metadata.uid.as_deref().unwrap_or_default(),
-            generation: annotation(pod, label::GENERATION).unwrap_or(0),
-            gang_size: annotation(pod, label::GANG_SIZE),
+            generation: parsed(pod, label::GENERATION).unwrap_or(0),
+            gang_size: parsed(pod, label::GANG_SIZE),
+            template_hash: annotation(pod, label::TEMPLATE_HASH),
             deleting,
             standing: standing(pod, deleting),
             restarts,
@@ -61,8 +64,12 @@ impl<'view> Observed<'view> {
     }
 }
 
-fn annotation<T: std::str::FromStr>(pod: &Pod, name: &str) -> Option<T> {
-    pod.metadata.annotations.as_ref()?.get(name)?.parse().ok()
+fn annotation<'pod>(pod: &'pod Pod, name: &str) -> Option<&'pod str> {
+    pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+fn parsed<T: std::str::FromStr>(pod: &Pod, name: &str) -> Option<T> {
+    annotation(pod, name)?.parse().ok()
 }
 
 fn standing(pod: &Pod, deleting: bool) -> Standing {

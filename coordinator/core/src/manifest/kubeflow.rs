@@ -108,7 +108,7 @@ fn role(
     let mut template = read.template.unwrap_or_default();
     let containers = template.spec.get_or_insert_default();
     check_containers(containers, &path, shape, findings);
-    read::check_resources(containers, &format!("{path}.template.spec"), findings);
+    read::check_pod(containers, &|below| format!("{path}.template.spec.{below}"), findings);
     let port = default_port(containers, shape);
     if containers.restart_policy.is_some() {
         warnings.push(Warning {
@@ -176,7 +176,7 @@ fn append_port(spec: &mut PodSpec, shape: &Shape) {
 }
 
 /// Reads the run policy.
-pub(super) fn policy(spec: &Value, total: u32, shape: &Shape, findings: &mut Findings) -> Policy {
+pub(super) fn policy(spec: &Value, total: u32, warnings: &mut Vec<Warning>, findings: &mut Findings) -> Policy {
     let run: RunPolicy = findings.field(spec, "spec", "runPolicy").unwrap_or_default();
     let path = "spec.runPolicy";
     findings.not_negative(run.ttl_seconds_after_finished.map(i64::from), &format!("{path}.ttlSecondsAfterFinished"));
@@ -189,6 +189,15 @@ pub(super) fn policy(spec: &Value, total: u32, shape: &Shape, findings: &mut Fin
         CleanPods::None,
     );
     let scheduling = run.scheduling_policy.unwrap_or_default();
+    // The gang scheduler adds the pods' own requests up, and a gang waits for as long as it takes.
+    for (name, given) in [
+        ("minResources", scheduling.min_resources.is_some()),
+        ("scheduleTimeoutSeconds", scheduling.schedule_timeout_seconds.is_some()),
+    ] {
+        if given {
+            warnings.push(Warning::ignored(&format!("{path}.schedulingPolicy.{name}")));
+        }
+    }
     let min_available = scheduling.min_available.map_or(total, |number| u32::try_from(number).unwrap_or(0));
     if scheduling.min_available.is_some_and(|number| number < 1) || min_available > total {
         findings.add(
@@ -205,7 +214,6 @@ pub(super) fn policy(spec: &Value, total: u32, shape: &Shape, findings: &mut Fin
         active_deadline_ms: run.active_deadline_seconds.map(|seconds| seconds.saturating_mul(1000)),
         backoff_limit: run.backoff_limit.and_then(|limit| u32::try_from(limit).ok()),
         suspend: run.suspend.unwrap_or(false),
-        managed_by: run.managed_by.filter(|name| !name.is_empty() && !shape.managed_by.contains(&name.as_str())),
         min_available,
         queue: scheduling.queue,
         priority: None,

@@ -13,7 +13,7 @@ use super::status;
 use crate::diagnostic::Diagnostic;
 use crate::job::{Lifecycle, StatusChange};
 use crate::label;
-use crate::model::{EnvModel, EnvValue, JobModel, PortWish, ReplicaKey, RestartRule, RestartScope, Role, SuccessRule};
+use crate::model::{EnvModel, EnvValue, JobModel, PortWish, ReplicaKey, RestartRule, RestartScope, Role, SuccessRule, Warning};
 use crate::view::Config;
 
 const SHAPE: Shape = Shape {
@@ -38,6 +38,10 @@ impl Dialect for PyTorchJobs {
 
     fn operator_name(&self) -> &'static str {
         SHAPE.operator
+    }
+
+    fn managed_by(&self, job: &Value) -> Option<String> {
+        read::foreign_manager(job, "/spec/runPolicy/managedBy", SHAPE.managed_by)
     }
 
     fn lower(&self, job: &Value, _related: &[Value], config: &Config) -> Result<JobModel, Vec<Diagnostic>> {
@@ -77,7 +81,13 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     check_nproc(nproc.as_deref(), elastic.as_ref(), findings);
     check_elastic(elastic.as_ref(), &specs, findings);
     let total: u32 = specs.iter().map(|spec| spec.replicas).sum();
-    let policy = kubeflow::policy(spec, total, &SHAPE, findings);
+    let policy = kubeflow::policy(spec, total, &mut warnings, findings);
+    if elastic.as_ref().is_some_and(|elastic| elastic.metrics.is_some()) {
+        warnings.push(Warning {
+            reason: "FieldIgnored".to_owned(),
+            message: "spec.elasticPolicy.metrics has no effect here: nothing scales by load; use `kubectl scale`".to_owned(),
+        });
+    }
     for spec in &specs {
         read::check_pod_name(&kubeflow::replica_name(&head, spec.name, spec.replicas.saturating_sub(1)), findings);
     }

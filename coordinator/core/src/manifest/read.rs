@@ -122,6 +122,28 @@ pub(super) fn head(job: &Value, info: &KindInfo, findings: &mut Findings) -> Opt
     Some(Head { owner, uid: metadata.uid.unwrap_or_default(), name, namespace })
 }
 
+/// The object of these coordinates. One that was never stored may lack its namespace.
+pub(super) fn find<'objects>(objects: &'objects [Value], wanted: &ObjectRef) -> Option<&'objects Value> {
+    let text = |object: &'objects Value, path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    objects.iter().find(|object| {
+        text(object, "/kind") == wanted.kind
+            && text(object, "/metadata/name") == wanted.name
+            && ["", wanted.namespace.as_str()].contains(&text(object, "/metadata/namespace"))
+    })
+}
+
+/// Kind and name of an object.
+pub(super) fn title(object: &Value) -> String {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    format!("{} {}", text("/kind"), text("/metadata/name"))
+}
+
+/// The controller that a job names in its `managedBy`, unless it is one of `own`.
+pub(super) fn foreign_manager(job: &Value, pointer: &str, own: &[&str]) -> Option<String> {
+    let name = job.pointer(pointer)?.as_str()?;
+    (!name.is_empty() && !own.contains(&name)).then(|| name.to_owned())
+}
+
 /// RFC 1035: a letter, then letters, digits and dashes, not ending in a dash.
 fn is_dns_label(name: &str) -> bool {
     name.len() <= MAX_LABEL
@@ -143,17 +165,15 @@ pub(super) fn check_pod_name(longest: &str, findings: &mut Findings) {
     }
 }
 
-/// Checks the quantities of all containers of a pod.
-pub(super) fn check_resources(spec: &PodSpec, path: &str, findings: &mut Findings) {
-    let groups = [("containers", Some(&spec.containers)), ("initContainers", spec.init_containers.as_ref())];
-    for (group, containers) in groups {
-        for (index, container) in containers.into_iter().flatten().enumerate() {
-            check_container(container, &format!("{path}.{group}[{index}].resources"), findings);
-        }
+/// Checks a pod as an API server would. `place` turns a path below the pod's `spec` into one of the job.
+pub(super) fn check_pod(spec: &PodSpec, place: &dyn Fn(&str) -> String, findings: &mut Findings) {
+    for diagnostic in super::pod::check(spec) {
+        findings.add(Diagnostic { path: place(&diagnostic.path), ..diagnostic });
     }
 }
 
-fn check_container(container: &Container, path: &str, findings: &mut Findings) {
+/// Checks the quantities of a container.
+pub(super) fn check_container_resources(container: &Container, path: &str, found: &mut Vec<Diagnostic>) {
     let Some(resources) = &container.resources else { return };
     let empty = BTreeMap::new();
     let requests = resources.requests.as_ref().unwrap_or(&empty);
@@ -162,18 +182,18 @@ fn check_container(container: &Container, path: &str, findings: &mut Findings) {
         for (name, amount) in amounts {
             match quantity::amount(name, &amount.0) {
                 Ok(number) if number < 0 => {
-                    findings.add(Diagnostic::new(format!("{path}.{group}.{name}"), "must not be negative"));
+                    found.push(Diagnostic::new(format!("{path}.{group}.{name}"), "must not be negative"));
                 }
                 Ok(_) => {}
-                Err(error) => findings.add(Diagnostic::new(format!("{path}.{group}.{name}"), error.to_string())),
+                Err(error) => found.push(Diagnostic::new(format!("{path}.{group}.{name}"), error.to_string())),
             }
         }
     }
     for (name, request) in requests {
         if exceeds(name, request, limits.get(name)) {
-            findings.add(
+            found.push(
                 Diagnostic::new(format!("{path}.requests.{name}"), "is more than the limit")
-                    .hint(format!("lower it, or raise {path}.limits.{name}")),
+                    .hint("lower it, or raise the limit"),
             );
         }
     }

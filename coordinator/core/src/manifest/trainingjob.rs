@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, EnvVar, PodTemplateSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, PodTemplateSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
@@ -56,6 +56,10 @@ impl Dialect for TrainingJobs {
 
     fn operator_name(&self) -> &'static str {
         SHAPE.operator
+    }
+
+    fn managed_by(&self, job: &Value) -> Option<String> {
+        read::foreign_manager(job, "/spec/managedBy", SHAPE.managed_by)
     }
 
     fn lower(&self, job: &Value, _related: &[Value], config: &Config) -> Result<JobModel, Vec<Diagnostic>> {
@@ -210,10 +214,6 @@ fn policy(spec: &TrainingJobSpec, replicas: u32, findings: &mut Findings) -> Pol
             spec.backoff_limit.map_or(DEFAULT_BACKOFF_LIMIT, |limit| u32::try_from(limit).unwrap_or(0)),
         ),
         suspend: spec.suspend.unwrap_or(false),
-        managed_by: spec
-            .managed_by
-            .clone()
-            .filter(|name| !name.is_empty() && !SHAPE.managed_by.contains(&name.as_str())),
         min_available: replicas,
         queue: spec.queue.clone(),
         priority,
@@ -229,6 +229,7 @@ fn template(spec: &TrainingJobSpec, config: &Config, findings: &mut Findings) ->
         pod.containers.push(Container { name: CONTAINER.to_owned(), ..Container::default() });
     }
     let index = pod.containers.iter().position(|container| container.name == CONTAINER).unwrap_or(0);
+    let seam = Seam::of(spec, pod, index);
     complete_container(&mut pod.containers[index], spec, findings);
     if !config.embedded && pod.containers[index].image.as_deref().unwrap_or_default().is_empty() {
         findings
@@ -244,8 +245,59 @@ fn template(spec: &TrainingJobSpec, config: &Config, findings: &mut Findings) ->
         pod.tolerations.get_or_insert_default().extend(tolerations.clone());
     }
     pod.restart_policy = Some("Never".to_owned());
-    read::check_resources(pod, "spec.template.spec", findings);
+    read::check_pod(pod, &|below| seam.place(below), findings);
     template
+}
+
+/// Where the fields of the spec begin in the pod that was made from the template and from them.
+#[derive(Debug)]
+struct Seam<'spec> {
+    spec: &'spec TrainingJobSpec,
+    main: usize,
+    volumes: usize,
+    mounts: usize,
+    env: usize,
+}
+
+impl<'spec> Seam<'spec> {
+    fn of(spec: &'spec TrainingJobSpec, pod: &PodSpec, main: usize) -> Self {
+        let container = &pod.containers[main];
+        Self {
+            spec,
+            main,
+            volumes: pod.volumes.as_ref().map_or(0, Vec::len),
+            mounts: container.volume_mounts.as_ref().map_or(0, Vec::len),
+            env: container.env.as_ref().map_or(0, Vec::len),
+        }
+    }
+
+    /// The place in the job of a path below the pod's `spec`.
+    fn place(&self, below: &str) -> String {
+        let own = match item(below, "volumes") {
+            Some((index, rest)) => index.checked_sub(self.volumes).map(|own| format!("spec.volumes[{own}]{rest}")),
+            None => item(below, "containers").filter(|(at, _)| *at == self.main).and_then(|(_, rest)| self.main(rest)),
+        };
+        own.unwrap_or_else(|| format!("spec.template.spec.{below}"))
+    }
+
+    fn main(&self, below: &str) -> Option<String> {
+        let below = below.strip_prefix('.')?;
+        if let Some((index, rest)) = item(below, "volumeMounts") {
+            return index.checked_sub(self.mounts).map(|own| format!("spec.volumeMounts[{own}]{rest}"));
+        }
+        if let Some((index, rest)) = item(below, "env") {
+            let own = index.checked_sub(self.env)?;
+            let name = self.spec.env.as_ref()?.as_object().and_then(|map| map.keys().nth(own));
+            return Some(name.map_or_else(|| format!("spec.env[{own}]{rest}"), |name| format!("spec.env.{name}")));
+        }
+        (below.starts_with("resources") && self.spec.resources.is_some()).then(|| format!("spec.{below}"))
+    }
+}
+
+/// The index, and what follows, of a path that begins with an item of this list.
+fn item<'path>(path: &'path str, list: &str) -> Option<(usize, &'path str)> {
+    let (index, rest) = path.strip_prefix(list)?.strip_prefix('[')?.split_once(']')?;
+    Some((index.parse().ok()?, rest))
 }
 
 fn complete_container(container: &mut Container, spec: &TrainingJobSpec, findings: &mut Findings) {

@@ -5,24 +5,25 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, PodTemplateSpec, ServicePort};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, PodSpec, PodTemplateSpec, ServicePort};
 use serde_json::Value;
 use trainyard_proto::kind::{CustomKind, KindInfo};
 use trainyard_proto::plan::ObjectRef;
 use trainyard_proto::trainer::{ClusterTrainingRuntime, ReplicatedJob, TrainJob, TrainJobSpec, TrainingRuntimeSpec};
 
-use super::Dialect;
 use super::read::{self, Findings, Head};
+use super::{Dialect, ExtraKind};
 use crate::diagnostic::Diagnostic;
 use crate::job::{Lifecycle, StatusChange};
 use crate::label;
 use crate::model::{
     CleanPods, EnvInto, EnvModel, EnvValue, JobModel, Policy, PortWish, Replica, ReplicaKey, RestartRule, RestartScope,
-    Role, ServiceModel, SuccessRule,
+    Role, ServiceModel, SuccessRule, Warning,
 };
 use crate::view::Config;
 
 mod patch;
+mod snapshot;
 mod status;
 
 /// The step, and its container, that trains.
@@ -47,8 +48,22 @@ impl Dialect for TrainJobs {
         OPERATOR
     }
 
+    fn managed_by(&self, job: &Value) -> Option<String> {
+        read::foreign_manager(job, "/spec/managedBy", MANAGED_BY)
+    }
+
     fn related(&self, job: &Value) -> Vec<ObjectRef> {
-        runtime_ref(job).into_iter().collect()
+        runtime_ref(job).into_iter().chain(snapshot::reference(job)).collect()
+    }
+
+    fn waits_for(&self, job: &Value, related: &[Value]) -> Option<ObjectRef> {
+        let wanted = runtime_ref(job)?;
+        let there = read::find(related, &wanted).is_some() || snapshot::read(job, related).is_some();
+        (!there).then_some(wanted)
+    }
+
+    fn extra_kinds(&self) -> &'static [ExtraKind] {
+        &[snapshot::KIND]
     }
 
     fn lower(&self, job: &Value, related: &[Value], _config: &Config) -> Result<JobModel, Vec<Diagnostic>> {
@@ -91,7 +106,9 @@ pub fn lower(job: &Value, related: &[Value]) -> Result<JobModel, Vec<Diagnostic>
 fn lower_into(job: &Value, related: &[Value], findings: &mut Findings) -> Option<JobModel> {
     let head = read::head(job, TrainJobs.info(), findings)?;
     let spec: TrainJobSpec = findings.read(job.get("spec").unwrap_or(&Value::Null), "spec")?;
-    let runtime = runtime(job, related, findings)?;
+    let found = runtime(job, related, findings)?;
+    let runtime: TrainingRuntimeSpec =
+        findings.read(found.get("spec").unwrap_or(&Value::Null), &format!("{}: spec", read::title(&found)))?;
     let step = node_step(&runtime, findings)?;
     let framework = Framework::of(&runtime, findings);
     let policy = runtime.ml_policy.clone().unwrap_or_default();
@@ -115,7 +132,7 @@ fn lower_into(job: &Value, related: &[Value], findings: &mut Findings) -> Option
     Some(JobModel {
         services: vec![service(&head)],
         roles: vec![role],
-        extras: Vec::new(),
+        extras: vec![snapshot::body(&head.name, &found)],
         port: PortWish::Default(PORT),
         policy: Policy {
             clean_pods: CleanPods::Running,
@@ -123,7 +140,6 @@ fn lower_into(job: &Value, related: &[Value], findings: &mut Findings) -> Option
             active_deadline_ms: spec.active_deadline_seconds.map(|seconds| seconds.saturating_mul(1000)),
             backoff_limit: Some(backoff_limit),
             suspend: spec.suspend.unwrap_or(false),
-            managed_by: spec.managed_by.filter(|name| !name.is_empty() && !MANAGED_BY.contains(&name.as_str())),
             min_available: nodes,
             queue: None,
             priority: None,
@@ -133,13 +149,14 @@ fn lower_into(job: &Value, related: &[Value], findings: &mut Findings) -> Option
         restart_scope: RestartScope::Replica,
         leader: ReplicaKey { role: 0, index: 0 },
         ranks: nproc.parse::<u32>().ok().map(|nproc| nproc.saturating_mul(nodes)),
-        warnings: Vec::new(),
+        warnings: ignored(&spec, &runtime),
         owner: head.owner,
         uid: head.uid,
     })
 }
 
-fn runtime(job: &Value, related: &[Value], findings: &mut Findings) -> Option<TrainingRuntimeSpec> {
+/// The runtime as it was when the job was taken up; at that time, as it is.
+fn runtime(job: &Value, related: &[Value], findings: &mut Findings) -> Option<Value> {
     let Some(wanted) = runtime_ref(job) else {
         findings.add(
             Diagnostic::new("spec.runtimeRef.name", "is missing")
@@ -147,18 +164,14 @@ fn runtime(job: &Value, related: &[Value], findings: &mut Findings) -> Option<Tr
         );
         return None;
     };
-    let text = |object: &Value, path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let found = related
-        .iter()
-        .find(|object| text(object, "/kind") == wanted.kind && text(object, "/metadata/name") == wanted.name);
-    let Some(found) = found else {
+    let found = snapshot::read(job, related).or_else(|| read::find(related, &wanted).cloned());
+    if found.is_none() {
         findings.add(
             Diagnostic::new("spec.runtimeRef.name", format!("{} `{}` does not exist", wanted.kind, wanted.name))
                 .hint("apply it first, or name another"),
         );
-        return None;
-    };
-    findings.read(found.get("spec").unwrap_or(&Value::Null), &format!("{} {}: spec", wanted.kind, wanted.name))
+    }
+    found
 }
 
 /// The step that trains. Other steps, such as initializers, are not run.
@@ -179,6 +192,33 @@ fn node_step<'runtime>(
         findings.add(Diagnostic::new(path, format!("the runtime has no step named `{NODE}`")));
     }
     step
+}
+
+/// Fields of the runtime and of the job that have no effect here, though they would on a cluster.
+fn ignored(spec: &TrainJobSpec, runtime: &TrainingRuntimeSpec) -> Vec<Warning> {
+    let set = &runtime.template.spec;
+    let job = set.replicated_jobs.iter().find(|step| step.name == NODE).and_then(|step| step.template.spec.as_ref());
+    let given = |at: &str, fields: &[(&str, bool)]| {
+        let given = fields.iter().filter(|(_, given)| *given);
+        given.map(|(field, _)| Warning::ignored(&format!("{at}.{field}"))).collect::<Vec<_>>()
+    };
+    let of_set = [
+        ("failurePolicy", set.failure_policy.is_some()),
+        ("successPolicy", set.success_policy.is_some()),
+        ("ttlSecondsAfterFinished", set.ttl_seconds_after_finished.is_some()),
+        ("volumeClaimPolicies", set.volume_claim_policies.is_some()),
+    ];
+    let of_job = [
+        ("activeDeadlineSeconds", job.is_some_and(|job| job.active_deadline_seconds.is_some())),
+        ("podFailurePolicy", job.is_some_and(|job| job.pod_failure_policy.is_some())),
+        ("successPolicy", job.is_some_and(|job| job.success_policy.is_some())),
+        ("backoffLimitPerIndex", job.is_some_and(|job| job.backoff_limit_per_index.is_some())),
+        ("maxFailedIndexes", job.is_some_and(|job| job.max_failed_indexes.is_some())),
+    ];
+    let mut warnings = given("the runtime's template.spec", &of_set);
+    warnings.extend(given("the runtime's template.spec.replicatedJobs[node].template.spec", &of_job));
+    warnings.extend(given("spec", &[("initializer", spec.initializer.is_some())]));
+    warnings
 }
 
 /// What helps the ranks find each other.
@@ -272,8 +312,26 @@ fn complete(
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
     });
-    read::check_resources(pod, "spec.trainer", findings);
+    check_pod(pod, spec, findings);
     Some(nproc)
+}
+
+/// Checks the pod. What is wrong with it is the runtime's, or of a patch, unless it is in the trainer's own fields.
+fn check_pod(pod: &PodSpec, spec: &TrainJobSpec, findings: &mut Findings) {
+    let node = pod.containers.iter().position(|container| container.name == NODE).unwrap_or(0);
+    let resources = format!("containers[{node}].resources");
+    let own_resources = spec.trainer.as_ref().is_some_and(|trainer| trainer.resources_per_node.is_some());
+    for found in super::pod::check(pod) {
+        let place = found.path.strip_prefix(&resources).filter(|_| own_resources);
+        findings.add(match place {
+            Some(rest) => Diagnostic { path: format!("spec.trainer.resourcesPerNode{rest}"), ..found },
+            None => Diagnostic {
+                path: "spec.runtimeRef.name".to_owned(),
+                message: format!("the runtime's pod, with this job's patches: {} {}", found.path, found.message),
+                ..found
+            },
+        });
+    }
 }
 
 fn runtime_nproc(runtime: &TrainingRuntimeSpec) -> Option<String> {

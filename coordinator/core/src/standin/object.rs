@@ -5,19 +5,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use trainyard_proto::plan::{Action, EventSeverity, Fence, ObjectRef};
 
+use crate::fnv;
+
 /// Letters and digits that spell no words; the same set that Kubernetes takes its name suffixes from.
 const SAFE: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-
-/// FNV-1a: stable over versions and machines, which the standard library's hasher does not promise.
-pub(super) fn fnv(parts: &[&str]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for part in parts {
-        for byte in part.bytes().chain([0xff]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-    hash
-}
 
 /// `len` safe characters for `hash`.
 pub(super) fn suffix(mut hash: u64, len: usize) -> String {
@@ -31,15 +22,20 @@ pub(super) fn suffix(mut hash: u64, len: usize) -> String {
         .collect()
 }
 
+/// As much of a prefix as goes into a name: 63 characters is the limit of a pod's host name, and the prefix gives way,
+/// never the suffix.
+pub(super) fn cut(prefix: &str) -> &str {
+    let end = prefix.char_indices().nth(57).map_or(prefix.len(), |(at, _)| at);
+    &prefix[..end]
+}
+
 /// A name that is not `taken`, decided by `seed` alone: `<prefix>-<5 characters>`.
 pub(super) fn fresh_name(prefix: &str, seed: &[&str], taken: &dyn Fn(&str) -> bool) -> String {
     let mut salt = 0_u32;
     loop {
         let salted = salt.to_string();
         let parts: Vec<&str> = seed.iter().copied().chain([salted.as_str()]).collect();
-        // 63 characters is the limit of a pod's host name; the prefix gives way, never the suffix.
-        let cut = prefix.char_indices().nth(57).map_or(prefix.len(), |(at, _)| at);
-        let name = format!("{}-{}", &prefix[..cut], suffix(fnv(&parts), 5));
+        let name = format!("{}-{}", cut(prefix), suffix(fnv::texts(&parts), 5));
         if !taken(&name) {
             return name;
         }

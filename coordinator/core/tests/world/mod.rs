@@ -258,6 +258,7 @@ impl World {
                 let service = serde_json::from_value(body).unwrap();
                 assert!(self.services.insert(name.to_owned(), service).is_none(), "service {name} exists already");
             }
+            "ConfigMap" => self.related.push(body),
             other => panic!("unexpected kind {other}"),
         }
     }

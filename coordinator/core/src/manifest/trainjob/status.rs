@@ -92,7 +92,8 @@ fn step_status(name: &str, tally: Tally, phase: Phase) -> JobStatus {
     let ended = matches!(phase, Phase::Succeeded | Phase::Failed | Phase::Suspended);
     JobStatus {
         name: name.to_owned(),
-        ready: one(phase == Phase::Running),
+        // While one node starts again the others go on.
+        ready: one(phase == Phase::Running || phase == Phase::Restarting && tally.active > 0),
         succeeded: one(phase == Phase::Succeeded),
         failed: one(phase == Phase::Failed),
         active: one(!ended && tally.active > 0),

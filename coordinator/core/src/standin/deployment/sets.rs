@@ -4,8 +4,9 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
 use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, ObjectRef};
 
-use super::super::object::{fnv, json_of, object_ref, owner, suffix};
+use super::super::object::{json_of, object_ref, owner, suffix};
 use super::{HASH, REVISION};
+use crate::fnv;
 
 pub(super) fn set_ref(set: &ReplicaSet) -> ObjectRef {
     object_ref("apps/v1", "ReplicaSet", &set.metadata)
@@ -53,7 +54,7 @@ pub(super) fn create(
     let mut template = json_of(&spec.template);
     // The types are structs and ordered maps, so the same template always has the same text. A set of this name
     // could only be in the way while an earlier one is being deleted: then creating is tried again.
-    let hash = suffix(fnv(&[&template.to_string()]), 10);
+    let hash = suffix(fnv::texts(&[&template.to_string()]), 10);
     if !template["metadata"]["labels"].is_object() {
         template["metadata"]["labels"] = json!({});
     }

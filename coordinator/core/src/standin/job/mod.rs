@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, EventSeverity, ObjectRef, Plan};
 
-use super::object::{event, exact_fence, fence, json_of, merge_diff, ms, object_ref, set_condition, time, uid};
+use super::object::{cut, event, exact_fence, fence, json_of, merge_diff, ms, object_ref, set_condition, time, uid};
 use super::pod;
 use tally::Tally;
 
@@ -49,6 +49,12 @@ struct Turn<'a> {
     completion_ms: Option<i64>,
     now_ms: i64,
     plan: Plan,
+}
+
+/// What the names of all pods of a Job begin with.
+#[must_use]
+pub fn pod_prefix(job: &str) -> &str {
+    cut(job)
 }
 
 /// Decide about one Job name.
