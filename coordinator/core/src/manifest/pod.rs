@@ -129,11 +129,9 @@ fn check_ports(ports: &[ContainerPort], path: &str, found: &mut Vec<Diagnostic>)
         }
         let Some(name) = port.name.as_deref() else { continue };
         if !is_port_name(name) {
-            found.push(
-                Diagnostic::new(format!("{path}.name"), format!("`{name}` is not the name of a port")).hint(format!(
-                    "use lower-case letters, digits and `-`, with a letter, at most {MAX_PORT_NAME} characters"
-                )),
-            );
+            found.push(Diagnostic::new(format!("{path}.name"), format!("`{name}` is not the name of a port")).hint(
+                format!("use lower-case letters, digits and `-`, with a letter, at most {MAX_PORT_NAME} characters"),
+            ));
         } else if !names.insert(name) {
             found.push(Diagnostic::new(format!("{path}.name"), format!("`{name}` is the name of another port")));
         }

@@ -13,7 +13,9 @@ use super::status;
 use crate::diagnostic::Diagnostic;
 use crate::job::{Lifecycle, StatusChange};
 use crate::label;
-use crate::model::{EnvModel, EnvValue, JobModel, PortWish, ReplicaKey, RestartRule, RestartScope, Role, SuccessRule, Warning};
+use crate::model::{
+    EnvModel, EnvValue, JobModel, PortWish, ReplicaKey, RestartRule, RestartScope, Role, SuccessRule, Warning,
+};
 use crate::view::Config;
 
 const SHAPE: Shape = Shape {
@@ -85,7 +87,8 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     if elastic.as_ref().is_some_and(|elastic| elastic.metrics.is_some()) {
         warnings.push(Warning {
             reason: "FieldIgnored".to_owned(),
-            message: "spec.elasticPolicy.metrics has no effect here: nothing scales by load; use `kubectl scale`".to_owned(),
+            message: "spec.elasticPolicy.metrics has no effect here: nothing scales by load; use `kubectl scale`"
+                .to_owned(),
         });
     }
     for spec in &specs {

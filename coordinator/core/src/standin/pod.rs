@@ -64,6 +64,17 @@ pub(super) fn finished_ms(pod: &Pod) -> i64 {
     ends.max().or_else(|| pod.metadata.creation_timestamp.as_ref().map(ms)).unwrap_or(0)
 }
 
+/// Containers that ended, with their exit codes.
+pub(super) fn exits(pod: &Pod) -> impl Iterator<Item = (&str, i32)> {
+    let ended = |status: &'_ ContainerStatus| Some(status.state.as_ref()?.terminated.as_ref()?.exit_code);
+    container_statuses(pod).filter_map(move |status| Some((status.name.as_str(), ended(status)?)))
+}
+
+/// On its way out, and nobody will say any more how it ended: it never had a node, or its node has let it go.
+pub(super) fn is_given_up(pod: &Pod) -> bool {
+    leaving(pod) && (!scheduled(pod) || pod.metadata.deletion_grace_period_seconds == Some(0))
+}
+
 pub(super) fn has_finalizer(pod: &Pod, finalizer: &str) -> bool {
     pod.metadata.finalizers.as_ref().is_some_and(|all| all.iter().any(|one| one == finalizer))
 }

@@ -7,6 +7,15 @@ use trainyard_proto::plan::{Action, ObjectRef};
 use super::super::object::{fresh_name, json_of, owner, uid};
 use super::FINALIZER;
 use super::index::INDEX;
+use super::retry::{FAILURES, Failures, IGNORED};
+
+/// The place of a pod in an Indexed Job.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    pub(super) index: i32,
+    /// Failures of the index so far, where the Job counts them by index.
+    pub(super) failures: Option<Failures>,
+}
 
 fn entry<'a>(value: &'a mut Value, field: &str) -> &'a mut Map<String, Value> {
     if !value.is_object() {
@@ -20,18 +29,18 @@ fn entry<'a>(value: &'a mut Value, field: &str) -> &'a mut Map<String, Value> {
     slot.as_object_mut().expect("made an object just above")
 }
 
-/// A pod for `index`; its name is put into `taken`. `era` is the Job's start, so that a resumed Job's pods have new
+/// A pod for `slot`; its name is put into `taken`. `era` is the Job's start, so that a resumed Job's pods have new
 /// names.
 pub(super) fn pod(
     job: &Job,
     spec: &JobSpec,
     object: &ObjectRef,
-    index: Option<i32>,
+    slot: Option<Slot>,
     era: i64,
     taken: &mut Vec<String>,
 ) -> Action {
     let job_uid = uid(&job.metadata);
-    let prefix = index.map_or_else(|| object.name.clone(), |index| format!("{}-{index}", object.name));
+    let prefix = slot.map_or_else(|| object.name.clone(), |slot| format!("{}-{}", object.name, slot.index));
     let (era, attempt) = (era.to_string(), taken.len().to_string());
     let name = fresh_name(&prefix, &[job_uid, &era, &attempt], &|name| taken.iter().any(|one| one == name));
     taken.push(name.clone());
@@ -50,13 +59,9 @@ pub(super) fn pod(
     ] {
         labels.insert(label.to_owned(), json!(value));
     }
-    if let Some(index) = index {
-        labels.insert(INDEX.to_owned(), json!(index.to_string()));
-        entry(&mut body["metadata"], "annotations").insert(INDEX.to_owned(), json!(index.to_string()));
-        entry(&mut body, "spec").entry("hostname").or_insert_with(|| json!(prefix));
-        for list in ["containers", "initContainers"] {
-            inject_index(&mut body["spec"][list], index);
-        }
+    if let Some(slot) = slot {
+        labels.insert(INDEX.to_owned(), json!(slot.index.to_string()));
+        index_pod(&mut body, slot, &prefix);
     }
     let spec = entry(&mut body, "spec");
     spec.retain(|_, value| !value.is_null());
@@ -71,6 +76,21 @@ pub(super) fn pod(
             name,
         },
         body,
+    }
+}
+
+fn index_pod(body: &mut Value, slot: Slot, hostname: &str) {
+    let annotations = entry(&mut body["metadata"], "annotations");
+    annotations.insert(INDEX.to_owned(), json!(slot.index.to_string()));
+    if let Some(failures) = slot.failures {
+        annotations.insert(FAILURES.to_owned(), json!(failures.counted.to_string()));
+        if failures.ignored > 0 {
+            annotations.insert(IGNORED.to_owned(), json!(failures.ignored.to_string()));
+        }
+    }
+    entry(body, "spec").entry("hostname").or_insert_with(|| json!(hostname));
+    for list in ["containers", "initContainers"] {
+        inject_index(&mut body["spec"][list], slot.index);
     }
 }
 

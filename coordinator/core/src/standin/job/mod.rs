@@ -5,11 +5,15 @@
 //!   end has been written to `status.uncountedTerminatedPods`; the count goes up when the finalizer is seen gone.
 //! - BJ-2: at most `parallelism` pods are active, and never more than completions are missing.
 //! - BJ-3: a finished Job stays finished, and no pod of it is active.
+//! - BJ-4: with `backoffLimitPerIndex`, the failures of an index are forgotten by nobody: the last failed pod of an index
+//!   is kept until its successor, which carries the count, is there.
 //!
-//! Not here: `podFailurePolicy`, `backoffLimitPerIndex`, `successPolicy`, adoption of foreign pods.
+//! Not here: adoption of foreign pods.
 
 mod build;
 mod index;
+mod policy;
+mod retry;
 mod tally;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
@@ -19,6 +23,8 @@ use trainyard_proto::plan::{Action, EventSeverity, ObjectRef, Plan};
 
 use super::object::{cut, event, exact_fence, fence, json_of, merge_diff, ms, object_ref, set_condition, time, uid};
 use super::pod;
+use build::Slot;
+use policy::Verdict;
 use tally::Tally;
 
 /// Keeps a pod until its end has been counted; the name that Kubernetes uses.
@@ -28,6 +34,9 @@ pub const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
 const BACKOFF_FIRST_MS: i64 = 10_000;
 /// Longest delay, as Kubernetes documents.
 const BACKOFF_LAST_MS: i64 = 360_000;
+
+/// What a Job that has all its completions says.
+const COMPLETED: &str = "Reached expected number of succeeded pods";
 
 /// Everything observed about one Job name.
 pub struct View<'a> {
@@ -74,11 +83,14 @@ pub fn plan(view: &View<'_>, now_ms: i64) -> Plan {
     }
     let status = job.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_ref()).map(json_of);
+    let is_over = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten().any(|condition| {
+        condition.status == "True" && ["FailureTarget", "SuccessCriteriaMet"].contains(&condition.type_.as_str())
+    });
     let turn = Turn {
         job,
         spec,
         object: object_ref("batch/v1", "Job", &job.metadata),
-        tally: Tally::of(job, spec, &ours),
+        tally: Tally::of(job, spec, &ours, is_over),
         pods: ours,
         conditions: conditions.and_then(|all| all.as_array().cloned()).unwrap_or_default(),
         start_ms: status.and_then(|status| status.start_time.as_ref()).map(ms),
@@ -164,8 +176,8 @@ impl<'a> Turn<'a> {
 
     /// BJ-1: what the stored status already lists may lose its finalizer.
     fn release_counted(&self) -> Vec<Action> {
-        let listed = |pod: &&&Pod| self.tally.is_listed(uid(&pod.metadata)) && pod::has_finalizer(pod, FINALIZER);
-        self.pods.iter().filter(listed).map(|pod| pod::drop_finalizer(pod, FINALIZER)).collect()
+        let settled = |pod: &&&Pod| self.tally.is_settled(uid(&pod.metadata)) && pod::has_finalizer(pod, FINALIZER);
+        self.pods.iter().filter(settled).map(|pod| pod::drop_finalizer(pod, FINALIZER)).collect()
     }
 
     /// Has it succeeded or failed?
@@ -173,13 +185,11 @@ impl<'a> Turn<'a> {
         if let Some((reason, message)) = self.failure() {
             self.condition("FailureTarget", true, reason, &message);
             self.say(EventSeverity::Warning, reason, message);
+        } else if let Some(rule) = self.tally.completed().and_then(|done| policy::success_rule(self.spec, done)) {
+            let message = format!("Matched rules at index {rule}");
+            self.condition("SuccessCriteriaMet", true, "SuccessPolicy", &message);
         } else if self.has_succeeded() {
-            self.condition(
-                "SuccessCriteriaMet",
-                true,
-                "CompletionsReached",
-                "Reached expected number of succeeded pods",
-            );
+            self.condition("SuccessCriteriaMet", true, "CompletionsReached", COMPLETED);
         }
     }
 
@@ -197,27 +207,50 @@ impl<'a> Turn<'a> {
     }
 
     fn failure(&mut self) -> Option<(&'static str, String)> {
-        let limit = i64::from(self.spec.backoff_limit.unwrap_or(6));
-        if self.tally.failed() > limit {
-            return Some(("BackoffLimitExceeded", "Job has reached the specified backoff limit".to_owned()));
-        }
-        let in_place = self.spec.template.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
-        if in_place == Some("OnFailure") {
-            let restarts: i64 = self.active().iter().map(|pod| pod::restarts(pod)).sum();
-            if if limit == 0 { restarts > 0 } else { restarts >= limit } {
-                return Some(("BackoffLimitExceeded", "Job has reached the specified backoff limit".to_owned()));
+        let failed = self.pods.iter().filter(|pod| !pod::succeeded(pod) && policy::has_failed(self.spec, pod));
+        for pod in failed {
+            if let Verdict::FailJob(message) = policy::verdict(self.spec, pod) {
+                return Some(("PodFailurePolicy", message));
             }
         }
-        let (deadline, start) = (self.spec.active_deadline_seconds?, self.start_ms?);
-        if self.spec.suspend == Some(true) {
-            return None;
+        if self.is_past_backoff_limit() {
+            return Some(("BackoffLimitExceeded", "Job has reached the specified backoff limit".to_owned()));
         }
-        let due = start.saturating_add(deadline.saturating_mul(1000));
-        if self.now_ms >= due {
+        if self.is_past_deadline() {
             return Some(("DeadlineExceeded", "Job was active longer than specified deadline".to_owned()));
         }
-        self.wake_at(due);
-        None
+        let failed = self.tally.failed_indexes()?;
+        if self.spec.max_failed_indexes.is_some_and(|most| failed > i64::from(most)) {
+            let message = "Job has exceeded the specified maximal number of failed indexes";
+            return Some(("MaxFailedIndexesExceeded", message.to_owned()));
+        }
+        let all = i64::from(self.spec.completions?);
+        (failed > 0 && failed + self.tally.succeeded() >= all)
+            .then(|| ("FailedIndexes", "Job has failed indexes".to_owned()))
+    }
+
+    fn is_past_backoff_limit(&self) -> bool {
+        // A limit for each index stands in for the one of the Job, unless both are given.
+        let default = if self.spec.backoff_limit_per_index.is_some() { i32::MAX } else { 6 };
+        let limit = i64::from(self.spec.backoff_limit.unwrap_or(default));
+        let policy = self.spec.template.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
+        // As documented: with OnFailure the restarts in the pods count, and the limit is there to be reached.
+        let in_place = || self.active().iter().map(|pod| pod::restarts(pod)).sum::<i64>() >= limit.max(1);
+        self.tally.failed() > limit || policy == Some("OnFailure") && in_place()
+    }
+
+    /// Whether it was active for too long; wakes when it will have been.
+    fn is_past_deadline(&mut self) -> bool {
+        let Some((deadline, start)) = self.spec.active_deadline_seconds.zip(self.start_ms) else { return false };
+        if self.spec.suspend == Some(true) {
+            return false;
+        }
+        let due = start.saturating_add(deadline.saturating_mul(1000));
+        let past = self.now_ms >= due;
+        if !past {
+            self.wake_at(due);
+        }
+        past
     }
 
     fn wake_at(&mut self, at_ms: i64) {
@@ -228,16 +261,19 @@ impl<'a> Turn<'a> {
     fn wind_down(&mut self) -> Vec<Action> {
         let active = self.active();
         let leaving = self.pods.iter().any(|pod| pod::leaving(pod) && !pod::succeeded(pod) && !pod::failed(pod));
-        if !active.is_empty() || leaving || self.tally.has_uncounted() {
+        if !active.is_empty() || leaving || self.tally.is_unsettled() {
             return active.into_iter().map(|pod| pod::delete(pod, "the Job is over")).collect();
         }
-        if let Some(target) = self.conditions.iter().find(|condition| condition["type"] == "FailureTarget").cloned() {
-            let reason = target["reason"].as_str().unwrap_or_default();
-            self.condition("Failed", true, reason, target["message"].as_str().unwrap_or_default());
-        } else {
+        let said = |kind: &str| {
+            let condition = self.conditions.iter().find(|condition| condition["type"] == kind)?;
+            let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+            Some((text("reason"), text("message")))
+        };
+        if let Some((reason, message)) = said("FailureTarget") {
+            self.condition("Failed", true, &reason, &message);
+        } else if let Some((reason, message)) = said("SuccessCriteriaMet") {
             self.completion_ms = Some(self.now_ms);
-            let message = "Reached expected number of succeeded pods";
-            self.condition("Complete", true, "CompletionsReached", message);
+            self.condition("Complete", true, &reason, &message);
             self.say(EventSeverity::Normal, "Completed", "Job completed".to_owned());
         }
         Vec::new()
@@ -272,7 +308,10 @@ impl<'a> Turn<'a> {
         let mut effects = Vec::new();
         let parallelism = i64::from(self.spec.parallelism.unwrap_or(1));
         let wanted = match self.spec.completions {
-            Some(completions) => parallelism.min(i64::from(completions) - self.tally.succeeded()),
+            Some(completions) => {
+                let ended = self.tally.succeeded() + self.tally.failed_indexes().unwrap_or(0);
+                parallelism.min(i64::from(completions) - ended)
+            }
             None if self.is_work_queue() && self.tally.succeeded() > 0 => {
                 parallelism.min(i64::try_from(active.len()).unwrap_or(i64::MAX))
             }
@@ -280,7 +319,7 @@ impl<'a> Turn<'a> {
         };
         let wanted = usize::try_from(wanted.max(0)).unwrap_or(usize::MAX);
         if self.tally.is_indexed() {
-            let surplus = index::surplus(&active, &self.tally, self.spec.completions.unwrap_or(0));
+            let surplus = index::surplus(&active, &self.tally.ended_indexes(), self.spec.completions.unwrap_or(0));
             effects.extend(surplus.iter().flat_map(|pod| withdraw(pod, "its index is not wanted")));
             active.retain(|pod| !surplus.iter().any(|one| std::ptr::eq(*one, *pod)));
         }
@@ -291,11 +330,14 @@ impl<'a> Turn<'a> {
             effects.extend(active[..over].iter().flat_map(|pod| withdraw(pod, "parallelism went down")));
             return effects;
         }
-        let missing = (wanted - active.len()).min(super::BURST);
+        // A pod that is replaced only once it has ended keeps its place until then.
+        active.extend(self.pods.iter().copied().filter(|pod| policy::blocks_place(self.spec, pod)));
+        let missing = wanted.saturating_sub(active.len()).min(super::BURST);
         if missing == 0 {
             return effects;
         }
-        if let Some(due) = self.backoff_until().filter(|due| *due > self.now_ms) {
+        let by_index = self.spec.backoff_limit_per_index.is_some();
+        if let Some(due) = self.backoff_until().filter(|due| !by_index && *due > self.now_ms) {
             self.wake_at(due);
             return effects;
         }
@@ -303,17 +345,33 @@ impl<'a> Turn<'a> {
         effects
     }
 
+    /// Places for up to `missing` pods of an Indexed Job, lowest index first.
+    fn slots(&mut self, missing: usize, active: &[&Pod]) -> Vec<Slot> {
+        let completions = self.spec.completions.unwrap_or(0);
+        let mut busy = self.tally.ended_indexes();
+        busy.extend(active.iter().filter_map(|pod| index::of(pod, completions)));
+        let mut slots = Vec::new();
+        for index in busy.absent(completions).take(missing) {
+            let (failures, due) = retry::next(self.spec, index, &self.pods).unzip();
+            match due.flatten().filter(|due| *due > self.now_ms) {
+                Some(due) => self.wake_at(due),
+                None => slots.push(Slot { index, failures }),
+            }
+        }
+        slots
+    }
+
     fn create(&mut self, missing: usize, active: &[&Pod]) -> Vec<Action> {
-        let indexes: Vec<Option<i32>> = if self.tally.is_indexed() {
-            index::missing(active, &self.tally, self.spec.completions.unwrap_or(0)).take(missing).map(Some).collect()
+        let slots: Vec<Option<Slot>> = if self.tally.is_indexed() {
+            self.slots(missing, active).into_iter().map(Some).collect()
         } else {
             vec![None; missing]
         };
         let mut taken: Vec<String> = self.pods.iter().filter_map(|pod| pod.metadata.name.clone()).collect();
         let era = self.start_ms.unwrap_or_default();
         let mut effects = Vec::new();
-        for index in indexes {
-            let action = build::pod(self.job, self.spec, &self.object, index, era, &mut taken);
+        for slot in slots {
+            let action = build::pod(self.job, self.spec, &self.object, slot, era, &mut taken);
             effects.push(action);
         }
         let names = &taken[taken.len() - effects.len()..];
@@ -340,8 +398,8 @@ impl<'a> Turn<'a> {
             .filter(|at| last_success.is_none_or(|success| *at >= success))
             .collect();
         let last = failures.iter().max()?;
-        let doublings = u32::try_from(failures.len().saturating_sub(1)).unwrap_or(u32::MAX).min(10);
-        Some(last + (BACKOFF_FIRST_MS << doublings).min(BACKOFF_LAST_MS))
+        let before = i32::try_from(failures.len().saturating_sub(1)).unwrap_or(i32::MAX);
+        Some(last.saturating_add(backoff_ms(before)))
     }
 
     fn write_status(&mut self) {
@@ -382,6 +440,11 @@ impl<'a> Turn<'a> {
             );
         }
     }
+}
+
+/// The delay after a failure that so many others came before.
+fn backoff_ms(before: i32) -> i64 {
+    (BACKOFF_FIRST_MS << before.clamp(0, 10)).min(BACKOFF_LAST_MS)
 }
 
 /// Take a pod away without its end being counted as a failure.

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::super::object::uid;
 use super::super::pod;
-use super::{FINALIZER, index};
+use super::index::{self, Indexes};
+use super::policy::{self, Verdict};
+use super::{FINALIZER, retry};
 
 /// What the stored status and the pods together say about ends.
 pub(super) struct Tally {
@@ -19,12 +21,19 @@ pub(super) struct Tally {
     /// Will be listed in the status now written.
     uncounted_succeeded: BTreeSet<String>,
     uncounted_failed: BTreeSet<String>,
+    /// Ended in a way that does not count: may go without having been listed.
+    ignored: BTreeSet<String>,
+    /// Failed, and kept until the next pod of their index knows of it.
+    kept: BTreeSet<String>,
     /// Indexed mode: indexes that have succeeded.
-    completed: Option<BTreeSet<i32>>,
+    completed: Option<Indexes>,
+    /// With a limit for each index: indexes that have failed.
+    failed_indexes: Option<Indexes>,
 }
 
 impl Tally {
-    pub(super) fn of(job: &Job, spec: &JobSpec, pods: &[&Pod]) -> Self {
+    /// `is_over` says that the verdict on the Job stands, so that nothing is started again.
+    pub(super) fn of(job: &Job, spec: &JobSpec, pods: &[&Pod], is_over: bool) -> Self {
         let status = job.status.clone().unwrap_or_default();
         let uncounted = status.uncounted_terminated_pods.unwrap_or_default();
         let stored_succeeded: BTreeSet<String> = uncounted.succeeded.into_iter().flatten().collect();
@@ -41,31 +50,73 @@ impl Tally {
             uncounted_succeeded: stored_succeeded.iter().filter(is_held).cloned().collect(),
             uncounted_failed: stored_failed.iter().filter(is_held).cloned().collect(),
             listed: stored_succeeded.union(&stored_failed).cloned().collect(),
+            ignored: BTreeSet::new(),
+            kept: BTreeSet::new(),
             completed: None,
+            failed_indexes: None,
         };
         this.counted_succeeded += count(stored_succeeded.len() - this.uncounted_succeeded.len());
         this.counted_failed += count(stored_failed.len() - this.uncounted_failed.len());
-        for (uid, pod) in held.iter().filter(|(uid, _)| !this.listed.contains(**uid)) {
+        this.read_indexes(job, spec, pods);
+        for (uid, pod) in &held {
+            if this.listed.contains(*uid) {
+                continue;
+            }
             if pod::succeeded(pod) {
                 this.uncounted_succeeded.insert((*uid).to_owned());
-            } else if pod::failed(pod) || pod::leaving(pod) {
-                this.uncounted_failed.insert((*uid).to_owned());
+            } else if policy::has_failed(spec, pod) {
+                this.take_failure(uid, pod, spec, pods, is_over);
             }
-        }
-        if spec.completion_mode.as_deref() == Some("Indexed") {
-            let mut completed = index::parse(status.completed_indexes.as_deref().unwrap_or_default());
-            completed.extend(pods.iter().filter(|pod| pod::succeeded(pod)).filter_map(|pod| index::of(pod)));
-            completed.retain(|index| *index < spec.completions.unwrap_or(0));
-            this.completed = Some(completed);
         }
         this
     }
 
-    pub(super) fn is_listed(&self, uid: &str) -> bool {
-        self.listed.contains(uid)
+    fn take_failure(&mut self, uid: &str, pod: &Pod, spec: &JobSpec, pods: &[&Pod], is_over: bool) {
+        let into = if !is_over && retry::is_awaited(spec, pod, pods, &self.ended_indexes()) {
+            &mut self.kept
+        } else {
+            match policy::verdict(spec, pod) {
+                Verdict::Ignore => &mut self.ignored,
+                Verdict::Count | Verdict::FailIndex | Verdict::FailJob(_) => &mut self.uncounted_failed,
+            }
+        };
+        into.insert(uid.to_owned());
     }
 
-    pub(super) fn has_uncounted(&self) -> bool {
+    fn read_indexes(&mut self, job: &Job, spec: &JobSpec, pods: &[&Pod]) {
+        if spec.completion_mode.as_deref() != Some("Indexed") {
+            return;
+        }
+        let completions = spec.completions.unwrap_or(0);
+        let status = job.status.as_ref();
+        let stored = |text: Option<&String>| Indexes::parse(text.map(String::as_str).unwrap_or_default(), completions);
+        let mut completed = stored(status.and_then(|status| status.completed_indexes.as_ref()));
+        completed.extend(pods.iter().filter(|pod| pod::succeeded(pod)).filter_map(|pod| index::of(pod, completions)));
+        self.completed = Some(completed);
+        if spec.backoff_limit_per_index.is_some() {
+            let mut failed = stored(status.and_then(|status| status.failed_indexes.as_ref()));
+            let fails = |pod: &&&Pod| {
+                pod::has_finalizer(pod, FINALIZER)
+                    && policy::has_failed(spec, pod)
+                    && !pod::succeeded(pod)
+                    && retry::fails_index(spec, pod)
+            };
+            failed.extend(pods.iter().filter(fails).filter_map(|pod| index::of(pod, completions)));
+            self.failed_indexes = Some(failed);
+        }
+    }
+
+    /// Whether a pod may lose its finalizer: its end is on record, or does not count.
+    pub(super) fn is_settled(&self, uid: &str) -> bool {
+        self.listed.contains(uid) || self.ignored.contains(uid)
+    }
+
+    /// Whether ends of pods are still to be counted.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.has_uncounted() || !self.kept.is_empty()
+    }
+
+    fn has_uncounted(&self) -> bool {
         !self.uncounted_succeeded.is_empty() || !self.uncounted_failed.is_empty()
     }
 
@@ -73,14 +124,29 @@ impl Tally {
         self.completed.is_some()
     }
 
-    pub(super) fn is_completed(&self, index: i32) -> bool {
-        self.completed.as_ref().is_some_and(|completed| completed.contains(&index))
+    /// Indexed mode: indexes that have succeeded.
+    pub(super) fn completed(&self) -> Option<&Indexes> {
+        self.completed.as_ref()
+    }
+
+    /// How many indexes have failed, where that is counted.
+    pub(super) fn failed_indexes(&self) -> Option<i64> {
+        self.failed_indexes.as_ref().map(Indexes::len)
+    }
+
+    /// Indexes that need no more pods.
+    pub(super) fn ended_indexes(&self) -> Indexes {
+        let mut ended = self.completed.clone().unwrap_or_default();
+        if let Some(failed) = &self.failed_indexes {
+            ended.unite(failed);
+        }
+        ended
     }
 
     /// Successes, counted or not: in Indexed mode each index once.
     pub(super) fn succeeded(&self) -> i64 {
         match &self.completed {
-            Some(completed) => count(completed.len()),
+            Some(completed) => completed.len(),
             None => self.counted_succeeded + count(self.uncounted_succeeded.len()),
         }
     }
@@ -108,7 +174,10 @@ impl Tally {
             Value::Null
         };
         if let Some(completed) = self.completed.as_ref().filter(|completed| !completed.is_empty()) {
-            status["completedIndexes"] = json!(index::format(completed));
+            status["completedIndexes"] = json!(completed.text());
+        }
+        if let Some(failed) = &self.failed_indexes {
+            status["failedIndexes"] = json!(failed.text());
         }
     }
 }

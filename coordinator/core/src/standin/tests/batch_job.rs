@@ -210,3 +210,170 @@ fn pods_come_in_bursts_and_numbers_beyond_all_reason_do_no_harm() {
     let created = plan.actions.iter().filter(|action| matches!(action, Action::Create { .. })).count();
     assert_eq!(created, 500);
 }
+
+/// Ends a pod with an exit code.
+fn exit(world: &mut World, pod: &str, code: i32) {
+    world.set_phase(pod, if code == 0 { "Succeeded" } else { "Failed" });
+    let statuses = json!([{
+        "name": "main", "ready": false, "restartCount": 0, "image": "", "imageID": "",
+        "state": {"terminated": {"exitCode": code, "finishedAt": super::super::object::time(world.now_ms)}},
+    }]);
+    world.change("Pod", pod, &json!({"status": {"containerStatuses": statuses}}));
+}
+
+/// The only active pod of an index.
+fn of_index(world: &World, index: i32) -> Option<String> {
+    let active = world.pods().into_iter().filter(|pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
+    });
+    let label = "batch.kubernetes.io/job-completion-index";
+    let mut of_index = active.filter(|pod| pod.metadata.labels.as_ref().unwrap()[label] == index.to_string());
+    let name = of_index.next().and_then(|pod| pod.metadata.name);
+    assert!(of_index.next().is_none(), "BJ-2: one pod for each index");
+    name
+}
+
+fn later(world: &mut World, seconds: i64) {
+    world.now_ms += seconds * 1000;
+    world.settle();
+}
+
+#[test]
+fn a_pod_failure_policy_tells_failures_apart() {
+    let rules = json!([
+        {"action": "FailJob", "onExitCodes": {"containerName": "main", "operator": "In", "values": [42]}},
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "Later", "onExitCodes": {"operator": "NotIn", "values": [0]}},
+        {"action": "Count", "onExitCodes": {"operator": "NotIn", "values": [0]}},
+    ]);
+    let spec = json!({"backoffLimit": 1, "podFailurePolicy": {"rules": rules}});
+    let mut world = world_with(&spec);
+    run_all(&mut world);
+    let name = world.pods_in("Running").remove(0);
+    exit(&mut world, &name, 143);
+    world.change("Pod", &name, &json!({"status": {"conditions": [{"type": "DisruptionTarget", "status": "True"}]}}));
+    world.settle();
+    assert_eq!(status(&world, "failed"), &Value::Null, "ignored");
+    assert!(world.get("Pod", &name)["metadata"]["finalizers"].is_null(), "and let go");
+    later(&mut world, 10);
+    run_all(&mut world);
+    let name = world.pods_in("Running").remove(0);
+    exit(&mut world, &name, 1);
+    world.settle();
+    assert_eq!(status(&world, "failed"), 1, "counted");
+    later(&mut world, 20);
+    run_all(&mut world);
+    let name = world.pods_in("Running").remove(0);
+    exit(&mut world, &name, 42);
+    world.settle();
+    assert_eq!(condition(&world, "Failed")["reason"], "PodFailurePolicy");
+    let message = condition(&world, "Failed")["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("failed with exit code 42 matching FailJob rule at index 0"), "{message}");
+}
+
+#[test]
+fn every_index_has_retries_of_its_own() {
+    for crash_after in [usize::MAX, 1] {
+        let mut world = world_with(&json!({
+            "parallelism": 3, "completions": 3, "completionMode": "Indexed", "backoffLimitPerIndex": 1,
+        }));
+        run_all(&mut world);
+        for (index, code) in [(0, 0), (1, 1), (2, 0)] {
+            let name = of_index(&world, index).unwrap();
+            exit(&mut world, &name, code);
+        }
+        world.settle_crashing(crash_after);
+        assert_eq!(status(&world, "failedIndexes"), "");
+        assert_eq!(world.wake_at(), Some(world.now_ms + 10_000));
+        world.now_ms += 10_000;
+        world.settle_crashing(crash_after);
+        let second = of_index(&world, 1).unwrap();
+        let count = "batch.kubernetes.io/job-index-failure-count";
+        assert_eq!(world.get("Pod", &second)["metadata"]["annotations"][count], "1", "BJ-4");
+        exit(&mut world, &second, 1);
+        world.settle_crashing(crash_after);
+        assert_eq!(status(&world, "failedIndexes"), "1");
+        assert_eq!(status(&world, "completedIndexes"), "0,2");
+        assert_eq!((status(&world, "failed"), status(&world, "succeeded")), (&json!(2), &json!(2)), "BJ-1");
+        assert_eq!(condition(&world, "Failed")["reason"], "FailedIndexes");
+    }
+}
+
+#[test]
+fn too_many_failed_indexes_end_the_job() {
+    let rules = json!([{"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [3]}}]);
+    let mut world = world_with(&json!({
+        "parallelism": 4, "completions": 4, "completionMode": "Indexed", "backoffLimitPerIndex": 5,
+        "maxFailedIndexes": 1, "podFailurePolicy": {"rules": rules},
+    }));
+    run_all(&mut world);
+    let first = of_index(&world, 0).unwrap();
+    exit(&mut world, &first, 3);
+    world.settle();
+    assert_eq!(status(&world, "failedIndexes"), "0", "without using up its retries");
+    assert_eq!(condition(&world, "FailureTarget"), &Value::Null);
+    assert_eq!(of_index(&world, 0), None);
+    let second = of_index(&world, 1).unwrap();
+    exit(&mut world, &second, 3);
+    world.settle();
+    assert_eq!(condition(&world, "FailureTarget")["reason"], "MaxFailedIndexesExceeded");
+    assert_eq!((of_index(&world, 2), of_index(&world, 3)), (None, None), "nothing goes on");
+    for pod in world.names("Pod") {
+        world.change("Pod", &pod, &json!({"metadata": {"deletionGracePeriodSeconds": 0}}));
+        world.vanish("Pod", &pod);
+    }
+    world.settle();
+    assert_eq!(condition(&world, "Failed")["reason"], "MaxFailedIndexesExceeded");
+}
+
+#[test]
+fn a_success_policy_ends_the_job_before_all_have_succeeded() {
+    for (rule, done, holds) in [
+        (json!({"succeededIndexes": "0,2"}), &[0][..], false),
+        (json!({"succeededIndexes": "0,2"}), &[0, 2], true),
+        (json!({"succeededIndexes": "0-2", "succeededCount": 1}), &[3], false),
+        (json!({"succeededIndexes": "0-2", "succeededCount": 1}), &[1], true),
+        (json!({"succeededCount": 2}), &[1, 3], true),
+    ] {
+        let mut world = world_with(&json!({
+            "parallelism": 4, "completions": 4, "completionMode": "Indexed", "successPolicy": {"rules": [rule]},
+        }));
+        run_all(&mut world);
+        for index in done {
+            let name = of_index(&world, *index).unwrap();
+            exit(&mut world, &name, 0);
+        }
+        world.settle();
+        assert_eq!(condition(&world, "SuccessCriteriaMet")["reason"] == "SuccessPolicy", holds, "{rule} {done:?}");
+        if holds {
+            for pod in world.names("Pod") {
+                if world.get("Pod", &pod)["status"]["phase"] == "Running" {
+                    world.vanish("Pod", &pod);
+                }
+            }
+            world.settle();
+            assert_eq!(condition(&world, "Complete")["message"], "Matched rules at index 0");
+            assert!(status(&world, "completionTime").is_string());
+        }
+    }
+}
+
+#[test]
+fn a_pod_on_its_way_out_is_replaced_as_the_policy_says() {
+    for (policy, at_once) in [("TerminatingOrFailed", true), ("Failed", false)] {
+        let mut world = world_with(&json!({"podReplacementPolicy": policy, "backoffLimit": 3}));
+        run_all(&mut world);
+        let name = world.pods_in("Running").remove(0);
+        world.change("Pod", &name, &json!({"metadata": {"deletionTimestamp": "2023-11-14T22:13:20Z"}}));
+        world.settle();
+        assert_eq!(status(&world, "terminating"), 1, "{policy}");
+        assert_eq!(world.pods_in("Pending").len(), usize::from(at_once), "{policy}");
+        exit(&mut world, &name, 143);
+        world.vanish("Pod", &name);
+        world.settle();
+        later(&mut world, 10);
+        assert_eq!(world.pods_in("Pending").len(), 1, "{policy}");
+        assert_eq!(status(&world, "failed"), 1, "{policy}: counted once");
+    }
+}
