@@ -6,6 +6,7 @@
 //! - [`job::plan`] drives the life cycle of any [`model::JobModel`].
 //! - [`gang::place`] decides which waiting gangs start, and where.
 //! - [`explain`] says why a job is where it is.
+//! - [`rendezvous`] decides who the ranks of a job are, generation by generation.
 //! - [`standin`] plays the controllers of `batch/v1` and `apps/v1` that a cluster brings along.
 
 #![forbid(unsafe_code)]
@@ -23,5 +24,6 @@ pub mod manifest;
 pub mod model;
 pub mod port;
 pub mod quantity;
+pub mod rendezvous;
 pub mod standin;
 pub mod view;

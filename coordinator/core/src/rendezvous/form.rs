@@ -1,0 +1,184 @@
+//! When a generation can begin, of whom it consists, and when one that runs already is taken over.
+
+use std::collections::BTreeSet;
+
+use super::message::{Cause, Failure, Outcome, Output, Part, Standing};
+use super::world::{MemberId, Seat, World};
+use super::{Lack, Member, Phase, Rendezvous};
+
+impl Rendezvous {
+    /// The highest generation that a member says it runs.
+    pub(super) fn claim(&self) -> Option<&Part> {
+        self.members.values().filter_map(|member| member.hello.ranks_are.part()).max_by_key(|part| part.generation)
+    }
+
+    /// After a start: takes over the generation that members say they run, if all of it is there.
+    pub(super) fn adopt(&mut self, now_ms: i64, out: &mut Vec<Output>) -> bool {
+        let Phase::Gathering { lack: Lack::Start, .. } = &self.phase else { return false };
+        let Some(claim) = self.claim() else { return false };
+        let (generation, digest, restarts) = (claim.generation, claim.digest, claim.restarts);
+        let same = |part: &&Part| part.generation == generation && part.digest == digest;
+        let parts = self.members.values().filter_map(|member| member.hello.ranks_are.part()).filter(same);
+        let mut seats: Vec<Seat> = parts.map(|part| part.seat.clone()).collect();
+        seats.sort_by_key(|seat| seat.node_rank);
+        let world = World { generation, seats, restarts };
+        let count = u32::try_from(world.seats.len()).unwrap_or(u32::MAX);
+        if world.digest() != digest || count < self.config.least || count > self.config.most {
+            return false;
+        }
+        self.fence.seen(generation);
+        self.restarts = self.restarts.max(restarts);
+        for seat in &world.seats {
+            if let Some(member) = self.members.get_mut(&seat.member) {
+                member.order = u64::from(seat.node_rank);
+            }
+        }
+        let is_over = |id: &MemberId| {
+            self.members.get(id).is_some_and(|member| matches!(member.hello.ranks_are, Standing::Finished(_)))
+        };
+        let ready: BTreeSet<MemberId> = world.seats.iter().map(|seat| seat.member.clone()).collect();
+        let finished: BTreeSet<MemberId> = ready.iter().filter(|id| is_over(id)).cloned().collect();
+        let all_over = finished.len() == ready.len();
+        self.phase = Phase::Running { since_ms: now_ms, world, ready, finished };
+        if all_over {
+            self.end(Outcome::Succeeded, out);
+        }
+        true
+    }
+
+    /// Begins the next generation if all who are expected are there, or enough are and the others are late.
+    pub(super) fn form(&mut self, now_ms: i64, out: &mut Vec<Output>) -> bool {
+        let Phase::Gathering { since_ms, lack, expected, enough_since_ms } = &self.phase else { return false };
+        let here = self.here().len();
+        let all = here >= *expected as usize;
+        let due = match lack {
+            Lack::Start if self.claim().is_some() => {
+                // Somebody runs a generation: give the rest of it time to come back and be adopted.
+                now_ms >= since_ms + self.config.away_ms && here >= self.config.least as usize
+            }
+            Lack::Start => all || enough_since_ms.is_some_and(|since| now_ms >= since + self.config.last_call_ms),
+            Lack::Failure(_) => {
+                all || (now_ms >= since_ms + self.config.return_ms && here >= self.config.least as usize)
+            }
+        };
+        due && self.order_next(now_ms, out)
+    }
+
+    /// Orders the next generation of all who are here, as far as the job has room. False where a number or the master's
+    /// port is missing: both come by themselves.
+    pub(super) fn order_next(&mut self, now_ms: i64, out: &mut Vec<Output>) -> bool {
+        let chosen = self.chosen();
+        if chosen.len() < self.config.least as usize {
+            return false;
+        }
+        let master_ready =
+            chosen.first().and_then(|id| self.members.get(id)).is_some_and(|member| member.port_taken_by.is_none());
+        if !master_ready {
+            return false;
+        }
+        let Some(generation) = self.fence.take() else { return false };
+        let mut seats = Vec::with_capacity(chosen.len());
+        let mut first_rank = 0;
+        for (node_rank, id) in (0..).zip(&chosen) {
+            let Some(member) = self.members.get_mut(id) else { continue };
+            member.hello.ranks_are = Standing::Idle;
+            let (address, port, ranks) = (member.hello.address.clone(), member.hello.port, member.hello.ranks);
+            seats.push(Seat { member: id.clone(), node_rank, first_rank, ranks, address, port });
+            first_rank += ranks;
+        }
+        if let Some(master) = chosen.first().and_then(|id| self.members.get_mut(id)) {
+            master.port_taken_by = Some(generation);
+        }
+        let world = World { generation, seats, restarts: self.restarts };
+        let (ready, finished) = (BTreeSet::new(), BTreeSet::new());
+        self.phase = Phase::Running { since_ms: now_ms, world: world.clone(), ready, finished };
+        out.push(Output::Form { members: chosen, world });
+        true
+    }
+
+    /// Members whose stream is open.
+    fn here(&self) -> Vec<(&MemberId, &Member)> {
+        self.members.iter().filter(|(_, member)| member.away_since_ms.is_none()).collect()
+    }
+
+    /// Who is in the next generation, by node rank: by index, else in the order of joining.
+    fn chosen(&self) -> Vec<MemberId> {
+        let mut here = self.here();
+        here.sort_by_key(|(_, member)| (member.hello.index.unwrap_or(u32::MAX), member.order));
+        here.truncate(self.config.most as usize);
+        here.into_iter().map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether a generation runs that has room for a member who waits. None is broken up that has begun to end.
+    pub(super) fn could_grow(&self) -> bool {
+        let Phase::Running { world, finished, .. } = &self.phase else { return false };
+        let room = world.seats.len() < self.config.most as usize;
+        // All of the present ones must be there to be told.
+        let whole = world
+            .seats
+            .iter()
+            .all(|seat| self.members.get(&seat.member).is_some_and(|member| member.away_since_ms.is_none()));
+        room && whole && finished.is_empty() && self.here().iter().any(|(id, _)| world.seat_of(id).is_none())
+    }
+
+    pub(super) fn note_enough(&mut self, now_ms: i64) {
+        let enough = self.here().len() >= self.config.least as usize;
+        if let Phase::Gathering { enough_since_ms, .. } = &mut self.phase {
+            *enough_since_ms = enough.then(|| enough_since_ms.unwrap_or(now_ms));
+        }
+    }
+
+    /// Ends the job if too few are there and the others had their time.
+    pub(super) fn give_up(&mut self, now_ms: i64, out: &mut Vec<Output>) {
+        let Phase::Gathering { since_ms, lack, .. } = &self.phase else { return };
+        let here = self.here().len();
+        let patience_ms = self.patience_ms(lack);
+        if here >= self.config.least as usize || now_ms < since_ms + patience_ms {
+            return;
+        }
+        let missing = self.missing();
+        let after = match lack {
+            Lack::Start => String::new(),
+            Lack::Failure(failure) => format!(" after: {}", failure.message),
+        };
+        let message = format!(
+            "{here} of {} launchers joined the rendezvous within {} s{missing}{after}",
+            self.config.least,
+            patience_ms / 1000
+        );
+        let failure = Failure { rank: None, cause: Cause::RendezvousTimeout, code: 1, message };
+        self.end(Outcome::Failed(failure), out);
+    }
+
+    /// When gathering wants to look at the clock.
+    pub(super) fn gathering_deadline(&self) -> Option<i64> {
+        let Phase::Gathering { since_ms, lack, enough_since_ms, .. } = &self.phase else { return None };
+        let enough = self.here().len() >= self.config.least as usize;
+        Some(match lack {
+            Lack::Start if enough && self.claim().is_some() => since_ms + self.config.away_ms,
+            Lack::Start if enough => enough_since_ms.unwrap_or(*since_ms) + self.config.last_call_ms,
+            Lack::Start | Lack::Failure(_) => since_ms + self.patience_ms(lack),
+        })
+    }
+
+    fn patience_ms(&self, lack: &Lack) -> i64 {
+        match lack {
+            Lack::Start => self.config.join_ms,
+            Lack::Failure(_) => self.config.return_ms,
+        }
+    }
+
+    /// The indexes that nobody has taken, in words.
+    fn missing(&self) -> String {
+        let here = self.here();
+        let taken: BTreeSet<u32> = here.iter().filter_map(|(_, member)| member.hello.index).collect();
+        if taken.len() != here.len() {
+            return String::new();
+        }
+        let missing: Vec<String> =
+            (0..self.config.most).filter(|i| !taken.contains(i)).map(|i| i.to_string()).collect();
+        let shown = missing.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = if missing.len() > 8 { format!(" and {} more", missing.len() - 8) } else { String::new() };
+        if missing.is_empty() { String::new() } else { format!("; missing are node ranks {shown}{more}") }
+    }
+}

@@ -1,0 +1,409 @@
+//! Who the ranks of one job are, generation by generation. Decides; sends and starts nothing.
+//!
+//! Each launcher of the job holds one stream to the coordinator. What arrives there is fed to [`Rendezvous::step`], which
+//! says what to send. Training needs the coordinator only when the membership changes: while it is away ranks run on,
+//! and a coordinator that starts again takes over the generation that it finds running.
+//!
+//! | phase     | what happened                                       | next      | does                                   |
+//! |-----------|-----------------------------------------------------|-----------|----------------------------------------|
+//! | gathering | all that are expected are there, or enough and late | running   | order the next generation              |
+//! | gathering | after a start: a whole world is there, and runs     | running   | nothing: it is adopted                 |
+//! | gathering | too few, too late                                   | ended     | release all                            |
+//! | running   | a rank failed, restarts are left                    | gathering | (most often forms at once)             |
+//! | running   | a member is gone, restarts are left                 | gathering | halt the survivors unless it forms now |
+//! | running   | newcomers wait, and the generation is old enough    | running   | order the next generation, with them   |
+//! | running   | a failure, and no restart is left                   | ended     | release all                            |
+//! | running   | all members finished                                | ended     | release all                            |
+//! | any       | stop                                                | ended     | release all                            |
+//!
+//! **Fencing.** A generation number is given out once ever (see the reservation in `fence`), so it names one world. A
+//! launcher obeys an order only if its generation is higher than all it has seen, and every report names its
+//! generation: a report about another one than the present changes nothing. The store of each generation has a port of
+//! its own, which the launcher that serves it holds before the generation begins: nothing that is left of an old
+//! generation can speak to a new one.
+//!
+//! Invariants, re-derived by [`Rendezvous::check`] and counted in production: R-1, a world has members within the job's
+//! bounds, each once, with ranks counted without gaps; R-2, the present generation is the highest ever given out; R-3,
+//! whoever is ready or finished has a seat in the present world; R-4, a pod has one member at most, and so has an index;
+//! R-5, no more failures are borne than the budget allows. Two more need the past, and are held by the tests: R-6, two
+//! different worlds never share a number; R-7, a launcher never goes back to a lower one.
+
+mod budget;
+mod check;
+mod fence;
+mod form;
+mod message;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+pub use budget::Budget;
+pub use message::{Cause, Failure, Hello, Input, Outcome, Output, Part, Standing};
+pub use world::{Generation, MemberId, Seat, World};
+
+use fence::Fence;
+
+/// What a job allows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    /// Members without which no generation runs; at least 1.
+    pub least: u32,
+    /// Members at most.
+    pub most: u32,
+    /// How long the first generation waits for `least` members.
+    pub join_ms: i64,
+    /// How long the first generation waits for more, once `least` are there.
+    pub last_call_ms: i64,
+    /// How long a member whose stream broke counts as running.
+    pub away_ms: i64,
+    /// How long lost members are awaited after a failure: then the job goes on with fewer, or fails if these are fewer
+    /// than `least`.
+    pub return_ms: i64,
+    /// How old a generation must be before it is replaced to let newcomers in.
+    pub grow_ms: i64,
+    /// How many failures it bears.
+    pub budget: Budget,
+}
+
+/// A launcher that takes part.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Member {
+    hello: Hello,
+    stream: u64,
+    /// Its place among those without an index.
+    order: u64,
+    /// The generation that took the port that it held.
+    port_taken_by: Option<Generation>,
+    /// Since when its stream is broken.
+    away_since_ms: Option<i64>,
+}
+
+/// Why no generation runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Lack {
+    /// This coordinator has just begun: there may be one that it does not know yet.
+    Start,
+    /// The last one failed.
+    Failure(Failure),
+}
+
+/// See the module's table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Phase {
+    Gathering {
+        since_ms: i64,
+        lack: Lack,
+        /// Members with which the next generation begins at once.
+        expected: u32,
+        /// Since when the job's least number is there.
+        enough_since_ms: Option<i64>,
+    },
+    Running {
+        since_ms: i64,
+        world: World,
+        ready: BTreeSet<MemberId>,
+        finished: BTreeSet<MemberId>,
+    },
+    Ended(Outcome),
+}
+
+/// The rendezvous of one job.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rendezvous {
+    config: Config,
+    phase: Phase,
+    members: BTreeMap<MemberId, Member>,
+    joined: u64,
+    fence: Fence,
+    restarts: u32,
+    spent: BTreeMap<Cause, u32>,
+}
+
+impl Rendezvous {
+    /// A rendezvous that nobody has joined. `recorded` is the last generation that the durable record says is taken.
+    #[must_use]
+    pub fn new(config: Config, recorded: Generation, now_ms: i64) -> Self {
+        let expected = config.most;
+        let phase = Phase::Gathering { since_ms: now_ms, lack: Lack::Start, expected, enough_since_ms: None };
+        Self {
+            config,
+            phase,
+            members: BTreeMap::new(),
+            joined: 0,
+            fence: Fence::new(recorded),
+            restarts: 0,
+            spent: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in one event and appends what is to be done to `out`.
+    pub fn step(&mut self, now_ms: i64, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Joined { member, stream, hello } => self.joined(now_ms, member, stream, hello, out),
+            Input::Away { member, stream } => self.away(now_ms, &member, stream),
+            Input::PodGone { pod } => self.pod_gone(now_ms, &pod, out),
+            Input::Holds { member, port, seen } => self.holds(&member, port, seen),
+            Input::Ready { member, generation } => self.ready(member, generation),
+            Input::Failed { member, generation, failure } => self.failed(now_ms, &member, generation, failure, out),
+            Input::Finished { member, generation } => self.finished(member, generation, out),
+            Input::Reserved { to } => self.fence.reserved(to),
+            Input::NotReserved => self.fence.forget(),
+            Input::Stop => self.end(Outcome::Stopped, out),
+            Input::Tick => {}
+        }
+        self.settle(now_ms, out);
+        if cfg!(debug_assertions) {
+            self.check().expect("the rendezvous's invariants hold after every step");
+        }
+    }
+
+    /// The world that runs, if one does.
+    #[must_use]
+    pub fn world(&self) -> Option<&World> {
+        match &self.phase {
+            Phase::Running { world, .. } => Some(world),
+            Phase::Gathering { .. } | Phase::Ended(_) => None,
+        }
+    }
+
+    /// Whether every member of the running world has started its ranks.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        match &self.phase {
+            Phase::Running { world, ready, .. } => world.seats.iter().all(|seat| ready.contains(&seat.member)),
+            Phase::Gathering { .. } | Phase::Ended(_) => false,
+        }
+    }
+
+    /// How it ended, once it has.
+    #[must_use]
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match &self.phase {
+            Phase::Ended(outcome) => Some(outcome),
+            Phase::Gathering { .. } | Phase::Running { .. } => None,
+        }
+    }
+
+    /// Generations that a failure ended so far.
+    #[must_use]
+    pub fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// When [`Input::Tick`] is wanted, if nothing happens before.
+    #[must_use]
+    pub fn deadline(&self) -> Option<i64> {
+        let own = match &self.phase {
+            Phase::Ended(_) => return None,
+            Phase::Gathering { .. } => self.gathering_deadline(),
+            Phase::Running { since_ms, .. } => self.could_grow().then_some(since_ms + self.config.grow_ms),
+        };
+        let away = self.members.values().filter_map(|member| member.away_since_ms);
+        away.map(|since| since + self.config.away_ms).chain(own).min()
+    }
+
+    fn joined(&mut self, now_ms: i64, member: MemberId, stream: u64, hello: Hello, out: &mut Vec<Output>) {
+        if let Phase::Ended(outcome) = &self.phase {
+            out.push(Output::Release { members: vec![member], outcome: outcome.clone() });
+            return;
+        }
+        let same_place = |known: &MemberId, place: &Member| {
+            known.pod == member.pod || (hello.index.is_some() && place.hello.index == hello.index)
+        };
+        let mut rivals = self.members.iter().filter(|(known, place)| **known != member && same_place(known, place));
+        if rivals.clone().any(|(known, _)| known.incarnation > member.incarnation) {
+            // A message of a process that was replaced since.
+            return;
+        }
+        // Two at most: one of the pod, one of the index.
+        let replaced: Vec<MemberId> = rivals.by_ref().map(|(known, _)| known.clone()).collect();
+        for rival in replaced {
+            self.lose(now_ms, &rival, out);
+        }
+        self.fence.seen(hello.seen);
+        let order = self.members.get(&member).map_or(self.joined, |known| known.order);
+        self.joined += 1;
+        let place = Member { hello, stream, order, port_taken_by: None, away_since_ms: None };
+        self.members.insert(member.clone(), place);
+        self.resume(now_ms, &member, out);
+    }
+
+    /// Brings a member whose stream is new, and the present generation, together.
+    fn resume(&mut self, now_ms: i64, id: &MemberId, out: &mut Vec<Output>) {
+        let Some(member) = self.members.get(id) else { return };
+        let (seen, standing) = (member.hello.seen, member.hello.ranks_are.clone());
+        if let Standing::Failed { generation, failure } = &standing
+            && self.world().is_none_or(|world| world.generation == *generation)
+        {
+            return self.failed(now_ms, id, *generation, failure.clone(), out);
+        }
+        let part = standing.part().map(|part| (part.generation, part.digest));
+        let over = matches!(standing, Standing::Finished(_));
+        let Phase::Running { world, ready, finished, .. } = &mut self.phase else { return };
+        if world.seat_of(id).is_none() {
+            return;
+        }
+        if seen < world.generation {
+            // Its order was lost with its stream.
+            out.push(Output::Form { members: vec![id.clone()], world: world.clone() });
+        } else if part == Some((world.generation, world.digest())) {
+            ready.insert(id.clone());
+            if over {
+                self.finished(id.clone(), seen, out);
+            } else {
+                finished.remove(id);
+            }
+        } else {
+            let message = format!("the launcher {} no longer runs generation {}", id.pod, world.generation.0);
+            self.break_up(now_ms, Failure { rank: None, cause: Cause::NodeLost, code: 1, message }, out);
+        }
+    }
+
+    fn away(&mut self, now_ms: i64, member: &MemberId, stream: u64) {
+        if let Some(member) = self.members.get_mut(member).filter(|member| member.stream == stream) {
+            member.away_since_ms.get_or_insert(now_ms);
+        }
+    }
+
+    fn holds(&mut self, member: &MemberId, port: u16, seen: Generation) {
+        // A message from before the order that took the port is about that same port.
+        if let Some(member) =
+            self.members.get_mut(member).filter(|member| member.port_taken_by.is_none_or(|by| seen >= by))
+        {
+            member.hello.port = port;
+            member.port_taken_by = None;
+        }
+    }
+
+    fn pod_gone(&mut self, now_ms: i64, pod: &str, out: &mut Vec<Output>) {
+        let gone = self.members.keys().find(|member| member.pod == pod).cloned();
+        if let Some(member) = gone {
+            self.lose(now_ms, &member, out);
+        }
+    }
+
+    /// A member will not come back. If its ranks were part of the running generation, that is over.
+    fn lose(&mut self, now_ms: i64, member: &MemberId, out: &mut Vec<Output>) {
+        self.members.remove(member);
+        let Phase::Running { world, finished, .. } = &self.phase else { return };
+        let Some(seat) = world.seat_of(member) else { return };
+        if finished.contains(member) {
+            return;
+        }
+        let message = format!("the launcher of node rank {} ({}) is gone", seat.node_rank, seat.address);
+        self.break_up(now_ms, Failure { rank: None, cause: Cause::NodeLost, code: 1, message }, out);
+    }
+
+    fn ready(&mut self, member: MemberId, generation: Generation) {
+        if let Phase::Running { world, ready, .. } = &mut self.phase
+            && world.generation == generation
+            && world.seat_of(&member).is_some()
+        {
+            ready.insert(member);
+        }
+    }
+
+    fn failed(
+        &mut self,
+        now_ms: i64,
+        member: &MemberId,
+        generation: Generation,
+        failure: Failure,
+        out: &mut Vec<Output>,
+    ) {
+        let counts = match &self.phase {
+            Phase::Running { world, .. } => world.generation == generation && world.seat_of(member).is_some(),
+            // Nobody of that generation can be adopted any more.
+            Phase::Gathering { lack: Lack::Start, .. } => {
+                self.members.contains_key(member) && self.claim().is_none_or(|part| part.generation <= generation)
+            }
+            Phase::Gathering { lack: Lack::Failure(_), .. } | Phase::Ended(_) => false,
+        };
+        if counts {
+            self.break_up(now_ms, failure, out);
+        }
+    }
+
+    fn finished(&mut self, member: MemberId, generation: Generation, out: &mut Vec<Output>) {
+        let Phase::Running { world, finished, .. } = &mut self.phase else { return };
+        if world.generation != generation || world.seat_of(&member).is_none() {
+            return;
+        }
+        finished.insert(member);
+        if finished.len() == world.seats.len() {
+            self.end(Outcome::Succeeded, out);
+        }
+    }
+
+    /// The present generation is over: gather for the next one, or end where the budget is spent.
+    fn break_up(&mut self, now_ms: i64, failure: Failure, out: &mut Vec<Output>) {
+        let spent = self.spent.get(&failure.cause).copied().unwrap_or(0);
+        if !self.config.budget.allows(failure.cause, spent, self.restarts) {
+            return self.end(Outcome::Failed(failure), out);
+        }
+        *self.spent.entry(failure.cause).or_default() += 1;
+        self.restarts += 1;
+        let seats = match &self.phase {
+            Phase::Running { world, .. } => world.seats.clone(),
+            Phase::Gathering { .. } | Phase::Ended(_) => Vec::new(),
+        };
+        let expected = u32::try_from(seats.len()).ok().filter(|count| *count > 0).unwrap_or(self.config.most);
+        let over = self.world().map(|world| world.generation);
+        self.phase =
+            Phase::Gathering { since_ms: now_ms, lack: Lack::Failure(failure), expected, enough_since_ms: None };
+        if self.form(now_ms, out) {
+            return;
+        }
+        // The ranks that are left can only wait for each other: they end now, not when the next world is known.
+        let members: Vec<MemberId> =
+            seats.into_iter().map(|seat| seat.member).filter(|id| self.members.contains_key(id)).collect();
+        if let Some(generation) = over.filter(|_| !members.is_empty()) {
+            out.push(Output::Halt { members, generation });
+        }
+    }
+
+    fn end(&mut self, outcome: Outcome, out: &mut Vec<Output>) {
+        if matches!(self.phase, Phase::Ended(_)) {
+            return;
+        }
+        let members: Vec<MemberId> = self.members.keys().cloned().collect();
+        if !members.is_empty() {
+            out.push(Output::Release { members, outcome: outcome.clone() });
+        }
+        self.phase = Phase::Ended(outcome);
+    }
+
+    /// What follows from the time and from who is there now.
+    fn settle(&mut self, now_ms: i64, out: &mut Vec<Output>) {
+        let away_ms = self.config.away_ms;
+        let is_late = |member: &Member| member.away_since_ms.is_some_and(|since| now_ms >= since + away_ms);
+        let late: Vec<MemberId> = self.members.iter().filter(|(_, m)| is_late(m)).map(|(id, _)| id.clone()).collect();
+        for member in late {
+            self.lose(now_ms, &member, out);
+        }
+        match &self.phase {
+            Phase::Running { since_ms, .. } => {
+                if self.could_grow() && now_ms >= since_ms + self.config.grow_ms {
+                    self.order_next(now_ms, out);
+                }
+            }
+            Phase::Gathering { .. } => {
+                self.note_enough(now_ms);
+                if !self.adopt(now_ms, out) && !self.form(now_ms, out) {
+                    self.give_up(now_ms, out);
+                }
+            }
+            Phase::Ended(_) => return,
+        }
+        if let Some(to) = self.fence.want() {
+            out.push(Output::Reserve { to });
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The rendezvous under everything that can happen to launchers, streams and coordinators.
+
+mod fleet;
+mod model;
+
+use fleet::{Event, Fleet};
+use proptest::prelude::*;
+use trainyard_coordinator_core::rendezvous::{Budget, Cause, Config, Failure, Outcome};
+
+fn config(least: u32, most: u32) -> Config {
+    Config {
+        least,
+        most,
+        join_ms: 600_000,
+        last_call_ms: 1_000,
+        away_ms: 10_000,
+        return_ms: 30_000,
+        grow_ms: 1_000,
+        budget: Budget::default(),
+    }
+}
+
+fn event(launchers: usize) -> impl Strategy<Value = Event> {
+    let at = 0..launchers;
+    prop_oneof![
+        8 => at.clone().prop_map(Event::Up),
+        8 => at.clone().prop_map(Event::Down),
+        6 => at.clone().prop_map(Event::Connect),
+        2 => at.clone().prop_map(Event::Break),
+        2 => at.clone().prop_map(Event::Fail),
+        1 => at.clone().prop_map(Event::Finish),
+        1 => at.prop_map(Event::Replace),
+        4 => Just(Event::Record),
+        1 => Just(Event::Crash),
+        2 => Just(Event::Wait),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn no_number_names_two_worlds_and_calm_brings_them_together(
+        (least, most, events) in (1_u32..4, 0_u32..3)
+            .prop_flat_map(|(least, more)| {
+                let most = least + more;
+                (Just(least), Just(most), prop::collection::vec(event(most as usize), 0..150))
+            })
+    ) {
+        let mut fleet = Fleet::new(config(least, most), most);
+        for event in events {
+            if fleet.can(event) {
+                fleet.step(event);
+                prop_assert_eq!(&fleet.broken, &None);
+                prop_assert_eq!(fleet.look_at_ranks(), Ok(()));
+            }
+        }
+        fleet.calm();
+        prop_assert_eq!(&fleet.broken, &None);
+        prop_assert!(fleet.is_settled(), "{}", fleet.describe());
+        fleet.finish();
+        fleet.calm();
+        let late = |failure: &Failure| failure.cause == Cause::RendezvousTimeout;
+        let fine = match fleet.outcome() {
+            Some(Outcome::Succeeded) => true,
+            Some(Outcome::Failed(failure)) => late(failure),
+            Some(Outcome::Stopped) | None => false,
+        };
+        prop_assert!(fine, "{}", fleet.describe());
+        prop_assert!(fleet.is_settled(), "{}", fleet.describe());
+    }
+}
