@@ -82,6 +82,19 @@ pub(crate) fn suspend_patch(resource: &Resource, suspend: bool) -> Option<Value>
     }
 }
 
+/// How often pods of the job may be started again, where it says so.
+pub(crate) fn backoff_limit(job: &Value) -> Option<i64> {
+    let spec = &job["spec"];
+    spec["runPolicy"]["backoffLimit"].as_i64().or_else(|| spec["backoffLimit"].as_i64())
+}
+
+/// The field that would bound the restarts of a job which has no bound: jobs of the training operator have none unless
+/// they ask for one.
+pub(crate) fn unbounded_restarts(job: &Found) -> Option<&'static str> {
+    let unbounded = job.resource.group == "kubeflow.org" && backoff_limit(&job.object).is_none();
+    unbounded.then_some("spec.runPolicy.backoffLimit")
+}
+
 /// The label selector of a job's pods.
 pub(crate) fn pod_selector(found: &Found) -> String {
     let name = found.name();

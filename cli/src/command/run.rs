@@ -12,8 +12,9 @@ use tracing::Instrument as _;
 use crate::arg::{ContainerArgs, Engine, Global};
 use crate::error::CliError;
 use crate::exit_code;
+use crate::follow::outcome::{Before, Manner, Outcome, Report};
 use crate::follow::screen::Screen;
-use crate::follow::watcher::{self, Before, Manner, Outcome, Report};
+use crate::follow::{control, watcher};
 use crate::job;
 use crate::manifest::{self, Document, edit, edit::Edits};
 use crate::output::style;
@@ -142,7 +143,7 @@ async fn carry_out(
             // Whoever stops one of them stops them all.
             stopped = Some((*signal, *killed));
             for other in rest.as_slice().iter().filter(|other| other.ours) {
-                watcher::suspend(&place.session, &other.found).await?;
+                control::suspend(&place.session, &other.found).await?;
             }
         }
         let one = summary::print(&place.session, &job.found, &report)?;

@@ -9,6 +9,8 @@ use crate::follow::label::Label;
 /// The container that failed first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
+    /// Which run of which container.
+    pub(crate) key: String,
     pub(crate) pod: String,
     pub(crate) container: String,
     pub(crate) label: Label,
@@ -20,6 +22,16 @@ pub(crate) struct Failure {
 
 /// The earliest failure among the last known states of a job's pods, now or before a restart in place.
 pub(crate) fn first<'a>(pods: impl IntoIterator<Item = &'a Value>, job: &str, alone: bool) -> Option<Failure> {
+    earliest(all(pods, job, alone))
+}
+
+/// The one that ended before the others.
+pub(crate) fn earliest(failures: Vec<Failure>) -> Option<Failure> {
+    failures.into_iter().min_by(|a, b| a.finished_at.cmp(&b.finished_at))
+}
+
+/// Every failure among the last known states of a job's pods.
+pub(crate) fn all<'a>(pods: impl IntoIterator<Item = &'a Value>, job: &str, alone: bool) -> Vec<Failure> {
     let failures = pods.into_iter().flat_map(|pod| {
         statuses(pod).flat_map(move |status| {
             ["lastState", "state"]
@@ -27,7 +39,13 @@ pub(crate) fn first<'a>(pods: impl IntoIterator<Item = &'a Value>, job: &str, al
                 .filter_map(move |key| of(pod, status, &status[key]["terminated"], job, alone))
         })
     });
-    failures.min_by(|a, b| a.finished_at.cmp(&b.finished_at))
+    failures.collect()
+}
+
+/// Names one run of a container, also when it is no longer the newest.
+pub(crate) fn key(pod: &Value, container: &str, terminated: &Value) -> String {
+    let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+    format!("{uid} {container} {} {}", terminated["containerID"], terminated["finishedAt"])
 }
 
 fn of(pod: &Value, status: &Value, terminated: &Value, job: &str, alone: bool) -> Option<Failure> {
@@ -39,6 +57,7 @@ fn of(pod: &Value, status: &Value, terminated: &Value, job: &str, alone: bool) -
     // A launcher with many ranks says in its last message which of them it was.
     let label = message.lines().find_map(reported_rank).map_or(own, Label::Rank);
     Some(Failure {
+        key: key(pod, &container, terminated),
         pod: text(&pod["metadata"]["name"]),
         label,
         container,

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::crash;
 use super::stream::statuses;
 use crate::job::{self, End, PodRanks};
 
@@ -14,8 +15,10 @@ pub(crate) enum Phase {
     Queued { reason: String },
     /// Its pods have a place.
     Starting { started: usize, pods: usize },
-    /// Ranks run.
-    Running { ranks: usize, of: usize },
+    /// Ranks run; others are over.
+    Running { ranks: usize, over: usize, of: usize },
+    /// Containers of some pods have ended, and will be started again.
+    BackingOff { waiting: usize, pods: usize },
     /// Pods have ended; the job has not said so yet.
     Ending,
     /// Ranks are being started again.
@@ -45,6 +48,10 @@ pub(crate) fn of(job: &Value, pods: &[&Value]) -> Phase {
     if let Some(reason) = alive.iter().find_map(|pod| unschedulable(pod)) {
         return Phase::Queued { reason: reason.to_owned() };
     }
+    let waiting = alive.iter().filter(|pod| crash::waits(pod)).count();
+    if waiting > 0 {
+        return Phase::BackingOff { waiting, pods: alive.len() };
+    }
     let running = alive.iter().filter(|pod| is_running(pod)).count();
     let known = alive.iter().map(|pod| PodRanks::of(pod).procs).collect::<Option<Vec<usize>>>();
     let total = job["status"]["ranks"].as_u64().and_then(|ranks| usize::try_from(ranks).ok());
@@ -57,9 +64,8 @@ pub(crate) fn of(job: &Value, pods: &[&Value]) -> Phase {
         return if bound == 0 { Phase::Created } else { Phase::Starting { started: running, pods: alive.len() } };
     }
     // Ranks run in every pod, unless one of them is over already.
-    let here = alive.iter().filter(|pod| is_running(pod)).map(|pod| PodRanks::of(pod).procs.unwrap_or(1)).sum();
-    let ranks = if running == alive.len() { all } else { here };
-    Phase::Running { ranks, of: all }
+    let over = alive.iter().filter(|pod| is_over(pod)).map(|pod| PodRanks::of(pod).procs.unwrap_or(1)).sum::<usize>();
+    Phase::Running { ranks: all.saturating_sub(over), over, of: all }
 }
 
 fn any_over(pods: &[&&Value]) -> bool {
@@ -92,6 +98,7 @@ impl Phase {
             Self::Queued { .. } => "Queued",
             Self::Starting { .. } => "Starting",
             Self::Running { .. } => "Running",
+            Self::BackingOff { .. } => "Restarting",
             Self::Ending => "Ending",
             Self::Restarting { .. } => "Restarting",
             Self::Suspended { .. } => "Suspended",
@@ -108,7 +115,15 @@ impl Phase {
             Self::Queued { reason } => reason.clone(),
             Self::Starting { started: 0, pods } => plural(*pods, "pod"),
             Self::Starting { started, pods } => format!("{started} of {}", plural(*pods, "pod")),
-            Self::Running { ranks, of } => format!("{ranks}/{of} ranks"),
+            Self::Running { ranks, over: 0, of } => format!("{ranks}/{of} ranks"),
+            Self::Running { ranks, over, of } => {
+                let have = if *over == 1 { "has" } else { "have" };
+                format!("{}, {over} of {of} {have} finished", plural(*ranks, "rank"))
+            }
+            Self::BackingOff { waiting, pods } => {
+                let verb = if *waiting == 1 { "waits" } else { "wait" };
+                format!("{waiting} of {} {verb} to be started again", plural(*pods, "pod"))
+            }
             Self::Restarting { message } => message.clone(),
             Self::Suspended { leaving: 0 } => "no pod is left".to_owned(),
             Self::Suspended { leaving } => format!("{} still ending", plural(*leaving, "pod")),
@@ -150,8 +165,8 @@ mod tests {
         let over = pod("Succeeded", "4", json!({}));
         assert_eq!(of(&job, &[&pending]), Phase::Starting { started: 0, pods: 1 });
         assert_eq!(of(&job, &[&pending, &running]), Phase::Starting { started: 1, pods: 2 });
-        assert_eq!(of(&job, &[&running, &running]), Phase::Running { ranks: 8, of: 8 });
-        assert_eq!(of(&job, &[&over, &running]), Phase::Running { ranks: 4, of: 8 });
+        assert_eq!(of(&job, &[&running, &running]), Phase::Running { ranks: 8, over: 0, of: 8 });
+        assert_eq!(of(&job, &[&over, &running]), Phase::Running { ranks: 4, over: 4, of: 8 });
         assert_eq!(of(&job, &[&over]), Phase::Ending);
         let suspended = json!({"spec": {"suspend": true}});
         assert_eq!(of(&suspended, &[&running]), Phase::Suspended { leaving: 1 });

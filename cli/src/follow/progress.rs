@@ -3,11 +3,22 @@
 use std::fmt::Write as _;
 
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::output::duration::clock;
 
 /// More metrics do not fit on a line.
 const MAX_METRICS: usize = 4;
+
+/// Parts up to this rank stay on the narrowest terminal, with shorter words.
+const ESSENTIAL: u8 = 2;
+
+/// A part of the line. The higher its rank, the sooner it is left out.
+struct Part {
+    rank: u8,
+    long: String,
+    brief: String,
+}
 
 /// What is known of the progress.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,15 +71,61 @@ impl Progress {
 
     /// `step 120/400  30 %  25.1 steps/s  0:11 left  loss 0.53`.
     pub(crate) fn line(&self) -> String {
-        let mut parts = Vec::new();
+        self.line_within(usize::MAX)
+    }
+
+    /// The same in so many columns: metrics go first, then the share and the epoch, then the units. What stays longest is
+    /// how far the training is, how long it takes, and how fast it goes.
+    pub(crate) fn line_within(&self, width: usize) -> String {
+        let mut parts = self.parts();
+        let join = |parts: &[Part], long: bool| {
+            let texts = parts.iter().map(|part| if long { part.long.as_str() } else { part.brief.as_str() });
+            texts.collect::<Vec<_>>().join("  ")
+        };
+        let mut long = true;
+        loop {
+            let line = join(&parts, long);
+            if line.width() <= width || parts.len() == 1 && !long {
+                return line;
+            }
+            let (least, part) = match parts.iter().enumerate().rev().max_by_key(|(_, part)| part.rank) {
+                Some((at, part)) => (at, part.rank),
+                None => return line,
+            };
+            if long && part <= ESSENTIAL {
+                long = false;
+            } else {
+                parts.remove(least);
+            }
+        }
+    }
+
+    /// In the order in which they are shown.
+    fn parts(&self) -> Vec<Part> {
         let of = |done: u64, all: Option<u64>| all.map_or_else(|| done.to_string(), |all| format!("{done}/{all}"));
-        parts.extend(self.epoch.map(|epoch| format!("epoch {}", of(epoch, self.epochs))));
-        parts.extend(self.step.map(|step| format!("step {}", of(step, self.total))));
-        parts.extend(self.share().map(|share| format!("{:.0} %", share * 100.0)));
-        parts.extend(self.rate.map(|rate| format!("{} steps/s", short(rate))));
-        parts.extend(self.remaining.map(|seconds| format!("{} left", clock(seconds))));
-        parts.extend(self.metrics.iter().take(MAX_METRICS).map(|(name, value)| format!("{name} {}", short(*value))));
-        parts.join("  ")
+        // Where no steps are told, epochs are what there is.
+        let epoch = if self.step.is_some() { ESSENTIAL + 1 } else { 0 };
+        let mut parts = Vec::new();
+        let mut part = |rank: u8, long: String, brief: String| parts.push(Part { rank, long, brief });
+        if let Some(done) = self.epoch {
+            part(epoch, format!("epoch {}", of(done, self.epochs)), of(done, self.epochs));
+        }
+        if let Some(done) = self.step {
+            part(0, format!("step {}", of(done, self.total)), of(done, self.total));
+        }
+        if let Some(share) = self.share() {
+            part(ESSENTIAL + 2, format!("{:.0} %", share * 100.0), String::new());
+        }
+        if let Some(rate) = self.rate {
+            part(ESSENTIAL, format!("{} steps/s", short(rate)), format!("{}/s", short(rate)));
+        }
+        if let Some(seconds) = self.remaining {
+            part(1, format!("{} left", clock(seconds)), format!("{} left", clock(seconds)));
+        }
+        for (rank, (name, value)) in (ESSENTIAL + 3..).zip(self.metrics.iter().take(MAX_METRICS)) {
+            part(rank, format!("{name} {}", short(*value)), String::new());
+        }
+        parts
     }
 
     /// `test_accuracy=0.7312 loss=0.61`, every metric.
@@ -110,6 +167,24 @@ mod tests {
         let progress = Progress::of(&value).unwrap();
         assert_eq!(progress.line(), "step 120/400  30 %  25.13 steps/s  0:11 left  loss 0.5312");
         assert_eq!(Progress::of(&json!({})), None);
+    }
+
+    #[test]
+    fn a_narrow_terminal_keeps_step_rate_and_time_left() {
+        let value = json!({"step": 120, "totalSteps": 400, "epoch": 1, "totalEpochs": 3, "stepsPerSecond": 25.13,
+            "remainingSeconds": 11.1, "metrics": {"loss": 0.531_23, "accuracy": 0.7}});
+        let progress = Progress::of(&value).unwrap();
+        for (width, line) in [
+            (80, "epoch 1/3  step 120/400  30 %  25.13 steps/s  0:11 left  loss 0.5312"),
+            (60, "epoch 1/3  step 120/400  30 %  25.13 steps/s  0:11 left"),
+            (52, "epoch 1/3  step 120/400  25.13 steps/s  0:11 left"),
+            (40, "step 120/400  25.13 steps/s  0:11 left"),
+            (30, "120/400  25.13/s  0:11 left"),
+            (20, "120/400  0:11 left"),
+            (10, "120/400"),
+        ] {
+            assert_eq!(progress.line_within(width), line, "{width}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use unicode_width::UnicodeWidthStr as _;
 
 use super::label::Label;
 use super::progress::Progress;
@@ -13,6 +14,9 @@ use crate::output::style;
 const PLAIN_PERIOD: Duration = Duration::from_secs(10);
 /// Width of the words in front, as cargo has it.
 const WORD_WIDTH: usize = 12;
+
+/// Width of the bar, without the gap behind it.
+const BAR_WIDTH: usize = 24;
 
 /// Where a job is shown.
 #[derive(Debug)]
@@ -92,13 +96,12 @@ impl Screen {
     pub(crate) fn progress(&mut self, progress: &Progress) -> io::Result<()> {
         if let Some(bar) = self.live_line() {
             bar.disable_steady_tick();
-            if let Some(share) = progress.share() {
-                bar.set_style(share_style());
-                bar.set_length(1000);
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
-                bar.set_position((share * 1000.0) as u64);
-            }
-            bar.set_message(progress.line());
+            let (style, text) = live(progress, usize::from(console::Term::stderr().size().1));
+            bar.set_style(style);
+            bar.set_length(1000);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
+            bar.set_position((progress.share().unwrap_or(0.0) * 1000.0) as u64);
+            bar.set_message(text);
             return Ok(());
         }
         if self.last_plain.is_none_or(|last| last.elapsed() >= PLAIN_PERIOD) {
@@ -120,6 +123,18 @@ impl Screen {
             Some(bar) => bar.suspend(print),
             None => print(),
         }
+    }
+}
+
+/// The live line for a terminal of this width: the bar is there where there is room for it beside the whole text.
+fn live(progress: &Progress, width: usize) -> (ProgressStyle, String) {
+    // The last column stays free: some terminals wrap when it is written to.
+    let width = width.saturating_sub(1);
+    let text = progress.line();
+    if progress.share().is_some() && text.width() + BAR_WIDTH < width {
+        (share_style(), text)
+    } else {
+        (template("{wide_msg}"), progress.line_within(width))
     }
 }
 
@@ -162,5 +177,19 @@ mod tests {
         let stripped = anstream::adapter::strip_str(&pretty(&Label::Rank(2), "loss=1")).to_string();
         assert_eq!(stripped, "rank 2  │ loss=1\n");
         let _ = (spinner(), share_style());
+    }
+
+    #[test]
+    fn the_bar_goes_before_any_number_does() {
+        let value =
+            serde_json::json!({"step": 120, "totalSteps": 400, "stepsPerSecond": 25.13, "remainingSeconds": 11.1});
+        let progress = Progress::of(&value).unwrap();
+        for (width, text) in [
+            (80, "step 120/400  30 %  25.13 steps/s  0:11 left"),
+            (60, "step 120/400  30 %  25.13 steps/s  0:11 left"),
+            (40, "step 120/400  25.13 steps/s  0:11 left"),
+        ] {
+            assert_eq!(live(&progress, width).1, text, "{width}");
+        }
     }
 }

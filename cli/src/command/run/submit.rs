@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::api::{ApiError, FIELD_MANAGER};
 use crate::error::CliError;
+use crate::follow::control::delete_options;
 use crate::follow::screen::Screen;
-use crate::follow::watcher::delete_options;
 use crate::job;
 use crate::manifest::diagnostic::Diagnostic;
 use crate::manifest::{self, Document};
