@@ -488,6 +488,25 @@ fn a_trainingjob_copies_its_leaders_progress_and_succeeds_with_all() {
 }
 
 #[test]
+fn a_gang_that_is_being_made_makes_no_noise() {
+    let mut world = World::new(TRAINING);
+    world.plan();
+    let gated = json!({"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "gates"});
+    let last = world.pods.remove("wine-worker-2").unwrap();
+    for name in ["wine-worker-0", "wine-worker-1"] {
+        world.set(name, json!({"conditions": [gated]}));
+    }
+    let placement = world.place();
+    assert_eq!(placement.plan.actions, [], "two of three pods are there: nothing is written");
+    assert_eq!(placement.waiting[0].code, trainyard_coordinator_core::gang::WaitCode::GangIncomplete);
+    world.pods.insert("wine-worker-2".to_owned(), last);
+    world.plan();
+    assert_eq!(world.status("/message"), Value::Null, "the gate is no news");
+    world.run();
+    assert!(!world.events.contains(&"FailedScheduling".to_owned()));
+}
+
+#[test]
 fn a_waiting_job_says_what_it_waits_for() {
     let mut world = World::new(TRAINING);
     world.edit("/spec/replicas", json!(1));

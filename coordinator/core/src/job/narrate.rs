@@ -185,7 +185,11 @@ pub(super) fn waiting<'pod>(pods: impl Iterator<Item = &'pod Pod>) -> Option<Str
 
 fn waits(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
-    let unplaced = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
+    // A closed gate says only that the scheduler has not looked yet.
+    let unplaced =
+        status.conditions.iter().flatten().find(|c| {
+            c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() != Some("SchedulingGated")
+        });
     if let Some(message) = unplaced.and_then(|condition| condition.message.clone()) {
         return Some(message);
     }

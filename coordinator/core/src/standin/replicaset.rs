@@ -11,6 +11,9 @@ use trainyard_proto::plan::{Action, EventSeverity, ObjectRef, Plan};
 use super::object::{event, fence, fresh_name, json_of, merge_diff, object_ref, owner, uid};
 use super::pod;
 
+/// Annotation on pods: pods of lower cost go first when there are too many.
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
 /// Everything observed about one ReplicaSet.
 pub struct View<'a> {
     /// The set.
@@ -43,14 +46,17 @@ pub fn plan(view: &View<'_>, now_ms: i64) -> Plan {
             taken.push(name);
         }
     } else if active.len() > wanted {
-        // RS-2: unplaced before placed, waiting before running, unready before ready, young before old.
+        // RS-2: unplaced before placed, waiting before running, unready before ready, cheap before dear, lately ready before
+        // long ready, often restarted before seldom, young before old.
         active.sort_by_key(|pod| {
             let born = pod.metadata.creation_timestamp.as_ref().map(|at| at.0.as_millisecond());
             (
                 pod::scheduled(pod),
                 pod::running(pod),
                 pod::ready_since_ms(pod).is_some(),
+                deletion_cost(pod),
                 std::cmp::Reverse(pod::ready_since_ms(pod)),
+                std::cmp::Reverse(pod::restarts(pod)),
                 std::cmp::Reverse(born),
                 pod.metadata.name.clone(),
             )
@@ -64,6 +70,12 @@ pub fn plan(view: &View<'_>, now_ms: i64) -> Plan {
     plan.actions.extend(events);
     status(view, &object, now_ms, &mut plan);
     plan
+}
+
+/// What the user says that it costs to lose the pod.
+fn deletion_cost(pod: &Pod) -> i32 {
+    let cost = pod.metadata.annotations.as_ref().and_then(|all| all.get(DELETION_COST));
+    cost.and_then(|cost| cost.parse().ok()).unwrap_or(0)
 }
 
 pub(super) fn replicas(set: &ReplicaSet) -> i64 {

@@ -66,6 +66,7 @@ pub fn plan(view: &View<'_>, now_ms: i64) -> Plan {
     if spec.paused == Some(true) {
         turn.scale_paused();
     } else {
+        turn.plan.actions.extend(turn.new.and_then(|set| sets::update(deployment, spec, set)));
         turn.number_revision();
         match spec.strategy.as_ref().and_then(|strategy| strategy.type_.as_deref()) {
             Some("Recreate") => turn.recreate(),

@@ -1,10 +1,12 @@
 //! The ReplicaSets of a Deployment.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
 use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, ObjectRef};
 
-use super::super::object::{json_of, object_ref, owner, suffix};
+use super::super::object::{fence, json_of, object_ref, owner, suffix};
 use super::{HASH, REVISION};
 use crate::fnv;
 
@@ -43,6 +45,39 @@ pub(super) fn split<'a>(
     (new, ordered)
 }
 
+/// Annotations that are about the Deployment alone.
+const OWN: &[&str] = &[
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "deployment.kubernetes.io/revision-history",
+    "deployment.kubernetes.io/desired-replicas",
+    "deployment.kubernetes.io/max-replicas",
+    REVISION,
+];
+
+/// Annotations that a Deployment's newest set carries as well, such as the cause that `kubectl rollout history` shows.
+fn passed_on(deployment: &Deployment) -> BTreeMap<String, String> {
+    let mut annotations = deployment.metadata.annotations.clone().unwrap_or_default();
+    annotations.retain(|name, _| !OWN.contains(&name.as_str()));
+    annotations
+}
+
+/// What the newest set lacks of what its Deployment says, beside the template.
+pub(super) fn update(deployment: &Deployment, spec: &DeploymentSpec, set: &ReplicaSet) -> Option<Action> {
+    let known = set.metadata.annotations.as_ref();
+    let mut wanted = passed_on(deployment);
+    wanted.retain(|name, value| known.and_then(|known| known.get(name)) != Some(value));
+    let seconds = spec.min_ready_seconds.unwrap_or(0);
+    let same = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0) == seconds;
+    let mut patch = json!({});
+    if !wanted.is_empty() {
+        patch["metadata"] = json!({ "annotations": wanted });
+    }
+    if !same {
+        patch["spec"] = json!({ "minReadySeconds": seconds });
+    }
+    (patch != json!({})).then(|| Action::Patch { object: set_ref(set), fence: fence(&set.metadata), patch })
+}
+
 /// The set for the current template. Building cannot fail.
 pub(super) fn create(
     deployment: &Deployment,
@@ -67,11 +102,8 @@ pub(super) fn create(
     selector["matchLabels"][HASH] = json!(hash);
     let cut = object.name.char_indices().nth(52).map_or(object.name.len(), |(at, _)| at);
     let name = format!("{}-{hash}", &object.name[..cut]);
-    let mut annotations = json!(deployment.metadata.annotations.clone().unwrap_or_default());
-    if let Some(annotations) = annotations.as_object_mut() {
-        annotations.shift_remove("kubectl.kubernetes.io/last-applied-configuration");
-        annotations.insert(REVISION.to_owned(), json!(revision.to_string()));
-    }
+    let mut annotations = passed_on(deployment);
+    annotations.insert(REVISION.to_owned(), revision.to_string());
     let mut set_spec = json!({"replicas": replicas, "selector": selector, "template": template});
     if let Some(seconds) = spec.min_ready_seconds {
         set_spec["minReadySeconds"] = json!(seconds);

@@ -377,3 +377,10 @@ fn a_pod_on_its_way_out_is_replaced_as_the_policy_says() {
         assert_eq!(status(&world, "failed"), 1, "{policy}: counted once");
     }
 }
+
+#[test]
+fn the_pod_of_an_indexed_job_as_it_is_made() {
+    let world = world_with(&json!({"completions": 1, "completionMode": "Indexed", "backoffLimitPerIndex": 1}));
+    let pod = world.names("Pod").remove(0);
+    insta::assert_yaml_snapshot!(world.get("Pod", &pod));
+}

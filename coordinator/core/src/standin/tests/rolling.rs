@@ -173,6 +173,42 @@ fn scale_pause_and_restart_do_what_kubectl_expects() {
 }
 
 #[test]
+fn the_newest_set_follows_what_is_written_beside_the_template() {
+    let mut world = deployment(1, &json!(null));
+    roll(&mut world, 2, 0);
+    let cause = json!({"metadata": {"annotations": {"kubernetes.io/change-cause": "first try"}}});
+    world.change("Deployment", "web", &cause);
+    world.change("Deployment", "web", &json!({"spec": {"minReadySeconds": 5}}));
+    world.settle();
+    let set = world.names("ReplicaSet").remove(0);
+    assert_eq!(world.get("ReplicaSet", &set)["metadata"]["annotations"]["kubernetes.io/change-cause"], "first try");
+    assert_eq!(world.get("ReplicaSet", &set)["spec"]["minReadySeconds"], 5);
+}
+
+#[test]
+fn the_cheapest_pod_goes_first() {
+    let mut world = deployment(3, &json!(null));
+    roll(&mut world, 4, 0);
+    let cheap = world.names("Pod").remove(1);
+    let cost = json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "-5"}}});
+    world.change("Pod", &cheap, &cost);
+    world.change("Deployment", "web", &json!({"spec": {"replicas": 2}}));
+    world.settle();
+    assert!(!world.get("Pod", &cheap)["metadata"]["deletionTimestamp"].is_null());
+}
+
+#[test]
+fn the_set_and_its_pod_as_they_are_made() {
+    let world = deployment(1, &json!({"type": "RollingUpdate"}));
+    let pick = |kind: &str| {
+        let mut object = world.get(kind, &world.names(kind)[0]).clone();
+        object.as_object_mut().unwrap().shift_remove("status");
+        object
+    };
+    insta::assert_yaml_snapshot!([pick("ReplicaSet"), pick("Pod")]);
+}
+
+#[test]
 fn a_lost_pod_is_replaced() {
     let mut world = deployment(2, &json!(null));
     roll(&mut world, 3, 0);
