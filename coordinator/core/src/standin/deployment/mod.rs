@@ -5,8 +5,10 @@
 //! - DP-2: the set whose template equals the Deployment's is the new one; going back to an earlier template takes
 //!   its set up again under a new revision number.
 //! - DP-3: `Recreate` starts no new pod before the last old one is gone.
+//! - DP-4: a change of scale during a roll-out is shared out between the sets in proportion to their sizes.
 
 mod rollout;
+mod scale;
 mod sets;
 mod status;
 
@@ -21,6 +23,11 @@ use super::object::{event, fence, object_ref};
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
 /// Label that tells the pods of one revision from those of another.
 pub const HASH: &str = "pod-template-hash";
+
+/// Annotation on sets: `replicas` of the Deployment when the set was last told.
+const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
+/// Annotation on sets: the most pods that the Deployment may have had then.
+const MOST: &str = "deployment.kubernetes.io/max-replicas";
 
 /// Everything observed about one Deployment.
 pub struct View<'a> {
@@ -63,9 +70,9 @@ pub fn plan(view: &View<'_>, now_ms: i64) -> Plan {
         now_ms,
         plan: Plan::default(),
     };
-    if spec.paused == Some(true) {
-        turn.scale_paused();
-    } else {
+    if turn.is_rescaled() {
+        turn.rescale();
+    } else if spec.paused != Some(true) {
         turn.plan.actions.extend(turn.new.and_then(|set| sets::update(deployment, spec, set)));
         turn.number_revision();
         match spec.strategy.as_ref().and_then(|strategy| strategy.type_.as_deref()) {
@@ -113,7 +120,8 @@ impl Turn<'_> {
 
     fn create_new(&mut self, replicas: i64) {
         let revision = self.old.iter().map(|set| sets::revision(set)).max().unwrap_or(0) + 1;
-        let action = sets::create(self.deployment, self.spec, &self.object, replicas, revision);
+        let action =
+            sets::create(self.deployment, self.spec, &self.object, replicas, revision, &self.size_annotations());
         let name = if let Action::Create { object, .. } = &action { object.name.clone() } else { String::new() };
         self.plan.actions.push(action);
         self.say("ScalingReplicaSet", format!("Scaled up replica set {name} from 0 to {replicas}"));
@@ -125,21 +133,6 @@ impl Turn<'_> {
                 patch: json!({"metadata": {"annotations": {(REVISION): revision.to_string()}}}),
             });
         }
-    }
-
-    fn scale(&mut self, set: &ReplicaSet, to: i64) {
-        let from = super::replicaset::replicas(set);
-        if from == to {
-            return;
-        }
-        self.plan.actions.push(Action::Patch {
-            object: sets::set_ref(set),
-            fence: fence(&set.metadata),
-            patch: json!({"spec": {"replicas": to}}),
-        });
-        let way = if to > from { "up" } else { "down" };
-        let name = set.metadata.name.as_deref().unwrap_or_default();
-        self.say("ScalingReplicaSet", format!("Scaled {way} replica set {name} from {from} to {to}"));
     }
 
     /// Old sets beyond the history limit go, oldest first.

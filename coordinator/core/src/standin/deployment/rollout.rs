@@ -11,7 +11,7 @@ fn exists(set: &ReplicaSet) -> i64 {
     set.status.as_ref().map_or(0, |status| status.replicas.into())
 }
 
-fn available(set: &ReplicaSet) -> i64 {
+pub(super) fn available(set: &ReplicaSet) -> i64 {
     set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0).into()
 }
 
@@ -114,23 +114,5 @@ impl Turn<'_> {
             let mut owners = one.metadata.owner_references.iter().flatten();
             !pod::succeeded(one) && !pod::failed(one) && owners.any(|owner| Some(owner.uid.as_str()) == uid)
         })
-    }
-
-    /// A paused Deployment rolls nothing out, but follows its scale: the newest set with pods takes the difference.
-    pub(super) fn scale_paused(&mut self) {
-        let total: i64 = self.old.iter().copied().chain(self.new).map(replicas).sum();
-        let mut missing = self.wanted() - total;
-        let mut newest_first: Vec<&ReplicaSet> = self.old.iter().copied().chain(self.new).collect();
-        newest_first.reverse();
-        let any_pods = newest_first.iter().any(|set| replicas(set) > 0);
-        for set in newest_first {
-            let have = replicas(set);
-            if missing == 0 || (any_pods && have == 0) {
-                continue;
-            }
-            let to = (have + missing).max(0);
-            missing -= to - have;
-            self.scale(set, to);
-        }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, ObjectRef};
 
 use super::super::object::{fence, json_of, object_ref, owner, suffix};
-use super::{HASH, REVISION};
+use super::{DESIRED, HASH, MOST, REVISION};
 use crate::fnv;
 
 pub(super) fn set_ref(set: &ReplicaSet) -> ObjectRef {
@@ -49,8 +49,8 @@ pub(super) fn split<'a>(
 const OWN: &[&str] = &[
     "kubectl.kubernetes.io/last-applied-configuration",
     "deployment.kubernetes.io/revision-history",
-    "deployment.kubernetes.io/desired-replicas",
-    "deployment.kubernetes.io/max-replicas",
+    DESIRED,
+    MOST,
     REVISION,
 ];
 
@@ -85,6 +85,7 @@ pub(super) fn create(
     object: &ObjectRef,
     replicas: i64,
     revision: i64,
+    size: &Value,
 ) -> Action {
     let mut template = json_of(&spec.template);
     // The types are structs and ordered maps, so the same template always has the same text. A set of this name
@@ -102,8 +103,11 @@ pub(super) fn create(
     selector["matchLabels"][HASH] = json!(hash);
     let cut = object.name.char_indices().nth(52).map_or(object.name.len(), |(at, _)| at);
     let name = format!("{}-{hash}", &object.name[..cut]);
-    let mut annotations = passed_on(deployment);
-    annotations.insert(REVISION.to_owned(), revision.to_string());
+    let mut annotations = json!(passed_on(deployment));
+    annotations[REVISION] = json!(revision.to_string());
+    for (name, number) in size.as_object().into_iter().flatten() {
+        annotations[name] = number.clone();
+    }
     let mut set_spec = json!({"replicas": replicas, "selector": selector, "template": template});
     if let Some(seconds) = spec.min_ready_seconds {
         set_spec["minReadySeconds"] = json!(seconds);

@@ -67,7 +67,7 @@ impl Turn<'_> {
     }
 
     fn available_condition(&self, counts: &Counts, conditions: &mut Vec<Value>) {
-        let (_, unavailable) = self.room_for_status();
+        let (_, unavailable) = self.surge_and_unavailable();
         let (status, reason, message) = if counts.available >= self.wanted() - unavailable {
             (true, "MinimumReplicasAvailable", "Deployment has minimum availability.")
         } else {
@@ -76,7 +76,8 @@ impl Turn<'_> {
         set_condition(conditions, "Available", status, reason, message, "lastUpdateTime", self.now_ms);
     }
 
-    fn room_for_status(&self) -> (i64, i64) {
+    /// (maxSurge, maxUnavailable) in pods.
+    pub(super) fn surge_and_unavailable(&self) -> (i64, i64) {
         match self.spec.strategy.as_ref().and_then(|strategy| strategy.type_.as_deref()) {
             Some("Recreate") => (0, 0),
             Some(_) | None => self.room(),

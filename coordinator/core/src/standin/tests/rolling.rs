@@ -160,6 +160,12 @@ fn scale_pause_and_restart_do_what_kubectl_expects() {
     world.settle();
     roll(&mut world, 4, 3);
     assert_eq!(world.pods_in("Running").len(), 3, "paused: scale still works");
+    for replicas in [0, 3] {
+        world.change("Deployment", "web", &json!({"spec": {"replicas": replicas}}));
+        world.settle();
+        roll(&mut world, 3, 0);
+        assert_eq!(world.pods_in("Running").len(), replicas, "paused: from and to nothing as well");
+    }
     world.change("Deployment", "web", &json!({"spec": {"paused": null}}));
     world.settle();
     roll(&mut world, 4, 2);
@@ -170,6 +176,27 @@ fn scale_pause_and_restart_do_what_kubectl_expects() {
     roll(&mut world, 4, 2);
     assert_eq!(world.names("ReplicaSet").len(), 3);
     assert_eq!(world.pods_in("Running").len(), 3);
+}
+
+#[test]
+fn a_change_of_scale_in_a_roll_out_is_shared_out_in_proportion() {
+    let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 3, "maxUnavailable": 2}});
+    let mut world = deployment(10, &strategy);
+    roll(&mut world, 13, 0);
+    image(&mut world, "broken");
+    let sizes = |world: &World| {
+        let sets: Vec<ReplicaSet> = world.all("ReplicaSet");
+        let mut sizes: Vec<i32> = sets.iter().filter_map(|set| set.spec.as_ref()?.replicas).collect();
+        sizes.sort_unstable();
+        sizes
+    };
+    assert_eq!(sizes(&world), [5, 8]);
+    world.change("Deployment", "web", &json!({"spec": {"replicas": 15}}));
+    world.settle();
+    assert_eq!(sizes(&world), [7, 11], "DP-4: the example of the Kubernetes documentation");
+    world.change("Deployment", "web", &json!({"spec": {"replicas": 0}}));
+    world.settle();
+    assert_eq!(sizes(&world), [0, 0]);
 }
 
 #[test]
