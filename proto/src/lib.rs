@@ -9,5 +9,6 @@
 pub mod kind;
 pub mod kubeflow;
 pub mod plan;
+pub mod quantity;
 pub mod trainer;
 pub mod trainyard;

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use trainyard_coordinator_core::label;
+use trainyard_proto::quantity::Quantity;
 use trainyard_runtime_core::store::Object;
 
 use crate::agent::{Machine, has_ended};
@@ -78,7 +79,7 @@ pub(crate) fn after_step(memory: &mut Memory, api: &Api, machines: &[Machine]) -
 }
 
 fn amount(value: &Value) -> i64 {
-    value.as_str().and_then(|text| text.parse().ok()).or_else(|| value.as_i64()).unwrap_or(0)
+    Quantity::from_json(value).ok().flatten().and_then(|amount| amount.units().ok()).unwrap_or(0)
 }
 
 fn bound_to(pod: &Object) -> Option<&str> {

@@ -23,7 +23,6 @@ pub mod label;
 pub mod manifest;
 pub mod model;
 pub mod port;
-pub mod quantity;
 pub mod rendezvous;
 pub mod standin;
 pub mod view;

@@ -1,6 +1,7 @@
 //! Rules of Kubernetes' own kinds that a schema cannot say: the ones that people run into.
 
 use serde_json::{Map, Value};
+use trainyard_proto::quantity::Quantity;
 use trainyard_runtime_core::schema::{Cause, CauseReason};
 
 use super::Kind;
@@ -291,30 +292,7 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// An amount as a number, near enough to compare.
-fn amount(value: &Value) -> Option<f64> {
-    let Value::String(text) = value else { return value.as_f64() };
-    let digits =
-        text.find(|letter: char| !letter.is_ascii_digit() && !matches!(letter, '.' | '+' | '-')).unwrap_or(text.len());
-    let (number, suffix) = text.split_at(digits);
-    let factor = match suffix {
-        "" => 1.0,
-        "n" => 1e-9,
-        "u" => 1e-6,
-        "m" => 1e-3,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        "P" => 1e15,
-        "E" => 1e18,
-        "Ki" => 1024.0,
-        "Mi" => 1_048_576.0,
-        "Gi" => 1_073_741_824.0,
-        "Ti" => 1_099_511_627_776.0,
-        "Pi" => 1_125_899_906_842_624.0,
-        "Ei" => 1_152_921_504_606_846_976.0,
-        _ => return text.parse().ok(),
-    };
-    number.parse::<f64>().ok().map(|number| number * factor)
+/// A quantity; nothing where the schema has already said that it is none.
+fn amount(value: &Value) -> Option<Quantity> {
+    Quantity::from_json(value).ok().flatten()
 }

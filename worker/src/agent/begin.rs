@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
+use trainyard_proto::quantity;
 use trainyard_runtime::trace::ANNOTATION;
 use trainyard_worker_core::pod::env::{EnvError, container_env, expand};
-use trainyard_worker_core::pod::quantity;
 use trainyard_worker_core::pod::volume::stays_inside;
 
 use super::config::ContainerMode;
@@ -319,8 +319,8 @@ impl Begin<'_> {
         let limits = self.container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
         let limit = |name: &str| limits.and_then(|limits| limits.get(name));
         Limits {
-            memory_bytes: limit("memory").and_then(|quantity| quantity::whole_units(&quantity.0)),
-            cpu_milli: limit("cpu").and_then(|quantity| quantity::milli(&quantity.0)),
+            memory_bytes: limit("memory").and_then(|quantity| quantity::units(&quantity.0).ok()),
+            cpu_milli: limit("cpu").and_then(|quantity| quantity::milli(&quantity.0).ok()),
         }
     }
 

@@ -121,7 +121,7 @@ pub(super) fn gpu_limits(pod: &Pod) -> Option<usize> {
         let list = |list: Option<&BTreeMap<String, _>>| list.and_then(|list| list.get("nvidia.com/gpu")).cloned();
         let quantity: k8s_openapi::apimachinery::pkg::api::resource::Quantity =
             list(resources.limits.as_ref()).or_else(|| list(resources.requests.as_ref()))?;
-        quantity.0.parse::<usize>().ok()
+        usize::try_from(trainyard_proto::quantity::units(&quantity.0).ok()?).ok()
     });
     let counts: Vec<usize> = limits.collect();
     (!counts.is_empty()).then(|| counts.iter().sum())

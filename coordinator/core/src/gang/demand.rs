@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, Toleration};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::quantity;
+use trainyard_proto::quantity;
 
 /// Amounts by resource: thousandths for `cpu`, units for all others. `pods` counts pods.
 pub(super) type Amounts = BTreeMap<String, i64>;

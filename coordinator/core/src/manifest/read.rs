@@ -11,7 +11,7 @@ use trainyard_proto::kind::KindInfo;
 use trainyard_proto::plan::ObjectRef;
 
 use crate::diagnostic::Diagnostic;
-use crate::quantity;
+use trainyard_proto::quantity;
 
 /// Most pods that one job may have. Far above what one coordinator was measured with, and low enough that a slip of the
 /// pen (`replicas: 1000000`) does not fill the store.

@@ -413,7 +413,7 @@ fn put(
     findings: &mut Findings,
 ) {
     let Some(amount) = amount else { return };
-    match crate::quantity::amount(name, &amount.0) {
+    match trainyard_proto::quantity::amount(name, &amount.0) {
         Ok(0) => {}
         Ok(number) if number > 0 => {
             target.insert(name.to_owned(), Quantity(amount.0.clone()));

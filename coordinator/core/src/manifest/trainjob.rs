@@ -347,7 +347,7 @@ fn automatic(container: &Container) -> String {
     if amounts.keys().any(|name| name.to_lowercase().contains("gpu")) {
         return "auto".to_owned();
     }
-    let cpus = amounts.get("cpu").and_then(|cpu| crate::quantity::units(&cpu.0).ok()).unwrap_or(1);
+    let cpus = amounts.get("cpu").and_then(|cpu| trainyard_proto::quantity::units(&cpu.0).ok()).unwrap_or(1);
     cpus.max(1).to_string()
 }
 

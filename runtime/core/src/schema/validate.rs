@@ -1,6 +1,7 @@
 //! Does a value have the shape that its schema wants?
 
 use serde_json::{Map, Value};
+use trainyard_proto::quantity::{Quantity, QuantityError};
 
 use super::{FieldPath, Format, MAX_DEPTH, Object, Rules, Schema, Shape, closest};
 
@@ -214,10 +215,15 @@ impl Check {
     }
 
     fn quantity(&mut self, text: &str, path: &FieldPath<'_>) {
-        if !is_quantity(text) {
-            let pattern = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
-            self.report(CauseReason::Invalid, path, format!("Invalid value: {}: {pattern}", shown(&Value::from(text))));
-        }
+        let problem = match text.parse::<Quantity>() {
+            Ok(_) => return,
+            // In the words of the API server, which tools look for.
+            Err(QuantityError::Malformed(_)) => {
+                "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'".to_owned()
+            }
+            Err(error @ (QuantityError::TooLarge(_) | QuantityError::TooFine(_))) => error.to_string(),
+        };
+        self.report(CauseReason::Invalid, path, format!("Invalid value: {}: {problem}", shown(&Value::from(text))));
     }
 
     fn format(&mut self, format: Format, text: &str, path: &FieldPath<'_>) {
@@ -238,20 +244,6 @@ impl Check {
             }
         };
         self.report(CauseReason::Invalid, path, format!("Invalid value: {}: {problem}", shown(&Value::from(text))));
-    }
-}
-
-/// Whether `text` is an amount as `resource.Quantity` reads it.
-pub(crate) fn is_quantity(text: &str) -> bool {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let digits = unsigned.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(unsigned.len());
-    let (number, suffix) = unsigned.split_at(digits);
-    if !number.contains(|letter: char| letter.is_ascii_digit()) || number.matches('.').count() > 1 {
-        return false;
-    }
-    match suffix {
-        "" | "n" | "u" | "m" | "k" | "M" | "G" | "T" | "P" | "E" | "Ki" | "Mi" | "Gi" | "Ti" | "Pi" | "Ei" => true,
-        _ => suffix.strip_prefix(['e', 'E']).is_some_and(|exponent| exponent.parse::<i32>().is_ok()),
     }
 }
 

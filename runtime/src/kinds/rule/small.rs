@@ -1,6 +1,7 @@
 //! Rules of the kinds that hold little: configuration, leases, events, claims, quotas; and of the metadata of all.
 
 use serde_json::Value;
+use trainyard_proto::quantity::Quantity;
 use trainyard_runtime_core::schema::CauseReason;
 
 use super::{Causes, amount, list};
@@ -111,7 +112,7 @@ impl Causes {
                     self.add(CauseReason::Invalid, field.clone(), message);
                 }
             }
-            if amount(limit).is_some_and(|limit| limit < 0.0) {
+            if amount(limit).is_some_and(Quantity::is_negative) {
                 let shown = limit.as_str().map_or_else(|| limit.to_string(), str::to_owned);
                 let message = format!("Invalid value: {shown:?}: must be greater than or equal to 0");
                 self.add(CauseReason::Invalid, field, message);

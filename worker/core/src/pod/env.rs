@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, EnvVarSource, ObjectFieldSelector, Pod, ResourceFieldSelector};
 use thiserror::Error;
 
-use super::quantity;
+use trainyard_proto::quantity;
 
 /// Decoded ConfigMaps and Secrets of the pod's namespace, by name. What is absent here does not exist.
 #[derive(Clone, Debug, Default)]
@@ -284,7 +284,7 @@ pub fn resource_value(
         _ if resource.starts_with("hugepages-") => 0,
         _ => return Err(unsupported()),
     };
-    let read = |text: &str| if in_milli { quantity::milli(text) } else { quantity::whole_units(text) };
+    let read = |text: &str| quantity::amount(resource, text).ok();
     let amount = declared(list).and_then(|text| read(&text)).unwrap_or(fallback);
     let divisor = field.divisor.as_ref().map_or("1", |divisor| divisor.0.as_str());
     let divisor = read(divisor).filter(|divisor| *divisor > 0).unwrap_or(if in_milli { 1_000 } else { 1 });

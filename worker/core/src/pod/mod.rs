@@ -2,7 +2,6 @@
 
 pub mod env;
 mod machine;
-pub mod quantity;
 mod status;
 mod view;
 pub mod volume;
