@@ -24,7 +24,7 @@ use crate::server::listen::{self, Front};
 use crate::server::{self, Api, Caller, limit};
 use crate::store::{self, Store, StoreError};
 use crate::tls::{self, TlsError};
-use crate::{gc, kinds};
+use crate::{gc, kinds, quota, task};
 
 /// What to open, and how to guard it.
 #[derive(Clone, Debug)]
@@ -178,7 +178,9 @@ impl Embedded {
         let rules = server::rules(kinds::registry());
         let store = Store::open(store::Options::new(options.home.join("store.db"), rules)).await?;
         server::seed(&store).await?;
+        // Both end with the store.
         drop(gc::spawn(store.clone()));
+        quota::spawn(store.clone());
         let api = Arc::new(Api::new(store, options.home.clone(), Metrics::new(), tokens, options.token_file.is_some()));
         let router = server::router(Arc::clone(&api));
         Ok(Self { options, api, router, tls, owner_token, tasks: TaskTracker::new(), _lock: lock })
@@ -237,7 +239,10 @@ impl Embedded {
             stopping: self.api.stopping.clone(),
             tasks: self.tasks.clone(),
         };
-        self.tasks.spawn(listen::accept(listener, front));
+        let listener = Arc::new(listener);
+        self.tasks.spawn(task::kept("listener", "nobody can connect to the API", move || {
+            listen::accept(Arc::clone(&listener), front.clone())
+        }));
         let info = ServerInfo {
             pid: std::process::id(),
             url: self.url(bound),

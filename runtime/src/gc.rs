@@ -11,6 +11,7 @@ use trainyard_runtime_core::gc::{Action, Graph, expired_events};
 use trainyard_runtime_core::store::{Key, ListQuery, Object, Preconditions, Resource, StoreError};
 
 use crate::store::{Changes, DeleteOptions, Store, WriteOptions};
+use crate::task;
 
 /// Writes in flight at a time: one group commit's worth.
 const CONCURRENT_WRITES: usize = 64;
@@ -23,7 +24,9 @@ const EVENT_SWEEP: Duration = Duration::from_secs(60);
 
 /// Starts collecting; ends when the store closes.
 pub fn spawn(store: Store) -> tokio::task::JoinHandle<()> {
-    tokio::spawn(run(store))
+    task::keep("garbage collector", "what deleted objects owned stays, namespaces stay Terminating", move || {
+        run(store.clone())
+    })
 }
 
 async fn run(store: Store) {
@@ -131,7 +134,7 @@ async fn edit(
     uid: Arc<str>,
     change: impl FnOnce(&mut Value) + Send + 'static,
 ) -> Result<(), StoreError> {
-    let options = WriteOptions { part: crate::store::Part::Whole, ..WriteOptions::default() };
+    let options = WriteOptions { part: crate::store::Part::Whole, frees: true, ..WriteOptions::default() };
     let missing = StoreError::not_found(&key);
     store
         .transact(&key, options, move |current: Option<&Object>| {

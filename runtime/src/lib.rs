@@ -3,15 +3,18 @@
 pub mod auth;
 mod discovery;
 pub mod driver;
+pub mod durable;
 pub mod embedded;
 pub mod gc;
 pub mod kinds;
 pub mod metrics;
 pub mod openapi;
 mod podlog;
+mod quota;
 pub mod records;
 mod server;
 pub mod store;
 pub mod table;
+pub mod task;
 pub mod tls;
 pub mod trace;

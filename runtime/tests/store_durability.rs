@@ -232,7 +232,7 @@ async fn a_full_disk_refuses_and_changes_nothing() {
             Err(error) => break error,
         };
     };
-    assert!(matches!(&refused, StoreError::Storage { message } if message.contains("full")), "{refused}");
+    assert!(matches!(&refused, StoreError::Full { message } if message.contains("full")), "{refused}");
     assert!(stored.len() > 10);
     assert_eq!(numbers(&store), stored, "memory is not ahead of the disk");
     for (name, _) in (0..stored.len()).map(|n| (format!("w{n}"), n)) {

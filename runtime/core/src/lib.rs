@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod gc;
 pub mod patch;
+pub mod quota;
 pub mod schema;
 pub mod selector;
 pub mod store;

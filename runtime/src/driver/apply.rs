@@ -1,6 +1,8 @@
 //! Carries actions out through a `kube::Client`. It decides nothing: what counts as done is written at each action in
 //! `trainyard_proto::plan`.
 
+use std::time::Duration;
+
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Binding, ObjectReference};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
@@ -16,6 +18,9 @@ use super::{Key, metrics};
 /// Writes in flight for one plan. The embedded server commits them in groups, so more in flight is faster up to the
 /// size of its group; a real API server's priority-and-fairness queues begin to hold requests back at about this many.
 const PARALLEL: usize = 32;
+/// Longest time for one action. Kubernetes gives up on a request after 60 s; an answer that comes later than this belongs
+/// to a plan that is better made anew.
+const ACTION_LIMIT: Duration = Duration::from_secs(30);
 
 /// An action that was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +61,17 @@ pub enum Error {
         /// What serde says.
         source: serde_json::Error,
     },
-    /// The API server refused, or did not answer.
+    /// The API server did not answer in time. Whether it acted is unknown; the next plan is made from what it shows.
+    #[error("{verb} {kind} {key}: no answer within {} s", ACTION_LIMIT.as_secs())]
+    NoAnswer {
+        /// What was tried.
+        verb: &'static str,
+        /// On what kind.
+        kind: String,
+        /// On which object.
+        key: Key,
+    },
+    /// The API server refused, or could not be reached.
     #[error("{verb} {kind} {key}")]
     Api {
         /// What was tried.
@@ -75,7 +90,7 @@ impl Error {
     pub fn is_stale_view(&self) -> bool {
         match self {
             Self::Superseded { .. } | Self::StillLeaving { .. } => true,
-            Self::Taken { .. } | Self::Body { .. } | Self::Api { .. } => false,
+            Self::Taken { .. } | Self::Body { .. } | Self::NoAnswer { .. } | Self::Api { .. } => false,
         }
     }
 }
@@ -151,7 +166,7 @@ pub async fn apply(
         let mut results = stream::iter(batch)
             .map(|action| {
                 let span = span_of(&action);
-                one(target, action).instrument(span)
+                in_time(target, action).instrument(span)
             })
             .buffered(PARALLEL);
         loop {
@@ -178,6 +193,24 @@ fn api_of(client: &kube::Client, object: &ObjectRef) -> Api<DynamicObject> {
         Api::all_with(client.clone(), &resource)
     } else {
         Api::namespaced_with(client.clone(), &object.namespace, &resource)
+    }
+}
+
+async fn in_time(target: &Target, action: Action) -> Result<Option<Expectation>, Error> {
+    let (verb, subject) = (verb(&action), subject(&action));
+    let (kind, key) = (subject.kind.clone(), Key::from(subject));
+    let answer = tokio::time::timeout(ACTION_LIMIT, one(target, action)).await;
+    answer.unwrap_or(Err(Error::NoAnswer { verb, kind, key }))
+}
+
+fn subject(action: &Action) -> &ObjectRef {
+    match action {
+        Action::Create { object, .. }
+        | Action::Delete { object, .. }
+        | Action::Patch { object, .. }
+        | Action::PatchStatus { object, .. } => object,
+        Action::Bind { pod, .. } => pod,
+        Action::Event { regarding, .. } => regarding,
     }
 }
 

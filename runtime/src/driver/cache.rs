@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use trainyard_proto::plan::ObjectRef;
 
 use super::Key;
+use crate::task;
 
 /// What a kind must be so that it can be cached.
 pub trait Cacheable:
@@ -146,10 +147,12 @@ impl<K: Cacheable> Cache<K> {
     /// Fill a cache from `api` and keep it current until `stop`.
     pub fn start(api: Api<K>, stop: CancellationToken) -> Self {
         let cache = Self::detached();
-        let task = cache.clone();
-        tokio::spawn(async move {
-            tokio::select! { () = task.follow(api) => {}, () = stop.cancelled() => {} }
-        });
+        let followed = cache.clone();
+        // It ends with `stop`. A follower that begins anew lists everything again, so nothing is missed.
+        drop(task::keep_until("cache", "controllers act on an old view of this kind", stop, move || {
+            let (cache, api) = (followed.clone(), api.clone());
+            async move { cache.follow(api).await }
+        }));
         cache
     }
 

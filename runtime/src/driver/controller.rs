@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -56,7 +57,8 @@ impl Controller {
         }
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
-                tracing::error!(controller = self.name, %error, "controller worker ended");
+                tracing::error!(controller = self.name, %error, "controller worker panicked; another takes its place, please report this");
+                tasks.spawn(self.clone().work(Arc::clone(&waiting), stop.clone()));
             }
         }
     }
@@ -69,7 +71,11 @@ impl Controller {
                 key = self.queue.next() => key,
             };
             let label = ControllerLabel { controller: self.name };
-            self.turn(&key, &waiting).await;
+            // Planning has its own guard inside; this one is for all the rest.
+            if AssertUnwindSafe(self.turn(&key, &waiting)).catch_unwind().await.is_err() {
+                let delay = self.queue.retry(key.clone());
+                tracing::error!(controller = self.name, %key, ?delay, "a turn panicked, trying again; please report this");
+            }
             self.queue.done(&key);
             metrics().waiting.get_or_create(&label).set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
         }

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -11,12 +14,17 @@ use tokio::sync::{mpsc, oneshot};
 use trainyard_proto::plan::{EventSeverity, ObjectRef};
 
 use super::metrics;
+use crate::task;
 
 /// Events waiting to be written. At one durable write per 0.3 ms this is about a second of them; a burst beyond that
 /// says the same thing many times.
 const QUEUED: usize = 4096;
 /// Events remembered for counting up. An entry is about 300 bytes.
 const REMEMBERED: usize = 4096;
+/// Longest time for one event. A server that takes longer has other troubles, and the next events wait.
+const RECORD_LIMIT: Duration = Duration::from_secs(10);
+/// Longest time that [`EventSink::flush`] waits: events are worth a short delay of a shutdown, no more.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
 enum Message {
     Record(Box<Record>),
@@ -92,12 +100,17 @@ impl EventSink {
         }
     }
 
-    /// Wait until every event sent so far has been written.
+    /// Wait until every event sent so far has been written, but not for long.
     pub async fn flush(&self) {
         let (done, wait) = oneshot::channel();
-        if self.sender.send(Message::Flush(done)).await.is_ok() {
-            // The recorder being gone means that there is nothing left to wait for.
-            let _ = wait.await;
+        let flushed = async {
+            if self.sender.send(Message::Flush(done)).await.is_ok() {
+                // The recorder being gone means that there is nothing left to wait for.
+                let _ = wait.await;
+            }
+        };
+        if tokio::time::timeout(FLUSH_LIMIT, flushed).await.is_err() {
+            tracing::warn!(limit = ?FLUSH_LIMIT, "the API server takes no events; the last ones are lost");
         }
     }
 }
@@ -112,15 +125,30 @@ impl Recorder {
     async fn run(mut self, mut receiver: mpsc::Receiver<Message>) {
         while let Some(message) = receiver.recv().await {
             match message {
-                Message::Record(record) => {
-                    if let Err(error) = self.record(&record).await {
-                        tracing::warn!(reason = record.reason, name = record.regarding.name, %error, "event not recorded");
-                    }
-                }
+                Message::Record(record) => self.try_record(&record).await,
                 Message::Flush(done) => {
                     // Nobody waits any more: fine.
                     let _ = done.send(());
                 }
+            }
+        }
+    }
+
+    /// Whatever becomes of one event, the next one is tried.
+    async fn try_record(&mut self, record: &Record) {
+        let recorded = AssertUnwindSafe(tokio::time::timeout(RECORD_LIMIT, self.record(record))).catch_unwind().await;
+        let (reason, name) = (&record.reason, &record.regarding.name);
+        match recorded {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(reason, name, %error, "event not recorded"),
+            Ok(Err(_)) => tracing::warn!(reason, name, limit = ?RECORD_LIMIT, "event not recorded in time"),
+            Err(panic) => {
+                tracing::error!(
+                    reason,
+                    name,
+                    panic = task::said(&*panic),
+                    "recording an event panicked; please report this"
+                );
             }
         }
     }
@@ -162,5 +190,27 @@ impl Recorder {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use axum::http::{Request, Response};
+    use kube::client::Body;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_does_not_answer_holds_up_no_shutdown() {
+        let answer = |_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>();
+        let sink = EventSink::start(kube::Client::new(tower::service_fn(answer), "default"), "test");
+        let regarding =
+            ObjectRef { api_version: "v1".into(), kind: "Pod".into(), namespace: "default".into(), name: "p".into() };
+        sink.send(regarding, "uid".into(), EventSeverity::Normal, "Reason".into(), "message".into());
+        let began = tokio::time::Instant::now();
+        sink.flush().await;
+        assert!(began.elapsed() <= FLUSH_LIMIT + Duration::from_secs(1));
     }
 }

@@ -1,11 +1,11 @@
 //! The state folder: one owner at a time, and where the owner listens.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::{OpenError, ServerInfo};
+use crate::durable;
 
 const LOCK: &str = "server.lock";
 const INFO: &str = "server.json";
@@ -37,10 +37,7 @@ pub(super) fn take(home: &Path) -> Result<File, OpenError> {
 
 /// Tells other commands where the server is: whole or not at all, readable by this user only.
 pub(super) fn announce(home: &Path, info: &ServerInfo) -> std::io::Result<()> {
-    let draft = home.join(".server.json.new");
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
-    file.write_all(&serde_json::to_vec_pretty(info)?)?;
-    fs::rename(&draft, home.join(INFO))
+    durable::replace(&home.join(INFO), &serde_json::to_vec_pretty(info)?, 0o600)
 }
 
 /// Takes the announcement back.

@@ -36,7 +36,7 @@ pub(super) async fn bind(call: &Call, content_type: &str, bytes: &Bytes) -> Resu
             Ok(bound(current, &binding, &node, &subject)?)
         }
     };
-    let options = WriteOptions { part: Part::Whole, dry_run: call.params.dry_run, keep_status: false };
+    let options = WriteOptions { part: Part::Whole, dry_run: call.params.dry_run, ..WriteOptions::default() };
     call.api.store.transact(&key, options, change).await.map_err(|r: Refusal| r.into_api(call.kind))?;
     let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     answer::json_value(call.form, StatusCode::CREATED, &done)

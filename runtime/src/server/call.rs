@@ -40,6 +40,11 @@ impl Call {
         Key::new(self.resource.clone(), self.namespace.as_str(), self.name.as_str())
     }
 
+    /// Whether the object is on its way out, so that writing it (its last status, its finalizers) helps it out.
+    pub(crate) fn is_deleting(&self) -> bool {
+        self.api.store.get(&self.key()).is_ok_and(|object| object.is_deleting())
+    }
+
     pub(crate) fn subject(&self) -> Subject {
         Subject::new(self.kind.group, self.kind.plural, &self.name)
     }

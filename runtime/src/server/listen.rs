@@ -31,7 +31,7 @@ pub(crate) struct Front {
 }
 
 /// Accepts until the server stops.
-pub(crate) async fn accept(listener: TcpListener, front: Front) {
+pub(crate) async fn accept(listener: Arc<TcpListener>, front: Front) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let accepted = tokio::select! {

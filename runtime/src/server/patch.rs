@@ -65,8 +65,12 @@ pub(super) async fn patch(call: &Call, content_type: &str, bytes: &Bytes) -> Res
             Ok(if is_view { view::stored(&new) } else { new })
         }
     };
-    let options =
-        WriteOptions { part: writer.part, dry_run: call.params.dry_run, keep_status: admit::sets_status(call.kind) };
+    let options = WriteOptions {
+        part: writer.part,
+        dry_run: call.params.dry_run,
+        keep_status: admit::sets_status(call.kind),
+        frees: call.is_deleting(),
+    };
     let outcome = call.api.store.transact(&key, options, change).await.map_err(|r: Refusal| r.into_api(call.kind))?;
     drop(gates);
     let status = match outcome.effect {
@@ -84,7 +88,8 @@ fn creates(call: &Call) -> bool {
 /// What is held while an apply creates.
 #[derive(Default)]
 struct Gates<'a> {
-    _held: Option<MutexGuard<'a, ()>>,
+    _quota: Option<MutexGuard<'a, ()>>,
+    _address: Option<MutexGuard<'a, ()>>,
     additions: Additions,
 }
 
@@ -114,13 +119,14 @@ impl<'a> Gates<'a> {
         match (call.kind.group, call.kind.plural) {
             ("", "pods") => {
                 gates.additions.limit_ranges = quota::limit_ranges(&call.api, &call.namespace);
-                gates._held = quota::admit_pod(&call.api, &call.namespace, &mut value).await?;
+                gates._quota = quota::admit_pod(&call.api, &call.namespace, &mut value).await?;
             }
             ("", "services") => {
-                gates._held = service_ip::assign(&call.api, &mut value).await;
+                gates._quota = quota::admit(&call.api, &call.resource, &call.namespace, &value).await?;
+                gates._address = service_ip::assign(&call.api, &mut value).await;
                 gates.additions.service = Some(value["spec"].clone());
             }
-            _ => {}
+            _ => gates._quota = quota::admit(&call.api, &call.resource, &call.namespace, &value).await?,
         }
         Ok(gates)
     }

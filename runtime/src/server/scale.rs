@@ -45,7 +45,7 @@ pub(super) async fn write(call: &Call, verb: &str, content_type: &str, bytes: &B
             Ok(writer.updated(current.value(), new, true)?.0)
         }
     };
-    let options = WriteOptions { part: Part::Whole, dry_run: call.params.dry_run, keep_status: false };
+    let options = WriteOptions { part: Part::Whole, dry_run: call.params.dry_run, ..WriteOptions::default() };
     let outcome = call.api.store.transact(&key, options, change).await.map_err(|r: Refusal| r.into_api(call.kind))?;
     answer::json_value(call.form, StatusCode::OK, &scale_of(call.kind, outcome.object.value()))
 }

@@ -230,6 +230,7 @@ impl ApiError {
             }
             StoreError::TooLarge { .. } => Self::too_large(message),
             StoreError::TooMany { message } => Self::too_many(message, 1),
+            StoreError::Full { .. } => Self::new(StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage", message),
             StoreError::Storage { .. } => Self::internal(message),
         }
     }

@@ -40,10 +40,14 @@ pub(super) async fn create(call: &Call, content_type: &str, bytes: &Bytes) -> Re
             store.create(resource, namespace, value, options).await
         }
         ("", "services") => {
+            let _quota = quota::admit(&call.api, resource, namespace, &value).await?;
             let _gate = service_ip::assign(&call.api, &mut value).await;
             store.create(resource, namespace, value, options).await
         }
-        _ => store.create(resource, namespace, value, options).await,
+        _ => {
+            let _gate = quota::admit(&call.api, resource, namespace, &value).await?;
+            store.create(resource, namespace, value, options).await
+        }
     };
     let outcome = outcome.map_err(|error| call.store_error(error))?;
     Ok(answer::warn(answer::object(call, StatusCode::CREATED, &outcome.object)?, &warnings))
@@ -76,7 +80,12 @@ pub(super) async fn update(call: &Call, content_type: &str, bytes: &Bytes) -> Re
             Ok(if is_view { view::stored(&new) } else { new })
         }
     };
-    let options = WriteOptions { part: writer.part, dry_run: call.params.dry_run, keep_status: false };
+    let options = WriteOptions {
+        part: writer.part,
+        dry_run: call.params.dry_run,
+        frees: call.is_deleting(),
+        ..WriteOptions::default()
+    };
     let outcome = call.api.store.transact(&key, options, change).await.map_err(|r: Refusal| r.into_api(call.kind))?;
     Ok(answer::warn(answer::object(call, StatusCode::OK, &outcome.object)?, &warnings.take()))
 }

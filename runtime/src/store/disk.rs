@@ -3,7 +3,7 @@
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection, Executor, QueryBuilder, Row, Sqlite};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use trainyard_runtime_core::store::{Object, Resource, Rows, Store as State};
 
 use super::open::OpenError;
+use super::room::Room;
 
 /// Kept in `PRAGMA user_version`.
 const SCHEMA_VERSION: i64 = 1;
@@ -33,6 +34,8 @@ const STATEMENT_ROWS: usize = 128;
 /// Committed bytes after which the log is folded into the database beside the writer. Large enough to be rare (once
 /// a second at full load), small enough to be replayed in milliseconds on opening.
 const CHECKPOINT_BYTES: usize = 8 << 20;
+/// What a deletion writes into the log, about: the pages of its row, its tombstone and the way to them.
+const DELETE_BYTES: usize = 3 * 4096;
 /// Log size at which the writer stops and folds it itself, so that the log is bounded under endless load.
 const LOG_LIMIT_BYTES: u64 = 32 << 20;
 
@@ -41,9 +44,11 @@ const LOG_LIMIT_BYTES: u64 = 32 << 20;
 pub(super) struct Disk {
     connection: SqliteConnection,
     options: SqliteConnectOptions,
-    log: std::path::PathBuf,
+    log: PathBuf,
     written: usize,
     folding: Arc<AtomicBool>,
+    room: Room,
+    full: bool,
 }
 
 impl Disk {
@@ -58,6 +63,8 @@ impl Disk {
             .busy_timeout(Duration::from_secs(5))
             // Folding is done beside the writer, see `fold`.
             .pragma("wal_autocheckpoint", "0")
+            // A full /tmp is not to fail a commit.
+            .pragma("temp_store", "MEMORY")
             .pragma("journal_size_limit", LOG_LIMIT_BYTES.to_string());
         let mut connection =
             SqliteConnection::connect_with(&options).await.map_err(|e| OpenError::database(path, e))?;
@@ -67,7 +74,9 @@ impl Disk {
         }
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
-        Ok(Self { connection, options, log: log.into(), written: 0, folding: Arc::default() })
+        let log = PathBuf::from(log);
+        let room = Room::new(log.clone());
+        Ok(Self { connection, options, log, written: 0, folding: Arc::default(), room, full: false })
     }
 
     /// Reads everything into `state`.
@@ -93,9 +102,15 @@ impl Disk {
         Ok(())
     }
 
+    /// Why only deletions can be taken now, if it is so.
+    pub(super) fn full(&mut self) -> Option<String> {
+        self.full = !self.room.is_there();
+        self.full.then(|| self.room.refusal())
+    }
+
     /// Makes a batch durable: all of it or nothing.
     pub(super) async fn write(&mut self, rows: Rows) -> Result<(), sqlx::Error> {
-        let bytes: usize = rows.puts.iter().map(|o| o.json().len()).sum::<usize>() + rows.deletes.len();
+        let bytes: usize = rows.puts.iter().map(|o| o.json().len()).sum::<usize>() + rows.deletes.len() * DELETE_BYTES;
         if rows.deletes.is_empty() && rows.puts.len() <= STATEMENT_ROWS && rows.puts.len().is_power_of_two() {
             // One statement is its own transaction.
             put(&mut self.connection, &rows.puts).await?;
@@ -119,7 +134,9 @@ impl Disk {
     /// when the log has grown to its limit.
     async fn fold(&mut self) {
         let log_bytes = || std::fs::metadata(&self.log).map_or(0, |m| m.len());
-        if self.written >= CHECKPOINT_BYTES && !self.folding.swap(true, Ordering::AcqRel) {
+        // On a full disk the log starts over as early as can be, so that the room behind it lasts.
+        let enough = if self.full { CHECKPOINT_BYTES / 16 } else { CHECKPOINT_BYTES };
+        if self.written >= enough && !self.folding.swap(true, Ordering::AcqRel) {
             self.written = 0;
             if log_bytes() > LOG_LIMIT_BYTES {
                 checkpoint(&mut self.connection, "PRAGMA wal_checkpoint(TRUNCATE)").await;
@@ -128,6 +145,7 @@ impl Disk {
             }
             let (options, folding) = (self.options.clone(), Arc::clone(&self.folding));
             tokio::spawn(async move {
+                let _folding = Folding(folding);
                 match SqliteConnection::connect_with(&options).await {
                     Ok(mut connection) => {
                         checkpoint(&mut connection, "PRAGMA wal_checkpoint(PASSIVE)").await;
@@ -136,7 +154,6 @@ impl Disk {
                     }
                     Err(error) => tracing::warn!(%error, "object store: the log could not be folded; it grows on"),
                 }
-                folding.store(false, Ordering::Release);
             });
         }
     }
@@ -146,6 +163,15 @@ impl Disk {
         if let Err(error) = self.connection.close().await {
             tracing::warn!(%error, "object store: closing the database failed; every acknowledged write is stored");
         }
+    }
+}
+
+/// Says that no folding is in progress when it is dropped, however the folding ended.
+struct Folding(Arc<AtomicBool>);
+
+impl Drop for Folding {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 

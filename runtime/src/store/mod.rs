@@ -10,6 +10,7 @@
 mod disk;
 mod metrics;
 mod open;
+mod room;
 mod watch;
 mod writer;
 
@@ -29,7 +30,7 @@ pub use trainyard_runtime_core::store::{
 pub use watch::{Changes, Watch, WatchOptions};
 
 use trainyard_runtime_core::store::{Batch, Command, Store as State};
-use writer::{Job, Message};
+use writer::{Job, Message, Stage};
 
 /// A handle to the store; cloning is cheap. The writer ends when the last handle is gone or after [`Store::close`].
 #[derive(Clone, Debug)]
@@ -61,6 +62,8 @@ pub struct WriteOptions {
     pub dry_run: bool,
     /// When it is a creation: keep the value's `status` (see [`NewObject::keep_status`]).
     pub keep_status: bool,
+    /// It finishes a deletion: taken on a full disk too, where other writes are refused.
+    pub frees: bool,
 }
 
 impl Store {
@@ -139,7 +142,7 @@ impl Store {
             new: new_object(options.keep_status),
             dry_run: options.dry_run,
         };
-        self.run(move |batch, state, now_ms| batch.step(state, now_ms, Command::Create(create))).await
+        self.run(false, move |batch, state, now_ms| batch.step(state, now_ms, Command::Create(create))).await
     }
 
     /// PUT: replaces an object. `metadata.uid` and `metadata.resourceVersion` in the value are preconditions.
@@ -148,7 +151,7 @@ impl Store {
     /// Why it was refused; nothing has changed then.
     pub async fn update(&self, key: &Key, value: Value, options: WriteOptions) -> Result<Outcome, StoreError> {
         let update = Update { key: key.clone(), value, part: options.part, dry_run: options.dry_run };
-        self.run(move |batch, state, now_ms| batch.step(state, now_ms, Command::Update(update))).await
+        self.run(false, move |batch, state, now_ms| batch.step(state, now_ms, Command::Update(update))).await
     }
 
     /// Reads, computes and writes as one: no other write comes between, and nothing is retried. `change` is given the
@@ -171,7 +174,7 @@ impl Store {
             dry_run: options.dry_run,
             new: new_object(options.keep_status),
         };
-        self.run(move |batch, state, now_ms| batch.transact(state, now_ms, request, change)).await
+        self.run(options.frees, move |batch, state, now_ms| batch.transact(state, now_ms, request, change)).await
     }
 
     /// DELETE, with grace, finalizers and propagation as the object's kind has them.
@@ -186,7 +189,7 @@ impl Store {
             propagation: options.propagation,
             dry_run: options.dry_run,
         };
-        self.run(move |batch, state, now_ms| batch.step(state, now_ms, Command::Delete(delete))).await
+        self.run(true, move |batch, state, now_ms| batch.step(state, now_ms, Command::Delete(delete))).await
     }
 
     /// Finishes what is queued, folds the write-ahead log into the database and closes it. Later writes are refused.
@@ -198,13 +201,13 @@ impl Store {
         }
     }
 
-    async fn run<E, F>(&self, stage: F) -> Result<Outcome, E>
+    async fn run<E, F>(&self, frees: bool, stage: F) -> Result<Outcome, E>
     where
         E: From<StoreError> + Send + 'static,
         F: FnOnce(&mut Batch, &State, i64) -> Result<Outcome, E> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |batch, state| {
+        let stage: Stage = Box::new(move |batch, state| {
             let staged = stage(batch, state, now_ms());
             // A caller that has gone away needs no answer.
             Box::new(move |stored: Result<(), &StoreError>| {
@@ -215,7 +218,7 @@ impl Store {
                 });
             })
         });
-        self.queue.send(Message::Job(job)).await.map_err(|_| E::from(closed()))?;
+        self.queue.send(Message::Job(Job { stage, frees })).await.map_err(|_| E::from(closed()))?;
         answered.await.unwrap_or_else(|_| Err(E::from(closed())))
     }
 }

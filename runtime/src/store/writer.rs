@@ -15,7 +15,14 @@ use super::metrics::metrics;
 /// Tells a job how its batch ended; the job then answers its caller.
 pub(super) type Finish = Box<dyn FnOnce(Result<(), &StoreError>) + Send>;
 /// Stages something.
-pub(super) type Job = Box<dyn FnOnce(&mut Batch, &State) -> Finish + Send>;
+pub(super) type Stage = Box<dyn FnOnce(&mut Batch, &State) -> Finish + Send>;
+
+/// One command.
+pub(super) struct Job {
+    pub(super) stage: Stage,
+    /// It makes room, or finishes what makes room: taken on a full disk too.
+    pub(super) frees: bool,
+}
 
 /// What the writer is sent.
 pub(super) enum Message {
@@ -121,6 +128,10 @@ pub(super) async fn write_all(shared: Arc<Shared>, mut disk: Disk, mut queue: mp
 }
 
 async fn write_batch(shared: &Shared, disk: &mut Disk, jobs: Vec<Job>) {
+    let jobs = match disk.full() {
+        Some(message) => refuse_all_but_deletions(shared, jobs, message),
+        None => jobs,
+    };
     let (batch, finishes) = stage(shared, jobs);
     if batch.is_empty() {
         finishes.into_iter().for_each(|finish| finish(Ok(())));
@@ -139,8 +150,7 @@ async fn write_batch(shared: &Shared, disk: &mut Disk, jobs: Vec<Job>) {
             metrics().failures.inc();
             tracing::error!(%error, "object store: a batch was refused by the disk");
             shared.burn(batch.resource_version());
-            let message = format!("{error}; free disk space or look at the disk, then try again");
-            let refusal = StoreError::Storage { message };
+            let refusal = refusal(&error);
             finishes.into_iter().for_each(|finish| finish(Err(&refusal)));
         }
     }
@@ -151,11 +161,36 @@ fn stage(shared: &Shared, jobs: Vec<Job>) -> (Batch, Vec<Finish>) {
     let mut batch = Batch::new(&state);
     let mut finishes = Vec::with_capacity(jobs.len());
     for job in jobs {
-        // A caller's function may panic. It has staged nothing then, and its caller sees the answer channel close.
-        match catch_unwind(AssertUnwindSafe(|| job(&mut batch, &state))) {
-            Ok(finish) => finishes.push(finish),
-            Err(_) => tracing::error!("object store: a transaction function panicked; it has changed nothing"),
-        }
+        finishes.extend(stage_one(&mut batch, &state, job));
     }
     (batch, finishes)
+}
+
+fn stage_one(batch: &mut Batch, state: &State, job: Job) -> Option<Finish> {
+    // A caller's function may panic. It has staged nothing then, and its caller sees the answer channel close.
+    let staged = catch_unwind(AssertUnwindSafe(|| (job.stage)(batch, state)));
+    staged.map_err(|_| tracing::error!("object store: a transaction function panicked; it has changed nothing")).ok()
+}
+
+/// Each of the others is looked at on its own: what would be refused anyway, or would change nothing, is answered as ever.
+fn refuse_all_but_deletions(shared: &Shared, jobs: Vec<Job>, message: String) -> Vec<Job> {
+    let (taken, others): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.frees);
+    let refusal = StoreError::Full { message };
+    let state = shared.state();
+    for job in others {
+        let mut alone = Batch::new(&state);
+        if let Some(finish) = stage_one(&mut alone, &state, job) {
+            finish(if alone.is_empty() { Ok(()) } else { Err(&refusal) });
+        }
+    }
+    taken
+}
+
+fn refusal(error: &sqlx::Error) -> StoreError {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    match code.as_deref() {
+        // SQLITE_FULL
+        Some("13") => StoreError::Full { message: format!("{error}; free some space, then try again") },
+        Some(_) | None => StoreError::Storage { message: format!("{error}; look at the disk, then try again") },
+    }
 }

@@ -114,6 +114,12 @@ pub enum StoreError {
         /// What there are too many of.
         message: String,
     },
+    /// 507 `InsufficientStorage`: the disk is full; memory and disk are as before, and deletions still work.
+    #[error("the write was not stored: {message}")]
+    Full {
+        /// Which disk, and what to do.
+        message: String,
+    },
     /// 500 `InternalError`: the disk refused; memory and disk are as before.
     #[error("the write was not stored: {message}")]
     Storage {
