@@ -86,10 +86,10 @@ impl From<ApiError> for CliError {
                 message: refusal.message,
                 status: refusal.code,
             },
-            ApiError::Transport(source) => Self::Unreachable {
-                message: format!("the API server does not answer: {}", innermost(&*source)),
-                hint: "check that it runs (`trainyard up`, or the cluster of your --context)".to_owned(),
-            },
+            ApiError::Transport(source) => {
+                let (message, hint) = silence(&innermost(&*source));
+                Self::Unreachable { message, hint: hint.to_owned() }
+            }
             ApiError::Garbled(source) => {
                 Self::Internal { doing: "cannot read the API server's answer".to_owned(), source }
             }
@@ -97,7 +97,34 @@ impl From<ApiError> for CliError {
     }
 }
 
-fn innermost(error: &dyn std::error::Error) -> String {
+/// What to do when nobody answers.
+pub(crate) const SILENT: &str = "check that it runs (`trainyard up`, or the cluster of your --context)";
+
+/// What the cause of a request without an answer means: a sentence, and what to do.
+fn silence(cause: &str) -> (String, &'static str) {
+    let certificate = |message: &str, hint| (format!("{message}: {cause}"), hint);
+    if cause.contains("certificate expired") {
+        return certificate(
+            "the API server's certificate has expired",
+            "the cluster's administrator renews it; if it is still valid, this machine's clock is wrong (`date`)",
+        );
+    }
+    if cause.contains("not valid for") {
+        return certificate(
+            "the API server's certificate is for another name",
+            "write the name that the certificate has as `server` into the kubeconfig, or set `tls-server-name` there",
+        );
+    }
+    if cause.contains("invalid peer certificate") {
+        return certificate(
+            "the API server's certificate is not trusted",
+            "put the cluster's own authority into the kubeconfig (`certificate-authority-data`): get a fresh kubeconfig",
+        );
+    }
+    (format!("the API server does not answer: {cause}"), SILENT)
+}
+
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut at = error;
     while let Some(source) = at.source() {
         at = source;

@@ -25,6 +25,8 @@ pub(crate) fn state(job: &Value) -> String {
         return last["type"].as_str().unwrap_or_default().to_owned();
     }
     match (status["active"].as_i64().unwrap_or(0), status.is_null()) {
+        // Pods that have no place yet, or whose image does not come, are active all the same.
+        (1.., _) if status["ready"] == 0 => "Pending".to_owned(),
         (1.., _) => "Running".to_owned(),
         (_, true) => "Created".to_owned(),
         (_, false) => "Pending".to_owned(),
@@ -93,6 +95,23 @@ pub(crate) fn backoff_limit(job: &Value) -> Option<i64> {
 pub(crate) fn unbounded_restarts(job: &Found) -> Option<&'static str> {
     let unbounded = job.resource.group == "kubeflow.org" && backoff_limit(&job.object).is_none();
     unbounded.then_some("spec.runPolicy.backoffLimit")
+}
+
+/// What to say about a job that no controller has touched; `None` if one has.
+pub(crate) fn unattended(resource: &Resource, job: &Value) -> Option<String> {
+    let untouched = job["status"].as_object().is_none_or(serde_json::Map::is_empty);
+    let who = match resource.group.as_str() {
+        "kubeflow.org" => "the Kubeflow training operator",
+        "trainer.kubeflow.org" => "the Kubeflow trainer",
+        "trainyard.dev" => "an operator for TrainingJobs",
+        _ => "its controller",
+    };
+    untouched.then(|| {
+        format!(
+            "nobody has acted on this {} yet: the cluster knows the kind, but {who} does not seem to run there",
+            resource.kind
+        )
+    })
 }
 
 /// The label selector of a job's pods.
@@ -170,6 +189,7 @@ mod tests {
         );
         assert_eq!(state(&json!({"spec": {"runPolicy": {"suspend": true}}, "status": {}})), "Suspended");
         assert_eq!(state(&json!({"status": {"active": 1}})), "Running");
+        assert_eq!(state(&json!({"status": {"active": 1, "ready": 0}})), "Pending");
         assert_eq!(state(&json!({})), "Created");
         assert_eq!(
             end(&json!({"status": {"conditions": [{"type": "Complete", "status": "True"}]}})),

@@ -8,6 +8,7 @@
 mod api;
 mod app;
 mod arg;
+mod cluster;
 mod command;
 mod error;
 mod exit_code;

@@ -81,6 +81,12 @@ impl Resource {
         JOBS.contains(&(self.group.as_str(), self.plural.as_str()))
     }
 
+    /// Whether [`crate::job::pod_selector`] finds the pods of an object of this kind.
+    pub(crate) fn has_pods(&self) -> bool {
+        let sets = ["deployments", "replicasets", "statefulsets", "daemonsets"];
+        self.is_job() || self.group == "apps" && sets.contains(&self.plural.as_str())
+    }
+
     fn answers_to(&self, word: &str) -> bool {
         let (name, group) = word.split_once('.').map_or((word, None), |(name, group)| (name, Some(group)));
         let named = self.plural == name

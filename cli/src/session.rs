@@ -11,8 +11,10 @@ use trainyard_runtime::embedded::{self, Embedded, OpenError, Options, ServerInfo
 
 use crate::api::Api;
 use crate::arg::Global;
+use crate::cluster;
 use crate::error::CliError;
 use crate::home;
+use crate::manifest::Runner;
 
 /// How long a command waits for another short command to give the state folder back.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -23,7 +25,7 @@ const LOCK_POLL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) enum Place {
     /// A Kubernetes cluster.
-    Cluster { url: String },
+    Cluster(Box<cluster::Facts>),
     /// `trainyard up` or `trainyard run` in another process.
     Server { home: PathBuf },
     /// In this process; only the store and the API, no controllers.
@@ -43,7 +45,7 @@ impl Session {
     /// Connects as the global options say.
     pub(crate) async fn open(global: &Global) -> Result<Self, CliError> {
         if wants_cluster(global) {
-            return cluster(global).await;
+            return cluster::connect(global).await;
         }
         let home = home::folder(global.home.as_ref())?;
         let namespace = global.namespace.clone().unwrap_or_else(|| "default".to_owned());
@@ -70,6 +72,11 @@ impl Session {
 /// Whether the user asked for a cluster.
 pub(crate) fn wants_cluster(global: &Global) -> bool {
     global.context.is_some() || global.kubeconfig.is_some()
+}
+
+/// Who runs the manifests of this command.
+pub(crate) fn runner(global: &Global) -> Runner {
+    if wants_cluster(global) { Runner::Cluster } else { Runner::Machine }
 }
 
 /// Who has the state folder.
@@ -115,25 +122,6 @@ pub(crate) async fn own_with(options: Options) -> Result<Owner, CliError> {
     }
 }
 
-async fn cluster(global: &Global) -> Result<Session, CliError> {
-    let options = kube::config::KubeConfigOptions { context: global.context.clone(), ..Default::default() };
-    let unreadable = |error: kube::config::KubeconfigError| CliError::Usage {
-        message: format!("cannot use this kubeconfig: {error}"),
-        hint: "see what contexts there are with `kubectl config get-contexts`".to_owned(),
-    };
-    let config = match &global.kubeconfig {
-        Some(path) => {
-            let file = kube::config::Kubeconfig::read_from(path).map_err(unreadable)?;
-            kube::Config::from_custom_kubeconfig(file, &options).await.map_err(unreadable)?
-        }
-        None => kube::Config::from_kubeconfig(&options).await.map_err(unreadable)?,
-    };
-    let namespace = global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-    let url = config.cluster_url.to_string();
-    let client = kube::Client::try_from(config).map_err(internal("cannot connect to the cluster"))?;
-    Ok(Session { api: Api::new(client), namespace, place: Place::Cluster { url }, embedded: None })
-}
-
 /// Wraps an error of another part with what we were doing.
 pub(crate) fn internal<E>(doing: &str) -> impl FnOnce(E) -> CliError + use<'_, E>
 where
@@ -154,7 +142,7 @@ where
         .map_err(internal("cannot start the asynchronous runtime"))?;
     runtime.block_on(async {
         let session = Session::open(global).await?;
-        let result = command(&session).await;
+        let result = command(&session).await.map_err(|error| cluster::located(error, &session.place));
         session.close().await;
         result
     })

@@ -79,12 +79,17 @@ async fn only_one(session: &Session, discovery: &Discovery, kind: &str) -> Resul
 /// A job of any kind, a deployment, or a pod of that name.
 pub(crate) async fn by_name(session: &Session, discovery: &Discovery, name: &str) -> Result<Option<Found>, CliError> {
     let others = ["deployments.apps", "pods"].iter().filter_map(|word| discovery.find(word));
+    let mut forbidden = None;
     for resource in discovery.jobs().chain(others) {
-        if let Some(object) = session.api.find(&resource.object(&session.namespace, name)).await? {
-            return Ok(Some(Found { resource: resource.clone(), object }));
+        match session.api.find(&resource.object(&session.namespace, name)).await {
+            Ok(Some(object)) => return Ok(Some(Found { resource: resource.clone(), object })),
+            Ok(None) => {}
+            // Who may see some kinds only can still find something among those.
+            Err(error) if error.code() == Some(403) => forbidden = forbidden.or(Some(error)),
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(None)
+    forbidden.map_or(Ok(None), |error| Err(error.into()))
 }
 
 fn split(target: &Target) -> (Option<&str>, &str) {

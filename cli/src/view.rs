@@ -16,7 +16,7 @@ use crate::session::{Place, Session};
 /// Where jobs of a session run.
 pub(crate) fn config(session: &Session) -> Config {
     match session.place {
-        Place::Cluster { .. } => Config::cluster(),
+        Place::Cluster(_) => Config::cluster(),
         Place::Server { .. } | Place::InProcess { .. } => Config::embedded(),
     }
 }

@@ -33,12 +33,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
     let files: Vec<_> = args.files.into_iter().chain(args.file).collect();
-    let mut documents = manifest::load(&files, &args.edits)?;
+    let mut documents = manifest::load(&files, &args.edits, session::runner(global))?;
     if !session::wants_cluster(global) {
         super::run::place_in_folders(&mut documents)?;
     }
     session::with(global, async |session| {
         let discovery = Discovery::of_session(session).await?;
+        submit::known(session, &discovery, &documents)?;
         for document in &documents {
             let title = submit::apply(session, &discovery, document).await?;
             writeln!(std::io::stdout().lock(), "{title} applied")?;

@@ -31,7 +31,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         let discovery = Discovery::of_session(session).await?;
         let found = target::find(session, &discovery, &args.target).await?;
         let mut pods = Vec::new();
-        if found.resource.is_job() || found.resource.plural == "deployments" {
+        if found.resource.has_pods() {
             let selector = crate::api::query(&job::pod_selector(&found));
             let path = format!("/api/v1/namespaces/{}/pods?labelSelector={selector}", found.namespace());
             let list = session.api.get(&path).await?;
@@ -39,8 +39,16 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         }
         let scope = events::Scope::of(session, &found).await?;
         let all = match found.namespace() {
-            "" => session.api.get("/api/v1/events").await?,
-            namespace => session.api.get(&format!("/api/v1/namespaces/{namespace}/events")).await?,
+            "" => session.api.get("/api/v1/events").await,
+            namespace => session.api.get(&format!("/api/v1/namespaces/{namespace}/events")).await,
+        };
+        let all = match all {
+            // The object can be shown without its events.
+            Err(error) if error.code() == Some(403) => {
+                writeln!(anstream::stderr(), "warning: no right to list events: {error}")?;
+                Value::Null
+            }
+            other => other?,
         };
         let mut events: Vec<Value> =
             all["items"].as_array().into_iter().flatten().filter(|event| scope.holds(event)).cloned().collect();

@@ -97,7 +97,7 @@ impl Scope {
     /// The object itself, and the pods that belong to it.
     pub(crate) async fn of(session: &Session, found: &Found) -> Result<Self, CliError> {
         let mut uids = vec![found.uid().to_owned()];
-        if found.resource.is_job() || found.resource.plural == "deployments" {
+        if found.resource.has_pods() {
             let selector = crate::api::query(&crate::job::pod_selector(found));
             let path = format!("/api/v1/namespaces/{}/pods?labelSelector={selector}", found.namespace());
             let pods = session.api.get(&path).await?;

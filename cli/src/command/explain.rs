@@ -1,5 +1,6 @@
 //! `trainyard explain`.
 
+mod cluster;
 mod field;
 
 use std::io::{self, Write};
@@ -18,7 +19,7 @@ use crate::job;
 use crate::output::object::{self, Markup};
 use crate::output::style;
 use crate::resource::Discovery;
-use crate::session::{self, Session};
+use crate::session::{self, Place, Session};
 use crate::target::{self, Found};
 use crate::view;
 
@@ -28,7 +29,7 @@ const MAX_WARNINGS: usize = 5;
 /// Say why a job is where it is, or document the fields of a kind.
 ///
 /// Asks the same decision code that runs the jobs, so the answer is the reason, not a guess: what a job waits for with numbers, what failed first, and what can be
-/// done about it. With a kind instead of a name (trainingjob, pytorchjob.spec), its fields are described.
+/// done about it. On a cluster, where others decide, it is what they wrote down. With a kind instead of a name (trainingjob, pytorchjob.spec), its fields are described.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -79,6 +80,9 @@ fn kind<'a>(discovery: &'a Discovery, target: &Target) -> Option<(&'a crate::res
 }
 
 async fn reasons(session: &Session, discovery: &Discovery, found: &Found) -> Result<Vec<Reason>, CliError> {
+    if matches!(session.place, Place::Cluster(_)) {
+        return Ok(cluster::reasons(found, &pods(session, found).await?));
+    }
     let gangs = view::of_gangs(session).await?;
     let now = view::now_ms();
     if dialect_of(&found.object).is_some() {
@@ -88,6 +92,20 @@ async fn reasons(session: &Session, discovery: &Discovery, found: &Found) -> Res
     }
     let all = gang::place(&gangs, now).plan.reasons;
     Ok(all.into_iter().filter(|reason| concerns(reason, found)).collect())
+}
+
+/// The pods that an object stands for.
+async fn pods(session: &Session, found: &Found) -> Result<Vec<Value>, CliError> {
+    if found.resource.kind == "Pod" {
+        return Ok(vec![found.object.clone()]);
+    }
+    if !found.resource.has_pods() {
+        return Ok(Vec::new());
+    }
+    let selector = crate::api::query(&job::pod_selector(found));
+    let list =
+        session.api.get(&format!("/api/v1/namespaces/{}/pods?labelSelector={selector}", found.namespace())).await?;
+    Ok(list["items"].as_array().cloned().unwrap_or_default())
 }
 
 /// Gangs of other jobs have reasons of their own.
@@ -103,7 +121,11 @@ async fn warnings(session: &Session, found: &Found) -> Result<Vec<Value>, CliErr
         return Ok(Vec::new());
     }
     let scope = events::Scope::of(session, found).await?;
-    let list = session.api.get(&format!("/api/v1/namespaces/{}/events", found.namespace())).await?;
+    let list = match session.api.get(&format!("/api/v1/namespaces/{}/events", found.namespace())).await {
+        // The reasons stand without them.
+        Err(error) if error.code() == Some(403) => Value::Null,
+        other => other?,
+    };
     let ours = |event: &&Value| scope.holds(event) && event["type"] == "Warning";
     let mut warnings: Vec<Value> = list["items"].as_array().into_iter().flatten().filter(ours).cloned().collect();
     events::sort(&mut warnings);

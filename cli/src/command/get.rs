@@ -127,9 +127,18 @@ impl Query<'_> {
     /// Objects, each with its kind.
     async fn objects(&self, wanted: &Wanted) -> Result<Vec<(Resource, Value)>, CliError> {
         let mut objects = Vec::new();
+        let mut forbidden = Vec::new();
         for resource in &wanted.resources {
             if wanted.names.is_empty() {
-                let list = self.session.api.get(&self.path(resource, None, "")).await?;
+                let list = match self.session.api.get(&self.path(resource, None, "")).await {
+                    Ok(list) => list,
+                    // `get` alone means all jobs that the user may see.
+                    Err(error) if wanted.jobs && error.code() == Some(403) => {
+                        forbidden.push(error);
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                };
                 for item in list["items"].as_array().into_iter().flatten() {
                     let mut item = item.clone();
                     item["apiVersion"] = Value::from(resource.api_version());
@@ -144,6 +153,11 @@ impl Query<'_> {
                     Err(error) => return Err(error.into()),
                 }
             }
+        }
+        if forbidden.len() == wanted.resources.len()
+            && let Some(error) = forbidden.pop()
+        {
+            return Err(error.into());
         }
         let absent = wanted
             .names
@@ -208,7 +222,7 @@ impl Query<'_> {
             table.print(&mut out, !self.args.no_headers)?;
         }
         if printed == 0 {
-            self.say_nothing_found(&wanted.resources);
+            self.say_nothing_found(&wanted.resources, false);
         }
         Ok(0)
     }
@@ -233,7 +247,7 @@ impl Query<'_> {
     async fn print_jobs(&self, wanted: &Wanted) -> Result<u8, CliError> {
         let objects = self.objects(wanted).await?;
         if objects.is_empty() {
-            self.say_nothing_found(&wanted.resources);
+            self.say_nothing_found(&wanted.resources, true);
             return Ok(0);
         }
         let mut objects: Vec<_> = objects.iter().map(|(resource, object)| (resource, object)).collect();
@@ -245,11 +259,9 @@ impl Query<'_> {
         Ok(0)
     }
 
-    fn say_nothing_found(&self, resources: &[Resource]) {
-        let what = match resources {
-            [one] => one.plural.clone(),
-            _ => "jobs".to_owned(),
-        };
+    fn say_nothing_found(&self, resources: &[Resource], jobs: bool) {
+        let plurals = resources.iter().map(|resource| resource.plural.as_str()).collect::<Vec<_>>();
+        let what = if jobs { "jobs".to_owned() } else { plurals.join(", ") };
         let place = match self.namespace() {
             Some(namespace) if resources.iter().any(|resource| resource.namespaced) => {
                 format!(" in namespace `{namespace}`")

@@ -105,7 +105,7 @@ async fn print(session: &Session, found: &Found, args: &Args) -> Result<u8, CliE
         }
     }
     if let (true, Some(error)) = (lines.is_empty(), problem) {
-        return Err(error);
+        return Err(not_yet(error, found.name()));
     }
     // Stable: lines of one container keep their order also where their times are equal.
     lines.sort_by(|a, b| a.time.cmp(&b.time));
@@ -121,6 +121,17 @@ async fn print(session: &Session, found: &Found, args: &Args) -> Result<u8, CliE
         writeln!(anstream::stderr(), "no log of {}: {why}{which}", found.title())?;
     }
     Ok(0)
+}
+
+/// A container that has not started has no log; why it has not is another command's to tell.
+fn not_yet(error: CliError, name: &str) -> CliError {
+    if let CliError::Refused { message, hint: None, status: 400 } = &error
+        && message.contains("waiting to start")
+    {
+        let hint = format!("`trainyard explain {name}` tells why; `trainyard logs -f {name}` waits for it");
+        return CliError::Refused { message: message.clone(), hint: Some(hint), status: 500 };
+    }
+    error
 }
 
 async fn read(

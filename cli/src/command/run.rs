@@ -5,7 +5,10 @@ pub(crate) mod process;
 pub(crate) mod submit;
 mod summary;
 
+use std::convert::Infallible;
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tracing::Instrument as _;
 
@@ -19,8 +22,12 @@ use crate::job;
 use crate::manifest::{self, Document, edit, edit::Edits};
 use crate::output::style;
 use crate::resource::Discovery;
-use crate::session::Place;
+use crate::session::{Place, Session};
+use crate::target::Found;
 use crate::telemetry::{self, Quiet};
+
+/// Controllers answer within a second; one that is busy or just starting gets more.
+const OPERATOR_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Run a job from a manifest and follow it to its end.
 ///
@@ -61,10 +68,15 @@ pub(crate) struct Args {
 
 pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
     let files: Vec<_> = args.files.into_iter().chain(args.file).collect();
-    let mut documents = manifest::load(&files, &args.edits)?;
+    let mut documents = manifest::load(&files, &args.edits, crate::session::runner(global))?;
     if args.dry_run {
         if !crate::session::wants_cluster(global) && args.containers.engine == Engine::None {
             place_in_folders(&mut documents)?;
+        }
+        if crate::session::wants_cluster(global) {
+            super::validate::on_cluster(global, &documents)?;
+            writeln!(anstream::stderr(), "nothing was started (--dry-run)")?;
+            return Ok(exit_code::SUCCESS);
         }
         return super::dry_run::run(global, &documents);
     }
@@ -84,6 +96,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
                 place_in_folders(&mut documents)?;
             }
             let result = carry_out(global, &mut place, &documents, args.detach).await;
+            let result = result.map_err(|error| crate::cluster::located(error, &place.session.place));
             place.close().await;
             result
         };
@@ -104,6 +117,7 @@ async fn carry_out(
     detach: bool,
 ) -> Result<u8, CliError> {
     let discovery = Discovery::of_session(&place.session).await?;
+    submit::known(&place.session, &discovery, documents)?;
     let mut screen = Screen::new();
     let (jobs, others): (Vec<_>, Vec<_>) = documents.iter().partition(|document| manifest::is_runnable(document));
     for document in others {
@@ -164,7 +178,10 @@ async fn follow(
         // Without a server of its own nobody would look after a job that we leave.
         let owner = job.ours || matches!(place.session.place, Place::InProcess { .. });
         let manner = Manner { owner, until_available: !matches!(place.session.place, Place::InProcess { .. }) };
-        let report = watcher::follow(&place.session, job.found.clone(), manner, before).await?;
+        let report = tokio::select! {
+            report = watcher::follow(&place.session, job.found.clone(), manner, before) => report?,
+            never = nobody_acts(&place.session, &job.found) => match never {},
+        };
         match (&place.session.place, &report.outcome) {
             (Place::InProcess { home }, Outcome::Stopped { .. } | Outcome::Deleted) => {
                 process::gone(home, &report.pod_uids).await;
@@ -188,6 +205,21 @@ async fn follow(
             });
         }
     }
+}
+
+/// A job that no controller looks at waits forever, and nothing on the cluster says so. Never ends.
+async fn nobody_acts(session: &Session, found: &Found) -> Infallible {
+    if matches!(session.place, Place::Cluster(_)) && found.resource.is_job() {
+        tokio::time::sleep(OPERATOR_PATIENCE).await;
+        let object = session.api.find(&found.path()).await;
+        if let Ok(Some(object)) = object
+            && let Some(words) = job::unattended(&found.resource, &object)
+        {
+            // Only a word on the side: whoever follows the job tells about broken output.
+            let _ = Screen::new().say("note:", style::CARE, &words);
+        }
+    }
+    std::future::pending().await
 }
 
 /// Stops jobs that we started and cannot follow, unless there is a server that looks after them.

@@ -47,7 +47,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
     session::with(global, async |session| {
         loop {
             let tables = match &session.place {
-                Place::Cluster { .. } => of_cluster(session, &args).await?,
+                Place::Cluster(_) => of_cluster(session, &args).await?,
                 Place::Server { home, .. } | Place::InProcess { home } => of_machine(session, &args, home).await?,
             };
             print(&mut anstream::stdout().lock(), &tables, args.watch)?;
@@ -138,14 +138,22 @@ async fn of_machine(session: &Session, args: &Args, home: &Path) -> Result<Vec<T
 
 async fn of_cluster(session: &Session, args: &Args) -> Result<Vec<Table>, CliError> {
     let root = "/apis/metrics.k8s.io/v1beta1";
-    let nodes = session.api.get(&format!("{root}/nodes")).await.map_err(|error| match error.code() {
-        Some(403 | 404 | 503) => CliError::Unreachable {
-            message: "the cluster has no metrics".to_owned(),
-            hint: "install its metrics-server, or ask for the right to read metrics.k8s.io".to_owned(),
-        },
-        Some(_) | None => error.into(),
-    })?;
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let nodes = match session.api.get(&format!("{root}/nodes")).await {
+        Ok(nodes) => nodes,
+        Err(error) => match error.code() {
+            Some(404 | 503) => {
+                return Err(CliError::Unreachable {
+                    message: "the cluster does not measure CPU and memory: it serves no metrics.k8s.io".to_owned(),
+                    hint: "ask its administrator to install metrics-server; `trainyard get pods -o wide` shows where pods run"
+                        .to_owned(),
+                });
+            }
+            // Nodes are for administrators; one's own pods are not.
+            Some(403) => Value::Null,
+            Some(_) | None => return Err(error.into()),
+        },
+    };
     let mut table = Table::new(&["NODE", "CPU", "MEMORY"]);
     for node in nodes["items"].as_array().into_iter().flatten() {
         table.rows.push(vec![
@@ -169,7 +177,7 @@ async fn of_cluster(session: &Session, args: &Args) -> Result<Vec<Table>, CliErr
             pods.rows.push(vec![name.clone(), text(&container["name"]), text(&usage["cpu"]), text(&usage["memory"])]);
         }
     }
-    Ok(vec![table, pods])
+    Ok(if nodes.is_null() { vec![pods] } else { vec![table, pods] })
 }
 
 /// `512Ki`, `3.2Mi`, `1.5Gi`.

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::arg::Global;
 use crate::error::CliError;
@@ -19,6 +19,19 @@ pub(crate) struct Args {
     /// Leave the server out
     #[arg(long)]
     client: bool,
+}
+
+/// The oldest Kubernetes that our requests are meant for: apply, strict validation and aggregated discovery are on by
+/// default from here on.
+const OLDEST_MINOR: u32 = 27;
+
+/// What to say about a server that is older than that.
+fn skew(server: &Value) -> Option<String> {
+    // Vendors append a plus sign.
+    let number = |key: &str| server[key].as_str()?.trim_end_matches('+').parse::<u32>().ok();
+    let (major, minor) = (number("major")?, number("minor")?);
+    (major == 1 && minor < OLDEST_MINOR)
+        .then(|| format!("Kubernetes {major}.{minor} is older than 1.{OLDEST_MINOR}: some commands may be refused"))
 }
 
 pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
@@ -39,6 +52,9 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
             writeln!(out, "trainyard {}", env!("CARGO_PKG_VERSION"))?;
             if let Some(version) = value["server"]["gitVersion"].as_str() {
                 writeln!(out, "server {version}")?;
+                if let Some(words) = skew(&value["server"]) {
+                    writeln!(anstream::stderr(), "warning: {words}")?;
+                }
             }
         }
     }

@@ -69,7 +69,12 @@ pub(crate) fn of(job: &Value, pods: &[&Value]) -> Phase {
 }
 
 fn any_over(pods: &[&&Value]) -> bool {
-    pods.iter().any(|pod| is_over(pod))
+    // A kubelet reports that the containers have ended a moment before it says so of the pod.
+    let ended = |pod: &Value| {
+        let list = pod["status"]["containerStatuses"].as_array().map(Vec::as_slice).unwrap_or_default();
+        !list.is_empty() && list.iter().all(|status| status["state"]["terminated"].is_object())
+    };
+    pods.iter().any(|pod| is_over(pod) || pod["spec"]["restartPolicy"] == "Never" && ended(pod))
 }
 
 /// Whether a pod has ended.

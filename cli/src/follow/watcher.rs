@@ -58,7 +58,7 @@ pub(crate) async fn follow(
     let (to, from) = mpsc::channel(QUEUE);
     let _tasks = observe_all(session, &found, &to);
     let streams = Streams::new(session.api.clone(), found.name().to_owned(), Choice::default(), to);
-    let here = !matches!(session.place, Place::Cluster { .. });
+    let here = !matches!(session.place, Place::Cluster(_));
     let cpus = here.then(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
     let mut watcher = Watcher {
         session,

@@ -8,13 +8,16 @@ use trainyard_runtime::kinds::{self, Kind};
 use trainyard_runtime_core::schema::{self, CauseReason, Schema, Shape, closest};
 
 use super::diagnostic::Diagnostic;
-use super::{Document, path};
+use super::{Document, Runner, path};
 
 /// Longer lists of names hide what they say.
 const MAX_NAMES: usize = 24;
 
 /// Everything that is wrong with the shape of a document.
-pub(crate) fn check(document: &Document) -> Vec<Diagnostic> {
+pub(crate) fn check(document: &Document, runner: Runner) -> Vec<Diagnostic> {
+    if runner == Runner::Cluster && servers_own(document) {
+        return name(document).into_iter().chain(images(document)).collect();
+    }
     let kind = match kind_of(document) {
         Ok(kind) => kind,
         Err(diagnostic) => return vec![*diagnostic],
@@ -33,19 +36,23 @@ pub(crate) fn check(document: &Document) -> Vec<Diagnostic> {
     diagnostics.extend(name(document));
     // Lowering builds on the shape: on a wrong one it would say the same again, in other words.
     if diagnostics.is_empty() {
-        diagnostics.extend(lower(document));
+        diagnostics.extend(lower(document, runner));
     }
     diagnostics
 }
 
 /// Hop 4: everything that the lowering of a job finds wrong.
-fn lower(document: &Document) -> Vec<Diagnostic> {
+fn lower(document: &Document, runner: Runner) -> Vec<Diagnostic> {
     let Some(dialect) = dialect_of(&document.value) else { return Vec::new() };
     // What a job refers to is on the server; its lowering is complete only there.
     if !dialect.related(&document.value).is_empty() {
         return Vec::new();
     }
-    let wrong = dialect.lower(&document.value, &[], &Config::embedded()).err().unwrap_or_default();
+    let config = match runner {
+        Runner::Machine => Config::embedded(),
+        Runner::Cluster => Config::cluster(),
+    };
+    let wrong = dialect.lower(&document.value, &[], &config).err().unwrap_or_default();
     let diagnostic = |wrong: lowering::Diagnostic| {
         // The lowering's messages go on from the path; here the field comes first.
         let message = format!("`{}` {}", path::last(&wrong.path), wrong.message);
@@ -56,6 +63,35 @@ fn lower(document: &Document) -> Vec<Diagnostic> {
         }
     };
     wrong.into_iter().map(diagnostic).collect()
+}
+
+/// Whether a cluster knows better than we do how an object of this kind is shaped: Kubernetes' own kinds differ from
+/// version to version, and others we do not know. It is asked with strict validation before anything is started.
+fn servers_own(document: &Document) -> bool {
+    !document.kind().is_empty() && !document.api_version().is_empty() && dialect_of(&document.value).is_none()
+}
+
+/// Pods on a cluster need images. Kubernetes asks for them only when it sees the pod.
+fn images(document: &Document) -> Vec<Diagnostic> {
+    let template = match document.kind() {
+        "Job" | "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => "spec.template.spec",
+        "Pod" => "spec",
+        _ => return Vec::new(),
+    };
+    let spec = template.split('.').fold(&document.value, |value, key| &value[key]);
+    let mut diagnostics = Vec::new();
+    for list in ["initContainers", "containers"] {
+        for (index, container) in spec[list].as_array().into_iter().flatten().enumerate() {
+            if container["image"].as_str().unwrap_or_default().is_empty() {
+                let at = format!("{template}.{list}[{index}].image");
+                let diagnostic = Diagnostic::error(document, &at, "`image` is missing");
+                diagnostics.push(
+                    diagnostic.expected("the image to run").hint("name an image: on a cluster every pod needs one"),
+                );
+            }
+        }
+    }
+    diagnostics
 }
 
 /// The kind of a document, or what is wrong with how it is named.

@@ -140,8 +140,17 @@ pub(crate) fn detect(source: &Arc<Source>) -> (Vec<Document>, Vec<Diagnostic>) {
     (documents, diagnostics)
 }
 
+/// Who is going to run a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Runner {
+    /// This machine: the embedded server has just the kinds that we know.
+    Machine,
+    /// A cluster: it may have other kinds and other versions of them, and its pods need images.
+    Cluster,
+}
+
 /// Reads files, changes the jobs in them as the command line says, and checks everything. What is wrong is printed, all at once.
-pub(crate) fn load(files: &[PathBuf], edits: &edit::Edits) -> Result<Vec<Document>, CliError> {
+pub(crate) fn load(files: &[PathBuf], edits: &edit::Edits, runner: Runner) -> Result<Vec<Document>, CliError> {
     let mut documents = Vec::new();
     let mut diagnostics = Vec::new();
     for path in files {
@@ -158,7 +167,7 @@ pub(crate) fn load(files: &[PathBuf], edits: &edit::Edits) -> Result<Vec<Documen
         });
     }
     jobs.try_for_each(|job| edits.apply(job))?;
-    diagnostics.extend(documents.iter().flat_map(check::check));
+    diagnostics.extend(documents.iter().flat_map(|document| check::check(document, runner)));
     refuse(&diagnostics)?;
     Ok(documents)
 }

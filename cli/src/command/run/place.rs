@@ -23,7 +23,7 @@ impl Opened {
     /// Whether pods run as processes of this machine: then a program works in a folder of this machine, else in one of
     /// its image.
     pub(crate) async fn runs_processes(&self) -> bool {
-        if matches!(self.session.place, Place::Cluster { .. }) {
+        if matches!(self.session.place, Place::Cluster(_)) {
             return false;
         }
         let Ok(nodes) = self.session.api.get("/api/v1/nodes").await else { return true };

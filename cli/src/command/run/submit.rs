@@ -13,7 +13,7 @@ use crate::manifest::diagnostic::Diagnostic;
 use crate::manifest::{self, Document};
 use crate::output::style;
 use crate::resource::{Discovery, Resource};
-use crate::session::Session;
+use crate::session::{Place, Session};
 use crate::target::Found;
 
 /// How often we look whether a replaced job is gone.
@@ -160,15 +160,78 @@ fn same_spec(wanted: &Value, stored: &Value) -> bool {
 }
 
 fn resource<'a>(discovery: &'a Discovery, document: &Document) -> Result<&'a Resource, CliError> {
-    match discovery.of(&document.value) {
-        Some(resource) => Ok(resource),
-        None => {
-            let message = format!("the server does not know {} of {}", document.kind(), document.api_version());
-            let diagnostic = Diagnostic::error(document, "kind", &message)
-                .hint("install its CustomResourceDefinition, or run without --context to use this machine");
-            Err(manifest::refuse(&[diagnostic]).err().unwrap_or(CliError::Missing { what: "this kind" }))
+    discovery.of(&document.value).ok_or_else(|| refuse(&[unknown(discovery, document, "this server")]))
+}
+
+/// Whether the server knows every kind of a manifest. Asked before the first object is sent, so that nothing is half done.
+pub(crate) fn known(session: &Session, discovery: &Discovery, documents: &[Document]) -> Result<(), CliError> {
+    let server = if matches!(session.place, Place::Cluster(_)) { "this cluster" } else { "this server" };
+    // A definition may come with the manifest.
+    let own = documents.iter().any(|document| document.kind() == "CustomResourceDefinition");
+    let unknown: Vec<Diagnostic> = documents
+        .iter()
+        .filter(|document| !own && discovery.of(&document.value).is_none())
+        .map(|document| unknown(discovery, document, server))
+        .collect();
+    manifest::refuse(&unknown)
+}
+
+/// What to do about a kind that the server does not have.
+fn unknown(discovery: &Discovery, document: &Document, server: &str) -> Diagnostic {
+    let (kind, api_version) = (document.kind(), document.api_version());
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    let other = discovery.resources.iter().find(|resource| resource.kind == kind && resource.group == group);
+    let message = format!("{server} does not know {kind} ({api_version})");
+    let hint = match (group, other) {
+        (_, Some(other)) => format!("it has it as `apiVersion: {}`: write that", other.api_version()),
+        ("trainyard.dev", None) => {
+            "no operator for it is installed there: write the job as a PyTorchJob (with Kubeflow's training operator) or \
+             as a batch/v1 Job, or leave --context out to run it on this machine"
+                .to_owned()
         }
+        ("kubeflow.org", None) => {
+            "ask the cluster's administrator to install Kubeflow's training operator, or leave --context out to run it \
+             on this machine"
+                .to_owned()
+        }
+        ("trainer.kubeflow.org", None) => {
+            "ask the cluster's administrator to install Kubeflow's trainer, or leave --context out".to_owned()
+        }
+        _ => "ask the cluster's administrator to install its CustomResourceDefinition".to_owned(),
+    };
+    Diagnostic::error(document, "kind", &message).hint(hint)
+}
+
+fn refuse(diagnostics: &[Diagnostic]) -> CliError {
+    manifest::refuse(diagnostics).err().unwrap_or(CliError::Missing { what: "this object" })
+}
+
+/// Asks the server whether it would take a document, without keeping it.
+pub(crate) async fn rehearse(session: &Session, discovery: &Discovery, document: &Document) -> Result<(), CliError> {
+    let resource = resource(discovery, document)?;
+    let namespace = namespace(session, document);
+    let mut body = document.value.clone();
+    if resource.namespaced {
+        body["metadata"]["namespace"] = Value::from(namespace);
     }
+    let query = format!("?dryRun=All&fieldManager={FIELD_MANAGER}&fieldValidation=Strict");
+    let exists = match document.name() {
+        "" => false,
+        name => session.api.find(&resource.object(namespace, name)).await?.is_some(),
+    };
+    // An object that is there is changed by `apply` and replaced by `run`; what stands in a job cannot be changed, so
+    // its successor is rehearsed under a name that is free.
+    let answer = if exists && !manifest::is_runnable(document) {
+        let path = format!("{}{query}&force=true", resource.object(namespace, document.name()));
+        session.api.apply(&path, &body).await
+    } else {
+        if let (true, Some(metadata)) = (exists, body["metadata"].as_object_mut()) {
+            metadata.remove("name");
+            metadata.insert("generateName".to_owned(), Value::from(format!("{}-", document.name())));
+        }
+        session.api.create(&format!("{}{query}", resource.collection(Some(namespace))), &body).await
+    };
+    answer.map(|_| ()).map_err(|error| refusal(document, error))
 }
 
 fn namespace<'a>(session: &'a Session, document: &'a Document) -> &'a str {
@@ -184,10 +247,23 @@ fn refusal(document: &Document, error: ApiError) -> CliError {
     let mut diagnostics: Vec<Diagnostic> =
         refusal.causes.iter().map(|cause| Diagnostic::error(document, &cause.field, &cause.message)).collect();
     if diagnostics.is_empty() {
+        diagnostics.extend(strict(&refusal.message).map(|(path, message)| Diagnostic::error(document, path, &message)));
+    }
+    if diagnostics.is_empty() {
         diagnostics.push(Diagnostic::error(document, "", &refusal.message));
     }
     let diagnostics: Vec<_> = diagnostics.into_iter().map(|d| d.hint("change it and run again")).collect();
-    manifest::refuse(&diagnostics).err().unwrap_or(CliError::Missing { what: "this object" })
+    refuse(&diagnostics)
+}
+
+/// The fields that strict decoding complains about: `… strict decoding error: unknown field "spec.foo", unknown field "spec.bar"`.
+fn strict(message: &str) -> impl Iterator<Item = (&str, String)> {
+    let complaints = message.split_once("strict decoding error: ").map_or("", |(_, complaints)| complaints);
+    complaints.split(", ").filter_map(|complaint| {
+        let path = complaint.split('"').nth(1)?;
+        let what = complaint.split(" \"").next()?;
+        Some((path, format!("{what} `{}`", manifest::path::last(path))))
+    })
 }
 
 #[cfg(test)]
@@ -201,5 +277,13 @@ mod tests {
         assert!(same_spec(&wanted, &json!({"replicas": 2, "command": ["a"], "suspend": true, "backoffLimit": 3})));
         assert!(!same_spec(&wanted, &json!({"replicas": 3, "command": ["a"]})));
         assert!(!same_spec(&wanted, &json!({"replicas": 2, "command": ["a", "b"]})));
+    }
+
+    #[test]
+    fn strict_decoding_names_fields() {
+        let message = r#"Job in version "v1" cannot be handled as a Job: strict decoding error: unknown field "spec.foo", unknown field "spec.bar""#;
+        let fields: Vec<_> = strict(message).collect();
+        assert_eq!(fields[1], ("spec.bar", "unknown field `bar`".to_owned()));
+        assert_eq!(strict("something else").count(), 0);
     }
 }

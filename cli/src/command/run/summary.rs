@@ -109,7 +109,7 @@ fn exit_status(code: i64) -> u8 {
 
 fn records(screen: &Screen, session: &Session, name: &str) -> io::Result<()> {
     match &session.place {
-        Place::Cluster { url, .. } => screen.say("Records", style::STRONG, &format!("on the cluster at {url}")),
+        Place::Cluster(facts) => screen.say("Records", style::STRONG, &format!("on the cluster at {}", facts.url)),
         Place::Server { home, .. } | Place::InProcess { home } => {
             let text =
                 format!("{}; `trainyard get {name} -o yaml`, logs in {}", home.display(), home.join("pods").display());
