@@ -30,6 +30,7 @@ enum Event {
     Reap,
     Suspend(bool),
     Scale(i32),
+    Ask(i32),
     Wait(i64),
 }
 
@@ -46,14 +47,22 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         3 => Just(Event::Reap),
         1 => any::<bool>().prop_map(Event::Suspend),
         1 => (1..4_i32).prop_map(Event::Scale),
+        1 => (1..80_i32).prop_map(Event::Ask),
         2 => (1..40_000_i64).prop_map(Event::Wait),
     ];
     prop::collection::vec(event, 0..16)
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Training,
+    PyTorch,
+    Train,
+}
+
 #[derive(Clone, Debug)]
 struct Settings {
-    training: bool,
+    kind: Kind,
     restart: &'static str,
     limit: Option<u32>,
     clean: &'static str,
@@ -63,38 +72,57 @@ struct Settings {
 fn settings() -> impl Strategy<Value = Settings> {
     let restart = prop::sample::select(vec!["Always", "OnFailure", "Never", "ExitCode"]);
     let clean = prop::sample::select(vec!["None", "Running", "All"]);
-    (any::<bool>(), restart, prop::option::of(0..4_u32), clean, prop::option::of(20..200_i64))
-        .prop_map(|(training, restart, limit, clean, deadline)| Settings { training, restart, limit, clean, deadline })
+    let kind = prop::sample::select(vec![Kind::Training, Kind::PyTorch, Kind::Train]);
+    (kind, restart, prop::option::of(0..4_u32), clean, prop::option::of(20..200_i64))
+        .prop_map(|(kind, restart, limit, clean, deadline)| Settings { kind, restart, limit, clean, deadline })
 }
 
 fn start(settings: &Settings) -> World {
-    let manifest = if settings.training {
-        json!({
+    let manifest = match settings.kind {
+        Kind::Training => json!({
             "apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "job"},
             "spec": {
                 "replicas": 3, "command": ["train"], "restartPolicy": settings.restart, "backoffLimit": settings.limit,
                 "cleanPodPolicy": settings.clean, "activeDeadlineSeconds": settings.deadline, "suspend": false,
+                "resources": {"requests": {"cpu": "1"}},
             },
-        })
-    } else {
-        let role = |replicas: i32| {
+        }),
+        Kind::PyTorch => {
+            let role = |replicas: i32| {
+                let container = json!({"name": "pytorch", "image": "x", "resources": {"requests": {"cpu": "1"}}});
+                json!({
+                    "replicas": replicas, "restartPolicy": settings.restart,
+                    "template": {"spec": {"containers": [container]}},
+                })
+            };
             json!({
-                "replicas": replicas, "restartPolicy": settings.restart,
-                "template": {"spec": {"containers": [{"name": "pytorch", "image": "x"}]}},
-            })
-        };
-        json!({
-            "apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": {"name": "job"},
-            "spec": {
-                "runPolicy": {
-                    "backoffLimit": settings.limit, "cleanPodPolicy": settings.clean,
-                    "activeDeadlineSeconds": settings.deadline, "suspend": false,
+                "apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": {"name": "job"},
+                "spec": {
+                    "runPolicy": {
+                        "backoffLimit": settings.limit, "cleanPodPolicy": settings.clean,
+                        "activeDeadlineSeconds": settings.deadline, "suspend": false,
+                    },
+                    "pytorchReplicaSpecs": {"Master": role(1), "Worker": role(2)},
                 },
-                "pytorchReplicaSpecs": {"Master": role(1), "Worker": role(2)},
+            })
+        }
+        Kind::Train => json!({
+            "apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": {"name": "job"},
+            "spec": {
+                "runtimeRef": {"name": "runtime"}, "suspend": false, "activeDeadlineSeconds": settings.deadline,
+                "trainer": {"numNodes": 3, "resourcesPerNode": {"requests": {"cpu": "1"}}},
             },
-        })
+        }),
     };
-    World::new(&manifest.to_string())
+    let mut world = World::new(&manifest.to_string());
+    let pod = json!({"restartPolicy": "Never", "containers": [{"name": "node", "image": "x"}]});
+    let step =
+        json!({"name": "node", "template": {"spec": {"backoffLimit": settings.limit, "template": {"spec": pod}}}});
+    world.related.push(json!({
+        "apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "ClusterTrainingRuntime", "metadata": {"name": "runtime"},
+        "spec": {"mlPolicy": {"torch": {}}, "template": {"spec": {"replicatedJobs": [step]}}},
+    }));
+    world
 }
 
 fn nth(world: &World, at: usize) -> Option<String> {
@@ -145,12 +173,27 @@ fn happen(world: &mut World, settings: &Settings, event: &Event) {
         }
         Event::Reap => world.reap(),
         Event::Suspend(on) => {
-            let path = if settings.training { "/spec/suspend" } else { "/spec/runPolicy/suspend" };
+            let path = match settings.kind {
+                Kind::Training | Kind::Train => "/spec/suspend",
+                Kind::PyTorch => "/spec/runPolicy/suspend",
+            };
             world.edit(path, json!(on));
         }
         Event::Scale(replicas) => {
-            let path = if settings.training { "/spec/replicas" } else { "/spec/pytorchReplicaSpecs/Worker/replicas" };
+            let path = match settings.kind {
+                Kind::Training => "/spec/replicas",
+                Kind::PyTorch => "/spec/pytorchReplicaSpecs/Worker/replicas",
+                Kind::Train => "/spec/trainer/numNodes",
+            };
             world.edit(path, json!(replicas));
+        }
+        Event::Ask(cpus) => {
+            let path = match settings.kind {
+                Kind::Training => "/spec/resources/requests/cpu",
+                Kind::PyTorch => "/spec/pytorchReplicaSpecs/Worker/template/spec/containers/0/resources/requests/cpu",
+                Kind::Train => "/spec/trainer/resourcesPerNode/requests/cpu",
+            };
+            world.edit(path, json!(cpus.to_string()));
         }
         Event::Wait(ms) => world.now_ms += ms,
     }
@@ -184,12 +227,12 @@ proptest! {
             let last = conditions.last().cloned().unwrap_or_default();
             if let Some(before) = &ended {
                 prop_assert_eq!(before, &conditions, "J-2: an end is final");
-            } else if last == "Succeeded" || last == "Failed" {
+            } else if ["Succeeded", "Complete", "Failed"].contains(&last.as_str()) {
                 ended = Some(conditions);
             }
             let restarts = world.status("/restarts").as_u64().unwrap_or(0);
             let limit = settings.limit.map_or(3, u64::from);
-            prop_assert!(!settings.training || restarts <= limit, "J-3: {} restarts of {}", restarts, limit);
+            prop_assert!(settings.kind != Kind::Training || restarts <= limit, "J-3: {} restarts of {}", restarts, limit);
         }
     }
 
@@ -224,7 +267,7 @@ proptest! {
             prop_assert!(one_generation(&world), "J-1 after {:?}", event);
             let restarts = world.status("/restarts").as_u64().unwrap_or(0);
             let limit = settings.limit.map_or(3, u64::from);
-            prop_assert!(!settings.training || restarts <= limit, "J-3: {} restarts of {}", restarts, limit);
+            prop_assert!(settings.kind != Kind::Training || restarts <= limit, "J-3: {} restarts of {}", restarts, limit);
         }
     }
 
@@ -241,7 +284,7 @@ proptest! {
             4 => job["status"]["conditions"] = value,
             _ => job["spec"]["command"] = value,
         }
-        let mut view = start(&Settings { training: true, restart: "Never", limit: None, clean: "None", deadline: None }).view();
+        let mut view = start(&Settings { kind: Kind::Training, restart: "Never", limit: None, clean: "None", deadline: None }).view();
         view.job = job;
         let _ = job::plan(&view, 0);
     }
