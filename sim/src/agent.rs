@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use trainyard_runtime_core::store::{Key, Object, Part};
 
-use crate::api::Api;
+use crate::api::{Api, at};
 
 /// One process, the holder of ranks.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct Process {
     ends_at_ms: i64,
     exit_code: i32,
     restarts: i32,
+    /// It has ended, and that is not on record yet.
+    pub(crate) over: bool,
 }
 
 /// One machine.
@@ -25,12 +27,14 @@ pub(crate) struct Process {
 pub(crate) struct Machine {
     pub(crate) name: String,
     pub(crate) alive: bool,
-    /// By the pod's uid.
-    pub(crate) processes: BTreeMap<String, Process>,
+    /// By the pod's uid. They go on while the agent is away, and it finds them again.
+    processes: BTreeMap<String, Process>,
+    /// Moves on whenever `processes` changes.
+    changes: u64,
 }
 
 fn phase(object: &Object) -> &str {
-    object.value().pointer("/status/phase").and_then(Value::as_str).unwrap_or("Pending")
+    at(object.value(), &["status", "phase"]).and_then(Value::as_str).unwrap_or("Pending")
 }
 
 pub(crate) fn has_ended(object: &Object) -> bool {
@@ -58,15 +62,20 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (yoe + era * 400 + i64::from(month <= 2), month, day)
 }
 
-/// One thing that an agent can do now.
+/// One thing that an agent can do now. Each makes one write or none, and what is left to do is seen from the API and the processes
+/// alone: so an agent may be killed between any two of them, and the next one goes on.
 #[derive(Clone, Debug)]
 pub(crate) enum Duty {
     /// The pod is on its way out: end its process and let it go.
     Remove(Key),
     /// The pod has a place and no process.
     Start(Key),
+    /// Its process runs, and its status does not say so.
+    Tell(Key),
     /// Its process is over.
     End(Key),
+    /// Its end is on record.
+    Forget(String),
     /// Its process was lost with the machine.
     Lost(Key),
     /// The pod is gone without a word: end its process.
@@ -75,13 +84,34 @@ pub(crate) enum Duty {
 
 impl Machine {
     pub(crate) fn new(name: String) -> Self {
-        Self { name, alive: true, processes: BTreeMap::new() }
+        Self { name, alive: true, processes: BTreeMap::new(), changes: 0 }
     }
 
     /// The machine stops; so does everything on it.
     pub(crate) fn die(&mut self) {
         self.alive = false;
         self.processes.clear();
+        self.changes += 1;
+    }
+
+    /// How often its processes have changed.
+    pub(crate) const fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The processes that have not ended.
+    pub(crate) fn live(&self) -> impl Iterator<Item = &Process> {
+        self.processes.values().filter(|process| !process.over)
+    }
+
+    fn put(&mut self, pod: &Object, process: Process) {
+        self.changes += 1;
+        self.processes.insert(pod.uid().to_string(), process);
+    }
+
+    fn remove(&mut self, uid: &str) {
+        self.changes += 1;
+        self.processes.remove(uid);
     }
 
     /// When its next process is over.
@@ -93,7 +123,7 @@ impl Machine {
     pub(crate) fn calm_down(&mut self) {
         for process in self.processes.values_mut() {
             process.exit_code = 0;
-            if process.pod.value().pointer("/spec/restartPolicy").and_then(Value::as_str) == Some("Always") {
+            if at(process.pod.value(), &["spec", "restartPolicy"]).and_then(Value::as_str) == Some("Always") {
                 process.ends_at_ms = i64::MAX;
             }
         }
@@ -111,7 +141,7 @@ impl Machine {
             }
         }
         for pod in api.of_kind("v1", "Pod") {
-            if pod.value().pointer("/spec/nodeName").and_then(Value::as_str) != Some(&self.name) {
+            if at(pod.value(), &["spec", "nodeName"]).and_then(Value::as_str) != Some(&self.name) {
                 continue;
             }
             let process = self.processes.get(&**pod.uid());
@@ -122,9 +152,12 @@ impl Machine {
                     duties.push(Duty::Remove(key));
                 }
             } else if has_ended(pod) {
-                // Nothing left to do.
+                duties.extend(process.map(|_| Duty::Forget(pod.uid().to_string())));
             } else if let Some(process) = process {
-                if process.ends_at_ms <= now_ms {
+                if phase(pod) != "Running" || restarts(pod) != i64::from(process.restarts) {
+                    duties.push(Duty::Tell(key.clone()));
+                }
+                if process.over || process.ends_at_ms <= now_ms {
                     duties.push(Duty::End(key));
                 }
             } else if phase(pod) == "Running" {
@@ -136,73 +169,74 @@ impl Machine {
         duties
     }
 
-    /// Do one of them. `calm` processes all end well. Returns what was done, and whether a process started.
-    pub(crate) fn act(
-        &mut self,
-        api: &mut Api,
-        duty: Duty,
-        rng: &mut ChaCha8Rng,
-        calm: bool,
-        now_ms: i64,
-    ) -> (String, bool) {
-        match duty {
+    /// Do one of them; the answer to its write may get lost. `calm` processes all end well. Returns what was done, and whether a
+    /// process started.
+    pub(crate) fn act(&mut self, api: &mut Api, duty: Duty, chance: &mut Chance<'_>) -> (String, bool) {
+        let now_ms = chance.now_ms;
+        let (key, what) = match duty {
             Duty::Kill(uid) => {
-                self.processes.remove(&uid);
-                (format!("{}: killed the process of a pod that is gone", self.name), false)
+                self.remove(&uid);
+                return (format!("{}: killed the process of a pod that is gone", self.name), false);
             }
-            Duty::Remove(key) => {
-                let Some(pod) = api.store.get(&key).cloned() else { return (String::new(), false) };
-                self.processes.remove(&**pod.uid());
-                let uid = pod.uid().to_string();
+            Duty::Forget(uid) => {
+                self.remove(&uid);
+                return (format!("{}: forgot a process whose end is on record", self.name), false);
+            }
+            Duty::Remove(key) => (key, Do::Remove),
+            Duty::Start(key) => (key, Do::Start),
+            Duty::Tell(key) => (key, Do::Tell),
+            Duty::End(key) => (key, Do::End),
+            Duty::Lost(key) => (key, Do::Lost),
+        };
+        let Some(pod) = api.store.get(&key).cloned() else { return (String::new(), false) };
+        let uid = pod.uid().to_string();
+        match what {
+            Do::Remove => {
+                self.remove(&uid);
                 // A refusal means that somebody else was faster.
                 let _ = api.delete(now_ms, &key, Some(&uid), None, Some(0));
                 (format!("{}: removed {}", self.name, key.name), false)
             }
-            Duty::Start(key) => {
-                let Some(pod) = api.store.get(&key).cloned() else { return (String::new(), false) };
-                let process = run(&pod, rng, calm, 0, now_ms);
-                self.report(api, &pod, &process, "Running", now_ms);
-                self.processes.insert(pod.uid().to_string(), process);
+            Do::Start => {
+                self.put(&pod, run(&pod, chance, 0));
                 (format!("{}: started {}", self.name, key.name), true)
             }
-            Duty::End(key) => {
-                let Some(pod) = api.store.get(&key).cloned() else { return (String::new(), false) };
-                let Some(process) = self.processes.remove(&**pod.uid()) else { return (String::new(), false) };
-                self.ended(api, &pod, process, rng, calm, now_ms)
+            Do::Tell => {
+                let Some(process) = self.processes.get(&uid).cloned() else { return (String::new(), false) };
+                self.report(api, &pod, &process, "Running", now_ms);
+                (format!("{}: told that {} runs", self.name, key.name), false)
             }
-            Duty::Lost(key) => {
-                let Some(pod) = api.store.get(&key).cloned() else { return (String::new(), false) };
-                let mut process = run(&pod, rng, calm, 0, now_ms);
-                process.exit_code = 137;
-                self.ended(api, &pod, process, rng, calm, now_ms)
+            Do::End => {
+                let Some(process) = self.processes.get(&uid).cloned() else { return (String::new(), false) };
+                self.ended(api, &pod, process, chance)
+            }
+            Do::Lost => {
+                let process = Process { exit_code: 137, ..run(&pod, chance, restarts(&pod).try_into().unwrap_or(0)) };
+                self.ended(api, &pod, process, chance)
             }
         }
     }
 
-    fn ended(
-        &mut self,
-        api: &mut Api,
-        pod: &Arc<Object>,
-        process: Process,
-        rng: &mut ChaCha8Rng,
-        calm: bool,
-        now_ms: i64,
-    ) -> (String, bool) {
-        let policy = pod.value().pointer("/spec/restartPolicy").and_then(Value::as_str).unwrap_or("Always");
+    fn ended(&mut self, api: &mut Api, pod: &Arc<Object>, process: Process, chance: &mut Chance<'_>) -> (String, bool) {
+        let policy = at(pod.value(), &["spec", "restartPolicy"]).and_then(Value::as_str).unwrap_or("Always");
         let again = policy == "Always" || (policy == "OnFailure" && process.exit_code != 0);
         let name = &pod.key().name;
         if again {
-            let next = run(pod, rng, calm, process.restarts + 1, now_ms);
-            self.report(api, pod, &next, "Running", now_ms);
-            self.processes.insert(pod.uid().to_string(), next);
+            self.put(pod, run(pod, chance, process.restarts + 1));
             return (format!("{}: {name} exited {} and was started again", self.name, process.exit_code), true);
         }
         let phase = if process.exit_code == 0 { "Succeeded" } else { "Failed" };
-        self.report(api, pod, &process, phase, now_ms);
-        (format!("{}: {name} exited {}", self.name, process.exit_code), false)
+        let told = self.report(api, pod, &process, phase, chance.now_ms) && !chance.answer_lost;
+        let said = format!("{}: {name} exited {}", self.name, process.exit_code);
+        if told {
+            self.remove(pod.uid());
+        } else {
+            self.put(pod, Process { over: true, ..process });
+        }
+        (said, false)
     }
 
-    fn report(&self, api: &mut Api, pod: &Arc<Object>, process: &Process, phase: &str, now_ms: i64) {
+    fn report(&self, api: &mut Api, pod: &Arc<Object>, process: &Process, phase: &str, now_ms: i64) -> bool {
         let running = phase == "Running";
         let state = if running {
             json!({"running": {"startedAt": time(now_ms)}})
@@ -212,7 +246,7 @@ impl Machine {
                 "reason": if process.exit_code == 0 { "Completed" } else { "Error" },
             }})
         };
-        let containers = pod.value().pointer("/spec/containers").and_then(Value::as_array);
+        let containers = at(pod.value(), &["spec", "containers"]).and_then(Value::as_array);
         let statuses: Vec<Value> = containers
             .into_iter()
             .flatten()
@@ -236,13 +270,39 @@ impl Machine {
                 "startTime": time(now_ms),
             },
         });
-        // Refused only if the pod is gone, and then nobody reads it.
-        let _ = api.patch(now_ms, pod.key(), &patch, Part::Status);
+        api.patch(now_ms, pod.key(), &patch, Part::Status).is_ok()
     }
 }
 
-fn run(pod: &Arc<Object>, rng: &mut ChaCha8Rng, calm: bool, restarts: i32, now_ms: i64) -> Process {
-    let exit_code = if calm {
+/// What a duty needs of the world.
+pub(crate) struct Chance<'world> {
+    pub(crate) rng: &'world mut ChaCha8Rng,
+    /// Processes that start now end well.
+    pub(crate) calm: bool,
+    pub(crate) now_ms: i64,
+    /// What it writes takes effect, and it does not hear so.
+    pub(crate) answer_lost: bool,
+}
+
+/// A duty about a pod that is still there.
+#[derive(Clone, Copy)]
+enum Do {
+    Remove,
+    Start,
+    Tell,
+    End,
+    Lost,
+}
+
+/// How often its process was started again, as its status says.
+fn restarts(pod: &Object) -> i64 {
+    let statuses = at(pod.value(), &["status", "containerStatuses"]).and_then(Value::as_array);
+    statuses.and_then(|statuses| statuses.first()?.get("restartCount")?.as_i64()).unwrap_or(0)
+}
+
+fn run(pod: &Arc<Object>, chance: &mut Chance<'_>, restarts: i32) -> Process {
+    let Chance { rng, calm, now_ms, .. } = chance;
+    let exit_code = if *calm {
         0
     } else {
         match rng.random_range(0..10) {
@@ -254,9 +314,9 @@ fn run(pod: &Arc<Object>, rng: &mut ChaCha8Rng, calm: bool, restarts: i32, now_m
         }
     };
     // What serves does not end by itself; in the rough part it crashes now and then.
-    let serves = calm && pod.value().pointer("/spec/restartPolicy").and_then(Value::as_str) == Some("Always");
-    let ends_at_ms = if serves { i64::MAX } else { now_ms + rng.random_range(1..30_000) };
-    Process { pod: Arc::clone(pod), ends_at_ms, exit_code, restarts }
+    let serves = *calm && at(pod.value(), &["spec", "restartPolicy"]).and_then(Value::as_str) == Some("Always");
+    let ends_at_ms = if serves { i64::MAX } else { *now_ms + rng.random_range(1..30_000) };
+    Process { pod: Arc::clone(pod), ends_at_ms, exit_code, restarts, over: false }
 }
 
 #[cfg(test)]

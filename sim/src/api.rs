@@ -16,10 +16,16 @@ use trainyard_runtime_core::store::{
 /// Our scheduling gate; a binding takes it off.
 const GATE: &str = "trainyard.dev/gang";
 
+/// What is at a path of fields. A JSON pointer would be copied twice for each of them.
+pub(crate) fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
+    path.iter().try_fold(value, |value, field| value.get(field))
+}
+
 /// Which resource a kind is.
 #[derive(Clone, Debug)]
 pub(crate) struct Kinds {
-    by_kind: BTreeMap<(String, String), Resource>,
+    /// (apiVersion, kind) and resource; so few that looking through them is fastest.
+    all: Vec<(String, String, Resource)>,
 }
 
 impl Kinds {
@@ -49,7 +55,8 @@ impl Kinds {
     }
 
     pub(crate) fn resource(&self, api_version: &str, kind: &str) -> Option<&Resource> {
-        self.by_kind.get(&(api_version.to_owned(), kind.to_owned()))
+        let mut all = self.all.iter();
+        all.find(|(version, name, _)| name == kind && version == api_version).map(|(.., resource)| resource)
     }
 
     pub(crate) fn key(&self, object: &ObjectRef) -> Option<Key> {
@@ -68,18 +75,34 @@ pub(crate) struct Api {
     current: BTreeMap<Resource, BTreeMap<Key, Arc<Object>>>,
     graph: Graph,
     next_uid: u64,
+    /// The disk is full for this many more writes.
+    refused: u32,
 }
 
 impl Api {
     pub(crate) fn new() -> Self {
         let rules = Kinds::rules();
-        let kinds =
-            Kinds { by_kind: rules.iter().map(|(kind, rules)| (kind.clone(), rules.resource.clone())).collect() };
+        let kind = |((version, kind), rules): &((String, String), ResourceRules)| {
+            (version.clone(), kind.clone(), rules.resource.clone())
+        };
+        let kinds = Kinds { all: rules.iter().map(kind).collect() };
         let store = Store::new(rules.into_iter().map(|(_, rules)| rules), Limits::default());
-        Self { store, kinds, logs: BTreeMap::new(), current: BTreeMap::new(), graph: Graph::new([]), next_uid: 0 }
+        Self {
+            store,
+            kinds,
+            logs: BTreeMap::new(),
+            current: BTreeMap::new(),
+            graph: Graph::new([]),
+            next_uid: 0,
+            refused: 0,
+        }
     }
 
     fn step(&mut self, now_ms: i64, command: Command) -> Result<Arc<Object>, StoreError> {
+        if self.refused > 0 {
+            self.refused -= 1;
+            return Err(StoreError::BadRequest { message: "the disk is full".to_owned() });
+        }
         let before = self.store.resource_version();
         let outcome = self.store.step(now_ms, command)?;
         for change in self.store.changes_since(before)? {
@@ -93,6 +116,11 @@ impl Api {
             self.logs.entry(change.object.key().resource.clone()).or_default().push(change);
         }
         Ok(outcome.object)
+    }
+
+    /// From now on refuse this many writes, whoever makes them: the disk is full.
+    pub(crate) const fn refuse_writes(&mut self, count: u32) {
+        self.refused = count;
     }
 
     pub(crate) fn create(

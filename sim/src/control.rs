@@ -6,21 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use serde::de::DeserializeOwned;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
-use trainyard_coordinator_core::gang::GangView;
 use trainyard_coordinator_core::manifest::{dialect, dialects};
-use trainyard_coordinator_core::standin;
-use trainyard_coordinator_core::view::{Config, JobView};
-use trainyard_coordinator_core::{label, view};
 use trainyard_proto::plan::{Action, ObjectRef, Plan};
 use trainyard_runtime_core::store::{ChangeKind, Key, Object, Part, Resource, StoreError};
 
 use crate::Cores;
-use crate::api::Api;
+use crate::api::{Api, at};
+use crate::cache::Caches;
 
 /// Which controller plans which object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,75 +49,40 @@ pub(crate) struct Flight {
     expectations: Vec<Expectation>,
 }
 
-/// The kinds that the caches decode.
-#[derive(Clone)]
-enum Decoded {
-    Pod(Arc<Pod>),
-    Service(Arc<Service>),
-    Node(Arc<Node>),
-    Job(Arc<Job>),
-    Set(Arc<ReplicaSet>),
-    Deployment(Arc<Deployment>),
-    Plain,
-}
-
-#[derive(Clone)]
-struct Cached {
-    object: Arc<Object>,
-    decoded: Decoded,
-}
-
 /// One life of the coordinator.
 pub(crate) struct Process {
     positions: BTreeMap<Resource, usize>,
     seen: BTreeMap<Resource, u64>,
-    objects: BTreeMap<Key, Cached>,
+    caches: Caches,
     pub(crate) dirty: BTreeSet<Work>,
     pub(crate) timers: BTreeMap<Work, i64>,
     waiting: BTreeMap<Work, Vec<Expectation>>,
     pub(crate) flights: Vec<Flight>,
 }
 
-fn decode<T: DeserializeOwned>(object: &Object) -> Option<Arc<T>> {
-    T::deserialize(object.value()).ok().map(Arc::new)
-}
-
-fn decoded(object: &Object) -> Decoded {
-    let resource = &object.key().resource;
-    let made = match (&*resource.group, &*resource.plural) {
-        ("", "pods") => decode(object).map(Decoded::Pod),
-        ("", "services") => decode(object).map(Decoded::Service),
-        ("", "nodes") => decode(object).map(Decoded::Node),
-        ("batch", "jobs") => decode(object).map(Decoded::Job),
-        ("apps", "replicasets") => decode(object).map(Decoded::Set),
-        ("apps", "deployments") => decode(object).map(Decoded::Deployment),
-        _ => None,
-    };
-    made.unwrap_or(Decoded::Plain)
-}
-
-fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+fn text<'a>(value: &'a Value, path: &[&str]) -> &'a str {
+    at(value, path).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn controller(value: &Value) -> Option<(&str, &str, &str, &str)> {
-    let owners = value.pointer("/metadata/ownerReferences")?.as_array()?;
+    let owners = at(value, &["metadata", "ownerReferences"])?.as_array()?;
     let owner = owners.iter().find(|owner| owner["controller"] == true)?;
     Some((owner["apiVersion"].as_str()?, owner["kind"].as_str()?, owner["name"].as_str()?, owner["uid"].as_str()?))
+}
+
+fn scheduled(value: &Value) -> Option<&Value> {
+    let conditions = at(value, &["status", "conditions"])?.as_array()?;
+    conditions.iter().find(|condition| condition["type"] == "PodScheduled" || condition["type"] == "Ready")
 }
 
 /// Whether the two mean the same to the gang scheduler, which is then not woken.
 fn places_alike(before: &Object, after: &Object) -> bool {
     let (a, b) = (before.value(), after.value());
-    let scheduled = |value: &Value| {
-        let conditions = value.pointer("/status/conditions")?.as_array()?;
-        conditions.iter().find(|condition| condition["type"] == "PodScheduled" || condition["type"] == "Ready").cloned()
-    };
-    let same = |pointer: &str| a.pointer(pointer) == b.pointer(pointer);
+    let same = |path: &[&str]| at(a, path) == at(b, path);
     before.uid() == after.uid()
-        && same("/metadata/deletionTimestamp")
-        && same("/spec")
-        && same("/status/phase")
+        && same(&["metadata", "deletionTimestamp"])
+        && same(&["spec"])
+        && same(&["status", "phase"])
         && scheduled(a) == scheduled(b)
 }
 
@@ -138,7 +97,7 @@ impl Process {
         let mut this = Self {
             positions: api.logs.iter().map(|(resource, log)| (resource.clone(), log.len())).collect(),
             seen: BTreeMap::new(),
-            objects: BTreeMap::new(),
+            caches: Caches::default(),
             dirty: BTreeSet::from([Work::Gangs]),
             timers: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -149,7 +108,7 @@ impl Process {
         }
         for object in api.store.objects() {
             this.wake_for(object, false);
-            this.objects.insert(object.key().clone(), Cached { object: Arc::clone(object), decoded: decoded(object) });
+            this.caches.put(object);
         }
         this
     }
@@ -167,40 +126,70 @@ impl Process {
         let Some(change) = api.logs.get(resource).and_then(|log| log.get(*position)) else { return };
         *position += 1;
         self.seen.insert(resource.clone(), change.resource_version);
-        let key = change.object.key().clone();
-        let before = self.objects.get(&key).map(|known| Arc::clone(&known.object));
-        let gone = change.kind == ChangeKind::Delete;
-        self.wake_for(&change.object, !gone && before.is_some_and(|before| places_alike(&before, &change.object)));
         match change.kind {
-            ChangeKind::Put => {
-                let object = Arc::clone(&change.object);
-                self.objects.insert(key, Cached { decoded: decoded(&object), object });
-            }
-            ChangeKind::Delete => {
-                self.objects.remove(&key);
-                // `Recreate` waits for pods to vanish, which no set's status shows.
-                if let Some((_, "ReplicaSet", name, _)) = controller(change.object.value()) {
-                    let sets: Vec<Arc<Object>> = self.objects.values().map(|one| Arc::clone(&one.object)).collect();
-                    for set in sets
-                        .iter()
-                        .filter(|set| &*set.key().name == name && *set.key().resource.plural == *"replicasets")
-                    {
-                        self.wake_owner(set.value());
-                    }
-                }
+            ChangeKind::Put => self.learn(&change.object),
+            ChangeKind::Delete => self.forget(&change.object),
+        }
+    }
+
+    fn learn(&mut self, object: &Arc<Object>) {
+        let alike = self.caches.get(object.key()).is_some_and(|before| places_alike(before, object));
+        self.wake_for(object, alike);
+        self.caches.put(object);
+    }
+
+    fn forget(&mut self, object: &Object) {
+        self.wake_for(object, false);
+        self.caches.remove(object.key());
+        // `Recreate` waits for pods to vanish, which no set's status shows.
+        if let Some((_, "ReplicaSet", name, _)) = controller(object.value()) {
+            let of_pod = |set: &&Arc<Object>| &*set.key().name == name && *set.key().resource.plural == *"replicasets";
+            let sets: Vec<Arc<Object>> = self.caches.objects().filter(of_pod).cloned().collect();
+            for set in sets {
+                self.wake_owner(set.value());
             }
         }
     }
 
+    /// The watch of one resource was cut off for so long that it cannot go on: its objects are listed again. What is gone by now is gone
+    /// without an event of its own, and what happened in between is never seen.
+    pub(crate) fn list_again(&mut self, api: &Api, resource: &Resource) {
+        self.positions.insert(resource.clone(), api.logs.get(resource).map_or(0, Vec::len));
+        self.seen.insert(resource.clone(), api.store.resource_version());
+        let known = self.caches.objects().filter(|object| object.key().resource == *resource).cloned();
+        let gone: Vec<Arc<Object>> =
+            known.filter(|object| api.store.get(object.key()).is_none_or(|now| now.uid() != object.uid())).collect();
+        for object in gone {
+            self.forget(&object);
+        }
+        for object in api.store.objects().filter(|object| object.key().resource == *resource) {
+            self.learn(object);
+        }
+    }
+
+    /// The last change of one watch arrives once more.
+    pub(crate) fn deliver_again(&mut self, api: &Api, resource: &Resource) {
+        if let Some(position) = self.positions.get_mut(resource).filter(|position| **position > 0) {
+            *position -= 1;
+            self.deliver(api, resource);
+        }
+    }
+
+    /// Nothing to deliver, to plan or to carry out.
+    pub(crate) fn is_idle(&self, api: &Api) -> bool {
+        let current = |(resource, log): (&Resource, &Vec<_>)| self.positions.get(resource) == Some(&log.len());
+        self.flights.is_empty() && self.dirty.is_empty() && self.waiting.is_empty() && api.logs.iter().all(current)
+    }
+
     fn wake_for(&mut self, object: &Object, places_alike: bool) {
         let value = object.value();
-        let (api_version, kind) = (text(value, "/apiVersion"), text(value, "/kind"));
+        let (api_version, kind) = (text(value, &["apiVersion"]), text(value, &["kind"]));
         if is_planned(api_version, kind) {
             self.dirty.insert(Work::Object {
                 api_version: api_version.to_owned(),
                 kind: kind.to_owned(),
-                namespace: text(value, "/metadata/namespace").to_owned(),
-                name: text(value, "/metadata/name").to_owned(),
+                namespace: text(value, &["metadata", "namespace"]).to_owned(),
+                name: text(value, &["metadata", "name"]).to_owned(),
             });
         }
         if (kind == "Pod" || kind == "Node") && !places_alike {
@@ -216,7 +205,7 @@ impl Process {
             self.dirty.insert(Work::Object {
                 api_version: api_version.to_owned(),
                 kind: kind.to_owned(),
-                namespace: text(value, "/metadata/namespace").to_owned(),
+                namespace: text(value, &["metadata", "namespace"]).to_owned(),
                 name: name.to_owned(),
             });
         }
@@ -234,11 +223,11 @@ impl Process {
 
     /// Keys that may be planned now.
     pub(crate) fn plannable(&mut self) -> Vec<Work> {
-        let (seen, objects) = (&self.seen, &self.objects);
+        let (seen, caches) = (&self.seen, &self.caches);
         let met = |expectation: &Expectation| match expectation {
             Expectation::Seen { resource, version } => seen.get(resource).is_some_and(|seen| seen >= version),
             Expectation::Left { key, uid } => {
-                objects.get(key).is_none_or(|known| **known.object.uid() != **uid || known.object.is_deleting())
+                caches.get(key).is_none_or(|known| **known.uid() != **uid || known.is_deleting())
             }
         };
         self.waiting.retain(|_, expectations| {
@@ -269,109 +258,11 @@ impl Process {
 
     /// What the core says about one key, from what the caches show.
     pub(crate) fn decide(&self, cores: &Cores, work: &Work, now_ms: i64) -> Option<Plan> {
-        match work {
-            Work::Gangs => Some((cores.gang)(&self.gang_view(), now_ms).plan),
-            Work::Object { api_version, kind, namespace, name } => match kind.as_str() {
-                "Job" => {
-                    let job = self.each(|one| if let Decoded::Job(job) = one { Some(job) } else { None });
-                    let job = job.into_iter().find(|job| is(&job.metadata, namespace, name));
-                    let pods = self.pods();
-                    let pods: Vec<&Pod> =
-                        pods.iter().map(Arc::as_ref).filter(|pod| owned_by_name(pod, kind, name)).collect();
-                    (job.is_some() || !pods.is_empty())
-                        .then(|| (cores.batch)(&standin::job::View { job: job.as_deref(), pods }, now_ms))
-                }
-                "ReplicaSet" => {
-                    let sets = self.sets();
-                    let set = sets.iter().find(|set| is(&set.metadata, namespace, name))?;
-                    let pods = self.pods();
-                    let pods =
-                        pods.iter().map(Arc::as_ref).filter(|pod| owned_by(&pod.metadata, &set.metadata)).collect();
-                    Some((cores.set)(&standin::replicaset::View { set, pods }, now_ms))
-                }
-                "Deployment" => {
-                    let all = self.each(|one| if let Decoded::Deployment(one) = one { Some(one) } else { None });
-                    let deployment = all.iter().find(|one| is(&one.metadata, namespace, name))?;
-                    let sets = self.sets();
-                    let sets: Vec<&ReplicaSet> = sets
-                        .iter()
-                        .map(Arc::as_ref)
-                        .filter(|set| owned_by(&set.metadata, &deployment.metadata))
-                        .collect();
-                    let pods = self.pods();
-                    let of_sets = |pod: &&Pod| sets.iter().any(|set| owned_by(&pod.metadata, &set.metadata));
-                    let pods = pods.iter().map(Arc::as_ref).filter(of_sets).collect();
-                    Some((cores.deployment)(
-                        &standin::deployment::View { deployment, sets: sets.clone(), pods },
-                        now_ms,
-                    ))
-                }
-                _ => self.job_view(api_version, kind, namespace, name).map(|view| (cores.job)(&view, now_ms)),
-            },
-        }
+        self.caches.decide(cores, work, now_ms)
     }
 
-    fn each<T>(&self, of: impl Fn(&Decoded) -> Option<&Arc<T>>) -> Vec<Arc<T>> {
-        self.objects.values().filter_map(|cached| of(&cached.decoded).cloned()).collect()
-    }
-
-    pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {
-        self.each(|one| if let Decoded::Pod(pod) = one { Some(pod) } else { None })
-    }
-
-    fn sets(&self) -> Vec<Arc<ReplicaSet>> {
-        self.each(|one| if let Decoded::Set(set) = one { Some(set) } else { None })
-    }
-
-    pub(crate) fn gang_view(&self) -> GangView {
-        GangView {
-            nodes: self
-                .each(|one| if let Decoded::Node(node) = one { Some(node) } else { None })
-                .iter()
-                .map(|node| Node::clone(node))
-                .collect(),
-            pods: self.pods().iter().map(|pod| Pod::clone(pod)).collect(),
-            priority_classes: BTreeMap::new(),
-        }
-    }
-
-    fn job_view(&self, api_version: &str, kind: &str, namespace: &str, name: &str) -> Option<JobView> {
-        let job = self.objects.values().find(|cached| {
-            let value = cached.object.value();
-            value["kind"] == kind
-                && text(value, "/metadata/name") == name
-                && text(value, "/metadata/namespace") == namespace
-        })?;
-        let uid = Arc::clone(job.object.uid());
-        let job_label = dialect(api_version, kind)?.job_label();
-        let ours = |cached: &&Cached| {
-            cached.object.label(job_label) == Some(name)
-                || controller(cached.object.value()).is_some_and(|(_, _, _, owner)| *owner == *uid)
-        };
-        let (mut pods, mut services) = (Vec::new(), Vec::new());
-        let mut busy_ports = std::collections::BTreeSet::new();
-        for cached in self.objects.values() {
-            let mine = ours(&cached);
-            match &cached.decoded {
-                Decoded::Pod(pod) if mine => pods.push(Pod::clone(pod)),
-                Decoded::Service(service) if mine => services.push(Service::clone(service)),
-                Decoded::Pod(_) | Decoded::Service(_) => {
-                    busy_ports
-                        .extend(cached.object.annotation(label::MASTER_PORT).and_then(|port| port.parse::<u16>().ok()));
-                }
-                Decoded::Node(_) | Decoded::Job(_) | Decoded::Set(_) | Decoded::Deployment(_) | Decoded::Plain => {}
-            }
-        }
-        let config: view::Config = Config::embedded();
-        Some(JobView {
-            job: job.object.value().clone(),
-            pods,
-            services,
-            extras: Vec::new(),
-            related: Vec::new(),
-            busy_ports,
-            config,
-        })
+    pub(crate) fn pods(&self) -> &[Pod] {
+        self.caches.pods()
     }
 
     /// Carry out one action of a flight; neighbours of one verb and kind go in any order, as they do in parallel.
@@ -525,22 +416,6 @@ fn fenced(mut patch: Value, uid: Option<String>, resource_version: Option<String
         patch["metadata"]["resourceVersion"] = Value::from(version);
     }
     patch
-}
-
-type Meta = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
-fn is(meta: &Meta, namespace: &str, name: &str) -> bool {
-    meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name)
-}
-
-fn owned_by(meta: &Meta, owner: &Meta) -> bool {
-    let mut owners = meta.owner_references.iter().flatten();
-    owners.any(|one| one.controller == Some(true) && Some(&one.uid) == owner.uid.as_ref())
-}
-
-fn owned_by_name(pod: &Pod, kind: &str, name: &str) -> bool {
-    let mut owners = pod.metadata.owner_references.iter().flatten();
-    owners.any(|one| one.controller == Some(true) && one.kind == kind && one.name == name)
 }
 
 /// Every key that a quiet world should have nothing to do for.

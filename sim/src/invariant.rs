@@ -3,7 +3,7 @@
 //! | id | when | what |
 //! |----|------|------|
 //! | G-1 | each gang plan | a plan that binds a pod of a gang leaves at least its minimum bound, in the view it was made from |
-//! | G-2 | when everything has been carried out | no gang has some of its pods bound and less than its minimum |
+//! | G-2 | when everything has been carried out | no gang that has not run has some of its pods bound and less than its minimum |
 //! | N-1 | each step | what the pods bound to a node ask for fits what the node offers, in CPUs, GPUs and pods |
 //! | R-1 | each step | no two live processes hold the same rank of a job |
 //! | R-2 | each step | no two generations of a job's gang hold ranks at once |
@@ -15,7 +15,6 @@
 //! | I-1 | at rest | planning again changes nothing |
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
@@ -24,7 +23,7 @@ use trainyard_proto::quantity::Quantity;
 use trainyard_runtime_core::store::Object;
 
 use crate::agent::{Machine, has_ended};
-use crate::api::Api;
+use crate::api::{Api, at};
 use crate::workload::{NODE_CPU, NODE_GPU, NODE_PODS};
 use crate::world::World;
 
@@ -41,6 +40,8 @@ pub(crate) struct Memory {
     pub(crate) broken: Option<String>,
     /// Changes of pods that N-1 has been checked for.
     pods_seen: usize,
+    /// Changes of processes that have been checked for.
+    processes_seen: u64,
     /// Changes of each job kind that F-1 has been checked for.
     jobs_seen: [usize; JOB_KINDS.len()],
 }
@@ -55,7 +56,7 @@ impl Memory {
 
 /// How a job ended, if it did, from its conditions.
 pub(crate) fn verdict(object: &Object) -> Option<&'static str> {
-    let conditions = object.value().pointer("/status/conditions")?.as_array()?;
+    let conditions = at(object.value(), &["status", "conditions"])?.as_array()?;
     conditions.iter().filter(|condition| condition["status"] == "True").find_map(|condition| {
         match condition["type"].as_str()? {
             "Succeeded" | "Complete" => Some("succeeded"),
@@ -74,7 +75,11 @@ pub(crate) fn after_step(memory: &mut Memory, api: &Api, machines: &[Machine]) -
         capacity(api)?;
         memory.pods_seen = pods;
     }
-    ranks(machines)?;
+    let processes = machines.iter().map(Machine::changes).sum();
+    if processes != memory.processes_seen {
+        ranks(machines)?;
+        memory.processes_seen = processes;
+    }
     verdicts(memory, api)
 }
 
@@ -83,7 +88,7 @@ fn amount(value: &Value) -> i64 {
 }
 
 fn bound_to(pod: &Object) -> Option<&str> {
-    pod.value().pointer("/spec/nodeName").and_then(Value::as_str)
+    at(pod.value(), &["spec", "nodeName"]).and_then(Value::as_str)
 }
 
 /// N-1.
@@ -93,7 +98,7 @@ fn capacity(api: &Api) -> Result<(), String> {
         let Some(node) = bound_to(pod) else { continue };
         let entry = used.entry(node).or_default();
         entry.2 += 1;
-        for container in pod.value().pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten() {
+        for container in at(pod.value(), &["spec", "containers"]).and_then(Value::as_array).into_iter().flatten() {
             let requests = &container["resources"]["requests"];
             entry.0 += amount(&requests["cpu"]);
             entry.1 += amount(&requests["nvidia.com/gpu"]);
@@ -108,7 +113,7 @@ fn capacity(api: &Api) -> Result<(), String> {
 }
 
 fn controller_uid(object: &Object) -> Option<&str> {
-    let owners = object.value().pointer("/metadata/ownerReferences")?.as_array()?;
+    let owners = at(object.value(), &["metadata", "ownerReferences"])?.as_array()?;
     owners.iter().find(|owner| owner["controller"] == true)?["uid"].as_str()
 }
 
@@ -116,7 +121,7 @@ fn controller_uid(object: &Object) -> Option<&str> {
 fn ranks(machines: &[Machine]) -> Result<(), String> {
     let mut holders: BTreeSet<(&str, &str, &str)> = BTreeSet::new();
     let mut generations: BTreeMap<&str, &str> = BTreeMap::new();
-    for process in machines.iter().flat_map(|machine| machine.processes.values()) {
+    for process in machines.iter().flat_map(Machine::live) {
         let pod = &process.pod;
         let (Some(job), Some(role), Some(index)) =
             (controller_uid(pod), pod.label(label::REPLICA_TYPE), pod.label(label::REPLICA_INDEX))
@@ -159,58 +164,74 @@ fn verdicts(memory: &mut Memory, api: &Api) -> Result<(), String> {
     Ok(())
 }
 
-/// (gang, minimum) of a pod.
-fn gang(pod: &Pod) -> Option<(String, usize)> {
+/// (gang, owner) and minimum of a pod.
+fn gang(pod: &Pod) -> Option<((&str, &str), usize)> {
     let annotations = pod.metadata.annotations.as_ref()?;
     let size = annotations.get(label::GANG_SIZE)?.parse().ok()?;
-    let owner =
-        pod.metadata.owner_references.iter().flatten().map(|owner| owner.uid.as_str()).next().unwrap_or_default();
-    Some((format!("{}/{owner}", annotations.get(label::GANG)?), size))
+    let owner = pod.metadata.owner_references.iter().flatten().map(|owner| owner.uid.as_str()).next();
+    Some(((annotations.get(label::GANG)?, owner.unwrap_or_default()), size))
 }
 
 fn is_bound(pod: &Pod) -> bool {
     pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())
 }
 
-/// G-1: with `binding` bound too, is every gang that is touched whole?
-pub(crate) fn whole_gangs(pods: &[Arc<Pod>], binding: &BTreeSet<&str>) -> Result<(), String> {
-    let mut gangs: BTreeMap<String, (usize, usize, bool)> = BTreeMap::new();
+/// G-1: with `binding` bound too, is every gang that is touched whole? The minimum is that of the pods that are bound now: replicas that
+/// run keep the annotation of the size that their job had when they were made.
+pub(crate) fn whole_gangs(pods: &[Pod], binding: &BTreeSet<&str>) -> Result<(), String> {
+    let mut gangs: BTreeMap<(&str, &str), (usize, usize)> = BTreeMap::new();
     for pod in pods {
         let Some((gang, size)) = gang(pod) else { continue };
         let touched = binding.contains(pod.metadata.name.as_deref().unwrap_or_default());
-        let entry = gangs.entry(gang).or_insert((0, size, false));
-        entry.0 += usize::from(touched || is_bound(pod));
-        entry.2 |= touched;
+        let (bound, minimum) = gangs.entry(gang).or_default();
+        *bound += usize::from(touched || is_bound(pod));
+        if touched {
+            *minimum = size.max(*minimum);
+        }
     }
-    for (gang, (bound, size, touched)) in gangs {
-        if touched && bound < size {
+    for ((gang, _), (bound, size)) in gangs {
+        if bound < size {
             return Err(format!("G-1: a plan binds {bound} pods of gang {gang}, of which {size} must start together"));
         }
     }
     Ok(())
 }
 
+/// What G-2 looks at in a gang.
+#[derive(Default)]
+struct Standing {
+    bound: usize,
+    unbound: usize,
+    /// The most that a pod without a node asks for; see [`whole_gangs`].
+    size: usize,
+    /// A process of it runs or has run: it lost a pod, and the others are not ended while the replacement waits.
+    ran: bool,
+    /// A pod of it is on its way out, and its agent may be slow or gone.
+    leaving: bool,
+}
+
 /// G-2: called when nothing is in flight and the caches are current.
-pub(crate) fn settled(world: &World) -> Result<(), String> {
-    let pods = world.process.pods();
-    let mut gangs: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-    for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
-        let Some((gang, _)) = gang(pod) else { continue };
-        let entry = gangs.entry(gang).or_default();
-        entry.0 += usize::from(is_bound(pod));
-        entry.1 += usize::from(!is_bound(pod));
+pub(crate) fn settled(pods: &[Pod]) -> Result<(), String> {
+    let mut gangs: BTreeMap<(&str, &str), Standing> = BTreeMap::new();
+    for pod in pods {
+        let Some((gang, size)) = gang(pod) else { continue };
+        let gang = gangs.entry(gang).or_default();
+        gang.ran |= pod.status.as_ref().is_some_and(|status| status.container_statuses.is_some());
+        if pod.metadata.deletion_timestamp.is_some() {
+            gang.leaving = true;
+            continue;
+        }
+        if is_bound(pod) {
+            gang.bound += 1;
+        } else {
+            gang.unbound += 1;
+            gang.size = gang.size.max(size);
+        }
     }
-    let leaving = pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_some());
-    for pod in &pods {
-        let Some((name, size)) = gang(pod) else { continue };
-        // A gang that has run and lost one pod waits for its replacement's place: the others do not go for that.
-        let (bound, unbound) = gangs.get(&name).copied().unwrap_or_default();
-        let never_ran = pods
-            .iter()
-            .filter(|pod| gang(pod).is_some_and(|(one, _)| one == name))
-            .all(|pod| pod.status.as_ref().is_none_or(|status| status.container_statuses.is_none()));
-        if bound > 0 && unbound > 0 && bound < size && never_ran && !leaving {
-            return Err(format!("G-2: {bound} of gang {name} are bound, {size} must be"));
+    for ((name, owner), gang) in gangs {
+        let Standing { bound, unbound, size, ran, leaving } = gang;
+        if bound > 0 && unbound > 0 && bound < size && !ran && !leaving {
+            return Err(format!("G-2: {bound} of gang {name}/{owner} are bound, {size} must be"));
         }
     }
     Ok(())
@@ -233,18 +254,18 @@ pub(crate) fn at_rest(world: &World) -> Result<(), String> {
             if verdict(job).is_none() {
                 return Err(format!("L-2: {kind} {} never ends", job.key().name));
             }
-            let clean =
-                job.value().pointer("/spec/runPolicy/cleanPodPolicy").or(job.value().pointer("/spec/cleanPodPolicy"));
+            let clean = at(job.value(), &["spec", "runPolicy", "cleanPodPolicy"])
+                .or(at(job.value(), &["spec", "cleanPodPolicy"]));
             let keeps = clean.is_none_or(|policy| policy == "None") && kind != "Job";
-            let mut live = world.machines.iter().flat_map(|machine| machine.processes.values());
+            let mut live = world.machines.iter().flat_map(Machine::live);
             if !keeps && live.any(|process| controller_uid(&process.pod) == Some(&**job.uid())) {
                 return Err(format!("F-2: {kind} {} has ended and still holds processes", job.key().name));
             }
         }
     }
     for deployment in world.api.of_kind("apps/v1", "Deployment") {
-        let wanted = deployment.value().pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
-        let available = deployment.value().pointer("/status/availableReplicas").and_then(Value::as_i64).unwrap_or(0);
+        let wanted = at(deployment.value(), &["spec", "replicas"]).and_then(Value::as_i64).unwrap_or(1);
+        let available = at(deployment.value(), &["status", "availableReplicas"]).and_then(Value::as_i64).unwrap_or(0);
         if wanted != available {
             return Err(format!("L-2: {} has {available} of {wanted} pods", deployment.key().name));
         }

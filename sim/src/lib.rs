@@ -5,9 +5,29 @@
 //!
 //! Each seed has a rough part, in which users change their minds and things break, and a quiet part, in which
 //! everything that was begun has to come to its end. What must hold, and when it is checked, is in [`invariant`].
+//!
+//! What goes wrong in the rough part:
+//!
+//! | fault | what it does |
+//! |-------|--------------|
+//! | coordinator killed | between any two writes: caches, timers and plans half carried out are gone, all is listed and planned afresh |
+//! | agent killed | between any two writes: an agent knows only the API and its processes, so each of its steps may be the first of a new one |
+//! | node lost | its processes are gone and it is not ready; it comes back later and tells what was lost |
+//! | request refused | as by a conflict: the rest of the plan is dropped |
+//! | answer lost | of a controller or an agent: the write took effect, its maker does not know |
+//! | disk full | the next writes are refused, whoever makes them: users, controllers, agents, the garbage collector |
+//! | delayed events | each watch lags behind for as long as it likes, each kind by itself |
+//! | duplicate events | the last event of a watch arrives again |
+//! | watch gap | a watch cannot go on (410) and lists again: what happened in between is never seen |
+//! | stray wake-ups | a key is planned for nothing |
+//! | clock jumps | forward by up to an hour, back by up to ten seconds |
+//! | users | delete jobs and pods, suspend, resume, resize and use names again, at any moment |
+//!
+//! Not in the model: torn writes of the store (`runtime/tests` have them, on real files), and two coordinators at once.
 
 mod agent;
 mod api;
+mod cache;
 mod control;
 pub mod invariant;
 mod rough;
@@ -44,7 +64,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rough_steps: 250, quiet_steps: 20_000, trace_len: 120, cores: Cores::default() }
+        Self { rough_steps: 330, quiet_steps: 20_000, trace_len: 120, cores: Cores::default() }
     }
 }
 

@@ -4,6 +4,7 @@ use rand::RngExt as _;
 use serde_json::{Value, json};
 use trainyard_runtime_core::store::{Key, Part};
 
+use crate::api::at;
 use crate::control::Fault;
 use crate::workload;
 use crate::world::World;
@@ -22,9 +23,12 @@ enum Move {
     NodeFault,
     ClockJump,
     StrayWake,
+    WatchGap,
+    Duplicate,
+    DiskFull,
 }
 
-const WEIGHTS: [(Move, u32); 11] = [
+const WEIGHTS: [(Move, u32); 14] = [
     (Move::Deliver, 30),
     (Move::Plan, 20),
     (Move::Act, 30),
@@ -36,6 +40,9 @@ const WEIGHTS: [(Move, u32); 11] = [
     (Move::NodeFault, 1),
     (Move::ClockJump, 1),
     (Move::StrayWake, 2),
+    (Move::WatchGap, 1),
+    (Move::Duplicate, 2),
+    (Move::DiskFull, 1),
 ];
 
 impl World {
@@ -70,7 +77,9 @@ impl World {
             }
             Move::Node => {
                 let index = self.rng.random_range(0..self.machines.len());
-                self.work_on_node(index);
+                let answer_lost = self.rng.random_range(0..20) == 0;
+                self.report.faults += u64::from(answer_lost);
+                self.work_on_node(index, answer_lost);
             }
             Move::Wait => {
                 self.now_ms += self.rng.random_range(1..5_000);
@@ -82,21 +91,42 @@ impl World {
                 self.restart_coordinator();
             }
             Move::NodeFault => self.node_fault(),
-            Move::ClockJump => {
-                self.report.faults += 1;
-                // Forward by up to an hour, as after a sleep; back by seconds, as a time server does it.
-                let forward = self.rng.random_range(0..2) == 0;
-                self.now_ms +=
-                    if forward { self.rng.random_range(0..3_600_000) } else { -self.rng.random_range(0..10_000) };
-                self.process.ring(self.now_ms);
-                self.say(|| "the clock jumped".to_owned());
-            }
+            Move::ClockJump => self.clock_jump(),
             Move::StrayWake => {
                 // A wake-up for nothing, or once more.
                 let all = crate::control::every_work(&self.api);
                 let work = all[self.rng.random_range(0..all.len())].clone();
                 self.process.dirty.insert(work);
             }
+            Move::WatchGap | Move::Duplicate => self.watch_fault(matches!(chosen, Some((Move::WatchGap, _)))),
+            Move::DiskFull => {
+                self.report.faults += 1;
+                let writes = self.rng.random_range(1..12);
+                self.api.refuse_writes(writes);
+                self.say(|| format!("the disk is full: the next {writes} writes are refused"));
+            }
+        }
+    }
+
+    /// Forward by up to an hour, as after a sleep; back by seconds, as a time server does it.
+    fn clock_jump(&mut self) {
+        self.report.faults += 1;
+        let forward = self.rng.random_range(0..2) == 0;
+        self.now_ms += if forward { self.rng.random_range(0..3_600_000) } else { -self.rng.random_range(0..10_000) };
+        self.process.ring(self.now_ms);
+        self.say(|| "the clock jumped".to_owned());
+    }
+
+    fn watch_fault(&mut self, gap: bool) {
+        self.report.faults += 1;
+        let at = self.rng.random_range(0..self.api.logs.len());
+        let Some(resource) = self.api.logs.keys().nth(at).cloned() else { return };
+        if gap {
+            self.process.list_again(&self.api, &resource);
+            self.say(|| format!("watch of {} had a gap: listed again", resource.plural));
+        } else {
+            self.process.deliver_again(&self.api, &resource);
+            self.say(|| format!("watch of {} repeats itself", resource.plural));
         }
     }
 
@@ -183,6 +213,10 @@ impl World {
                 "template": {"metadata": {"annotations": {"restarted": self.report.steps.to_string()}}},
             }}),
             Some("Job") => json!({"spec": {"parallelism": self.rng.random_range(1..4)}}),
+            Some("TrainingJob") => json!({"spec": {"replicas": self.rng.random_range(1..=4)}}),
+            Some("PyTorchJob") if at(object.value(), &["spec", "pytorchReplicaSpecs", "Worker"]).is_some() => {
+                json!({"spec": {"pytorchReplicaSpecs": {"Worker": {"replicas": self.rng.random_range(1..=3)}}}})
+            }
             _ => return,
         };
         self.patch(key, &patch);

@@ -1,11 +1,11 @@
 //! Worlds that must hold, and broken cores that must be caught.
 
-use std::collections::BTreeMap;
+mod first_fit;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use trainyard_coordinator_core::gang::{GangView, Placement, place};
-use trainyard_coordinator_core::{job, label, standin};
+use trainyard_coordinator_core::{job, standin};
 use trainyard_proto::plan::{Action, Fence, ObjectRef, Plan};
 
 use super::*;
@@ -74,7 +74,35 @@ fn a_placer_that_binds_half_a_gang_is_caught() {
         placement
     }
     let broken = caught(Cores { gang: half, ..Cores::default() });
-    assert!(broken.starts_with("G-"), "{broken}");
+    assert!(broken.starts_with("G-1"), "{broken}");
+}
+
+#[test]
+fn a_gang_that_stays_begun_is_caught() {
+    let pod = |index: usize, status: Value, node: Option<&str>| -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": format!("g-{index}"), "annotations": {"trainyard.dev/gang": "g", "trainyard.dev/gang-size": "2"}},
+            "spec": {"containers": [], "nodeName": node},
+            "status": status,
+        }))
+        .unwrap()
+    };
+    let waits = || pod(0, json!({}), None);
+    let ran =
+        json!({"containerStatuses": [{"name": "main", "image": "", "imageID": "", "ready": true, "restartCount": 0}]});
+    let mut leaving = pod(2, json!({}), Some("a"));
+    leaving.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+    for (pods, holds) in [
+        (vec![waits(), pod(1, json!({}), Some("a"))], false),
+        (vec![waits(), pod(1, ran, Some("a"))], true),
+        (vec![waits(), pod(1, json!({}), None)], true),
+        (vec![waits(), pod(1, json!({}), Some("a")), pod(2, json!({}), Some("a"))], true),
+        (vec![waits(), pod(1, json!({}), Some("a")), leaving], true),
+    ] {
+        let told = invariant::settled(&pods);
+        assert_eq!(told.is_ok(), holds, "{told:?}");
+        assert!(told.err().is_none_or(|broken| broken.starts_with("G-2")));
+    }
 }
 
 #[test]
@@ -157,86 +185,9 @@ fn a_job_that_forgets_its_verdict_is_caught() {
     assert!(broken.starts_with("F-1"), "{broken}");
 }
 
-/// A second opinion on placing: first fit, in the order of names. Slow and simple, and written from the rules alone.
-fn first_fit(view: &GangView, _now_ms: i64) -> Placement {
-    fn need(pod: &Pod, what: &str) -> i64 {
-        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-        let amounts =
-            containers.filter_map(|one| one.resources.as_ref()?.requests.as_ref()?.get(what)?.0.parse::<i64>().ok());
-        amounts.sum()
-    }
-    fn ready(node: &Node) -> bool {
-        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
-    }
-    let ended = |pod: &Pod| {
-        matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
-    };
-    let bound = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-    let mut free: BTreeMap<String, (i64, i64)> = BTreeMap::new();
-    for node in view.nodes.iter().filter(|node| ready(node)) {
-        free.insert(node.metadata.name.clone().unwrap(), (workload::NODE_CPU, workload::NODE_GPU));
-    }
-    for pod in view.pods.iter().filter(|pod| !ended(pod)) {
-        if let Some(room) = bound(pod).and_then(|node| free.get_mut(&node)) {
-            room.0 -= need(pod, "cpu");
-            room.1 -= need(pod, "nvidia.com/gpu");
-        }
-    }
-    let annotation = |pod: &Pod, key: &str| pod.metadata.annotations.as_ref().and_then(|all| all.get(key).cloned());
-    let mut gangs: BTreeMap<(String, String), Vec<&Pod>> = BTreeMap::new();
-    for pod in &view.pods {
-        let name = pod.metadata.name.clone().unwrap();
-        let owner =
-            pod.metadata.owner_references.iter().flatten().map(|owner| owner.uid.clone()).next().unwrap_or_default();
-        let gang = annotation(pod, label::GANG).unwrap_or(name);
-        gangs.entry((gang, owner)).or_default().push(pod);
-    }
-    let mut actions = Vec::new();
-    // A gang that was placed in part goes first: its room may still be there.
-    let mut in_turn: Vec<&Vec<&Pod>> = gangs.values().collect();
-    in_turn.sort_by_key(|pods| !pods.iter().any(|pod| bound(pod).is_some()));
-    for pods in in_turn {
-        let size = annotation(pods[0], label::GANG_SIZE).and_then(|size| size.parse().ok()).unwrap_or(1);
-        let leaving = pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_some());
-        if pods.len() < size || leaving {
-            continue;
-        }
-        let mut trial = free.clone();
-        let mut binds = Vec::new();
-        for pod in pods.iter().filter(|pod| bound(pod).is_none()) {
-            let (cpu, gpu) = (need(pod, "cpu"), need(pod, "nvidia.com/gpu"));
-            let Some((node, room)) = trial.iter_mut().find(|(_, room)| room.0 >= cpu && room.1 >= gpu) else {
-                continue;
-            };
-            room.0 -= cpu;
-            room.1 -= gpu;
-            binds.push(Action::Bind {
-                pod: workload::object_ref("v1", "Pod", "default", pod.metadata.name.as_deref().unwrap()),
-                fence: Fence { uid: pod.metadata.uid.clone(), resource_version: None },
-                node: node.clone(),
-            });
-        }
-        let ran = |pod: &Pod| pod.status.as_ref().is_some_and(|status| status.container_statuses.is_some());
-        if binds.len() == pods.iter().filter(|pod| bound(pod).is_none()).count() {
-            free = trial;
-            actions.extend(binds);
-        } else if pods.iter().all(|pod| !ran(pod)) {
-            // Its room is gone, so its placing is taken back.
-            actions.extend(pods.iter().filter(|pod| bound(pod).is_some()).map(|pod| Action::Delete {
-                object: workload::object_ref("v1", "Pod", "default", pod.metadata.name.as_deref().unwrap()),
-                fence: Fence { uid: pod.metadata.uid.clone(), resource_version: None },
-                grace_seconds: None,
-                reason: "its gang does not fit any more".to_owned(),
-            }));
-        }
-    }
-    Placement { plan: Plan { actions, ..Plan::default() }, ..Placement::default() }
-}
-
 #[test]
 fn worlds_hold_under_another_placer_too() {
-    all_pass(Cores { gang: first_fit, ..Cores::default() });
+    all_pass(Cores { gang: first_fit::place, ..Cores::default() });
 }
 
 #[test]

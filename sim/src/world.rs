@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, Plan};
 use trainyard_runtime_core::store::{Key, Part, Resource};
 
-use crate::agent::Machine;
-use crate::api::Api;
+use crate::agent::{Chance, Machine};
+use crate::api::{Api, at};
 use crate::control::{Fault, Process, Work, every_work};
 use crate::invariant::{self, Memory};
 use crate::workload::{self, object_ref};
@@ -72,6 +72,9 @@ impl World {
         for _ in 0..self.options.rough_steps {
             self.rough_step();
             self.check()?;
+            if self.process.is_idle(&self.api) {
+                invariant::settled(self.process.pods()).map_err(|broken| self.failure(broken))?;
+            }
         }
         self.calm_down();
         let mut quiet = 0;
@@ -146,7 +149,7 @@ impl World {
         if bound.is_empty() {
             return Ok(());
         }
-        invariant::whole_gangs(&self.process.pods(), &bound)
+        invariant::whole_gangs(self.process.pods(), &bound)
     }
 
     pub(crate) fn act(&mut self, flight: usize, fault: Fault) {
@@ -166,7 +169,7 @@ impl World {
         count
     }
 
-    pub(crate) fn work_on_node(&mut self, index: usize) -> bool {
+    pub(crate) fn work_on_node(&mut self, index: usize, answer_lost: bool) -> bool {
         let Self { machines, api, rng, report, calm, now_ms, .. } = self;
         let machine = &mut machines[index];
         let mut duties = machine.duties(api, *now_ms);
@@ -174,7 +177,8 @@ impl World {
             return false;
         }
         let duty = duties.swap_remove(rng.random_range(0..duties.len()));
-        let (said, started) = machine.act(api, duty, rng, *calm, *now_ms);
+        let mut chance = Chance { rng, calm: *calm, now_ms: *now_ms, answer_lost };
+        let (said, started) = machine.act(api, duty, &mut chance);
         report.processes += u64::from(started);
         self.say(|| said);
         true
@@ -198,6 +202,7 @@ impl World {
     /// Everything that broke is repaired, and users want their jobs to end.
     fn calm_down(&mut self) {
         self.calm = true;
+        self.api.refuse_writes(0);
         for index in 0..self.machines.len() {
             self.machines[index].alive = true;
             self.machines[index].calm_down();
@@ -211,7 +216,7 @@ impl World {
                 let spec = object.value().get("spec")?;
                 if spec.get("suspend") == Some(&json!(true)) {
                     Some((object.key().clone(), json!({"spec": {"suspend": false}})))
-                } else if spec.pointer("/runPolicy/suspend") == Some(&json!(true)) {
+                } else if at(spec, &["runPolicy", "suspend"]) == Some(&json!(true)) {
                     Some((object.key().clone(), json!({"spec": {"runPolicy": {"suspend": false}}})))
                 } else if spec.get("paused") == Some(&json!(true)) {
                     Some((object.key().clone(), json!({"spec": {"paused": null}})))
@@ -244,9 +249,9 @@ impl World {
         if self.collect_garbage() > 0 {
             return Ok(true);
         }
-        invariant::settled(self).map_err(|broken| self.failure(broken))?;
+        invariant::settled(self.process.pods()).map_err(|broken| self.failure(broken))?;
         for index in 0..self.machines.len() {
-            if self.work_on_node(index) {
+            if self.work_on_node(index, false) {
                 return Ok(true);
             }
         }

@@ -251,12 +251,10 @@ fn annotations_changed(old: &Value, new: &Value) -> bool {
 
 /// Everything but `metadata` and `status` counts as spec.
 fn spec_changed(old: &Value, new: &Value) -> bool {
-    let fields = |v: &Value| -> Option<Map<String, Value>> {
-        let mut map = v.as_object()?.clone();
-        map.retain(|k, _| !matches!(k.as_str(), "metadata" | "status" | "apiVersion" | "kind"));
-        Some(map)
-    };
-    fields(old) != fields(new)
+    let counts = |name: &str| !matches!(name, "metadata" | "status" | "apiVersion" | "kind");
+    let fields = |v: &Value| v.as_object().into_iter().flatten().filter(|(name, _)| counts(name)).count();
+    let differs = |(name, value): (&String, &Value)| counts(name) && new.get(name) != Some(value);
+    fields(old) != fields(new) || old.as_object().into_iter().flatten().any(differs)
 }
 
 /// Equal but for the times in `managedFields`, which a repeated apply renews without changing anything.
