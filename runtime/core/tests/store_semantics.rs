@@ -459,3 +459,28 @@ fn a_dump_is_replayed_to_the_same_answers() {
     let broken = Store::replay([], Limits::default(), &json!({ "objects": [{}] })).unwrap_err();
     assert!(broken.contains("group and plural are missing"), "{broken}");
 }
+
+/// What an object says does not depend on whether the store still holds it as a value.
+#[test]
+fn old_objects_are_kept_as_text_and_say_the_same() {
+    let limits = Limits { parsed_bytes: 1000, window_bytes: 0, ..Limits::default() };
+    let widgets = Resource::new("example.com", "widgets");
+    let mut store = Store::new([ResourceRules::plain(widgets.clone(), false)], limits);
+    for n in 0..20 {
+        let value = json!({"metadata": {"labels": {"n": n.to_string()}}, "data": "x".repeat(200)});
+        let key = Key::new(widgets.clone(), "", format!("w{n}"));
+        let new = NewObject { uid: format!("u{n}"), suffix: String::new(), keep_status: false };
+        let mut batch = Batch::new(&store);
+        let request = Transact { key, part: Part::Main, dry_run: false, new };
+        batch.transact::<StoreError>(&store, 1, request, |_| Ok(value)).expect("created");
+        store.commit(batch);
+    }
+    let page = store.list(&widgets, &ListQuery::default()).expect("listed");
+    assert_eq!(page.items.len(), 20);
+    for object in &page.items {
+        let n = object.label("n").expect("a label");
+        assert_eq!(*object.key().name, format!("w{n}"));
+        assert_eq!(object.value().to_string(), **object.json());
+    }
+    assert_eq!(store.check(), []);
+}

@@ -85,11 +85,17 @@ impl Disk {
             .fetch_all(&mut self.connection)
             .await
             .map_err(|e| OpenError::database(path, e))?;
+        // Neighbours are mostly of one resource, and share its names in memory.
+        let mut last = Resource::new("", "");
         for row in rows {
             let (birth, resource, json): (i64, &str, &str) = (row.get(0), row.get(1), row.get(2));
+            let resource = parse_resource(resource);
+            if last != resource {
+                last = resource;
+            }
             let broken = |reason: String| OpenError::Broken { path: path.to_owned(), row: birth, reason };
             let birth = u64::try_from(birth).map_err(|e| broken(e.to_string()))?;
-            state.restore_object(Object::restore(parse_resource(resource), birth, json).map_err(broken)?);
+            state.restore_object(Object::restore(last.clone(), birth, json).map_err(broken)?);
         }
         let rows = sqlx::query("SELECT resource, version FROM tombstones")
             .fetch_all(&mut self.connection)

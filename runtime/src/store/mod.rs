@@ -80,7 +80,7 @@ impl Store {
     /// # Errors
     /// `NotFound`.
     pub fn get(&self, key: &Key) -> Result<Arc<Object>, StoreError> {
-        self.shared.state().get(key).cloned().ok_or_else(|| StoreError::not_found(key))
+        self.shared.state().get(key).map(Object::on_its_own).ok_or_else(|| StoreError::not_found(key))
     }
 
     /// One page of a resource.

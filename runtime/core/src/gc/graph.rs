@@ -80,7 +80,7 @@ impl Graph {
     pub fn new<'a>(objects: impl IntoIterator<Item = &'a Arc<Object>>) -> Self {
         let mut graph = Self::default();
         for object in objects {
-            graph.put(object);
+            graph.put(&object.on_its_own());
         }
         graph
     }

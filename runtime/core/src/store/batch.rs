@@ -102,14 +102,18 @@ impl Batch {
             }
             Command::Update(update) => {
                 let dry_run = update.dry_run;
-                let current =
-                    self.get(store, &update.key).cloned().ok_or_else(|| StoreError::not_found(&update.key))?;
+                let current = self
+                    .get(store, &update.key)
+                    .map(Object::on_its_own)
+                    .ok_or_else(|| StoreError::not_found(&update.key))?;
                 let decision = write::update(store, &current, update.value, update.part)?;
                 self.carry_out(store, decision, dry_run)
             }
             Command::Delete(delete) => {
-                let current =
-                    self.get(store, &delete.key).cloned().ok_or_else(|| StoreError::not_found(&delete.key))?;
+                let current = self
+                    .get(store, &delete.key)
+                    .map(Object::on_its_own)
+                    .ok_or_else(|| StoreError::not_found(&delete.key))?;
                 let decision = delete::delete(store, now_ms, &current, &delete)?;
                 self.carry_out(store, decision, delete.dry_run)
             }
@@ -128,7 +132,7 @@ impl Batch {
         request: Transact,
         change: impl FnOnce(Option<&Object>) -> Result<Value, E>,
     ) -> Result<Outcome, E> {
-        let current = self.get(store, &request.key).cloned();
+        let current = self.get(store, &request.key).map(Object::on_its_own);
         let value = change(current.as_deref())?;
         let decision = match &current {
             Some(current) => write::update(store, current, value, request.part)?,

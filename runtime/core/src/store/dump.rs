@@ -15,7 +15,7 @@ impl Store {
             .objects()
             .map(|o| {
                 let Resource { group, plural } = &o.key().resource;
-                json!({ "group": **group, "plural": **plural, "birth": o.birth(), "object": o.value() })
+                json!({ "group": **group, "plural": **plural, "birth": o.birth(), "object": o.on_its_own().value() })
             })
             .collect();
         let resources: Vec<Value> = self

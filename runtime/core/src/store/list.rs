@@ -149,14 +149,14 @@ impl Store {
                     (Some((u, _)), Some((p, _))) => u <= p,
                 };
                 if !take_undone {
-                    return present.next().map(|(_, o)| Arc::clone(o));
+                    return present.next().map(|(_, o)| o.on_its_own());
                 }
                 let (key, was) = undone.next()?;
                 if present.peek().is_some_and(|(p, _)| *p == key) {
                     present.next();
                 }
                 if let Some(was) = was {
-                    return Some(Arc::clone(was));
+                    return Some(was.on_its_own());
                 }
             }
         })

@@ -82,19 +82,22 @@ impl fmt::Debug for Key {
 }
 
 /// One version of one object; never changed, only replaced.
+///
+/// It is held as text, as a value, or as both: each is made from the other when it is first asked for. A value takes about
+/// six times the memory of its text, so the store keeps old objects as text alone, see [`Object::on_its_own`].
 #[derive(Debug)]
 pub struct Object {
     key: Key,
     uid: Arc<str>,
     resource_version: u64,
     birth: u64,
-    value: Value,
+    value: OnceLock<Value>,
     json: OnceLock<Arc<str>>,
 }
 
 impl PartialEq for Object {
     fn eq(&self, other: &Self) -> bool {
-        self.key == other.key && self.value == other.value
+        self.key == other.key && self.value() == other.value()
     }
 }
 
@@ -105,7 +108,7 @@ impl Object {
             meta.insert("uid".to_owned(), Value::from(&*uid));
             meta.insert("resourceVersion".to_owned(), Value::from(resource_version.to_string()));
         }
-        Self { key, uid, resource_version, birth, value, json: OnceLock::new() }
+        Self { key, uid, resource_version, birth, value: value.into(), json: OnceLock::new() }
     }
 
     /// Reads back what [`Object::json`] gave, as the shell does when it opens the disk.
@@ -127,12 +130,31 @@ impl Object {
         let resource_version =
             text("resourceVersion")?.parse().map_err(|_| "metadata.resourceVersion is not a number".to_owned())?;
         let key = Key { resource, namespace, name };
-        Ok(Self { key, uid, resource_version, birth, value, json: OnceLock::new() })
+        Ok(Self { key, uid, resource_version, birth, value: OnceLock::new(), json: Arc::<str>::from(json).into() })
+    }
+
+    /// The object as text alone.
+    pub(crate) fn as_text(&self) -> Self {
+        Self {
+            key: self.key.clone(),
+            uid: Arc::clone(&self.uid),
+            resource_version: self.resource_version,
+            birth: self.birth,
+            value: OnceLock::new(),
+            json: Arc::clone(self.json()).into(),
+        }
+    }
+
+    /// For whoever looks at the value of an object of the store: the object itself if it holds its value already, else
+    /// another one with the same text, so that what is looked at once does not stay in the store as a value for ever.
+    #[must_use]
+    pub fn on_its_own(self: &Arc<Self>) -> Arc<Self> {
+        if self.value.get().is_some() { Arc::clone(self) } else { Arc::new(self.as_text()) }
     }
 
     /// This object at another resourceVersion, as the last word of a deletion says it.
     pub(crate) fn at_version(&self, resource_version: u64) -> Self {
-        Self::file(self.key.clone(), self.uid.clone(), resource_version, self.birth, self.value.clone())
+        Self::file(self.key.clone(), self.uid.clone(), resource_version, self.birth, self.value().clone())
     }
 
     /// Where it is filed.
@@ -162,20 +184,22 @@ impl Object {
     /// The whole object.
     #[must_use]
     pub fn value(&self) -> &Value {
-        &self.value
+        // The text is one that we have written or have read once, so it is JSON.
+        let read = || self.json.get().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        self.value.get_or_init(read)
     }
 
     /// The whole object as compact JSON, rendered once and shared by the disk and all readers.
     #[must_use]
     pub fn json(&self) -> &Arc<str> {
-        self.json.get_or_init(|| self.value.to_string().into())
+        self.json.get_or_init(|| self.value().to_string().into())
     }
 
     /// `metadata`.
     #[must_use]
     pub fn metadata(&self) -> &Map<String, Value> {
         static EMPTY: OnceLock<Map<String, Value>> = OnceLock::new();
-        self.value.get("metadata").and_then(Value::as_object).unwrap_or_else(|| EMPTY.get_or_init(Map::new))
+        self.value().get("metadata").and_then(Value::as_object).unwrap_or_else(|| EMPTY.get_or_init(Map::new))
     }
 
     /// The value of one label.

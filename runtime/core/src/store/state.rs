@@ -19,6 +19,9 @@ pub struct Limits {
     /// JSON bytes of kept changes per resource. Parsed, they take about six times as much: 24 MiB for a resource that
     /// is written all the time.
     pub window_bytes: usize,
+    /// JSON bytes of the objects that are held as values too. Far above what the jobs of a machine take, so that these are
+    /// never parsed twice; 48 MiB of memory when a store is large.
+    pub parsed_bytes: usize,
     /// Largest object. etcd's request limit is 1.5 MiB; our SDK callers stay below it.
     pub object_bytes: usize,
     /// Caps `limit=`. A list without a limit is whole, as from the API server.
@@ -27,7 +30,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { window_changes: 4096, window_bytes: 4 << 20, object_bytes: 3 << 19, page_items: 10_000 }
+        Self {
+            window_changes: 4096,
+            window_bytes: 4 << 20,
+            parsed_bytes: 8 << 20,
+            object_bytes: 3 << 19,
+            page_items: 10_000,
+        }
     }
 }
 
@@ -66,6 +75,22 @@ impl Window {
     }
 }
 
+/// Which objects the store holds as values beside their text: the last ones written.
+#[derive(Debug, Default)]
+struct Parsed {
+    /// Key, resourceVersion and JSON bytes, in order of writing.
+    objects: VecDeque<(Key, u64, usize)>,
+    bytes: usize,
+}
+
+impl Parsed {
+    fn put(&mut self, object: &Object) {
+        let bytes = object.json().len();
+        self.bytes += bytes;
+        self.objects.push_back((object.key().clone(), object.resource_version(), bytes));
+    }
+}
+
 /// Every object and the last changes of each resource. See the module's page.
 #[derive(Debug)]
 pub struct Store {
@@ -74,6 +99,7 @@ pub struct Store {
     pub(crate) resource_version: u64,
     pub(crate) objects: BTreeMap<Key, Arc<Object>>,
     pub(crate) windows: BTreeMap<Resource, Window>,
+    parsed: Parsed,
 }
 
 impl Store {
@@ -86,6 +112,7 @@ impl Store {
             resource_version: 0,
             objects: BTreeMap::new(),
             windows: BTreeMap::new(),
+            parsed: Parsed::default(),
         }
     }
 
@@ -197,6 +224,7 @@ impl Store {
             match change.kind {
                 ChangeKind::Put => {
                     self.objects.insert(key.clone(), Arc::clone(&change.object));
+                    self.parsed.put(&change.object);
                 }
                 ChangeKind::Delete => {
                     self.objects.remove(key);
@@ -207,9 +235,21 @@ impl Store {
             }
             self.windows.entry(key.resource.clone()).or_default().push(Arc::new(change), &self.limits);
         }
+        self.keep_old_ones_as_text();
         #[cfg(debug_assertions)]
         self.check_touched(&touched);
         touched
+    }
+
+    fn keep_old_ones_as_text(&mut self) {
+        while self.parsed.bytes > self.limits.parsed_bytes {
+            let Some((key, version, bytes)) = self.parsed.objects.pop_front() else { break };
+            self.parsed.bytes -= bytes;
+            // A later write of it has its own place in the row.
+            if let Some(object) = self.objects.get_mut(&key).filter(|object| object.resource_version() == version) {
+                *object = Arc::new(object.as_text());
+            }
+        }
     }
 
     /// The changes of all resources after `resource_version`, in order.

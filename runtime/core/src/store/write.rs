@@ -49,7 +49,7 @@ pub(crate) fn create_named(
     same_or_bad_request(meta, "name", &key.name)?;
     same_or_bad_request(meta, "namespace", &key.namespace)?;
     check_new(rules, key, meta)?;
-    if let Some(existing) = batch.get(store, key) {
+    if let Some(existing) = batch.get(store, key).map(Object::on_its_own) {
         return Err(StoreError::AlreadyExists {
             resource: key.resource.clone(),
             name: key.name.to_string(),
