@@ -2,13 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Event, Node, PersistentVolumeClaim, Pod, Service};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 use trainyard_runtime::embedded::{Embedded, Options};
-use trainyard_worker::agent::{Agent, AgentConfig, Handle};
+use trainyard_worker::agent::{Agent, AgentConfig, Handle, kept_pods};
+
+mod support;
+use support::{eventually, until};
 
 const SHIM: &str = env!("CARGO_BIN_EXE_trainyard-shim");
 
@@ -69,18 +71,11 @@ impl World {
     }
 
     async fn until<T>(&self, name: &str, what: &str, check: impl Fn(&Pod) -> Option<T>) -> T {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        let mut last = None;
-        while Instant::now() < deadline {
-            if let Some(pod) = self.pods().get_opt(name).await.unwrap() {
-                if let Some(found) = check(&pod) {
-                    return found;
-                }
-                last = pod.status;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        panic!("{what}: waited too long; {}", serde_json::to_string_pretty(&last).unwrap());
+        let look = async || {
+            let pod = self.pods().get_opt(name).await.unwrap().ok_or(None)?;
+            check(&pod).map_or_else(|| Err(pod.status.clone()), |found| Ok(Some(found)))
+        };
+        eventually(&format!("{name}: {what}"), look).await
     }
 
     async fn phase(&self, name: &str, phase: &str) -> Pod {
@@ -88,11 +83,7 @@ impl World {
     }
 
     async fn until_gone(&self, name: &str) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while self.pods().get_opt(name).await.unwrap().is_some() {
-            assert!(Instant::now() < deadline, "{name} stays");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        eventually(&format!("{name} goes"), async || gone(self.pods().get_opt(name).await.unwrap().is_none())).await;
     }
 
     fn log(&self, pod: &Pod, attempt: u32) -> String {
@@ -104,15 +95,11 @@ impl World {
 
     async fn event(&self, reason: &str) -> Event {
         let events: Api<Event> = Api::all(self.server.client());
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
+        let look = async || {
             let found = events.list(&ListParams::default()).await.unwrap();
-            if let Some(event) = found.items.iter().find(|event| event.reason.as_deref() == Some(reason)) {
-                return event.clone();
-            }
-            assert!(Instant::now() < deadline, "no event {reason}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+            Ok::<_, ()>(found.items.into_iter().find(|event| event.reason.as_deref() == Some(reason)))
+        };
+        eventually(&format!("event {reason}"), look).await
     }
 }
 
@@ -131,11 +118,14 @@ impl Drop for World {
         let _ = std::fs::remove_dir_all(&pods);
         for run in runs {
             let _ = trainyard_worker::shim::order_stop(&run, 0);
-            while run.shim.is_alive() {
-                std::thread::sleep(Duration::from_millis(2));
-            }
+            until("a shim ends", || (!run.shim.is_alive()).then_some(()));
         }
     }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "what `eventually` wants of a look")]
+fn gone(holds: bool) -> Result<Option<()>, &'static str> {
+    Ok(holds.then_some(()))
 }
 
 fn main_status(pod: &Pod) -> ContainerStatus {
@@ -200,10 +190,13 @@ async fn failures_are_told_and_restarted_as_the_policy_says() {
         world.until("again", "restarts", |pod| (main_status(pod).restart_count >= 3).then(|| pod.clone())).await;
     assert_eq!(main_status(&looping).last_state.unwrap().terminated.unwrap().exit_code, 1);
     assert_eq!(looping.status.unwrap().phase.as_deref(), Some("Running"));
-    world
-        .until("again", "a wait", |pod| (main_status(pod).state?.waiting?.reason? == "CrashLoopBackOff").then_some(()))
-        .await;
-    assert!(!world.log(&pod, 2).is_empty());
+    // Logs of older runs go: only that of the run before the wait is sure to be there.
+    let waiting = |pod: &Pod| {
+        let status = main_status(pod);
+        (status.state?.waiting?.reason? == "CrashLoopBackOff").then_some(status.restart_count)
+    };
+    let run = world.until("again", "a wait", waiting).await;
+    assert_eq!(world.log(&pod, run.try_into().unwrap()), "run\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -218,11 +211,8 @@ async fn a_deleted_pod_gets_its_grace_and_goes() {
     world.until_gone("p").await;
     // One order, one event: not one for each time the task looked.
     assert_eq!(world.event("Killing").await.count, Some(1));
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while world.home.path().join("pods").join(&uid).exists() {
-        assert!(Instant::now() < deadline, "the folder stays");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let folder = world.home.path().join("pods").join(&uid);
+    eventually("its folder goes", async || gone(!folder.exists())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -246,11 +236,7 @@ async fn a_stopped_agent_loses_nothing() {
     assert_eq!(exit_code(&ended), Some(5));
     assert_eq!(main_status(&ended).restart_count, 0);
     assert_eq!(world.log(&pod, 0), "before\nafter\n");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while running.process.unwrap().is_alive() || state.exists() {
-        assert!(Instant::now() < deadline, "a removed pod goes on");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually("a removed pod ends", async || gone(!running.process.unwrap().is_alive() && !state.exists())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -361,18 +347,10 @@ async fn claims_stay_while_they_are_used_and_take_their_folders_along() {
     std::fs::write(used.join("data"), "").unwrap();
     claims.delete("used", &DeleteParams::default()).await.unwrap();
     let until_gone = async |name: &str| {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while claims.get_opt(name).await.unwrap().is_some() {
-            assert!(Instant::now() < deadline, "claim {name} stays");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        eventually(&format!("claim {name} goes"), async || gone(claims.get_opt(name).await.unwrap().is_none())).await;
     };
     let until_removed = async |path: &std::path::Path| {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while path.exists() {
-            assert!(Instant::now() < deadline, "{} stays", path.display());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        eventually(&format!("{} goes", path.display()), async || gone(!path.exists())).await;
     };
     // A claim that nobody uses goes at once: what the agent did for it shows that the other was looked at, too.
     claims.delete("idle", &DeleteParams::default()).await.unwrap();
@@ -463,17 +441,54 @@ async fn a_killed_shim_is_noticed_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn from_binding_to_the_first_line_is_quick() {
+async fn logs_of_a_jobs_pod_outlive_it_as_long_as_the_job_is_there() {
     let world = World::new().await;
-    world.sh("warm", "Never", "true").await;
-    world.phase("warm", "Succeeded").await;
-    let began = Instant::now();
-    let pod = world
-        .pod("p", json!({"restartPolicy": "Never", "containers": [{"name": "main", "command": ["echo", "hi"]}]}))
-        .await;
-    while world.log(&pod, 0).is_empty() {
-        assert!(began.elapsed() < Duration::from_secs(5));
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    let job: kube::api::ApiResource =
+        kube::api::ApiResource::from_gvk(&kube::api::GroupVersionKind::gvk("trainyard.dev", "v1alpha1", "TrainingJob"));
+    let jobs: Api<kube::api::DynamicObject> = Api::namespaced_with(world.server.client(), "default", &job);
+    let body = json!({"apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "job"},
+        "spec": {"command": ["true"]}});
+    let job = jobs.create(&PostParams::default(), &serde_json::from_value(body).unwrap()).await.unwrap();
+    let uid = job.metadata.uid.unwrap();
+    let owner = json!([{"apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "name": "job", "uid": uid, "controller": true}]);
+    let spec = json!({"nodeName": "node", "restartPolicy": "Never",
+        "containers": [{"name": "main", "command": ["echo", "last words"]}]});
+    let pod = json!({"metadata": {"name": "p", "ownerReferences": owner}, "spec": spec});
+    let pod = world.create::<Pod>(pod).await;
+    world.phase("p", "Succeeded").await;
+    world.pods().delete("p", &DeleteParams::default()).await.unwrap();
+    let folder = world.home.path().join("pods").join(pod.metadata.uid.unwrap());
+    eventually("its folder goes", async || gone(!folder.exists())).await;
+    let kept = kept_pods(world.home.path(), &uid);
+    let texts: Vec<String> = kept[0].lines("main", false).into_iter().map(|(_, text)| text).collect();
+    assert_eq!((kept.len(), texts), (1, vec!["last words".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_in_memory_has_its_size_and_goes_with_the_pod() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root may mount");
+        return;
     }
-    eprintln!("create to first line: {:?}", began.elapsed());
+    let world = World::new().await;
+    let script = "stat -f -c %T /memory; head -c 2000000 /dev/zero > /memory/x || echo full; rm /memory/x; echo shared > /memory/y";
+    let first = json!({"name": "first", "command": ["sh", "-c", script], "volumeMounts": [{"name": "v", "mountPath": "/memory"}]});
+    let main = json!({"name": "main", "command": ["sh", "-c", "cat /memory/y; stat -f -c %T /memory"],
+        "volumeMounts": [{"name": "v", "mountPath": "/memory"}]});
+    let volume = json!({"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}});
+    let pod = world
+        .pod(
+            "p",
+            json!({"restartPolicy": "Never", "volumes": [volume], "initContainers": [first], "containers": [main]}),
+        )
+        .await;
+    world.phase("p", "Succeeded").await;
+    let home = world.home.path().join("pods").join(pod.metadata.uid.as_deref().unwrap());
+    let init = std::fs::read_to_string(home.join("containers/first/0.log")).unwrap();
+    assert!(init.contains("tmpfs") && init.contains("full"), "{init}");
+    assert_eq!(world.log(&pod, 0), "shared\ntmpfs\n");
+    world.pods().delete("p", &DeleteParams::default()).await.unwrap();
+    eventually("its folder goes, and the mount with it", async || gone(!home.exists())).await;
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(home.to_str().unwrap()), "{mounts}");
 }

@@ -5,7 +5,6 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod, Service};
 use kube::api::{Api, DeleteParams, PostParams};
@@ -13,6 +12,9 @@ use serde_json::{Value, json};
 use trainyard_runtime::embedded::{Embedded, Options};
 use trainyard_worker::agent::{Agent, AgentConfig, ContainerMode, Containers, Handle};
 use trainyard_worker::shim::RunState;
+
+mod support;
+use support::eventually;
 
 const SHIM: &str = env!("CARGO_BIN_EXE_trainyard-shim");
 const IMAGE: &str = "localhost/trainyard-test:1";
@@ -125,18 +127,11 @@ impl World {
     }
 
     async fn until<T>(&self, name: &str, what: &str, check: impl Fn(&Pod) -> Option<T>) -> T {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let mut last = None;
-        while Instant::now() < deadline {
-            if let Some(pod) = self.pods().get_opt(name).await.unwrap() {
-                if let Some(found) = check(&pod) {
-                    return found;
-                }
-                last = pod.status;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("{what}: waited too long; {}", serde_json::to_string_pretty(&last).unwrap());
+        let look = async || {
+            let pod = self.pods().get_opt(name).await.unwrap().ok_or(None)?;
+            check(&pod).map_or_else(|| Err(pod.status.clone()), |found| Ok(Some(found)))
+        };
+        eventually(&format!("{name}: {what}"), look).await
     }
 
     async fn ended(&self, name: &str) -> ContainerStateTerminated {
@@ -149,11 +144,11 @@ impl World {
     }
 
     async fn until_gone(&self, name: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while self.pods().get_opt(name).await.unwrap().is_some() {
-            assert!(Instant::now() < deadline, "{name} stays");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        eventually(&format!("{name} goes"), async || match self.pods().get_opt(name).await.unwrap() {
+            None => Ok(Some(())),
+            Some(pod) => Err(pod.status),
+        })
+        .await;
     }
 
     fn log(&self, pod: &Pod) -> String {
@@ -164,11 +159,11 @@ impl World {
     }
 
     async fn until_said(&self, pod: &Pod, text: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !self.log(pod).contains(text) {
-            assert!(Instant::now() < deadline, "{text:?} was not said: {}", self.log(pod));
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let look = async || {
+            let log = self.log(pod);
+            if log.contains(text) { Ok(Some(())) } else { Err(log) }
+        };
+        eventually(&format!("{text:?} is said"), look).await;
     }
 
     /// The containers of this home that podman still knows.
@@ -179,11 +174,15 @@ impl World {
     }
 
     async fn until_no_container(&self) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !self.containers().is_empty() {
-            assert!(Instant::now() < deadline, "left behind: {:?}", self.containers());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        self.until_containers(&[]).await;
+    }
+
+    async fn until_containers(&self, wanted: &[String]) {
+        let look = async || {
+            let there = self.containers();
+            if there == wanted { Ok(Some(())) } else { Err(there) }
+        };
+        eventually("only these containers are left", look).await;
     }
 }
 
@@ -264,28 +263,20 @@ async fn limits_end_a_container() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_is_gentle_first_and_leaves_nothing() {
     let Some(world) = World::new().await else { return };
-    let polite = json!({"command": ["sh", "-c", "trap 'echo told; exit 0' TERM; echo up; while :; do sleep 0.1; done"],
+    let polite = json!({"command": ["sh", "-c", "trap 'echo told after $(cat /data/hook); exit 0' TERM; echo up; while :; do sleep 0.1; done"],
         "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "echo hook > /data/hook"]}}},
         "volumeMounts": [{"name": "v", "mountPath": "/data"}]});
     let polite = world.pod("polite", polite).await;
     let deaf = world.sh("deaf", "trap '' TERM; echo up; while :; do sleep 0.1; done").await;
     world.until_said(&polite, "up").await;
     world.until_said(&deaf, "up").await;
-    let hook = world.home.path().join(format!("pods/{}/volumes/v/hook", polite.metadata.uid.as_deref().unwrap()));
     let log = world.home.path().join(format!("pods/{}/containers/main/0.log", polite.metadata.uid.as_deref().unwrap()));
     // The folder goes with the pod: links keep what is to be looked at.
     let kept = world.home.path().join("kept.log");
     std::fs::hard_link(log, &kept).unwrap();
     world.pods().delete("polite", &DeleteParams::default()).await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let mut hooked = false;
-    while world.pods().get_opt("polite").await.unwrap().is_some() {
-        hooked |= hook.exists();
-        assert!(Instant::now() < deadline, "polite stays");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    assert!(hooked, "preStop did not run");
-    assert!(std::fs::read_to_string(kept).unwrap().contains("told"));
+    world.until_gone("polite").await;
+    assert!(std::fs::read_to_string(kept).unwrap().contains("told after hook"));
     world.pods().delete("deaf", &DeleteParams::default()).await.unwrap();
     world.until_gone("deaf").await;
     world.until_no_container().await;
@@ -341,11 +332,7 @@ async fn containers_outlive_the_agent_and_not_their_pods() {
     world.start_agent().await;
     let end = world.ended("lost").await;
     assert_eq!((end.exit_code, end.reason.as_deref()), (137, Some("ContainerStatusUnknown")));
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while world.containers() != [name(&stays)] {
-        assert!(Instant::now() < deadline, "left behind: {:?}", world.containers());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    world.until_containers(&[name(&stays)]).await;
     assert!(podman(&world.settings, &["exec", &name(&stays), "touch", "/tmp/go"]).status.success());
     assert_eq!(world.ended("stays").await.exit_code, 9);
     world.until_no_container().await;

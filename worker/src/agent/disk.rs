@@ -45,6 +45,8 @@ impl DiskWatch {
 
     /// Hands events on until the task is aborted.
     pub(super) async fn run(self) -> io::Result<()> {
+        // What happened while nobody read: everybody looks for themselves.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).values().for_each(|notify| notify.notify_one());
         let owned = self.inotify.as_fd().try_clone_to_owned()?;
         // SAFETY: an owned descriptor, which lives as long as the registration does.
         let ready = unsafe { AsyncFd::register_with_interest(owned, Interest::READABLE) }?;

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
+use super::memory;
 use crate::shim::{RunState, write_atomically};
 
 /// What the agent remembers of a pod.
@@ -64,6 +65,10 @@ impl PodFolder {
 
     pub(super) fn container(&self, name: &str) -> PathBuf {
         self.base.join("containers").join(name)
+    }
+
+    pub(super) fn containers(&self) -> PathBuf {
+        self.base.join("containers")
     }
 
     pub(super) fn state_file(&self, container: &str, attempt: u32) -> PathBuf {
@@ -148,6 +153,9 @@ impl PodFolder {
     }
 
     pub(super) fn remove(&self) -> io::Result<()> {
+        for volume in fs::read_dir(self.base.join("volumes")).into_iter().flatten().flatten() {
+            memory::unmount(&volume.path());
+        }
         match fs::remove_dir_all(&self.base) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),

@@ -4,6 +4,7 @@
 //! object, its shims' notes, its probes), asks [`trainyard_worker_core::pod::plan`] and carries the answer out. Nothing
 //! is kept in memory that a later agent could not find out: containers outlive the agent and are adopted.
 
+mod archive;
 mod begin;
 mod claim;
 mod config;
@@ -12,7 +13,9 @@ mod engine;
 mod folder;
 mod gpu;
 mod image;
+mod keeper;
 mod manager;
+mod memory;
 mod metric;
 mod names;
 mod node;
@@ -26,6 +29,7 @@ mod stray;
 mod task;
 mod trace;
 
+pub use archive::{KeptPod, kept_pods};
 pub use config::{AgentConfig, AgentError, ContainerMode, Containers, EngineError, host_name};
 
 use std::os::unix::fs::DirBuilderExt;
@@ -36,8 +40,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use trainyard_runtime::driver::EventSink;
 
+use self::keeper::keep_going;
 use self::manager::Manager;
 use self::shared::Shared;
+
+/// The reason of the node's event when a part of the agent had to be begun again.
+const RESTARTED: &str = "AgentTaskRestarted";
 
 /// Starts node agents.
 #[derive(Debug)]
@@ -71,18 +79,40 @@ impl Agent {
         });
         let sweeping = shared.clone();
         tokio::task::spawn_blocking(move || engine::sweep(&sweeping));
-        let heartbeat = tokio::spawn(node::heartbeat(client, config.node_name.clone()));
-        let watching = tokio::spawn(async move {
-            if let Err(error) = disk.run().await {
-                tracing::error!(%error, "the pods' folders can no longer be watched");
-            }
-        });
-        let task = tokio::spawn(async move {
-            Manager::new(shared).run(stopped).await;
-            heartbeat.abort();
-            watching.abort();
-        });
+        let (old, home) = (client.clone(), config.home.clone());
+        tokio::spawn(async move { archive::sweep(&old, &home).await });
+        let task = tokio::spawn(work(shared, client, disk, stopped));
         Ok(Handle { stop, events, task })
+    }
+}
+
+/// Everything that goes on until the agent is stopped.
+async fn work(shared: Arc<Shared>, client: kube::Client, disk: disk::DiskWatch, stopped: watch::Receiver<bool>) {
+    let teller = || {
+        let shared = shared.clone();
+        move |message| shared.node_event(RESTARTED, message)
+    };
+    let node = shared.config.node_name.clone();
+    let beat = move || node::heartbeat(client.clone(), node.clone());
+    let heartbeat = keep_going("the node's heartbeat", beat, teller());
+    let watching = keep_going("the watch on the pods' folders", move || watch_folders(disk.clone()), teller());
+    manage(&shared, &stopped).await;
+    heartbeat.abort();
+    watching.abort();
+}
+
+/// Runs the manager until the agent is stopped. One that panicked is followed by another, which finds everything again.
+async fn manage(shared: &Arc<Shared>, stopped: &watch::Receiver<bool>) {
+    while let Err(error) = tokio::spawn(Manager::new(shared.clone()).run(stopped.clone())).await {
+        tracing::error!(%error, "the node agent's manager ended badly and is begun again; please report this");
+        shared.node_event(RESTARTED, format!("the node agent's manager ended badly ({error}); it is begun again"));
+        tokio::time::sleep(keeper::PAUSE).await;
+    }
+}
+
+async fn watch_folders(disk: disk::DiskWatch) {
+    if let Err(error) = disk.run().await {
+        tracing::error!(%error, "the pods' folders cannot be watched");
     }
 }
 

@@ -13,6 +13,8 @@ use super::shared::Shared;
 /// The kubelet's period; the lease is what heartbeats cost.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
+/// One short of the lease's end.
+const MISSED_TO_WARN: u32 = 3;
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 
 /// What the machine has.
@@ -121,10 +123,24 @@ pub(super) async fn heartbeat(client: kube::Client, node: String) {
     let leases: Api<Lease> = Api::namespaced(client.clone(), LEASE_NAMESPACE);
     let mut ticks = tokio::time::interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut missed = 0_u32;
     loop {
         ticks.tick().await;
-        if let Err(error) = renew(&client, &leases, &node).await {
-            tracing::debug!(%error, "the node's lease was not renewed");
+        match renew(&client, &leases, &node).await {
+            Ok(()) if missed > 0 => {
+                tracing::info!(missed, "the node's lease is renewed again");
+                missed = 0;
+            }
+            Ok(()) => {}
+            Err(error) => {
+                missed = missed.saturating_add(1);
+                // Once, when others are about to take the node for dead.
+                if missed == MISSED_TO_WARN {
+                    tracing::warn!(%error, "the node's lease could not be renewed {missed} times: the node will count as lost");
+                } else {
+                    tracing::debug!(%error, "the node's lease was not renewed");
+                }
+            }
         }
     }
 }

@@ -1,13 +1,16 @@
 //! What a pod's task observes of its containers: the shims' notes, and shims that are gone.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
 use trainyard_worker_core::pod::{Attempt, AttemptState, Blocked, ContainerView, Ending};
 
 use super::begin::run_mark;
+use super::config::ContainerMode;
 use super::task::{BLOCKED_RETRY_MS, Launching, Task};
-use super::{pidfd, stray};
+use super::{engine, pidfd, stray};
 use crate::shim::{RunState, now_ms, write_atomically};
 
 impl Task {
@@ -105,7 +108,7 @@ impl Task {
     pub(super) fn view(&self, now_ms: i64) -> BTreeMap<String, ContainerView> {
         let mut view: BTreeMap<String, ContainerView> = BTreeMap::new();
         for (name, runs) in &self.runs {
-            let mut runs = runs.iter().map(attempt_of);
+            let mut runs = runs.iter().map(|run| attempt_of(run, &self.record.pod));
             let (last, previous) = (runs.next(), runs.next());
             view.insert(name.clone(), ContainerView { last, previous, ..ContainerView::default() });
         }
@@ -114,7 +117,8 @@ impl Task {
             if let Some(Launching { attempt: number, streak, .. }) = live.launching
                 && seen.last.as_ref().is_none_or(|last| last.number < number)
             {
-                let starting = Attempt { number, streak, state: AttemptState::Starting, stop_deadline_ms: None };
+                let id = self.starting_id(name, number);
+                let starting = Attempt { id, number, streak, state: AttemptState::Starting, stop_deadline_ms: None };
                 seen.previous = seen.last.replace(starting);
             }
             if let (Some(last), Some((attempt, deadline))) = (&mut seen.last, live.stopping)
@@ -132,11 +136,35 @@ impl Task {
     }
 }
 
-fn attempt_of(run: &RunState) -> Attempt {
+impl Task {
+    /// The id of a run whose shim has not written anything yet.
+    fn starting_id(&self, container: &str, attempt: u32) -> String {
+        let mark = run_mark(&self.record.pod, container, attempt);
+        match &self.shared.config.mode {
+            ContainerMode::Process => process_id(&mark),
+            ContainerMode::Engine { program } => engine_id(program, &engine::name(&mark)),
+        }
+    }
+}
+
+fn process_id(mark: &str) -> String {
+    format!("process://{mark}")
+}
+
+/// Kubernetes has the engine's long id there; this is the name, which the engine takes in its place.
+fn engine_id(program: &Path, name: &str) -> String {
+    format!("{}://{name}", program.file_name().unwrap_or_default().to_string_lossy())
+}
+
+fn attempt_of(run: &RunState, pod: &Pod) -> Attempt {
     let state = match (&run.ending, run.process, run.started_ms) {
         (Some(ending), _, _) => AttemptState::Ended(ending.clone()),
         (None, Some(_), Some(started_ms)) => AttemptState::Running { started_ms },
         (None, _, _) => AttemptState::Starting,
     };
-    Attempt { number: run.attempt, streak: run.streak, state, stop_deadline_ms: run.stop_deadline_ms }
+    let id = match &run.engine {
+        Some(engine) => engine_id(Path::new(&engine.program), &engine.name),
+        None => process_id(&run_mark(pod, &run.container, run.attempt)),
+    };
+    Attempt { id, number: run.attempt, streak: run.streak, state, stop_deadline_ms: run.stop_deadline_ms }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret};
 use kube::api::Api;
+use trainyard_proto::quantity;
 use trainyard_worker_core::pod::Setup;
 use trainyard_worker_core::pod::env::{NodeFacts, Sources};
 use trainyard_worker_core::pod::volume::{VolumeFile, VolumePlan, references, volume_plan};
@@ -15,6 +16,7 @@ use trainyard_worker_core::pod::volume::{VolumeFile, VolumePlan, references, vol
 use super::claim;
 use super::config::ContainerMode;
 use super::folder::{PodFolder, PodRecord};
+use super::memory;
 use super::shared::Shared;
 use crate::sandbox::Allowed;
 use crate::shim::now_ms;
@@ -76,6 +78,8 @@ pub(super) async fn make(shared: &Shared, folder: &PodFolder, record: &mut PodRe
     }
     let names: Vec<&str> = all_containers(&pod).map(|container| container.name.as_str()).collect();
     folder.create(&names).map_err(|error| Unready::Waiting(format!("the pod's folder cannot be made: {error}")))?;
+    // Before anything is made in it: a folder without a record is taken for one that nothing is known of.
+    write_record(folder, record)?;
     let sources = fetch(shared, &pod).await?;
     let volumes = volumes(shared, folder, record, &sources).await?;
     if let Allowed::None(why) = shared.allowed().await
@@ -83,10 +87,14 @@ pub(super) async fn make(shared: &Shared, folder: &PodFolder, record: &mut PodRe
     {
         refuse_mounts(&pod, &volumes, why)?;
     }
+    write_record(folder, record)?;
+    Ok(Surroundings { sources, volumes })
+}
+
+fn write_record(folder: &PodFolder, record: &PodRecord) -> Result<(), Unready> {
     folder
         .write_record(record)
-        .map_err(|error| Unready::Waiting(format!("the pod's record cannot be written: {error}")))?;
-    Ok(Surroundings { sources, volumes })
+        .map_err(|error| Unready::Waiting(format!("the pod's record cannot be written: {error}")))
 }
 
 fn refuse_what_cannot_run(shared: &Shared, pod: &Pod) -> Result<(), Unready> {
@@ -121,7 +129,7 @@ pub(super) fn gpu_limits(pod: &Pod) -> Option<usize> {
         let list = |list: Option<&BTreeMap<String, _>>| list.and_then(|list| list.get("nvidia.com/gpu")).cloned();
         let quantity: k8s_openapi::apimachinery::pkg::api::resource::Quantity =
             list(resources.limits.as_ref()).or_else(|| list(resources.requests.as_ref()))?;
-        usize::try_from(trainyard_proto::quantity::units(&quantity.0).ok()?).ok()
+        usize::try_from(quantity::units(&quantity.0).ok()?).ok()
     });
     let counts: Vec<usize> = limits.collect();
     (!counts.is_empty()).then(|| counts.iter().sum())
@@ -169,10 +177,19 @@ async fn volumes(
         let broken = |error: io::Error| Unready::Waiting(format!("volume \"{}\" cannot be made: {error}", volume.name));
         let place = match plan {
             VolumePlan::Empty { in_memory } => {
-                if volume.empty_dir.as_ref().is_some_and(|empty| empty.size_limit.is_some()) {
+                let limit = volume.empty_dir.as_ref().and_then(|empty| empty.size_limit.as_ref());
+                let own =
+                    in_memory && *shared.allowed().await == Allowed::Root && !is_shared_memory(&pod, &volume.name);
+                if limit.is_some() && !own {
                     shared.size_limit_not_enforced();
                 }
-                (empty(&at, in_memory, &pod, &volume.name, record).map_err(broken)?, false)
+                let place = if own {
+                    let bytes = limit.and_then(|limit| quantity::units(&limit.0).ok());
+                    fs::create_dir_all(&at).and_then(|()| memory::mount_at(&at, bytes)).map(|()| at)
+                } else {
+                    empty(&at, in_memory, &pod, &volume.name, record)
+                };
+                (place.map_err(broken)?, false)
             }
             VolumePlan::Files(files) => (write_files(&at, &files).map(|()| at).map_err(broken)?, true),
             VolumePlan::Host { path, kind } => (host_path(&volume.name, &path, &kind)?, false),
@@ -192,6 +209,16 @@ async fn volumes(
         made.insert(volume.name.clone(), place);
     }
     Ok(made)
+}
+
+/// Whether a volume is only there to make `/dev/shm` larger. It stays that of the machine: ranks in other pods exchange
+/// data through it.
+fn is_shared_memory(pod: &Pod, volume: &str) -> bool {
+    let mut mounts = all_containers(pod)
+        .flat_map(|container| container.volume_mounts.iter().flatten())
+        .filter(|mount| mount.name == volume)
+        .peekable();
+    mounts.peek().is_some() && mounts.all(|mount| mount.mount_path.trim_end_matches('/') == "/dev/shm")
 }
 
 /// A folder on the disk, or one in the machine's shared memory: a tmpfs that needs no right to mount.

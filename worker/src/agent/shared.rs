@@ -132,12 +132,12 @@ impl Shared {
     /// The same of the size of volumes.
     pub(super) fn size_limit_not_enforced(&self) {
         if !self.size_event_sent.swap(true, Ordering::Relaxed) {
-            let message = "sizeLimit of emptyDir volumes is not enforced on this node: they share the disk of the state folder (medium Memory: the machine's /dev/shm)";
+            let message = "sizeLimit of emptyDir volumes is not enforced on this node, but for medium Memory where trainyard runs as root: they share the disk of the state folder, or the machine's /dev/shm";
             self.node_event("SizeLimitNotEnforced", message.to_owned());
         }
     }
 
-    fn node_event(&self, reason: &str, message: String) {
+    pub(super) fn node_event(&self, reason: &str, message: String) {
         let node = &self.config.node_name;
         let regarding = ObjectRef {
             api_version: "v1".to_owned(),

@@ -11,6 +11,7 @@ use tracing::Instrument as _;
 use trainyard_proto::plan::EventSeverity;
 use trainyard_worker_core::pod::{self, Blocked, PodAction, PodView, Probes, Setup, StopReason};
 
+use super::archive;
 use super::begin::{Begin, BeginError};
 use super::config::ContainerMode;
 use super::disk::Watched;
@@ -70,7 +71,7 @@ pub(super) struct Launching {
 }
 
 pub(super) struct Task {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     pub(super) folder: PodFolder,
     pub(super) record: PodRecord,
     gone: bool,
@@ -562,10 +563,15 @@ impl Task {
         self.watched = None;
         let uid = self.record.pod.metadata.uid.clone().unwrap_or_default();
         self.shared.gpus.release(&uid);
-        let (folder, outside) = (self.folder.clone(), std::mem::take(&mut self.record.outside));
+        let wanted = archive::is_wanted(&self.shared.client, &self.record.pod).await;
+        let (folder, record, home) = (self.folder.clone(), self.record.clone(), self.shared.config.home.clone());
         let removed = tokio::task::spawn_blocking(move || {
-            for path in outside {
+            for path in &record.outside {
                 let _ = std::fs::remove_dir_all(path);
+            }
+            let uid = record.pod.metadata.uid.clone().unwrap_or_default();
+            if wanted && let Err(error) = archive::keep(&home, &uid, &folder, &record) {
+                tracing::warn!(uid, %error, "the logs of a pod could not be kept");
             }
             folder.remove()
         })

@@ -45,12 +45,32 @@ pub struct Mount {
     pub read_only: bool,
 }
 
+/// The kernel's answer in words that fit: a limit on namespaces is told as a full device.
+fn said(source: &std::io::Error) -> String {
+    if is_limit(source) { "the limit on their number is reached, or is 0".to_owned() } else { source.to_string() }
+}
+
+/// What has to be changed so that it is allowed.
+fn switch(source: &std::io::Error) -> &'static str {
+    if is_limit(source) {
+        "sysctl user.max_user_namespaces=10000"
+    } else {
+        "sysctl kernel.unprivileged_userns_clone=1, on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0"
+    }
+}
+
+fn is_limit(source: &std::io::Error) -> bool {
+    source.raw_os_error() == Some(libc::ENOSPC)
+}
+
 /// Why a sandbox could not be built. The text reaches the user in the container's status.
 #[derive(Debug, Error)]
 pub enum SandboxError {
     /// Namespaces are refused.
     #[error(
-        "cannot make a {what} namespace: {source}; run as root, or allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1)"
+        "cannot make a {what} namespace: {}; run as root, or allow unprivileged user namespaces ({})",
+        said(source),
+        switch(source)
     )]
     Namespace {
         /// `mount`, `user`.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use trainyard_worker_core::progress::{Tracker, parse};
 
-use super::spec::{now_ms, write_atomically};
+use super::spec::{now_ms, write_lightly};
 
 /// How often the progress file is rewritten at most; the API is told no oftener.
 const EVERY_MS: i64 = 500;
@@ -83,7 +83,7 @@ impl Scan {
         }
         // Last: the agent looks at the metrics when it sees this file change.
         if let Ok(bytes) = serde_json::to_vec(self.tracker.progress()) {
-            let _ = write_atomically(&self.progress_file, &bytes);
+            let _ = write_lightly(&self.progress_file, &bytes);
         }
     }
 }

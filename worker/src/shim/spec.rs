@@ -178,17 +178,45 @@ impl RunState {
     }
 }
 
-/// Writes a file so that readers see the old content or the new, never a part.
+/// Writes a file so that readers see the old content or the new, never a part: also after the power failed.
 ///
 /// # Errors
 /// As the file system says, for instance that the disk is full.
 pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace(path, content, Durable::Yes)
+}
+
+/// The same for what is written often and may be lost with the power: readers never see a part while it lasts.
+///
+/// # Errors
+/// As the file system says, for instance that the disk is full.
+pub(super) fn write_lightly(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace(path, content, Durable::No)
+}
+
+/// Whether content must be on the disk before its name is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    Yes,
+    No,
+}
+
+fn replace(path: &Path, content: &[u8], durable: Durable) -> io::Result<()> {
     let temporary = temporary(path);
-    let written = write_new(&temporary, content).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
+    let written = write_new(&temporary, content, durable).and_then(|()| fs::rename(&temporary, path));
+    match written {
+        Ok(()) if durable == Durable::Yes => sync_folder_of(path),
+        Ok(()) => Ok(()),
+        Err(error) => {
+            let _ = fs::remove_file(&temporary);
+            Err(error)
+        }
     }
-    written
+}
+
+/// The new name is on the disk, too.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
 }
 
 /// Makes a file with this content; fails where one exists. Readers never see it half written.
@@ -197,7 +225,7 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
 /// `AlreadyExists` where somebody was first.
 pub(super) fn create_exclusively(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = temporary(path);
-    let made = write_new(&temporary, content).and_then(|()| fs::hard_link(&temporary, path));
+    let made = write_new(&temporary, content, Durable::Yes).and_then(|()| fs::hard_link(&temporary, path));
     let _ = fs::remove_file(&temporary);
     made
 }
@@ -209,7 +237,8 @@ fn temporary(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+fn write_new(path: &Path, content: &[u8], durable: Durable) -> io::Result<()> {
     let mut file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(content)
+    file.write_all(content)?;
+    if durable == Durable::Yes { file.sync_data() } else { Ok(()) }
 }

@@ -93,7 +93,7 @@ fn container_status(
     let (state, mut last_state) = states(view, course, container, seen, init, now_ms);
     if last_state.is_none() {
         last_state = seen.previous.as_ref().and_then(|previous| match &previous.state {
-            AttemptState::Ended(ending) => Some(terminated(view, &container.name, previous, ending)),
+            AttemptState::Ended(ending) => Some(terminated(previous, ending)),
             AttemptState::Starting | AttemptState::Running { .. } => None,
         });
     }
@@ -101,11 +101,7 @@ fn container_status(
     let completed = state.terminated.as_ref().is_some_and(|terminated| terminated.exit_code == 0);
     let ready =
         if init && !is_sidecar(container) { completed } else { running && seen.probes.started && seen.probes.ready };
-    let container_id = seen
-        .last
-        .as_ref()
-        .filter(|_| state.waiting.is_none())
-        .map(|last| container_id(view.pod, &container.name, last.number));
+    let container_id = seen.last.as_ref().filter(|_| state.waiting.is_none()).map(|last| last.id.clone());
     ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
@@ -139,7 +135,7 @@ fn states(
             (ContainerState { running: Some(running), ..ContainerState::default() }, None)
         }
         AttemptState::Ended(ending) => {
-            let ended = terminated(view, &container.name, last, ending);
+            let ended = terminated(last, ending);
             if *course != Course::Up || !runs_again(restart_policy(view.pod, container, init), ending.exit_code) {
                 return (ended, None);
             }
@@ -205,9 +201,9 @@ fn waiting(reason: &str, message: Option<String>) -> ContainerState {
     ContainerState { waiting: Some(waiting), ..ContainerState::default() }
 }
 
-fn terminated(view: &PodView<'_>, container: &str, attempt: &Attempt, ending: &Ending) -> ContainerState {
+fn terminated(attempt: &Attempt, ending: &Ending) -> ContainerState {
     let terminated = ContainerStateTerminated {
-        container_id: Some(container_id(view.pod, container, attempt.number)),
+        container_id: Some(attempt.id.clone()),
         exit_code: ending.exit_code,
         signal: ending.signal,
         reason: Some(ending.reason.clone()),
@@ -216,10 +212,6 @@ fn terminated(view: &PodView<'_>, container: &str, attempt: &Attempt, ending: &E
         finished_at: Some(time(ending.finished_ms)),
     };
     ContainerState { terminated: Some(terminated), ..ContainerState::default() }
-}
-
-fn container_id(pod: &Pod, container: &str, attempt: u32) -> String {
-    format!("process://{}/{container}/{attempt}", pod.metadata.uid.as_deref().unwrap_or_default())
 }
 
 fn conditions(

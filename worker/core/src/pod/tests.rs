@@ -87,7 +87,13 @@ impl World {
                 self.started.push((container.clone(), *attempt));
                 let seen = self.containers.entry(container.clone()).or_default();
                 let state = AttemptState::Running { started_ms: self.now_ms };
-                let run = Attempt { number: *attempt, streak: *streak, state, stop_deadline_ms: None };
+                let run = Attempt {
+                    id: format!("process://{container}/{attempt}"),
+                    number: *attempt,
+                    streak: *streak,
+                    state,
+                    stop_deadline_ms: None,
+                };
                 seen.previous = seen.last.replace(run);
             }
             PodAction::Stop { container, attempt, grace_ms, .. } => {

@@ -117,6 +117,8 @@ impl Default for Probes {
 /// One run of a container.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attempt {
+    /// What the API calls it: `process://…`, or the engine and the name that it knows the container by.
+    pub id: String,
     /// 0 for the first.
     pub number: u32,
     /// Failures in a row before this run.
