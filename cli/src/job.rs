@@ -84,6 +84,12 @@ pub(crate) fn suspend_patch(resource: &Resource, suspend: bool) -> Option<Value>
     }
 }
 
+/// Whether all pods of the job are taken away when it ends.
+pub(crate) fn takes_pods_away(job: &Value) -> bool {
+    let spec = &job["spec"];
+    spec["cleanPodPolicy"] == "All" || spec["runPolicy"]["cleanPodPolicy"] == "All"
+}
+
 /// How often pods of the job may be started again, where it says so.
 pub(crate) fn backoff_limit(job: &Value) -> Option<i64> {
     let spec = &job["spec"];

@@ -9,8 +9,7 @@ import pytest
 from conftest import ROOT, TRAINYARD
 
 
-@pytest.mark.parametrize("manifest, ranks", [("pytorch-ddp.yaml", 4), pytest.param("pytorchjob-digits.yaml", 3, marks=pytest.mark.xfail(
-    reason="did not end within three minutes once, on a loaded machine; see docs/known-defects.md"))])
+@pytest.mark.parametrize("manifest, ranks", [("pytorch-ddp.yaml", 4), ("pytorchjob-digits.yaml", 3)])
 def test_pytorch_trains_the_digits(tmp_path, manifest, ranks):
     env = {**os.environ, "TRAINYARD_HOME": str(tmp_path / "home"), "NO_COLOR": "1",
            "PATH": os.environ["TORCH_BIN"] + ":" + os.environ["PATH"]}

@@ -1,19 +1,23 @@
 //! `trainyard logs`.
 
+mod past;
+
 use std::io::{self, Write as _};
 
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use past::Past;
+
 use crate::api::query;
 use crate::arg::{Global, Target};
 use crate::error::CliError;
-use crate::follow::label::{Label, Speaker};
+use crate::follow::label::Label;
 use crate::follow::observe::{Seen, Subject, observe};
 use crate::follow::phase;
 use crate::follow::screen::Screen;
-use crate::follow::stream::{Choice, Streams, statuses};
+use crate::follow::stream::{Choice, Delivered, Streams};
 use crate::job;
 use crate::resource::Discovery;
 use crate::session::{self, Session};
@@ -24,7 +28,8 @@ const QUEUE: usize = 1024;
 
 /// Print or follow the logs of a job, with its ranks told apart.
 ///
-/// The lines of all pods are merged by time. Logs stay when a job has ended, until it is deleted.
+/// The lines of all pods are merged by time. On this machine logs stay when a job has ended, until it is deleted: also those of pods that
+/// its `cleanPodPolicy` took away, for a week. On a cluster they go with their pods.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -45,10 +50,10 @@ pub(crate) struct Args {
     /// Only this container
     #[arg(short, long, value_name = "NAME")]
     container: Option<String>,
-    /// Of the containers' run before the last restart
+    /// Of the containers' run before the last restart, or of the pods before the last restart of all ranks
     #[arg(short, long, conflicts_with = "follow")]
     previous: bool,
-    /// Only the last lines
+    /// Only the last lines, of what the other options leave
     #[arg(long, value_name = "LINES")]
     tail: Option<usize>,
     /// With the time of each line
@@ -60,10 +65,11 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
     session::with(global, async |session| {
         let discovery = Discovery::of_session(session).await?;
         let found = target::find(session, &discovery, &args.target).await?;
-        if args.follow && session.embedded.is_none() {
+        let over = job::end(&found.object).is_some() && pods(session, &found).await?.is_empty();
+        if args.follow && session.embedded.is_none() && !over {
             follow(session, &found, &args).await
         } else {
-            // Without a control plane nothing can come.
+            // Without a control plane, or without pods, nothing can come.
             print(session, &found, &args).await
         }
     })
@@ -80,43 +86,18 @@ async fn pods(session: &Session, found: &Found) -> Result<Vec<Value>, CliError> 
     Ok(list["items"].as_array().cloned().unwrap_or_default())
 }
 
-/// A line with its time.
-struct Stamped {
-    time: String,
-    label: Label,
-    text: String,
-}
-
 async fn print(session: &Session, found: &Found, args: &Args) -> Result<u8, CliError> {
-    let pods = pods(session, found).await?;
-    let alone = pods.len() <= 1;
-    let mut lines: Vec<Stamped> = Vec::new();
-    let mut problem = None;
-    for pod in &pods {
-        for status in statuses(pod) {
-            let name = status["name"].as_str().unwrap_or_default();
-            if args.container.as_ref().is_some_and(|only| only != name) {
-                continue;
-            }
-            match read(session, found, pod, name, alone, args).await {
-                Ok(more) => lines.extend(more),
-                Err(error) => problem = problem.or(Some(error)),
-            }
-        }
-    }
-    if let (true, Some(error)) = (lines.is_empty(), problem) {
-        return Err(not_yet(error, found.name()));
-    }
-    // Stable: lines of one container keep their order also where their times are equal.
-    lines.sort_by(|a, b| a.time.cmp(&b.time));
-    let skip = args.tail.map_or(0, |tail| lines.len().saturating_sub(tail));
+    let past = Past::of(session, found, args).await?;
     let screen = Screen::new();
-    for line in &lines[skip..] {
+    for line in past.tail(args.tail) {
         let text = if args.timestamps { format!("{} {}", line.time, line.text) } else { line.text.clone() };
         screen.log(&line.label, &text)?;
     }
-    if lines.is_empty() {
-        let why = if pods.is_empty() { "it has no pods" } else { "nothing was printed" };
+    if past.lines.is_empty() {
+        if let Some(error) = past.problem {
+            return Err(not_yet(error, found.name()));
+        }
+        let why = if past.pods == 0 { "it has no pods" } else { "nothing was printed" };
         let which = if args.rank.is_empty() { String::new() } else { " by these ranks".to_owned() };
         writeln!(anstream::stderr(), "no log of {}: {why}{which}", found.title())?;
     }
@@ -132,31 +113,6 @@ fn not_yet(error: CliError, name: &str) -> CliError {
         return CliError::Refused { message: message.clone(), hint: Some(hint), status: 500 };
     }
     error
-}
-
-async fn read(
-    session: &Session,
-    found: &Found,
-    pod: &Value,
-    container: &str,
-    alone: bool,
-    args: &Args,
-) -> Result<Vec<Stamped>, CliError> {
-    let path = format!(
-        "/api/v1/namespaces/{}/pods/{}/log?timestamps=true&container={}{}",
-        found.namespace(),
-        pod["metadata"]["name"].as_str().unwrap_or_default(),
-        query(container),
-        if args.previous { "&previous=true" } else { "" }
-    );
-    let text = session.api.text(&path).await?;
-    let speaker = Speaker::new(pod, found.name(), container, alone);
-    let stamped = |line: &str| {
-        let (time, rest) = line.split_once(' ').unwrap_or((line, ""));
-        let (label, text) = speaker.attribute(rest);
-        Stamped { time: time.to_owned(), label, text: text.to_owned() }
-    };
-    Ok(text.lines().map(stamped).filter(|line| wanted(&line.label, &args.rank)).collect())
 }
 
 fn wanted(label: &Label, ranks: &[usize]) -> bool {
@@ -186,9 +142,16 @@ async fn follow(session: &Session, found: &Found, args: &Args) -> Result<u8, Cli
         tasks.spawn(observe(session.api.clone(), path, Subject::Job, to.clone()));
     }
     let alone = pods(session, found).await?.len() <= 1;
-    let choice = Choice { container: args.container.clone(), tail: args.tail };
-    let mut streams = Streams::new(session.api.clone(), found.name().to_owned(), choice, to);
+    let choice = Choice { container: args.container.clone() };
     let screen = Screen::new();
+    let mut read = Delivered::new();
+    if args.tail.is_some() {
+        // The last lines of these ranks: only who knows all lines can tell which they are.
+        let past = Past::of(session, found, args).await?;
+        past.tail(args.tail).iter().try_for_each(|line| screen.log(&line.label, &line.text))?;
+        read = past.read;
+    }
+    let mut streams = Streams::new(session.api.clone(), found.name().to_owned(), choice, to).after(read);
     let mut over = false;
     let mut listed = false;
     while let Some(seen) = from.recv().await {

@@ -1,5 +1,6 @@
 //! `trainyard run`: from a manifest to the job's exit code.
 
+pub(crate) mod others;
 pub(crate) mod place;
 pub(crate) mod process;
 pub(crate) mod submit;
@@ -92,10 +93,17 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         let span = tracing::info_span!("run", job, otel.name = format!("run {job}"));
         let result = async {
             let mut place = place::open(global, args.detach, args.containers).await?;
+            others::say_adopted(&Screen::new(), &place.adopted)?;
             if place.runs_processes().await {
                 place_in_folders(&mut documents)?;
             }
             let result = carry_out(global, &mut place, &documents, args.detach).await;
+            if matches!(place.session.place, Place::InProcess { .. }) {
+                match others::living(&place.session.api).await {
+                    Ok(left) => others::say_left(&Screen::new(), &left)?,
+                    Err(error) => tracing::warn!(%error, "cannot find out whether other jobs go on"),
+                }
+            }
             let result = result.map_err(|error| crate::cluster::located(error, &place.session.place));
             place.close().await;
             result

@@ -8,7 +8,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use trainyard_runtime::embedded::{Options, TlsFiles};
 use trainyard_worker::agent::ContainerMode;
 
+use crate::api::Api;
 use crate::arg::{ContainerArgs, Global, LogFormat};
+use crate::command::run::{others, process};
 use crate::error::CliError;
 use crate::exit_code;
 use crate::home;
@@ -83,6 +85,7 @@ async fn serve(
     format: LogFormat,
 ) -> Result<u8, CliError> {
     let home = options.home.clone();
+    let ran = containers.is_some() && process::any(&home);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(internal("cannot listen for signals"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(internal("cannot listen for signals"))?;
     let plane = match Plane::start_parts(options, listen, containers).await? {
@@ -95,6 +98,12 @@ async fn serve(
     };
     plane.ready().await;
     say(format, &format!("control plane ready on {}, state in {}", plane.info.url, home.display()))?;
+    if ran {
+        let living = others::living(&Api::new(plane.client())).await?;
+        for job in living.iter().filter(|job| job.runs()) {
+            say(format, &format!("took over {}, which went on without a control plane", job.title()))?;
+        }
+    }
     usage(format)?;
     tokio::select! {
         _ = interrupt.recv() => {}

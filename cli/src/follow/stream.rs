@@ -27,6 +27,18 @@ pub(crate) struct Key {
     pub(crate) restart: i64,
 }
 
+impl Key {
+    /// The run that a container's status is about.
+    pub(crate) fn of(pod: &Value, status: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Self {
+            pod_uid: text(&pod["metadata"]["uid"]),
+            container: text(&status["name"]),
+            restart: status["restartCount"].as_i64().unwrap_or(0),
+        }
+    }
+}
+
 /// A line with its speaker.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
@@ -39,8 +51,6 @@ pub(crate) struct Line {
 pub(crate) struct Choice {
     /// Only this container.
     pub(crate) container: Option<String>,
-    /// Only the last lines of what there is at the start.
-    pub(crate) tail: Option<usize>,
 }
 
 /// How many lines of each log were handed on. A log that is taken up again goes on behind them.
@@ -90,14 +100,9 @@ impl Streams {
         let metadata = &pod["metadata"];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         for status in statuses(pod) {
-            let name = text(&status["name"]);
             let begun = status["state"]["running"].is_object() || status["state"]["terminated"].is_object();
-            let wanted = self.choice.container.as_ref().is_none_or(|only| *only == name);
-            let key = Key {
-                pod_uid: text(&metadata["uid"]),
-                container: name,
-                restart: status["restartCount"].as_i64().unwrap_or(0),
-            };
+            let key = Key::of(pod, status);
+            let wanted = self.choice.container.as_ref().is_none_or(|only| *only == key.container);
             if !begun || !wanted || self.started.contains(&key) {
                 continue;
             }
@@ -105,14 +110,11 @@ impl Streams {
             self.open.insert(key.clone());
             let pod_path =
                 format!("/api/v1/namespaces/{}/pods/{}", text(&metadata["namespace"]), text(&metadata["name"]));
-            let tail = self.choice.tail.map_or_else(String::new, |lines| format!("&tailLines={lines}"));
-            let log_path = format!("{pod_path}/log?follow=true&container={}{tail}", query(&key.container));
+            let log_path = format!("{pod_path}/log?follow=true&container={}", query(&key.container));
             let reader = Reader {
                 api: self.api.clone(),
                 speaker: Speaker::new(pod, &self.job, &key.container, alone),
                 delivered: Arc::clone(self.delivered.entry(key.clone()).or_default()),
-                // Where the last lines of what there was begin is another place by now.
-                resumable: self.choice.tail.is_none(),
                 pod_path,
                 log_path,
                 key,
@@ -138,7 +140,6 @@ struct Reader {
     speaker: Speaker,
     key: Key,
     delivered: Arc<AtomicUsize>,
-    resumable: bool,
     to: Sender<Seen>,
 }
 
@@ -147,12 +148,12 @@ impl Reader {
         let mut refused = 0;
         while refused < ATTEMPTS {
             match self.once().await {
-                Ok(()) if !self.resumable || self.is_over().await => break,
+                Ok(()) if self.is_over().await => break,
                 Ok(()) => {}
                 Err(error) => {
                     tracing::debug!(%error, path = self.log_path, "log cannot be read yet");
                     // A server that does not answer is waited for: whoever follows decides for how long.
-                    refused += u32::from(error.code().is_some() || !self.resumable);
+                    refused += u32::from(error.code().is_some());
                 }
             }
             if self.to.is_closed() {

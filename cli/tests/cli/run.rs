@@ -352,4 +352,139 @@ fn a_restart_is_told_once_and_changes_no_name() {
     assert_eq!(output.status.code(), Some(0), "{err}");
     assert_eq!(out.lines().filter(|line| *line == "try").count(), 2, "{out}");
     assert!(!err.contains("TrainingJobRestarting"), "{err}");
+    assert_eq!(err.matches("Restarting").count(), 1, "{err}");
+    assert!(err.contains("all ranks (restart 1 of 1): rank 0") && err.contains("  | try"), "{err}");
+    let (before, err) = both(&place.run(&["logs", "flaky", "--previous"]));
+    assert_eq!(before.lines().next(), Some("try"), "what the first ranks said is still there: {err}");
+}
+
+/// A PyTorchJob whose worker fails at once, and whose master does not notice.
+fn crash_loop(policy: &str) -> String {
+    let role = |name: &str, script: &str| {
+        format!(
+            "    {name}:\n      replicas: 1\n      restartPolicy: OnFailure\n      template:\n        spec:\n          containers:\n          \
+             - {{name: pytorch, image: none, command: [sh, -c, '{script}']}}\n"
+        )
+    };
+    let roles = role("Master", "exec sleep 1000") + &role("Worker", "echo ModuleNotFoundError: cloudpickle; exit 1");
+    format!(
+        "apiVersion: kubeflow.org/v1\nkind: PyTorchJob\nmetadata: {{name: loop}}\nspec:\n{policy}  pytorchReplicaSpecs:\n{roles}"
+    )
+}
+
+#[test]
+fn a_crash_loop_shows_each_restart_its_last_words_and_how_to_bound_it() {
+    let place = Place::new();
+    place.write("job.yaml", &crash_loop(""));
+    let mut run = Running::start(&place, &["run", "job.yaml"]);
+    let mut reader = BufReader::new(run.0.stderr.take().expect("stderr is piped"));
+    let mut err = String::new();
+    while !err.contains("restart 2 of this pod, in 10s") {
+        assert!(reader.read_line(&mut err).expect("stderr can be read") > 0, "{err}");
+    }
+    run.signal(Signal::SIGINT);
+    reader.read_to_string(&mut err).expect("text");
+    assert_eq!(run.0.wait().expect("it ends").code(), Some(130), "{err}");
+    assert!(err.contains("loop-worker-0 ended with exit code 1: restart"), "{err}");
+    let restarts = err.matches("Restarting loop-worker-0").count();
+    assert_eq!(err.matches("  | ModuleNotFoundError: cloudpickle").count(), restarts, "{err}");
+    assert_eq!(err.matches("spec.runPolicy.backoffLimit: 3").count(), 1, "{err}");
+    eventually("no process is left", || leftovers(&place).is_empty());
+
+    let bounded = Place::new();
+    bounded.write("job.yaml", &crash_loop("  runPolicy: {backoffLimit: 1}\n"));
+    let output = bounded.run(&["run", "job.yaml"]);
+    let (_, err) = both(&output);
+    assert!(!output.status.success(), "{err}");
+    assert!(err.contains("of this pod, backoffLimit 1") && !err.contains("nothing bounds"), "{err}");
+    assert_eq!(leftovers(&bounded), Vec::<String>::new());
+}
+
+#[test]
+fn finished_ranks_are_told_as_finished() {
+    let place = Place::new();
+    let script = "echo here; [ $RANK = 0 ] || exec sleep 1000; exit 0";
+    place.write("job.yaml", &job("uneven", 1, script).replace("spec:\n", "spec:\n  replicas: 2\n"));
+    let mut run = Running::start(&place, &["run", "job.yaml"]);
+    let mut reader = BufReader::new(run.0.stderr.take().expect("stderr is piped"));
+    let mut err = String::new();
+    while !err.contains("1 rank, 1 of 2 has finished") {
+        assert!(reader.read_line(&mut err).expect("stderr can be read") > 0, "{err}");
+    }
+    run.signal(Signal::SIGINT);
+    assert_eq!(run.0.wait().expect("it ends").code(), Some(130));
+}
+
+#[test]
+fn logs_outlive_the_pods_that_a_job_takes_away() {
+    let place = Place::new();
+    let all = job("tidy", 2, "echo said by $RANK").replace("spec:\n", "spec:\n  cleanPodPolicy: All\n");
+    place.write("job.yaml", &all);
+    let output = place.run(&["run", "job.yaml"]);
+    assert!(output.status.success(), "{output:?}");
+    // Whoever comes next ends what the first run had no time for.
+    place.write("next.yaml", &job("next", 1, "true"));
+    assert!(place.run(&["run", "next.yaml"]).status.success());
+    let (log, err) = both(&place.run(&["logs", "tidy", "--rank", "1"]));
+    assert_eq!(log, "[rank 1] said by 1\n", "{err}");
+    assert!(place.run(&["delete", "tidy"]).status.success());
+    assert_eq!(place.run(&["logs", "tidy"]).status.code(), Some(3), "a deleted job has no log");
+}
+
+#[test]
+fn the_last_lines_of_a_rank_are_its_own() {
+    let place = Place::new();
+    let script = "[ $RANK = 1 ] && echo mine && echo mine too; [ -e mine ] || { [ $RANK = 1 ] && touch mine; }\n\
+                  while [ ! -e mine ]; do sleep 0.05; done; [ $RANK = 0 ] && seq 50 && echo end; exec sleep 1000";
+    place.write("job.yaml", &job("tails", 2, script));
+    let mut run = Running::start(&place, &["run", "job.yaml"]);
+    drop(run.until("[rank 0] end"));
+    let mut logs = Running::start(&place, &["logs", "-f", "tails", "--rank", "1", "--tail", "1"]);
+    let mut line = String::new();
+    BufReader::new(logs.0.stdout.as_mut().expect("stdout is piped")).read_line(&mut line).expect("text");
+    assert_eq!(line, "[rank 1] mine too\n");
+    run.signal(Signal::SIGINT);
+    let (code, err) = run.end();
+    assert_eq!(code, Some(130), "{err}");
+    logs.0.kill().expect("it waits for a server");
+    let mut rest = String::new();
+    logs.0.stdout.as_mut().expect("stdout is piped").read_to_string(&mut rest).expect("text");
+    assert_eq!(rest, "", "nothing twice");
+}
+
+#[test]
+fn a_run_says_which_other_jobs_it_takes_over_and_leaves_behind() {
+    let place = Place::new();
+    place.write("left.yaml", &job("left", 1, "echo started; exec sleep 1000"));
+    let mut run = Running::start(&place, &["run", "left.yaml"]);
+    drop(run.until("started"));
+    run.0.kill().expect("it runs");
+    run.0.wait().expect("it can be waited for");
+    place.write("quick.yaml", &job("quick", 1, "true"));
+    let output = place.run(&["run", "quick.yaml"]);
+    let (_, err) = both(&output);
+    assert_eq!(output.status.code(), Some(0), "{err}");
+    assert!(err.contains("Adopted TrainingJob left (1 pod)"), "{err}");
+    assert!(err.contains("TrainingJob left (1 pod) goes on"), "{err}");
+    assert!(err.contains("`trainyard up`") && err.contains("`trainyard delete trainingjob left`"), "{err}");
+    assert!(place.run(&["delete", "trainingjob", "left"]).status.success());
+    assert_eq!(leftovers(&place), Vec::<String>::new());
+}
+
+#[test]
+fn an_image_is_needed_only_where_pods_are_containers() {
+    let place = Place::new();
+    place.write("job.yaml", &job("bare", 1, "true"));
+    for processes in [&["validate", "job.yaml"][..], &["run", "--dry-run", "job.yaml"]] {
+        let output = place.run(processes);
+        assert!(output.status.success(), "{processes:?}: {output:?}");
+    }
+    for containers in
+        [&["validate", "--context", "some", "job.yaml"][..], &["run", "--dry-run", "--context", "some", "job.yaml"]]
+    {
+        let output = place.run(containers);
+        let (_, err) = both(&output);
+        assert_eq!(output.status.code(), Some(2), "{containers:?}: {err}");
+        assert!(err.contains("`image` is missing") && err.contains("job.yaml:"), "{containers:?}: {err}");
+    }
 }

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use trainyard_runtime::embedded::{self, Options};
 
+use super::others::{self, Other};
 use crate::api::Api;
 use crate::arg::{ContainerArgs, Engine, Global};
 use crate::error::CliError;
@@ -17,6 +18,8 @@ pub(crate) struct Opened {
     plane: Option<Box<Plane>>,
     /// What was asked for, should the control plane have to be brought up again.
     pub(crate) containers: ContainerArgs,
+    /// Jobs that went on while no control plane ran, and that ours has taken over.
+    pub(crate) adopted: Vec<Other>,
 }
 
 impl Opened {
@@ -71,7 +74,7 @@ where
 /// Finds or brings up a control plane.
 pub(crate) async fn open(global: &Global, detach: bool, containers: ContainerArgs) -> Result<Opened, CliError> {
     if session::wants_cluster(global) {
-        return Ok(Opened { session: Session::open(global).await?, plane: None, containers });
+        return Ok(Opened { session: Session::open(global).await?, plane: None, containers, adopted: Vec::new() });
     }
     let home = home::folder(global.home.as_ref())?;
     if detach && embedded::running(&home).is_none() {
@@ -82,13 +85,14 @@ pub(crate) async fn open(global: &Global, detach: bool, containers: ContainerArg
         });
     }
     let namespace = global.namespace.clone().unwrap_or_else(|| "default".to_owned());
+    let ran = super::process::any(&home);
     // Port 0: other terminals find it through server.json.
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     match Plane::start(Options::new(&home), listen, plane::container_mode(containers)?).await? {
         Started::Elsewhere(info) => {
             let client = embedded::connect(&info).map_err(internal("cannot connect to the running server"))?;
             let session = Session { api: Api::new(client), namespace, place: Place::Server { home }, embedded: None };
-            let opened = Opened { session, plane: None, containers };
+            let opened = Opened { session, plane: None, containers, adopted: Vec::new() };
             if containers.engine != Engine::None && containers.engine != Engine::Auto && opened.runs_processes().await {
                 return Err(CliError::Usage {
                     message: format!(
@@ -104,7 +108,9 @@ pub(crate) async fn open(global: &Global, detach: bool, containers: ContainerArg
             plane.ready().await;
             let session =
                 Session { api: Api::new(plane.client()), namespace, place: Place::InProcess { home }, embedded: None };
-            Ok(Opened { session, plane: Some(plane), containers })
+            let adopted = if ran { others::living(&session.api).await? } else { Vec::new() };
+            let adopted = adopted.into_iter().filter(Other::runs).collect();
+            Ok(Opened { session, plane: Some(plane), containers, adopted })
         }
     }
 }

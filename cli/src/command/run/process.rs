@@ -42,7 +42,7 @@ async fn empty_within(home: &Path, pod_uids: &[String], patience: Duration) -> b
 }
 
 /// Whether any container of this state folder runs.
-pub(super) fn any(home: &Path) -> bool {
+pub(crate) fn any(home: &Path) -> bool {
     states(&home.join("pods"), MAX_DEPTH + 1)
         .into_iter()
         .any(|state| state.is_watched() && state.process.is_some_and(|process| process.is_alive()))

@@ -46,8 +46,9 @@ pub(crate) fn print(session: &Session, found: &Found, report: &Report) -> Result
             exit_code::FAILURE
         }
     };
-    records(&screen, session, name)?;
-    hint(&next(&report.outcome, session, name))?;
+    let gone = job::takes_pods_away(&report.job) && matches!(report.outcome, Outcome::Ended(_));
+    records(&screen, session, name, gone)?;
+    hint(&next(&report.outcome, session, name, gone))?;
     Ok(code)
 }
 
@@ -107,23 +108,28 @@ fn exit_status(code: i64) -> u8 {
     u8::try_from(code).ok().filter(|code| *code != 0).unwrap_or(exit_code::FAILURE)
 }
 
-fn records(screen: &Screen, session: &Session, name: &str) -> io::Result<()> {
+fn records(screen: &Screen, session: &Session, name: &str, gone: bool) -> io::Result<()> {
     match &session.place {
         Place::Cluster(facts) => screen.say("Records", style::STRONG, &format!("on the cluster at {}", facts.url)),
         Place::Server { home, .. } | Place::InProcess { home } => {
-            let text =
-                format!("{}; `trainyard get {name} -o yaml`, logs in {}", home.display(), home.join("pods").display());
+            let logs = home.join(if gone { "ended" } else { "pods" });
+            let text = format!("{}; `trainyard get {name} -o yaml`, logs in {}", home.display(), logs.display());
             screen.say("Records", style::STRONG, &text)
         }
     }
 }
 
-fn next(outcome: &Outcome, session: &Session, name: &str) -> String {
+fn next(outcome: &Outcome, session: &Session, name: &str, gone: bool) -> String {
     let up = if matches!(session.place, Place::InProcess { .. }) {
         ", then `trainyard up`, or run the manifest again"
     } else {
         ""
     };
+    if gone && matches!(session.place, Place::Cluster(_)) {
+        return format!(
+            "see all about it with `trainyard describe {name}`; its logs went with its pods, as cleanPodPolicy All asks"
+        );
+    }
     match outcome {
         Outcome::Ended(End::Succeeded) => {
             format!("read its log again with `trainyard logs {name}`, or all about it with `trainyard describe {name}`")
