@@ -72,8 +72,8 @@ impl World {
 
     async fn until<T>(&self, name: &str, what: &str, check: impl Fn(&Pod) -> Option<T>) -> T {
         let look = async || {
-            let pod = self.pods().get_opt(name).await.unwrap().ok_or(None)?;
-            check(&pod).map_or_else(|| Err(pod.status.clone()), |found| Ok(Some(found)))
+            let pod = self.pods().get_opt(name).await.unwrap().ok_or_else(Box::default)?;
+            check(&pod).map_or_else(|| Err(Box::new(pod.status.clone())), |found| Ok(Some(found)))
         };
         eventually(&format!("{name}: {what}"), look).await
     }
