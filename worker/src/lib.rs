@@ -7,3 +7,4 @@ pub mod comm;
 pub mod launch;
 pub mod sandbox;
 pub mod shim;
+mod signal;

@@ -169,6 +169,18 @@ fn sigint_of_ranks_that_do_not_handle_it_is_130() {
 }
 
 #[test]
+fn ranks_take_signals_that_whoever_started_the_launcher_ignores() {
+    let launcher = env!("CARGO_BIN_EXE_trainyard-launch");
+    let script = "trap '' INT QUIT HUP TERM; exec \"$0\" --nproc 1 -- grep -E 'Sig(Ign|Blk)' /proc/self/status";
+    let output = Command::new("sh").args(["-c", script, launcher]).output().unwrap();
+    let sets = text(&output.stdout);
+    let sets: Vec<u64> =
+        sets.lines().map(|line| u64::from_str_radix(line.split_once('\t').unwrap().1, 16).unwrap()).collect();
+    // Above 31 are those that the C library keeps for itself.
+    assert_eq!(sets.iter().map(|set| set & 0x7fff_ffff).collect::<Vec<_>>(), [0, 0]);
+}
+
+#[test]
 fn a_second_signal_kills_at_once() {
     let mut running = Running::start(1, 10, "trap 'echo no' TERM; echo ready; while :; do sleep 0.05; done");
     assert_eq!(running.line(), "ready");

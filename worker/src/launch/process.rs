@@ -6,7 +6,7 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid};
 use trainyard_worker_core::supervisor::{Exit, Stop};
@@ -85,8 +85,7 @@ fn prepare(launcher: Pid) -> io::Result<()> {
         // The launcher died before the line above took effect.
         return Err(io::Error::from_raw_os_error(Errno::ESRCH as i32));
     }
-    SigSet::empty().thread_set_mask()?;
-    Ok(())
+    crate::signal::reset()
 }
 
 fn pidfd_open(child: &Child) -> io::Result<OwnedFd> {

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
-use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
+use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Gid, Pid, Uid};
 use serde::{Deserialize, Serialize};
 
@@ -139,7 +139,8 @@ fn redirect(stdout: &OwnedFd, stderr: &OwnedFd) -> Result<(), StartFailure> {
 /// Becomes the program; comes back only with a failure that says what to do.
 pub(super) fn execute(argv: &[String], env: &[(String, String)]) -> StartFailure {
     let Some(program) = argv.first() else { return StartFailure::around("the command is empty") };
-    default_signals();
+    // Fails for no signal that exists; the program is started in any case.
+    let _ = crate::signal::reset();
     let c_string = |text: &str| CString::new(text.replace('\0', "")).unwrap_or_default();
     let args: Vec<CString> = argv.iter().map(|arg| c_string(arg)).collect();
     let vars: Vec<CString> = env.iter().map(|(key, value)| c_string(&format!("{key}={value}"))).collect();
@@ -198,13 +199,4 @@ fn not_executed(program: &str, path: &str, denied: Option<(String, nix::Error)>)
         }
         Some((file, errno)) => failure(126, format!("cannot run {file}: {errno}")),
     }
-}
-
-/// Programs start with every signal in its default state and none blocked.
-fn default_signals() {
-    for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
-        // SAFETY: the default disposition runs no code of ours.
-        let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
-    }
-    let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
