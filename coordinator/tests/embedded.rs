@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::{Value, json};
 use trainyard_coordinator::{Config, Coordinator, Handle};
 use trainyard_runtime::embedded::{Embedded, Options};
@@ -85,7 +85,7 @@ impl Lab {
     async fn until(&self, api_version: &str, kind: &str, name: &str, holds: impl Fn(&Value) -> bool) -> Value {
         let api = self.api(api_version, kind);
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let stream = watcher(api, config);
+        let stream = watcher(api, config).default_backoff();
         futures::pin_mut!(stream);
         let mut last = Value::Null;
         let wait = async {
@@ -127,7 +127,7 @@ fn has(object: &Value, condition: &str) -> bool {
 /// A node agent in forty lines: bound pods run at once; `exit N` ends with N, `sleep` runs until it is deleted.
 async fn play_node(client: kube::Client, name: &str) {
     let pods: Api<Pod> = Api::all(client.clone());
-    let stream = watcher(pods, watcher::Config::default());
+    let stream = watcher(pods, watcher::Config::default()).default_backoff();
     futures::pin_mut!(stream);
     let mut known: BTreeMap<String, ()> = BTreeMap::new();
     while let Some(event) = stream.next().await {
