@@ -50,6 +50,8 @@ ACCEPTED = [
      lambda v: scrub(v, {"taints", "allocatable", "daemonEndpoints", "nodeInfo"})),
     ("protection of claims", "a claim in use is a folder that stays until its pods are gone; no finalizer is needed",
      lambda v: json.loads(json.dumps(v).replace('["kubernetes.io/pvc-protection"]', "[]"))),
+    ("the status of quotas", "the embedded server itself counts what a quota's namespace uses; for kube-apiserver a controller does",
+     lambda v: without_status(v, "ResourceQuota")),
     ("job selectors", "labels and selectors that kube-apiserver generates for a Job hold its uid",
      lambda v: scrub(v, {"batch.kubernetes.io/controller-uid", "controller-uid", "batch.kubernetes.io/job-name",
                          "job-name"})),
@@ -61,6 +63,15 @@ def scrub(value, names):
         return {k: scrub(v, names) for k, v in value.items() if k not in names}
     if isinstance(value, list):
         return [scrub(v, names) for v in value]
+    return value
+
+
+def without_status(value, kind):
+    if isinstance(value, dict):
+        gone = {"status"} if value.get("kind") == kind else set()
+        return {k: without_status(v, kind) for k, v in value.items() if k not in gone}
+    if isinstance(value, list):
+        return [without_status(v, kind) for v in value]
     return value
 
 

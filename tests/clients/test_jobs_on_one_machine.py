@@ -54,10 +54,12 @@ def finished(k, name, kind="pytorchjob", seconds=60):
     return eventually(probe, f"{name} is finished", seconds)
 
 
-def test_environment_is_what_the_operator_promises(k):
+def test_environment_is_what_the_operator_promises(k, tmp_path):
+    # Each waits for all: a service does not lead to a master that has finished.
     k("apply", "-f", "-", input=pytorchjob(
         "env", "echo $RANK $WORLD_SIZE $MASTER_ADDR $PET_NNODES $PET_NODE_RANK $PET_NPROC_PER_NODE $PYTHONUNBUFFERED; "
-               "getent hosts $MASTER_ADDR >/dev/null && echo resolved", workers=2))
+               "getent hosts $MASTER_ADDR >/dev/null && echo resolved; "
+               f"touch {tmp_path}/$RANK; until [ $(ls {tmp_path} | wc -l) = 3 ]; do sleep 0.05; done", workers=2))
     assert finished(k, "env") == "Succeeded"
     for pod, rank in (("env-master-0", 0), ("env-worker-0", 1), ("env-worker-1", 2)):
         eventually(lambda: k("logs", pod).stdout.startswith(f"{rank} 3 env-master-0 3 {rank} auto 1\nresolved"),

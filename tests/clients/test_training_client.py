@@ -55,17 +55,22 @@ def test_a_failing_function_fails_the_job(training):
     def fail():
         raise SystemExit(3)
     training.create_job(name="bad", train_func=fail, num_workers=1, base_image="python")
-    job = training.get_job("bad")
-    job_spec = job.spec.pytorch_replica_specs
-    assert job_spec
-    training.update_job(name="bad", job=_with_policy(job, "Never"))
+    eventually(lambda: _never_restart(training, "bad"), "the policy is changed")
     eventually(lambda: training.is_job_failed("bad") or training.is_job_restarting("bad"), "it fails", 60)
 
 
-def _with_policy(job, policy):
+def _never_restart(training, name):
+    """Whether the job was changed; not if its controller wrote between our read and our write."""
+    job = training.get_job(name)
+    assert job.spec.pytorch_replica_specs
     for replica in job.spec.pytorch_replica_specs.values():
-        replica.restart_policy = policy
-    return job
+        replica.restart_policy = "Never"
+    try:
+        training.update_job(name=name, job=job)
+    except RuntimeError as error:
+        assert error.__context__.status == 409, error.__context__
+        return False
+    return True
 
 
 @pytest.mark.parametrize("kind", list(constants.JOB_PARAMETERS))
