@@ -184,12 +184,12 @@ impl Files<'_> {
         self.keyed("configmap", &map.name, &self.sources.config_maps, map.items.as_deref(), mode, optional)
     }
 
-    /// Secrets stay between the pod and its user: 0600 where the manifest does not say otherwise (upstream: 0644 on a
-    /// file system of the container's own).
+    /// Readable by every user of the container where the manifest does not say otherwise, as upstream: whoever it runs as
+    /// has to read them. Others on the machine cannot: the pod's folder is closed to them.
     fn secret(&self, secret: &SecretVolumeSource) -> Result<Vec<VolumeFile>, VolumeError> {
         let name = secret.secret_name.as_deref().unwrap_or_default();
         let optional = secret.optional == Some(true);
-        let mode = secret.default_mode.unwrap_or(0o600);
+        let mode = secret.default_mode.unwrap_or(0o644);
         self.keyed("secret", name, &self.sources.secrets, secret.items.as_deref(), mode, optional)
     }
 
@@ -299,12 +299,15 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_private_by_default() {
-        let VolumePlan::Files(files) = plan(json!({"name": "v", "secret": {"secretName": "s"}})).expect("a plan")
-        else {
-            panic!("files")
+    fn secrets_can_be_read_by_whoever_the_container_runs_as() {
+        let modes = |source: serde_json::Value| {
+            let VolumePlan::Files(files) = plan(json!({"name": "v", "secret": source})).expect("a plan") else {
+                panic!("files")
+            };
+            files.iter().map(|file| file.mode).collect::<Vec<_>>()
         };
-        assert_eq!(files.iter().map(|f| f.mode).collect::<Vec<_>>(), [0o600, 0o600]);
+        assert_eq!(modes(json!({"secretName": "s"})), [0o644, 0o644]);
+        assert_eq!(modes(json!({"secretName": "s", "defaultMode": 0o400})), [0o400, 0o400]);
     }
 
     #[test]
