@@ -18,13 +18,18 @@ struct World {
     home: tempfile::TempDir,
     server: Embedded,
     agent: Option<Handle>,
+    gpus: Vec<u32>,
 }
 
 impl World {
     async fn new() -> Self {
+        Self::with_gpus(Vec::new()).await
+    }
+
+    async fn with_gpus(gpus: Vec<u32>) -> Self {
         let home = tempfile::tempdir().unwrap();
         let server = Embedded::open(Options::new(home.path())).await.unwrap();
-        let mut world = Self { home, server, agent: None };
+        let mut world = Self { home, server, agent: None, gpus };
         world.start_agent().await;
         world
     }
@@ -34,6 +39,7 @@ impl World {
         config.shim_program = PathBuf::from(SHIM);
         config.node_name = "node".into();
         config.backoff_base_ms = 50;
+        config.gpus = Some(self.gpus.clone());
         self.agent = Some(Agent::start(self.server.client(), config).await.unwrap());
     }
 
@@ -491,4 +497,90 @@ async fn a_volume_in_memory_has_its_size_and_goes_with_the_pod() {
     eventually("its folder goes, and the mount with it", async || gone(!home.exists())).await;
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(home.to_str().unwrap()), "{mounts}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_finished_pod_has_no_gpus_though_its_object_stays() {
+    let mut world = World::with_gpus(vec![0]).await;
+    let with_gpu = |script: &str| {
+        let limits = json!({"limits": {"nvidia.com/gpu": 1}});
+        json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "main", "command": ["sh", "-c", script], "resources": limits}]})
+    };
+    world.pod("first", with_gpu("true")).await;
+    world.phase("first", "Succeeded").await;
+    let second = world.pod("second", with_gpu("echo $CUDA_VISIBLE_DEVICES; exit 1")).await;
+    world.phase("second", "Failed").await;
+    assert_eq!(world.log(&second, 0), "0\n");
+    world.stop_agent().await;
+    world.start_agent().await;
+    world.pod("third", with_gpu("echo up; exec sleep 1000")).await;
+    world.phase("third", "Running").await;
+    // What runs has its own.
+    world.pod("fourth", with_gpu("true")).await;
+    assert!(world.event("FailedMount").await.message.unwrap().contains("waits for 1 free GPUs"));
+    world.pods().delete("third", &DeleteParams::default()).await.unwrap();
+    world.phase("fourth", "Succeeded").await;
+}
+
+/// What a probe or a hook says of itself, in the order of `id -u`, `id -g`, `id -G`, and the first of its cgroups.
+const WHO: &str = "echo $(id -u) $(id -g) $(id -G); cat /proc/self/cgroup";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probes_and_hooks_are_who_the_container_is() {
+    let world = World::new().await;
+    let say = |file: &str| json!({"exec": {"command": ["sh", "-c", format!("({WHO}) > /words/{file}.new && mv /words/{file}.new /words/{file}")]}});
+    let script = format!("({WHO}) > /words/main; trap 'exit 0' TERM; while :; do sleep 0.05; done");
+    let container = json!({"name": "main", "command": ["sh", "-c", script], "workingDir": "/",
+        "securityContext": {"runAsUser": 4711}, "volumeMounts": [{"name": "words", "mountPath": "/words"}],
+        "resources": {"limits": {"memory": "256Mi"}},
+        "readinessProbe": say("probe"), "lifecycle": {"preStop": say("hook")}});
+    let words = world.home.path().join("words");
+    std::fs::create_dir(&words).unwrap();
+    std::fs::set_permissions(&words, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let spec = json!({"securityContext": {"runAsGroup": 4712, "supplementalGroups": [4713]}, "terminationGracePeriodSeconds": 20,
+        "volumes": [{"name": "words", "hostPath": {"path": words}}], "containers": [container]});
+    world.pod("p", spec).await;
+    world.until("p", "ready", |pod| (condition(pod, "Ready") == "True").then_some(())).await;
+    world.pods().delete("p", &DeleteParams::default()).await.unwrap();
+    world.until_gone("p").await;
+    let said = |file: &str| std::fs::read_to_string(words.join(file)).unwrap();
+    let main = said("main");
+    assert!(!nix::unistd::geteuid().is_root() || main.starts_with("4711 4712 4712 4713\n"), "{main}");
+    assert_eq!((said("probe"), said("hook")), (main.clone(), main));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probes_end_with_their_run() {
+    let world = World::new().await;
+    // Each probe has the number of the run it is of, and stays until it is ended.
+    let probe = json!({"exec": {"command": ["sh", "-c", "exec sleep 4242$RUN"]}, "timeoutSeconds": 1000});
+    let script = "i=$(cat runs 2>/dev/null || echo 0); echo $((i+1)) > runs; while [ $i -lt 3 ] && ! [ -e go$i ]; do sleep 0.02; done; exit 1";
+    let container = json!({"name": "main", "command": ["sh", "-c", script], "workingDir": world.home.path(), "readinessProbe": probe,
+        "env": [{"name": "RUN", "value": "7"}]});
+    world.pod("p", json!({"restartPolicy": "OnFailure", "containers": [container]})).await;
+    let mine = "TRAINYARD_POD=p\0";
+    let home = world.home.path().to_str().unwrap().to_owned();
+    let probes = || {
+        let all = std::fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        all.filter(|pid| {
+            let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            read("cmdline").starts_with("sleep\x0042427")
+                && read("environ").contains(mine)
+                && read("environ").contains(&home)
+        })
+        .count()
+    };
+    for run in 0..3 {
+        eventually("its probe runs", async || gone(probes() == 1)).await;
+        std::fs::write(world.home.path().join(format!("go{run}")), "").unwrap();
+        world.until("p", "a restart", |pod| (main_status(pod).restart_count > run).then_some(())).await;
+    }
+    eventually("no probe is left of a run that ended", async || gone(probes() <= 1)).await;
+    world.pods().delete("p", &DeleteParams::default()).await.unwrap();
+    world.until_gone("p").await;
+    eventually("no probe is left", async || gone(probes() == 0)).await;
 }

@@ -83,6 +83,8 @@ pub struct AgentConfig {
     pub backoff_max_ms: i64,
     /// Pods that may run at once.
     pub max_pods: u32,
+    /// The numbers of this machine's GPUs; `/dev/nvidia<N>` are looked for where none are given.
+    pub gpus: Option<Vec<u32>>,
     /// Where metric points go; `home/records.db`, opened at the first point, where none is given.
     pub records: Option<Records>,
 }
@@ -103,6 +105,7 @@ impl AgentConfig {
             backoff_base_ms: 10_000,
             backoff_max_ms: 300_000,
             max_pods: 512,
+            gpus: None,
             records: None,
         }
     }

@@ -19,7 +19,8 @@ impl Gpus {
         Self::new(found, visible)
     }
 
-    fn new(mut found: Vec<u32>, visible: Option<&str>) -> Self {
+    /// These, less what `visible` hides.
+    pub(super) fn new(mut found: Vec<u32>, visible: Option<&str>) -> Self {
         found.sort_unstable();
         if let Some(visible) = visible {
             let allowed: Option<BTreeSet<u32>> = visible.split(',').map(|number| number.trim().parse().ok()).collect();

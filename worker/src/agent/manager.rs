@@ -2,26 +2,51 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, Stream, StreamExt};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
+use trainyard_proto::plan::EventSeverity;
 
+use super::RESTARTED;
 use super::claim::{self, ClaimKey};
 use super::folder::{self, PodFolder, PodRecord};
 use super::shared::Shared;
-use super::task::{Message, Task};
+use super::task::{Message, Task, is_final};
 use crate::shim::now_ms;
+
+/// How a task goes about its pod. Tests have others.
+type Work = fn(Task, mpsc::UnboundedReceiver<Message>) -> BoxFuture<'static, ()>;
+
+/// A pod that has a task, or had one that panicked and gets another soon.
+struct Managed {
+    /// Nobody listens while the next task is waited for.
+    task: mpsc::UnboundedSender<Message>,
+    /// The object as last seen.
+    pod: Box<Pod>,
+    gone: bool,
+    /// Panics so far.
+    panics: u32,
+}
+
+/// The wait before the task that follows one that panicked; it doubles from there.
+const PANIC_PAUSE_MS: u64 = 250;
+const PANIC_PAUSE_MAX_MS: u64 = 60_000;
 
 pub(super) struct Manager {
     shared: Arc<Shared>,
-    pods: BTreeMap<String, mpsc::UnboundedSender<Message>>,
+    work: Work,
+    pods: BTreeMap<String, Managed>,
     tasks: JoinSet<()>,
     uids: HashMap<Id, String>,
+    /// Waits before pods get their next task.
+    pauses: JoinSet<String>,
     /// Records of an earlier agent whose pods have not been seen in the API yet.
     left_over: BTreeMap<String, PodRecord>,
     listed: Option<BTreeSet<String>>,
@@ -38,15 +63,19 @@ impl Manager {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let left_over = folder::records(&shared.config.home);
         for (uid, record) in &left_over {
-            shared.gpus.restore(uid, record.gpus.clone());
+            if !record.pod.status.as_ref().is_some_and(is_final) {
+                shared.gpus.restore(uid, record.gpus.clone());
+            }
             // Addresses in use are not given away before their pods are seen again.
             shared.names.lock().unwrap_or_else(PoisonError::into_inner).put_pod(&record.pod, Some(&record.ip));
         }
         Self {
             shared,
+            work: |task, messages| task.run(messages).boxed(),
             pods: BTreeMap::new(),
             tasks: JoinSet::new(),
             uids: HashMap::new(),
+            pauses: JoinSet::new(),
             left_over,
             listed: None,
             pods_known: false,
@@ -70,6 +99,7 @@ impl Manager {
                 Some(event) = pods.next() => self.on_pod(event),
                 Some(event) = claims.next() => self.on_claim(event),
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+                Some(Ok(uid)) = self.pauses.join_next() => self.begin_again(uid),
             }
         }
         // Tasks end when nobody can talk to them any more; their shims go on.
@@ -185,12 +215,13 @@ impl Manager {
         if node != Some(self.shared.config.node_name.as_str()) {
             return;
         }
-        if let Some(task) = self.pods.get(&uid) {
-            let _ = task.send(Message::Seen(Box::new(pod)));
+        if let Some(managed) = self.pods.get_mut(&uid) {
+            (*managed.pod).clone_from(&pod);
+            let _ = managed.task.send(Message::Seen(Box::new(pod)));
             return;
         }
         let record = self.take_on(&uid, pod);
-        self.spawn(uid, record, false);
+        self.spawn(uid, record, false, 0);
     }
 
     fn gone(&mut self, uid: &str) {
@@ -201,10 +232,11 @@ impl Manager {
                 names.refresh(&self.shared.config.home);
             }
         }
-        if let Some(task) = self.pods.get(uid) {
-            let _ = task.send(Message::Gone);
+        if let Some(managed) = self.pods.get_mut(uid) {
+            managed.gone = true;
+            let _ = managed.task.send(Message::Gone);
         } else if let Some(record) = self.left_over.remove(uid) {
-            self.spawn(uid.to_owned(), record, true);
+            self.spawn(uid.to_owned(), record, true, 0);
         }
     }
 
@@ -225,30 +257,46 @@ impl Manager {
         }
     }
 
-    fn spawn(&mut self, uid: String, record: PodRecord, gone: bool) {
+    fn spawn(&mut self, uid: String, record: PodRecord, gone: bool, panics: u32) {
         let (sender, receiver) = mpsc::unbounded_channel();
+        let managed = Managed { task: sender, pod: Box::new(record.pod.clone()), gone, panics };
         let task = Task::new(self.shared.clone(), &uid, record, gone);
-        self.pods.insert(uid.clone(), sender);
-        let spawned = self.tasks.spawn(task.run(receiver));
+        self.pods.insert(uid.clone(), managed);
+        let spawned = self.tasks.spawn((self.work)(task, receiver));
         self.uids.insert(spawned.id(), uid);
     }
 
-    /// A pod that its task has let go of is taken on anew when it is seen again: after the end of the pod it is not, and
-    /// after a panic the next task finds the containers by what their shims wrote.
+    /// A pod that its task has let go of is forgotten; a task that panicked is followed by another.
     fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
         let id = match &ended {
             Ok((id, ())) => *id,
             Err(error) => error.id(),
         };
         let Some(uid) = self.uids.remove(&id) else { return };
-        self.pods.remove(&uid);
-        if let Err(error) = ended {
-            tracing::error!(uid, %error, "the task of a pod ended badly; please report this");
-            let folder = PodFolder::new(&self.shared.config.home, &uid);
-            if let Ok(record) = folder.read_record() {
-                self.left_over.insert(uid, record);
-            }
+        let Err(error) = ended else {
+            self.pods.remove(&uid);
+            return;
+        };
+        let Some(managed) = self.pods.get_mut(&uid) else { return };
+        tracing::error!(uid, %error, "the task of a pod ended badly and is begun again; please report this");
+        let message = format!("the node agent's task of this pod ended badly ({error}); it is begun again");
+        self.shared.pod_event(&managed.pod, EventSeverity::Warning, RESTARTED, message);
+        let pause = Duration::from_millis((PANIC_PAUSE_MS << managed.panics.min(16)).min(PANIC_PAUSE_MAX_MS));
+        managed.panics = managed.panics.saturating_add(1);
+        self.pauses.spawn(async move {
+            tokio::time::sleep(pause).await;
+            uid
+        });
+    }
+
+    /// The next task finds the pod's containers by what their shims wrote.
+    fn begin_again(&mut self, uid: String) {
+        let Some(Managed { pod, gone, panics, .. }) = self.pods.remove(&uid) else { return };
+        if let Ok(record) = PodFolder::new(&self.shared.config.home, &uid).read_record() {
+            self.left_over.insert(uid.clone(), record);
         }
+        let record = self.take_on(&uid, *pod);
+        self.spawn(uid, record, gone, panics);
     }
 }
 
@@ -260,4 +308,47 @@ where
     watcher(api, watcher::Config::default()).default_backoff().filter_map(|event| async move {
         event.inspect_err(|error| tracing::warn!(%error, "a watch of the node agent was interrupted")).ok()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use serde_json::json;
+    use trainyard_runtime::embedded::{Embedded, Options};
+
+    use super::*;
+    use crate::agent::config::AgentConfig;
+    use crate::agent::disk::DiskWatch;
+
+    static BEGUN: AtomicU32 = AtomicU32::new(0);
+    static NOTED: tokio::sync::Notify = tokio::sync::Notify::const_new();
+
+    fn panics_once(_: Task, mut messages: mpsc::UnboundedReceiver<Message>) -> BoxFuture<'static, ()> {
+        async move {
+            assert!(BEGUN.fetch_add(1, Ordering::Relaxed) > 0, "the first time it fails");
+            NOTED.notify_one();
+            while messages.recv().await.is_some() {}
+        }
+        .boxed()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_task_that_panicked_is_followed_by_another_though_nothing_happens_to_its_pod() {
+        let home = tempfile::tempdir().expect("a folder");
+        let server = Embedded::open(Options::new(home.path())).await.expect("a server");
+        let config = AgentConfig { node_name: "node".to_owned(), ..AgentConfig::for_home(home.path()) };
+        let disk = DiskWatch::new().expect("a watch");
+        let mut manager = Manager::new(Arc::new(Shared::new(server.client(), config, disk)));
+        manager.work = panics_once;
+        let pod = json!({"metadata": {"name": "p", "namespace": "default", "uid": "u"},
+            "spec": {"nodeName": "node", "containers": [{"name": "c"}]}});
+        manager.seen(serde_json::from_value(pod).expect("a pod"));
+        let (stop, stopped) = watch::channel(false);
+        let running = tokio::spawn(manager.run(stopped));
+        tokio::time::timeout(Duration::from_secs(60), NOTED.notified()).await.expect("another task");
+        assert_eq!(BEGUN.load(Ordering::Relaxed), 2);
+        stop.send_replace(true);
+        running.await.expect("the manager ends");
+    }
 }

@@ -12,6 +12,7 @@ mod disk;
 mod engine;
 mod folder;
 mod gpu;
+mod health;
 mod image;
 mod keeper;
 mod manager;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::shim::{EngineContainer, ProcessId, run_beside};
+use crate::shim::{Beside, EngineContainer, run_beside};
 
 /// Which probe spoke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(super) struct Target {
     pub(super) container: Container,
     pub(super) attempt: u32,
     pub(super) ip: String,
-    pub(super) process: ProcessId,
+    pub(super) beside: Beside,
     pub(super) engine: Option<EngineContainer>,
     pub(super) shim_program: PathBuf,
 }
@@ -113,7 +113,7 @@ async fn check(target: &Target, probe: &Probe) -> Result<(), String> {
         let argv = exec.command.clone().unwrap_or_default();
         let mut command: tokio::process::Command = match &target.engine {
             Some(engine) => engine.exec(&argv).into(),
-            None => run_beside(&target.shim_program, target.process, &argv).into(),
+            None => run_beside(&target.shim_program, &target.beside, &argv).map_err(|error| error.to_string())?.into(),
         };
         let output = command.kill_on_drop(true).output().await.map_err(|error| error.to_string())?;
         if output.status.success() {

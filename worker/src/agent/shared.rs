@@ -45,7 +45,7 @@ impl Shared {
     pub(super) fn new(client: kube::Client, config: AgentConfig, disk: DiskWatch) -> Self {
         let visible =
             config.base_env.iter().find(|(key, _)| key == "CUDA_VISIBLE_DEVICES").map(|(_, value)| value.as_str());
-        let gpus = Gpus::detect(visible);
+        let gpus = config.gpus.clone().map_or_else(|| Gpus::detect(visible), |given| Gpus::new(given, None));
         Self {
             events: EventSink::start(client.clone(), "trainyard-agent"),
             capacity: Capacity::detect(&config.home),

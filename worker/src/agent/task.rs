@@ -20,7 +20,7 @@ use super::folder::{PodFolder, PodRecord};
 use super::image::ImageError;
 use super::metric::{self, IngestError};
 use super::pidfd;
-use super::probe::{self, Kind, Verdict};
+use super::probe::Verdict;
 use super::report::{self, Written};
 use super::setup::{self, Surroundings, all_containers};
 use super::shared::Shared;
@@ -52,6 +52,7 @@ pub(super) struct Live {
     /// Run that probes and the watch on the shim belong to.
     pub(super) probed: Option<u32>,
     pub(super) watched: Option<u32>,
+    pub(super) probing: Option<JoinHandle<()>>,
     pub(super) tasks: Vec<JoinHandle<()>>,
     /// Run that was ordered to stop, and when it is killed: known here before its shim has noted it.
     pub(super) stopping: Option<(u32, i64)>,
@@ -85,7 +86,7 @@ pub(super) struct Task {
     pub(super) changed: Arc<Notify>,
     watched: Option<Watched>,
     verdicts: mpsc::UnboundedReceiver<Verdict>,
-    verdict_sender: mpsc::UnboundedSender<Verdict>,
+    pub(super) verdict_sender: mpsc::UnboundedSender<Verdict>,
 }
 
 impl Task {
@@ -173,6 +174,7 @@ impl Task {
     async fn step(&mut self) -> Step {
         let now_ms = now_ms();
         self.read_runs();
+        self.stop_probes_of_the_ended();
         self.keep_watch();
         let view = self.view(now_ms);
         let plan = pod::plan(
@@ -214,6 +216,9 @@ impl Task {
             return Step::Wait(wake_at);
         }
         if let Some(status) = plan.status {
+            if is_final(&status) {
+                self.free_gpus();
+            }
             self.tell_status(status).await;
         }
         if removes && self.retry_at_ms.is_none() {
@@ -230,62 +235,6 @@ impl Task {
         let since = self.live.values().filter_map(|live| live.launching.map(|launching| launching.since_ms)).max()?;
         let until = since + HOLD_STATUS_MS;
         (now_ms < until).then_some(until)
-    }
-
-    pub(super) fn start_probes(&mut self, run: &RunState) {
-        let Some(process) = run.process else { return };
-        let Some(container) = self.container(&run.container).cloned() else { return };
-        let Some(live) = self.live.get_mut(&run.container) else { return };
-        if live.probed == Some(run.attempt) {
-            return;
-        }
-        live.probed = Some(run.attempt);
-        live.probes = Probes {
-            started: container.startup_probe.is_none(),
-            ready: container.readiness_probe.is_none(),
-            live: true,
-        };
-        if container.startup_probe.is_none()
-            && container.readiness_probe.is_none()
-            && container.liveness_probe.is_none()
-        {
-            return;
-        }
-        let target = probe::Target {
-            container,
-            attempt: run.attempt,
-            ip: self.record.ip.clone(),
-            process,
-            engine: run.engine.clone(),
-            shim_program: self.shared.config.shim_program.clone(),
-        };
-        live.tasks.push(tokio::spawn(probe::run(target, self.verdict_sender.clone())));
-    }
-
-    fn judge(&mut self, verdict: &Verdict) {
-        let Some(live) = self.live.get_mut(&verdict.container) else { return };
-        if live.probed != Some(verdict.attempt) {
-            return;
-        }
-        let name = match verdict.kind {
-            Kind::Startup => {
-                live.probes.started = verdict.good;
-                live.probes.live &= verdict.good;
-                "Startup"
-            }
-            Kind::Readiness => {
-                live.probes.ready = verdict.good;
-                "Readiness"
-            }
-            Kind::Liveness => {
-                live.probes.live &= verdict.good;
-                "Liveness"
-            }
-        };
-        if !verdict.good {
-            let message = format!("{name} probe failed: {}", verdict.why);
-            self.shared.pod_event(&self.record.pod, EventSeverity::Warning, "Unhealthy", message);
-        }
     }
 
     pub(super) fn container(&self, name: &str) -> Option<&Container> {
@@ -549,6 +498,18 @@ impl Task {
         metric::ingest(records, &self.record.pod, container, file).await
     }
 
+    /// A pod that has finished has no GPUs, though its object stays: to the scheduler they are free from the moment that
+    /// the API is told. The record first, so that no later agent takes them for the pod's.
+    fn free_gpus(&mut self) {
+        if !self.record.gpus.is_empty() {
+            let gpus = std::mem::take(&mut self.record.gpus);
+            if let Err(error) = self.folder.write_record(&self.record) {
+                tracing::warn!(?gpus, %error, "it could not be noted that a finished pod has no GPUs any more");
+            }
+        }
+        self.shared.gpus.release(self.record.pod.metadata.uid.as_deref().unwrap_or_default());
+    }
+
     async fn remove_object(&mut self) {
         match report::remove(&self.shared, &self.record.pod).await {
             Written::Done | Written::Gone => {}
@@ -584,10 +545,15 @@ impl Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        for task in self.live.values().flat_map(|live| &live.tasks) {
+        for task in self.live.values().flat_map(|live| live.tasks.iter().chain(&live.probing)) {
             task.abort();
         }
     }
+}
+
+/// Whether a pod with this status never runs again. Nothing of it runs then.
+pub(super) fn is_final(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
 enum Step {

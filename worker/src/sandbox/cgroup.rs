@@ -190,10 +190,21 @@ impl ContainerCgroup {
         })
     }
 
-    /// Takes the group away; it must be empty.
+    /// Takes the group away. A probe may still run in it: it ends with its container.
     pub fn remove(&self) {
         for folder in &self.folders {
-            let _ = fs::remove_dir(folder);
+            // What dies leaves the group a moment later. One that does not is not waited for for ever.
+            for _ in 0..100 {
+                let busy = fs::remove_dir(folder).err().and_then(|error| error.raw_os_error()) == Some(libc::EBUSY);
+                if !busy {
+                    break;
+                }
+                let inside = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+                for pid in inside.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0) {
+                    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+                }
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct StartFailure {
 }
 
 impl StartFailure {
-    fn around(message: impl Into<String>) -> Self {
+    pub(super) fn around(message: impl Into<String>) -> Self {
         Self { exit_code: 128, message: message.into() }
     }
 }
@@ -88,7 +88,8 @@ fn become_program(spec: &ShimSpec, shim: Pid, stdout: &OwnedFd, stderr: &OwnedFd
         return StartFailure::around(error.to_string());
     }
     if let Some(user) = &spec.user
-        && let Err(failure) = become_user(user, shim)
+        // The kernel forgets the tie when a process changes its user.
+        && let Err(failure) = become_user(user).and_then(|()| tie_to(shim))
     {
         return failure;
     }
@@ -102,7 +103,7 @@ fn become_program(spec: &ShimSpec, shim: Pid, stdout: &OwnedFd, stderr: &OwnedFd
 }
 
 /// Groups first: whoever is no longer root may not change them.
-fn become_user(user: &User, shim: Pid) -> Result<(), StartFailure> {
+pub(super) fn become_user(user: &User) -> Result<(), StartFailure> {
     let fail =
         |what: &str, id: u32, errno| StartFailure::around(format!("{what} {id} of its securityContext: {errno}"));
     let groups: Vec<Gid> = user.groups.iter().map(|id| Gid::from_raw(*id)).collect();
@@ -113,8 +114,7 @@ fn become_user(user: &User, shim: Pid) -> Result<(), StartFailure> {
     if let Some(id) = user.uid {
         nix::unistd::setuid(Uid::from_raw(id)).map_err(|errno| fail("runAsUser", id, errno))?;
     }
-    // The kernel forgets the tie when a process changes its user.
-    tie_to(shim)
+    Ok(())
 }
 
 /// The program must not outlive its shim: nobody would keep its logs and its exit code.

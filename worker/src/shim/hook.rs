@@ -9,19 +9,19 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{ForkResult, Pid};
 
-use super::child::{execute, tie_to};
+use super::child::{StartFailure, become_user, execute, tie_to};
 use super::engine::EngineContainer;
-use super::spec::Hook;
+use super::spec::{Beside, Hook};
 
-/// Runs a hook in a child process beside the program `beside`; gives the child's id.
-pub(super) fn spawn(hook: &Hook, beside: Pid, engine: Option<&EngineContainer>) -> Option<Pid> {
+/// Runs a hook in a child process beside the container's program; gives the child's id.
+pub(super) fn spawn(hook: &Hook, beside: &Beside, engine: Option<&EngineContainer>) -> Option<Pid> {
     let shim = nix::unistd::getpid();
     // SAFETY: the shim has one thread, so the child may do everything that the parent may.
     match unsafe { nix::unistd::fork() } {
         Ok(ForkResult::Parent { child }) => Some(child),
         Ok(ForkResult::Child) => {
             let _ = nix::unistd::setsid();
-            let code = if tie_to(shim).is_ok() { run(hook, beside, engine) } else { 1 };
+            let code = if tie_to(shim).is_ok() { run(hook, beside, engine, shim) } else { 1 };
             // SAFETY: ends the child at once, without the parent's exit handlers.
             unsafe { libc::_exit(code) }
         }
@@ -29,10 +29,10 @@ pub(super) fn spawn(hook: &Hook, beside: Pid, engine: Option<&EngineContainer>) 
     }
 }
 
-fn run(hook: &Hook, beside: Pid, engine: Option<&EngineContainer>) -> i32 {
+fn run(hook: &Hook, beside: &Beside, engine: Option<&EngineContainer>, shim: Pid) -> i32 {
     match (hook, engine) {
         (Hook::Exec(argv), Some(engine)) => engine.exec(argv).status().ok().and_then(|s| s.code()).unwrap_or(126),
-        (Hook::Exec(argv), None) => exec_beside(argv, beside),
+        (Hook::Exec(argv), None) => exec_beside(argv, beside, Some(shim)),
         (Hook::Http { host, port, path }, _) => i32::from(!http_get(host, *port, path)),
         (Hook::Sleep { seconds }, _) => {
             std::thread::sleep(Duration::from_secs(u64::try_from(*seconds).unwrap_or(0)));
@@ -41,41 +41,60 @@ fn run(hook: &Hook, beside: Pid, engine: Option<&EngineContainer>) -> i32 {
     }
 }
 
-/// Becomes a command in the namespaces, the folder and with the environment of the process `beside`.
-/// Comes back only when that fails.
-pub(super) fn exec_beside(argv: &[String], beside: Pid) -> i32 {
-    let Ok(environ) = std::fs::read(format!("/proc/{beside}/environ")) else { return 126 };
-    let env: Vec<(String, String)> = environ
-        .split(|byte| *byte == 0)
-        .filter_map(|entry| {
-            let (key, value) = std::str::from_utf8(entry).ok()?.split_once('=')?;
-            Some((key.to_owned(), value.to_owned()))
-        })
-        .collect();
-    let dir = std::fs::read_link(format!("/proc/{beside}/cwd")).ok();
-    let namespace = |name: &str| File::open(format!("/proc/{beside}/ns/{name}"));
+/// Becomes a command in the namespaces, the folder and the cgroup, with the environment and as the user of the program
+/// `beside`; tied to the shim that runs it, if it is one. Comes back only when that fails.
+pub(super) fn exec_beside(argv: &[String], beside: &Beside, shim: Option<Pid>) -> i32 {
+    let failure = match enter(beside, shim) {
+        Ok(env) => execute(argv, &env),
+        Err(failure) => failure,
+    };
+    let _ = writeln!(std::io::stderr(), "{}", failure.message);
+    failure.exit_code
+}
+
+/// Gives the program's environment.
+fn enter(beside: &Beside, shim: Option<Pid>) -> Result<Vec<(String, String)>, StartFailure> {
+    let fail =
+        |what: &str| StartFailure { exit_code: 126, message: format!("cannot run beside the container: {what}") };
+    let pid = beside.process.pid;
+    let environ = std::fs::read(format!("/proc/{pid}/environ")).map_err(|_| fail("its program has ended"))?;
+    let dir = std::fs::read_link(format!("/proc/{pid}/cwd")).ok();
     // The user namespace first: it gives the right to enter the others. Being in it already is refused and harmless.
-    for (name, kind) in
+    let namespaces =
         [("user", CloneFlags::CLONE_NEWUSER), ("uts", CloneFlags::CLONE_NEWUTS), ("mnt", CloneFlags::CLONE_NEWNS)]
-    {
-        if let Ok(file) = namespace(name) {
-            let entered = setns(file.as_fd(), kind);
-            if entered.is_err() && name == "mnt" && !same_namespace(beside) {
-                return 126;
-            }
+            .map(|(name, kind)| (name, kind, File::open(format!("/proc/{pid}/ns/{name}"))));
+    let same = same_namespace(pid);
+    // All of this was of the program that is meant, and not of a later one with its number, if it still runs.
+    if !beside.process.is_alive() {
+        return Err(fail("its program has ended"));
+    }
+    if let Some(cgroup) = &beside.cgroup {
+        cgroup.join().map_err(|error| fail(&format!("its cgroup cannot be joined: {error}")))?;
+    }
+    for (name, kind, file) in namespaces {
+        let entered = file.is_ok_and(|file| setns(file.as_fd(), kind).is_ok());
+        if !entered && name == "mnt" && !same {
+            return Err(fail("its mounts cannot be entered"));
         }
     }
     if let Some(dir) = dir {
         let _ = std::env::set_current_dir(dir);
     }
-    let failure = execute(argv, &env);
-    let _ = writeln!(std::io::stderr(), "{}", failure.message);
-    failure.exit_code
+    if let Some(user) = &beside.user {
+        become_user(user)?;
+        // The kernel forgets the tie when a process changes its user.
+        shim.map_or(Ok(()), tie_to)?;
+    }
+    let env = environ.split(|byte| *byte == 0).filter_map(|entry| {
+        let (key, value) = std::str::from_utf8(entry).ok()?.split_once('=')?;
+        Some((key.to_owned(), value.to_owned()))
+    });
+    Ok(env.collect())
 }
 
-fn same_namespace(beside: Pid) -> bool {
+fn same_namespace(pid: i32) -> bool {
     let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-    of("self").is_some() && of("self") == of(&beside.to_string())
+    of("self").is_some() && of("self") == of(&pid.to_string())
 }
 
 /// A plain GET; whether the answer is a success or a redirection.

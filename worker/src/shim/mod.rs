@@ -17,7 +17,7 @@ mod watch;
 
 pub use engine::EngineContainer;
 pub use order::{Launched, launch, order_stop, run_beside};
-pub use spec::{Hook, ProcessId, RunState, ShimSpec, User, boot_id, now_ms, write_atomically};
+pub use spec::{Beside, Hook, ProcessId, RunState, ShimSpec, User, boot_id, now_ms, write_atomically};
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -67,6 +67,8 @@ fn watch_over() -> ExitCode {
         started_ms: None,
         stop_deadline_ms: None,
         engine: spec.engine.clone(),
+        user: spec.user.clone(),
+        cgroup: spec.cgroup.clone(),
         ending: None,
     };
     let claim = serde_json::to_vec(&state).unwrap_or_default();
@@ -108,10 +110,10 @@ fn check_namespaces() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// `beside <pid> <command…>`: runs a command in the surroundings of a running container.
+/// `beside <order> <command…>`: runs a command in the surroundings of a running container. The order is a [`Beside`].
 fn beside(args: &[String]) -> ExitCode {
-    let Some((pid, argv)) = args.split_first() else { return ExitCode::from(2) };
-    let Ok(pid) = pid.parse() else { return ExitCode::from(2) };
-    let code = hook::exec_beside(argv, nix::unistd::Pid::from_raw(pid));
+    let Some((order, argv)) = args.split_first() else { return ExitCode::from(2) };
+    let Ok(order) = serde_json::from_str::<Beside>(order) else { return ExitCode::from(2) };
+    let code = hook::exec_beside(argv, &order, None);
     ExitCode::from(u8::try_from(code).unwrap_or(126))
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::spec::{ProcessId, RunState, ShimSpec};
+use super::spec::{Beside, RunState, ShimSpec};
 
 /// A shim that was launched.
 #[derive(Debug)]
@@ -48,10 +48,13 @@ pub fn order_stop(state: &RunState, grace_ms: i64) -> io::Result<()> {
     if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The command that runs `argv` in the surroundings of the program `process`.
-#[must_use]
-pub fn run_beside(program: &Path, process: ProcessId, argv: &[String]) -> Command {
+/// The command that runs `argv` in the surroundings of a container's program, and as it.
+///
+/// # Errors
+/// Never in practice: the order is plain data.
+pub fn run_beside(program: &Path, beside: &Beside, argv: &[String]) -> io::Result<Command> {
+    let order = serde_json::to_string(beside).map_err(io::Error::other)?;
     let mut command = Command::new(program);
-    command.arg("shim").arg("beside").arg(process.pid.to_string()).args(argv).stdin(Stdio::null());
-    command
+    command.args(["shim", "beside", &order]).args(argv).stdin(Stdio::null());
+    Ok(command)
 }

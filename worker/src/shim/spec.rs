@@ -111,8 +111,26 @@ pub struct RunState {
     /// The container behind the program: whoever finds its shim dead takes it away.
     #[serde(default)]
     pub engine: Option<EngineContainer>,
+    /// Whom the program was started as: what is run beside it is no more than that.
+    #[serde(default)]
+    pub user: Option<User>,
+    /// Its limits, which hold for what is run beside it, too.
+    #[serde(default)]
+    pub cgroup: Option<ContainerCgroup>,
     /// How it ended.
     pub ending: Option<Ending>,
+}
+
+/// What a command needs to know to run in the surroundings of a container's program, and as it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Beside {
+    /// The program.
+    pub process: ProcessId,
+    /// Whom it was started as, where that is not who started it.
+    pub user: Option<User>,
+    /// Its limits.
+    pub cgroup: Option<ContainerCgroup>,
 }
 
 /// A process that cannot be confused with a later one of the same number.

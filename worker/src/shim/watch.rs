@@ -16,7 +16,7 @@ use super::child::Started;
 use super::engine::Seen;
 use super::log::{Log, Stream, timestamp};
 use super::scan::Scan;
-use super::spec::{ProcessId, RunState, ShimSpec, now_ms, write_atomically};
+use super::spec::{Beside, ProcessId, RunState, ShimSpec, now_ms, write_atomically};
 use super::{family, hook};
 
 /// An unfinished line is shown after this long without more of it.
@@ -134,9 +134,10 @@ impl<'a> Watch<'a> {
                 Ok(_) | Err(_) => self.begin_stop(DEFAULT_GRACE_MS),
             }
         }
-        while let Ok(Some((pid, code, signal))) = family::reap() {
+        while let Ok(Some((pid, code, signal))) = family::reap(Some(self.pid)) {
             if pid == self.pid {
                 self.exit = Some((code, signal));
+                return;
             } else if let Stop::Hook { child, kill_at_ms } = self.stop
                 && pid == child
             {
@@ -152,7 +153,8 @@ impl<'a> Watch<'a> {
         match &mut self.stop {
             Stop::NotAsked => {
                 let hook = self.spec.pre_stop.as_ref().filter(|_| grace_ms > 0);
-                match hook.and_then(|hook| hook::spawn(hook, self.pid, self.spec.engine.as_ref())) {
+                let hooked = hook.zip(self.beside());
+                match hooked.and_then(|(hook, beside)| hook::spawn(hook, &beside, self.spec.engine.as_ref())) {
                     Some(child) => self.stop = Stop::Hook { child, kill_at_ms },
                     None => self.terminate(kill_at_ms),
                 }
@@ -163,6 +165,11 @@ impl<'a> Watch<'a> {
             }
         }
         self.note();
+    }
+
+    fn beside(&self) -> Option<Beside> {
+        let (user, cgroup) = (self.spec.user.clone(), self.spec.cgroup.clone());
+        self.state.process.map(|process| Beside { process, user, cgroup })
     }
 
     fn terminate(&mut self, kill_at_ms: i64) {

@@ -1,0 +1,82 @@
+//! The probes of a pod's containers: begun with a run, ended with it, and what they say taken in.
+
+use trainyard_proto::plan::EventSeverity;
+use trainyard_worker_core::pod::Probes;
+
+use super::probe::{self, Kind, Verdict};
+use super::task::Task;
+use crate::shim::{Beside, RunState};
+
+impl Task {
+    /// Probes of a run that has ended are no more: they would speak to whoever has its place.
+    pub(super) fn stop_probes_of_the_ended(&mut self) {
+        for (name, live) in &mut self.live {
+            let over = |run: &RunState| live.probed == Some(run.attempt) && run.ending.is_some();
+            if self.runs.get(name).is_some_and(|runs| runs.iter().any(over))
+                && let Some(probing) = live.probing.take()
+            {
+                probing.abort();
+            }
+        }
+    }
+
+    pub(super) fn start_probes(&mut self, run: &RunState) {
+        let Some(process) = run.process else { return };
+        let Some(container) = self.container(&run.container).cloned() else { return };
+        let Some(live) = self.live.get_mut(&run.container) else { return };
+        if live.probed == Some(run.attempt) {
+            return;
+        }
+        live.probed = Some(run.attempt);
+        if let Some(probing) = live.probing.take() {
+            probing.abort();
+        }
+        live.probes = Probes {
+            started: container.startup_probe.is_none(),
+            ready: container.readiness_probe.is_none(),
+            live: true,
+        };
+        if container.startup_probe.is_none()
+            && container.readiness_probe.is_none()
+            && container.liveness_probe.is_none()
+        {
+            return;
+        }
+        let target = probe::Target {
+            container,
+            attempt: run.attempt,
+            ip: self.record.ip.clone(),
+            beside: Beside { process, user: run.user.clone(), cgroup: run.cgroup.clone() },
+            engine: run.engine.clone(),
+            shim_program: self.shared.config.shim_program.clone(),
+        };
+        live.probing = Some(tokio::spawn(probe::run(target, self.verdict_sender.clone())));
+    }
+
+    /// Takes in what a probe has found.
+    pub(super) fn judge(&mut self, verdict: &Verdict) {
+        let Some(live) = self.live.get_mut(&verdict.container) else { return };
+        if live.probed != Some(verdict.attempt) {
+            return;
+        }
+        let name = match verdict.kind {
+            Kind::Startup => {
+                live.probes.started = verdict.good;
+                live.probes.live &= verdict.good;
+                "Startup"
+            }
+            Kind::Readiness => {
+                live.probes.ready = verdict.good;
+                "Readiness"
+            }
+            Kind::Liveness => {
+                live.probes.live &= verdict.good;
+                "Liveness"
+            }
+        };
+        if !verdict.good {
+            let message = format!("{name} probe failed: {}", verdict.why);
+            self.shared.pod_event(&self.record.pod, EventSeverity::Warning, "Unhealthy", message);
+        }
+    }
+}
