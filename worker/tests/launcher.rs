@@ -1,7 +1,7 @@
 //! The launcher, with shell scripts as ranks: exit codes, signals, the stop ladder, output, and no orphans.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -15,7 +15,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn command(nproc: usize, grace: u64, script: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard-launch"));
     command.args(["--nproc", &nproc.to_string(), "--grace", &grace.to_string(), "--", "sh", "-c", script]);
-    for name in ["PET_NNODES", "PET_NODE_RANK", "PET_NPROC_PER_NODE", "OMP_NUM_THREADS", "TRAINYARD_JOB_TOKEN"] {
+    for name in [
+        "PET_NNODES",
+        "PET_NODE_RANK",
+        "PET_NPROC_PER_NODE",
+        "OMP_NUM_THREADS",
+        "TRAINYARD_JOB_TOKEN",
+        "TRAINYARD_STOP_GRACE_SECONDS",
+    ] {
         command.env_remove(name);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -144,6 +151,79 @@ fn a_rank_that_ignores_sigterm_is_killed_after_the_grace() {
     assert_eq!(output.status.code(), Some(5));
     assert!(began.elapsed() >= Duration::from_millis(900), "killed before its grace was over");
     assert!(began.elapsed() < PATIENCE);
+}
+
+/// Fills a pipe faster than anybody empties it: while one of them is read, the others write.
+const CHATTER: &str = "yes & yes & yes & exec yes";
+
+/// Reads all that the launcher writes, as fast as it comes, and keeps none of it.
+fn swallow(mut stdout: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<u64> {
+    std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()).unwrap())
+}
+
+fn wait(child: &mut Child) -> std::process::ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() >= deadline {
+            child.kill().unwrap();
+            panic!("the launcher does not end");
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_rank_that_never_falls_silent_hides_no_other_ranks_lines() {
+    let script = format!("if [ $RANK = 0 ]; then {CHATTER}; fi; echo hello; while :; do sleep 0.05; done");
+    let mut child = command(2, 1, &script).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let deadline = Instant::now() + PATIENCE;
+    let mut line = String::new();
+    while line != "[rank 1] hello\n" {
+        assert!(Instant::now() < deadline, "rank 1 is not heard");
+        line.clear();
+        assert!(stdout.read_line(&mut line).unwrap() > 0, "the launcher ended");
+    }
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    let reader = swallow(stdout);
+    wait(&mut child);
+    reader.join().unwrap();
+}
+
+#[test]
+fn a_rank_that_never_falls_silent_hides_no_death() {
+    let script = format!("if [ $RANK = 0 ]; then {CHATTER}; fi; exit 3");
+    let mut child = command(2, 1, &script).spawn().unwrap();
+    let reader = swallow(child.stdout.take().unwrap());
+    assert_eq!(wait(&mut child).code(), Some(3));
+    reader.join().unwrap();
+}
+
+#[test]
+fn a_rank_that_never_falls_silent_hides_no_stop() {
+    let mut child = command(1, 1, CHATTER).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    // It has begun.
+    stdout.read_exact(&mut [0; 1024]).unwrap();
+    let reader = swallow(stdout);
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert_eq!(wait(&mut child).code(), Some(143));
+    reader.join().unwrap();
+}
+
+#[test]
+fn ranks_get_the_pods_grace_after_a_stop() {
+    let script = "trap '' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut child = command(1, 10, script).env("TRAINYARD_STOP_GRACE_SECONDS", "3").spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    let asked = Instant::now();
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert_eq!(wait(&mut child).code(), Some(137));
+    assert!(asked.elapsed() >= Duration::from_millis(1_400), "killed before its grace was over");
 }
 
 #[test]

@@ -4,6 +4,13 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use super::{LaunchError, store};
 
+/// Seconds that the pod gets to end after a stop.
+const STOP_GRACE: &str = "TRAINYARD_STOP_GRACE_SECONDS";
+/// What Kubernetes gives a pod that says nothing else.
+const DEFAULT_STOP_GRACE_SECONDS: u32 = 30;
+/// How much earlier than the pod's grace ends the ranks are killed: by us, who report it, and not by somebody who does not.
+const REPORT_MS: i64 = 2_000;
+
 /// The place of this pod's ranks among all ranks of the job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct World {
@@ -20,6 +27,10 @@ pub(super) struct World {
     token: Option<String>,
     /// Whether PyTorch's ranks meet at a store of the first pod's launcher instead of rank 0's.
     agent_store: bool,
+    /// How often the ranks were started again, and how often they may be.
+    restarts: u32,
+    max_restarts: u32,
+    stop_grace_seconds: u32,
 }
 
 impl World {
@@ -55,7 +66,21 @@ impl World {
         let token = (nnodes == 1 && lookup("TRAINYARD_JOB_TOKEN").is_none()).then(token).flatten();
         // A rank that is alone meets nobody.
         let agent_store = nnodes * nproc > 1 && store::wanted(command, lookup(store::VARIABLE).as_deref())?;
-        Ok(Self { nproc, nnodes, node_rank, master_addr, master_port, run_id, omp_threads, token, agent_store })
+        let count = |name: &str, default| lookup(name).map_or(Ok(default), |text| number(name, &text));
+        Ok(Self {
+            restarts: count("TRAINYARD_RESTARTS", 0)?,
+            max_restarts: count("TRAINYARD_MAX_RESTARTS", 0)?,
+            stop_grace_seconds: count(STOP_GRACE, DEFAULT_STOP_GRACE_SECONDS)?,
+            nproc,
+            nnodes,
+            node_rank,
+            master_addr,
+            master_port,
+            run_id,
+            omp_threads,
+            token,
+            agent_store,
+        })
     }
 
     /// The rank of a local rank among all of the job.
@@ -66,6 +91,12 @@ impl World {
     /// Whether this pod's launcher hosts the store.
     pub(super) fn hosts_store(&self) -> bool {
         self.agent_store && self.node_rank == 0
+    }
+
+    /// How long the ranks may take to end after a stop from outside: a little less than the pod's grace.
+    pub(super) fn stop_grace_ms(&self) -> i64 {
+        let grace = i64::from(self.stop_grace_seconds) * 1000;
+        (grace - REPORT_MS).max(grace / 2)
     }
 
     /// Where the ranks meet.
@@ -89,8 +120,8 @@ impl World {
             ("ROLE_WORLD_SIZE", world),
             ("MASTER_ADDR", self.master_addr.clone()),
             ("MASTER_PORT", self.master_port.to_string()),
-            ("TORCHELASTIC_RESTART_COUNT", "0".to_owned()),
-            ("TORCHELASTIC_MAX_RESTARTS", "0".to_owned()),
+            ("TORCHELASTIC_RESTART_COUNT", self.restarts.to_string()),
+            ("TORCHELASTIC_MAX_RESTARTS", self.max_restarts.to_string()),
             ("TORCHELASTIC_RUN_ID", self.run_id.clone()),
             (store::VARIABLE, if self.agent_store { "True" } else { "False" }.to_owned()),
             ("PYTHONUNBUFFERED", "1".to_owned()),
@@ -247,6 +278,24 @@ mod tests {
         assert_eq!(variable(&pod("2", "1"), 0, store::VARIABLE).as_deref(), Some("True"));
         let lone = World::read("1", &python, |_| None).unwrap();
         assert_eq!(variable(&lone, 0, store::VARIABLE).as_deref(), Some("False"));
+    }
+
+    #[test]
+    fn ranks_end_a_little_before_the_pods_grace() {
+        for (grace, expected) in [(None, 28_000), (Some("120"), 118_000), (Some("3"), 1_500), (Some("0"), 0)] {
+            let pairs: Vec<(&str, &str)> = grace.map(|grace| (STOP_GRACE, grace)).into_iter().collect();
+            assert_eq!(read("1", &pairs).unwrap().stop_grace_ms(), expected, "{grace:?}");
+        }
+    }
+
+    #[test]
+    fn ranks_know_how_often_they_were_started_again() {
+        let told = |pairs: &[(&str, &str)]| {
+            let world = read("1", pairs).unwrap();
+            ["TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS"].map(|name| variable(&world, 0, name).unwrap())
+        };
+        assert_eq!(told(&[]), ["0", "0"]);
+        assert_eq!(told(&[("TRAINYARD_RESTARTS", "2"), ("TRAINYARD_MAX_RESTARTS", "3")]), ["2", "3"]);
     }
 
     #[test]

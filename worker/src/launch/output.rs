@@ -11,6 +11,9 @@ use trainyard_worker_core::supervisor::Tail;
 const LINE_BYTES: usize = 64 * 1024;
 /// Read at once. A pipe holds 64 KiB.
 const READ_BYTES: usize = 64 * 1024;
+/// Reads in a row: more than a pipe holds, so that the last words of a rank that has ended are all taken, and few enough that a
+/// rank which never falls silent keeps nobody from hearing signals and seeing the others die.
+const ROUNDS: usize = 4;
 
 /// Which of a rank's two outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +44,10 @@ impl Stream {
         self.pipe.as_fd()
     }
 
-    /// Passes on what is there. False when the output has ended.
+    /// Passes on what is there, or much of it. False when the output has ended.
     pub(super) fn forward(&mut self, tail: &mut Tail) -> bool {
         let mut chunk = vec![0; READ_BYTES];
-        loop {
+        for _ in 0..ROUNDS {
             match self.pipe.read(&mut chunk) {
                 Ok(0) => {
                     self.finish(tail);
@@ -59,6 +62,7 @@ impl Stream {
                 }
             }
         }
+        true
     }
 
     /// Ends the last line if the program did not.

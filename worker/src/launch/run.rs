@@ -17,9 +17,6 @@ use super::process::{self, Process};
 use super::span::Spans;
 use super::{LaunchArgs, LaunchError, report, store};
 
-/// After a stop from outside: a little less than the 30 s that Kubernetes gives a pod, so that the ranks are killed by
-/// us, who report it, and not by somebody who does not.
-const STOP_GRACE_MS: i64 = 28_000;
 /// How long output is awaited after every process has ended: only a process that escaped from its group holds it open.
 const DRAIN: Duration = Duration::from_millis(500);
 
@@ -31,7 +28,7 @@ pub(super) fn run(args: &LaunchArgs, world: &World) -> Result<i32, LaunchError> 
     // Before any rank can knock; after the signals are blocked, which its thread inherits. Until the last rank has ended.
     let _store = store::host(world)?;
     let grace_ms = i64::try_from(args.grace.saturating_mul(1000)).unwrap_or(i64::MAX / 2);
-    let patience = Patience { failure_grace_ms: grace_ms, stop_grace_ms: STOP_GRACE_MS };
+    let patience = Patience { failure_grace_ms: grace_ms, stop_grace_ms: world.stop_grace_ms() };
     let mut launch = Launch {
         command: &args.command,
         world,
