@@ -4,7 +4,10 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// The uid that owns the peer's socket; `None` where the kernel's tables do not have it.
+/// `TCP_ESTABLISHED`, as the tables write it.
+const ESTABLISHED: &str = "01";
+
+/// The uid that owns the peer's socket; `None` where the kernel's tables do not have it, or have it no longer open.
 pub fn uid(peer: SocketAddr, local: SocketAddr) -> Option<u32> {
     ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().find_map(|file| {
         let table = std::fs::read_to_string(file).ok()?;
@@ -19,14 +22,19 @@ pub fn own_uid() -> Option<u32> {
 }
 
 /// Looks for the row whose local end is `peer` and whose remote end is `local`: the peer's own socket.
+///
+/// Only an established socket with an inode says whose it is: one that its process has closed shows uid 0 for whoever had
+/// it, and what it sent before can still be read.
 fn find(table: &str, peer: SocketAddr, local: SocketAddr) -> Option<u32> {
     table.lines().skip(1).find_map(|row| {
         let mut columns = row.split_whitespace();
         let from = address(columns.nth(1)?)?;
         let to = address(columns.next()?)?;
-        // After the addresses: state, queues, timer, retransmits, uid.
-        let uid = columns.nth(4)?.parse().ok()?;
-        (same(from, peer) && same(to, local)).then_some(uid)
+        let state = columns.next()?;
+        // After the state: queues, timer, retransmits, uid; then timeout, inode.
+        let uid = columns.nth(3)?.parse().ok()?;
+        let inode: u64 = columns.nth(1)?.parse().ok()?;
+        (same(from, peer) && same(to, local) && state == ESTABLISHED && inode != 0).then_some(uid)
     })
 }
 
@@ -66,6 +74,32 @@ mod tests {
         assert_eq!(find(table, client, server), Some(1000));
         assert_eq!(find(table, server, client), Some(0));
         assert_eq!(find(table, "127.0.0.1:1".parse().expect("address"), server), None);
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_closed_socket_is_nobodys() {
+        let server: SocketAddr = "127.0.0.1:8080".parse().expect("address");
+        let client: SocketAddr = "127.0.0.1:49153".parse().expect("address");
+        let found = |state: &str, uid: &str, inode: &str| {
+            let row = format!("0: 0100007F:C001 0100007F:1F90 {state} 0:0 00:0 0 {uid} 0 {inode} 1 0\n");
+            find(&format!("the heading\n{row}"), client, server)
+        };
+        assert_eq!(found("01", "1000", "7"), Some(1000));
+        // FIN_WAIT1, FIN_WAIT2, TIME_WAIT: whatever uid they show.
+        for state in ["04", "05", "06"] {
+            assert_eq!(found(state, "0", "0"), None, "{state}");
+            assert_eq!(found(state, "1000", "7"), None, "{state}");
+        }
+        assert_eq!(found("01", "0", "0"), None, "without an inode no process has it");
+    }
+
+    #[test]
+    fn a_peer_that_has_closed_is_nobody() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        drop(std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connects"));
+        let (server, peer) = listener.accept().expect("accepted");
+        assert_eq!(uid(peer, server.local_addr().expect("bound")), None);
     }
 
     #[test]
