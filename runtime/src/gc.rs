@@ -1,5 +1,6 @@
 //! The garbage collector at work: follows every change, carries `runtime_core::gc`'s decisions out.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use trainyard_runtime_core::gc::{Action, Graph, expired_events};
+use trainyard_runtime_core::gc::{Action, Graph, Step, expired_events};
 use trainyard_runtime_core::store::{Key, ListQuery, Object, Preconditions, Resource, StoreError};
 
 use crate::store::{Changes, DeleteOptions, Store, WriteOptions};
@@ -34,14 +35,15 @@ async fn run(store: Store) {
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut graph, mut changes) = begin(&store);
     // What failed waits for its time even when other things change.
-    let mut failed: Vec<Arc<str>> = Vec::new();
+    let mut failed: BTreeSet<Arc<str>> = BTreeSet::new();
     let mut retry_at = Instant::now();
     loop {
         let now_failed = carry_out(&store, graph.plan()).await;
-        if !now_failed.is_empty() {
+        if failed.is_empty() {
+            // What fails later does not put off what waits already.
             retry_at = Instant::now() + RETRY_AFTER;
-            failed.extend(now_failed);
         }
+        failed.extend(now_failed);
         tokio::select! {
             next = changes.next() => match next {
                 Some(Ok(batch)) => batch.iter().for_each(|change| graph.observe(change)),
@@ -53,7 +55,7 @@ async fn run(store: Store) {
             },
             _ = sweep.tick() => sweep_events(&store).await,
             () = tokio::time::sleep_until(retry_at), if !failed.is_empty() => {
-                failed.drain(..).for_each(|uid| graph.retry(&uid));
+                std::mem::take(&mut failed).iter().for_each(|uid| graph.retry(uid));
             }
         }
     }
@@ -64,10 +66,10 @@ fn begin(store: &Store) -> (Graph, Changes) {
     (Graph::new(&objects), store.changes(version))
 }
 
-/// Returns the uids of objects whose write has to be tried again.
-async fn carry_out(store: &Store, actions: Vec<Action>) -> Vec<Arc<str>> {
-    futures::stream::iter(actions)
-        .map(|action| async move {
+/// Returns the uids of objects that have to be looked at again, since a write for their sake failed.
+async fn carry_out(store: &Store, steps: Vec<Step>) -> BTreeSet<Arc<str>> {
+    futures::stream::iter(steps)
+        .map(|Step { cause, action }| async move {
             let uid = Arc::clone(action.target().1);
             match act(store, action).await {
                 // Gone or replaced: the change is on its way to the graph.
@@ -76,8 +78,8 @@ async fn carry_out(store: &Store, actions: Vec<Action>) -> Vec<Arc<str>> {
                     None
                 }
                 Err(error) => {
-                    tracing::warn!(%error, %uid, "garbage collector: a write failed and is tried again");
-                    Some(uid)
+                    tracing::warn!(%error, %uid, %cause, "garbage collector: a write failed and is tried again");
+                    Some(cause)
                 }
             }
         })

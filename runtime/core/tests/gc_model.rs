@@ -124,18 +124,28 @@ impl World {
 
     /// Plans and acts until nothing is left to do; the order of a plan's actions must not matter.
     fn settle(&mut self, reverse: bool) {
-        for _ in 0..64 {
+        self.settle_failing(reverse, &[]);
+    }
+
+    /// The same, where some of the writes fail once: `failures` says which, in the order of acting.
+    fn settle_failing(&mut self, reverse: bool, failures: &[bool]) {
+        let mut failures = failures.iter().copied();
+        let mut failed: Vec<Arc<str>> = Vec::new();
+        for _ in 0..128 {
             self.observe();
-            let mut actions = self.graph.plan();
-            if actions.is_empty() {
+            let mut steps = self.graph.plan();
+            if steps.is_empty() && failed.is_empty() {
                 assert!(self.graph.plan().is_empty());
                 return;
             }
-            if reverse {
-                actions.reverse();
+            if steps.is_empty() {
+                failed.drain(..).for_each(|cause| self.graph.retry(&cause));
             }
-            for action in actions {
-                self.act(action);
+            if reverse {
+                steps.reverse();
+            }
+            for step in steps {
+                if failures.next() == Some(true) { failed.push(step.cause) } else { self.act(step.action) }
             }
         }
         panic!("the collector does not come to rest");
@@ -170,13 +180,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// Whatever the graph (owners are earlier objects, so it is acyclic) and the policy, exactly the objects that have
-    /// lost all their owners go, nothing lingers, and the collector comes to rest in either order of acting.
+    /// lost all their owners go, nothing lingers, and the collector comes to rest in either order of acting, and where
+    /// some of its writes fail.
     #[test]
     fn exactly_the_abandoned_are_collected(
         edges in prop::collection::vec(prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..3), 1..8),
         root in any::<prop::sample::Index>(),
         policy in 0..3usize,
         reverse in any::<bool>(),
+        failures in prop::collection::vec(any::<bool>(), 0..12),
+        whole_namespace in any::<bool>(),
     ) {
         let mut world = World::new();
         let mut owners: BTreeMap<usize, Vec<String>> = BTreeMap::new();
@@ -195,7 +208,13 @@ proptest! {
         let root = root.index(edges.len());
         let propagation = [Propagation::Background, Propagation::Foreground, Propagation::Orphan][policy];
         world.delete(key(root), propagation).unwrap();
-        world.settle(reverse);
+        if whole_namespace {
+            world.delete(Key::namespace_object("home"), Propagation::Background).unwrap();
+            world.settle_failing(reverse, &failures);
+            prop_assert!(world.store.is_empty(), "{:?}", world.left());
+            return Ok(());
+        }
+        world.settle_failing(reverse, &failures);
         prop_assert_eq!(world.left(), expected(&owners, root, propagation == Propagation::Orphan));
         prop_assert!(world.store.objects().all(|o| !o.is_deleting()));
         // References to what is gone are gone too, where the object stays.

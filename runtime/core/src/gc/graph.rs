@@ -93,7 +93,7 @@ impl Graph {
         }
     }
 
-    /// Looks at an object again, after an action on it failed.
+    /// Looks at an object again, after an action that was planned for it failed.
     pub fn retry(&mut self, uid: &str) {
         if let Some((uid, _)) = self.nodes.get_key_value(uid) {
             self.dirty.insert(Arc::clone(uid));

@@ -2,8 +2,8 @@
 //!
 //! [`Graph`] mirrors who owns whom. It is fed the store's changes in order ([`Graph::observe`]) and asked what to do
 //! ([`Graph::plan`]); each [`Action`] is one write that the shell carries out with the named uid as precondition, and
-//! whose effect comes back as a change. Planning with nothing new to look at plans nothing; an action that failed is
-//! looked at again with [`Graph::retry`].
+//! whose effect comes back as a change. Planning with nothing new to look at plans nothing; when an action failed, what it
+//! was planned for ([`Step::cause`]) is looked at again with [`Graph::retry`].
 //!
 //! The rules are those of the API's own garbage collector:
 //!
@@ -29,4 +29,4 @@ mod plan;
 
 pub use event::expired_events;
 pub use graph::{Graph, Owner};
-pub use plan::Action;
+pub use plan::{Action, Step};

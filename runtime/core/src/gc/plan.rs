@@ -59,6 +59,16 @@ pub enum Action {
     },
 }
 
+/// An action and what it was planned for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The object that was looked at: the one to look at again ([`Graph::retry`]) when the action fails. Often it is not
+    /// the one that is written: a namespace has what is in it deleted.
+    pub cause: Arc<str>,
+    /// The write.
+    pub action: Action,
+}
+
 impl Action {
     /// The object that is written.
     #[must_use]
@@ -85,18 +95,20 @@ struct Standing {
 
 impl Graph {
     /// What has to be done about what changed since the last call.
-    pub fn plan(&mut self) -> Vec<Action> {
+    pub fn plan(&mut self) -> Vec<Step> {
         let dirty = std::mem::take(&mut self.dirty);
-        let mut actions = Vec::new();
+        let mut steps = Vec::new();
         for uid in &dirty {
             // An owner that is absent is in the list for the sake of its dependents only.
             let Some(node) = self.nodes.get(uid) else { continue };
+            let mut actions = Vec::new();
             if is_namespace(&node.key) && node.deleting {
                 self.empty_namespace(uid, node, &mut actions);
             }
             self.collect(uid, node, &mut actions);
+            steps.extend(actions.into_iter().map(|action| Step { cause: Arc::clone(uid), action }));
         }
-        actions
+        steps
     }
 
     fn empty_namespace(&self, uid: &Arc<str>, node: &Node, actions: &mut Vec<Action>) {
