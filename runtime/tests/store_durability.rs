@@ -268,27 +268,56 @@ async fn only_the_owner_can_read_the_files() {
     assert!(missing.to_string().contains("check the folder's permissions"), "{missing}");
 }
 
+async fn sql(folder: &Path, text: &'static str) {
+    use sqlx::{Connection, Executor};
+    let path = folder.join("store.db");
+    let mut db = sqlx::SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+    db.execute(text).await.unwrap();
+    db.close().await.unwrap();
+}
+
 #[tokio::test]
-async fn a_damaged_or_newer_database_is_refused_with_a_reason() {
+async fn a_newer_database_or_none_at_all_is_refused_with_a_reason() {
     let home = tempfile::tempdir().unwrap();
     Store::open(options(home.path())).await.unwrap().close().await;
-    let sql = |text: &'static str| {
-        let path = home.path().join("store.db");
-        async move {
-            use sqlx::{Connection, Executor};
-            let mut db = sqlx::SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
-            db.execute(text).await.unwrap();
-            db.close().await.unwrap();
-        }
-    };
-    sql("INSERT INTO objects VALUES (7, 'widgets.example.com', '{\"metadata\":{\"name\":\"x\"}}')").await;
-    let damaged = Store::open(options(home.path())).await.unwrap_err().to_string();
-    assert!(damaged.contains("row 7") && damaged.contains("metadata.uid is missing"), "{damaged}");
-    sql("DELETE FROM objects; PRAGMA user_version = 99").await;
+    sql(home.path(), "PRAGMA user_version = 99").await;
     let newer = Store::open(options(home.path())).await.unwrap_err().to_string();
     assert!(newer.contains("schema version 99"), "{newer}");
     std::fs::write(home.path().join("store.db"), "not a database at all, but long enough to be looked at").unwrap();
     assert!(Store::open(options(home.path())).await.unwrap_err().to_string().contains("not a database"));
+}
+
+#[tokio::test]
+async fn rows_that_cannot_be_read_are_put_aside_and_all_others_are_there() {
+    use sqlx::{Connection, Row};
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(options(home.path())).await.unwrap();
+    put(&store, "good", 3).await.unwrap();
+    let seen = store.resource_version();
+    store.close().await;
+    sql(home.path(), "INSERT INTO objects VALUES (70, 'widgets.example.com', '{\"metadata\":{\"name\":\"x\"}}')").await;
+    sql(home.path(), "INSERT INTO objects VALUES (71, 'widgets.example.com', x'ff00')").await;
+    let deep = "INSERT INTO objects SELECT 72, 'widgets.example.com', '{\"metadata\":{\"resourceVersion\":\"90\"},\"a\":' || \
+                replace(hex(zeroblob(150)), '00', '[') || replace(hex(zeroblob(150)), '00', ']') || '}'";
+    sql(home.path(), deep).await;
+    for _ in 0..2 {
+        let store = Store::open(options(home.path())).await.unwrap();
+        assert_eq!(numbers(&store), BTreeMap::from([("good".to_owned(), 3)]));
+        assert!(store.resource_version() > 90, "no version of theirs is used again");
+        let query = WatchQuery { resource_version: Some(seen), ..WatchQuery::default() };
+        let resumed = store.watch(&widgets(), query, WatchOptions::default());
+        assert!(matches!(resumed, Err(StoreError::Expired { .. })), "whoever saw them lists again");
+        store.close().await;
+    }
+    let path = format!("sqlite:{}", home.path().join("store.db").display());
+    let mut db = sqlx::SqliteConnection::connect(&path).await.unwrap();
+    let rows = sqlx::query("SELECT birth, CAST(json AS BLOB), reason FROM quarantine ORDER BY birth");
+    let rows = rows.fetch_all(&mut db).await.unwrap();
+    let kept: Vec<(i64, &[u8])> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(kept[..2], [(70, &b"{\"metadata\":{\"name\":\"x\"}}"[..]), (71, &b"\xff\x00"[..])]);
+    assert_eq!(kept.len(), 3);
+    assert_eq!(rows[0].get::<&str, _>(2), "metadata.uid is missing");
+    assert!(rows[2].get::<&str, _>(2).contains("recursion limit"), "{}", rows[2].get::<&str, _>(2));
 }
 
 /// Sixty-four writers at once: versions are unique, every write is there, none is lost.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use trainyard_runtime_core::selector::Selector;
 use trainyard_runtime_core::store::{
-    At, Batch, Command, Create, Delete, Effect, Key, Limits, ListQuery, NewObject, Object, Outcome, Part,
+    At, Batch, Command, Create, Delete, Effect, FieldCause, Key, Limits, ListQuery, NewObject, Object, Outcome, Part,
     Preconditions, Propagation, Resource, ResourceRules, Store, StoreError, Transact, Update, WatchEvent, WatchQuery,
 };
 
@@ -523,4 +523,73 @@ fn the_second_writer_of_a_version_conflicts() {
         ..Delete::of(key(0, 0))
     };
     assert!(matches!(store.step(NOW_MS, Command::Delete(delete)), Err(StoreError::Precondition { .. })));
+}
+
+/// Values of every shape that JSON can say, some of them nested about as deep as is allowed.
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    let small = leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(any::<String>(), inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    });
+    (small, prop_oneof![Just(0..4_usize), Just(88..140)].prop_flat_map(|levels| levels), any::<bool>()).prop_map(
+        |(inner, levels, lists)| {
+            (0..levels).fold(inner, |inner, _| if lists { json!([inner]) } else { json!({ "a": inner }) })
+        },
+    )
+}
+
+proptest! {
+    /// Whatever is accepted, by whichever way in, can be read back: a store opens again.
+    #[test]
+    fn what_is_accepted_can_be_read_back(first in value(), second in value(), status in value()) {
+        let resource = Resource::new("example.com", "widgets");
+        let mut store = Store::new([ResourceRules::custom(resource.clone(), false)], Limits::default());
+        let key = Key::new(resource.clone(), "", "w");
+        let new = || NewObject { uid: "u-1".to_owned(), suffix: "abcde".to_owned(), keep_status: false };
+        let mut accepted = Vec::new();
+        let mut refused = Vec::new();
+        let mut tell = |done: Result<Outcome, StoreError>| match done {
+            Ok(outcome) => accepted.push(outcome.object),
+            Err(error) => refused.push(error),
+        };
+        let value = json!({ "metadata": { "name": "w" }, "spec": first });
+        tell(store.step(NOW_MS, Command::Create(Create {
+            resource: resource.clone(), namespace: String::new(), value, new: new(), dry_run: false,
+        })));
+        let put = |field: &'static str, value: Value, part, store: &Store| {
+            let mut whole = store.get(&key).map_or_else(|| json!({ "metadata": { "name": "w" } }), |o| o.value().clone());
+            whole[field] = value;
+            Command::Update(Update { key: key.clone(), value: whole, part, dry_run: false })
+        };
+        let command = put("spec", second.clone(), Part::Main, &store);
+        tell(store.step(NOW_MS, command));
+        let command = put("status", status, Part::Status, &store);
+        tell(store.step(NOW_MS, command));
+        let mut batch = Batch::new(&store);
+        let request = Transact { key: Key::new(resource.clone(), "", "v"), part: Part::Main, dry_run: false, new: NewObject { uid: "u-2".to_owned(), ..new() } };
+        tell(batch.transact(&store, NOW_MS, request, |_| Ok(json!({ "spec": second }))));
+        for object in &accepted {
+            let back = Object::restore(resource.clone(), object.birth(), object.json());
+            prop_assert!(back.is_ok(), "{back:?}");
+        }
+        for error in refused {
+            let deep = |causes: &[FieldCause]| {
+                causes.iter().all(|cause| cause.field.starts_with("spec") || cause.field.starts_with("status"))
+            };
+            let expected = matches!(&error, StoreError::Invalid { causes, .. } if deep(causes))
+                || matches!(&error, StoreError::NotFound { .. });
+            prop_assert!(expected, "{error}");
+        }
+    }
 }

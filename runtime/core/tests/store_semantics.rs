@@ -168,6 +168,35 @@ fn wrong_creations_are_refused_with_the_field() {
 }
 
 #[test]
+fn what_is_told_about_metadata_is_bounded() {
+    let mut world = World::new();
+    let owner =
+        |n: usize| json!({ "apiVersion": "v1", "kind": "Pod", "name": "p", "uid": n.to_string(), "controller": n < 2 });
+    let owned = |count: usize| {
+        let owners: Vec<Value> = (0..count).map(owner).collect();
+        json!({ "metadata": { "name": format!("w{count}"), "ownerReferences": owners } })
+    };
+    let causes = |done: Result<Outcome, StoreError>| match done {
+        Err(StoreError::Invalid { causes, .. }) => causes,
+        other => panic!("{other:?}"),
+    };
+    let many = causes(world.create(&widgets(), owned(65)));
+    assert_eq!(
+        (many.len(), many[0].field.as_str(), many[0].reason),
+        (1, "metadata.ownerReferences", "FieldValueTooMany")
+    );
+    let two_controllers = causes(world.create(&widgets(), owned(64)));
+    assert_eq!(two_controllers.len(), 1);
+    assert!(two_controllers[0].message.len() < 2_000, "{}", two_controllers[0].message);
+    let one_controller: Vec<Value> = (1..65).map(owner).collect();
+    let value = json!({ "metadata": { "name": "fine", "ownerReferences": one_controller } });
+    assert!(world.create(&widgets(), value).is_ok(), "64 are allowed");
+    let labels: Value = (0..5_000).map(|n| (format!("-{n}"), json!("x"))).collect::<serde_json::Map<_, _>>().into();
+    let value = json!({ "metadata": { "name": "labels", "labels": labels, "annotations": labels } });
+    assert!(causes(world.create(&widgets(), value)).len() < 150);
+}
+
+#[test]
 fn spec_and_status_are_written_apart_and_generations_count_specs() {
     let mut world = World::new();
     world.create(&widgets(), json!({ "metadata": { "name": "w" }, "spec": { "n": 1 } })).unwrap();

@@ -1,5 +1,7 @@
 //! What every write goes through before the store sees it: known fields, defaults, validity, ownership of fields. Pure.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 use trainyard_runtime_core::apply::{self, ApplyError, UpdateOptions};
 use trainyard_runtime_core::patch::PatchError;
@@ -11,6 +13,9 @@ use super::query::FieldValidation;
 use super::status::{ApiError, Subject};
 use super::{admit, now_ms};
 use crate::kinds::Kind;
+
+/// Owners that go on to the store, which refuses more than 64.
+const LOOKED_AT_OWNERS: usize = 128;
 
 /// The part of a call that travels into the store's writer.
 #[derive(Clone, Debug)]
@@ -92,14 +97,10 @@ impl Writer {
     /// An owner that is named twice alike is named once.
     fn owners_once(value: &mut Value) {
         let Some(Value::Array(owners)) = value.pointer_mut("/metadata/ownerReferences") else { return };
-        let mut seen: Vec<Value> = Vec::with_capacity(owners.len());
-        owners.retain(|owner| {
-            let new = !seen.contains(owner);
-            if new {
-                seen.push(owner.clone());
-            }
-            new
-        });
+        let mut seen: HashSet<String> = HashSet::with_capacity(owners.len());
+        owners.retain(|owner| seen.insert(owner.to_string()));
+        // The store refuses far fewer; until then nobody is to go through more.
+        owners.truncate(LOOKED_AT_OWNERS);
     }
 
     /// Kubernetes' own kinds do not tell an empty map or list from an absent one.

@@ -1,6 +1,6 @@
 //! The database file: one row per object, named by the resourceVersion of its birth.
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{Connection, Executor, QueryBuilder, Row, Sqlite};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,18 @@ CREATE TABLE tombstones (
 ) WITHOUT ROWID;
 PRAGMA user_version = 1;
 ";
+/// Rows that could not be read, whole, with the reason: made when there is the first, and never read by this program.
+const QUARANTINE: &str = "
+CREATE TABLE IF NOT EXISTS quarantine (
+    birth INTEGER NOT NULL,
+    resource TEXT NOT NULL,
+    json TEXT NOT NULL,
+    reason TEXT NOT NULL
+)";
+/// The version of an object that is JSON but nested too deep for us; SQLite reads a thousand levels.
+const VERSION_OF: &str = "
+SELECT CAST(json_extract(CAST(json AS TEXT), '$.metadata.resourceVersion') AS INTEGER)
+FROM objects WHERE birth = ? AND json_valid(CAST(json AS TEXT))";
 /// Rows per statement. Powers of two up to it are used, so that the statement cache holds all shapes.
 const STATEMENT_ROWS: usize = 128;
 /// Committed bytes after which the log is folded into the database beside the writer. Large enough to be rare (once
@@ -79,31 +91,35 @@ impl Disk {
         Ok(Self { connection, options, log, written: 0, folding: Arc::default(), room, full: false })
     }
 
-    /// Reads everything into `state`.
+    /// Reads everything into `state`. A row that is no object is put aside: one of them must not take all others away.
     pub(super) async fn load(&mut self, path: &Path, state: &mut State) -> Result<(), OpenError> {
+        let database = |e| OpenError::database(path, e);
         let rows = sqlx::query("SELECT birth, resource, json FROM objects ORDER BY birth")
             .fetch_all(&mut self.connection)
             .await
-            .map_err(|e| OpenError::database(path, e))?;
+            .map_err(database)?;
         // Neighbours are mostly of one resource, and share its names in memory.
         let mut last = Resource::new("", "");
+        let mut bad = Vec::new();
         for row in rows {
-            let (birth, resource, json): (i64, &str, &str) = (row.get(0), row.get(1), row.get(2));
-            let resource = parse_resource(resource);
-            if last != resource {
-                last = resource;
+            let birth: i64 = row.get(0);
+            match read_row(&row, birth, &mut last) {
+                Ok(object) => state.restore_object(object),
+                Err(reason) => {
+                    bad.push(BadRow { birth, resource: text(&row, 1).unwrap_or_default().to_owned(), reason })
+                }
             }
-            let broken = |reason: String| OpenError::Broken { path: path.to_owned(), row: birth, reason };
-            let birth = u64::try_from(birth).map_err(|e| broken(e.to_string()))?;
-            state.restore_object(Object::restore(last.clone(), birth, json).map_err(broken)?);
         }
         let rows = sqlx::query("SELECT resource, version FROM tombstones")
             .fetch_all(&mut self.connection)
             .await
-            .map_err(|e| OpenError::database(path, e))?;
+            .map_err(database)?;
         for row in rows {
             let (resource, version): (&str, i64) = (row.get(0), row.get(1));
             state.restore_resource(&parse_resource(resource), u64::try_from(version).unwrap_or(0));
+        }
+        if !bad.is_empty() {
+            quarantine(&mut self.connection, state, &bad).await.map_err(database)?;
         }
         Ok(())
     }
@@ -172,6 +188,63 @@ impl Disk {
     }
 }
 
+/// A row that is no object.
+struct BadRow {
+    birth: i64,
+    resource: String,
+    reason: String,
+}
+
+/// A column's bytes as text, whatever SQLite holds them as.
+fn text(row: &SqliteRow, column: usize) -> Result<&str, String> {
+    let bytes: &[u8] = row.try_get_unchecked(column).map_err(|e| e.to_string())?;
+    std::str::from_utf8(bytes).map_err(|e| e.to_string())
+}
+
+fn read_row(row: &SqliteRow, birth: i64, last: &mut Resource) -> Result<Object, String> {
+    let resource = parse_resource(text(row, 1)?);
+    if *last != resource {
+        *last = resource;
+    }
+    let birth = u64::try_from(birth).map_err(|e| e.to_string())?;
+    Object::restore(last.clone(), birth, text(row, 2)?)
+}
+
+/// Moves rows aside as they are, and says which. Whoever watched them must list again, now and after later restarts: their
+/// removal is a change.
+async fn quarantine(connection: &mut SqliteConnection, state: &mut State, bad: &[BadRow]) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    transaction.execute(QUARANTINE).await?;
+    for row in bad {
+        // Where its last version cannot be told, it was its birth at least.
+        let version: Option<i64> =
+            sqlx::query_scalar(VERSION_OF).bind(row.birth).fetch_optional(&mut *transaction).await?.flatten();
+        state.skip_to(u64::try_from(version.unwrap_or(0).max(row.birth)).unwrap_or(0));
+    }
+    let version = state.resource_version() + 1;
+    for row in bad {
+        sqlx::query("INSERT INTO quarantine SELECT birth, resource, json, ? FROM objects WHERE birth = ?")
+            .bind(&row.reason)
+            .bind(row.birth)
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query("DELETE FROM objects WHERE birth = ?").bind(row.birth).execute(&mut *transaction).await?;
+        let resource = parse_resource(&row.resource);
+        bury(&mut transaction, &resource, version).await?;
+        state.restore_resource(&resource, version);
+    }
+    transaction.commit().await?;
+    for BadRow { birth, resource, reason } in bad {
+        tracing::error!(
+            row = birth,
+            resource,
+            reason,
+            "object store: a row cannot be read; it is kept in the table \"quarantine\" of store.db, and everything else goes on"
+        );
+    }
+    Ok(())
+}
+
 /// Says that no folding is in progress when it is dropped, however the folding ended.
 struct Folding(Arc<AtomicBool>);
 
@@ -204,15 +277,21 @@ async fn delete(connection: &mut SqliteConnection, rows: &Rows) -> Result<(), sq
         sqlx::query("DELETE FROM objects WHERE birth = ?").bind(sql_integer(*birth)).execute(&mut *connection).await?;
     }
     for (resource, version) in &rows.removals {
-        sqlx::query(
-            "INSERT INTO tombstones (resource, version) VALUES (?, ?)
-             ON CONFLICT (resource) DO UPDATE SET version = excluded.version",
-        )
-        .bind(resource_text(resource))
-        .bind(sql_integer(*version))
-        .execute(&mut *connection)
-        .await?;
+        bury(connection, resource, *version).await?;
     }
+    Ok(())
+}
+
+/// Remembers the last removal of a resource.
+async fn bury(connection: &mut SqliteConnection, resource: &Resource, version: u64) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO tombstones (resource, version) VALUES (?, ?)
+         ON CONFLICT (resource) DO UPDATE SET version = excluded.version",
+    )
+    .bind(resource_text(resource))
+    .bind(sql_integer(version))
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

@@ -46,18 +46,6 @@ pub enum OpenError {
         /// What SQLite says.
         source: sqlx::Error,
     },
-    /// A row is not an object.
-    #[error(
-        "the object store {path} is damaged: row {row} {reason}; move the file away to start anew, or restore a backup"
-    )]
-    Broken {
-        /// The file.
-        path: PathBuf,
-        /// `objects.birth`.
-        row: i64,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// A later version wrote it.
     #[error("the object store {path} has schema version {found}, this program knows {known}; use the newer trainyard")]
     Newer {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::PatchError;
-use crate::schema::MAX_DEPTH;
+use crate::store::{MAX_DEPTH, depth};
 
 /// The API server's own limit (`maxJSONPatchOperations`).
 const MAX_OPERATIONS: usize = 10_000;
@@ -90,13 +90,5 @@ fn count(value: &Value) -> usize {
         Value::Array(items) => items.iter().fold(1, |sum, item| sum + count(item)),
         Value::Object(map) => map.values().fold(1, |sum, item| sum + count(item)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 1,
-    }
-}
-
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
     }
 }

@@ -9,7 +9,7 @@ use super::command::{Change, ChangeKind, Command, Effect, NewObject, Outcome, Pa
 use super::error::StoreError;
 use super::object::{Key, Object, Resource};
 use super::state::Store;
-use super::{delete, write};
+use super::{delete, depth, write};
 
 /// Staged commands. Each sees the ones before it; nobody else sees any of them before [`Store::commit`].
 #[derive(Debug)]
@@ -151,6 +151,7 @@ impl Batch {
                     (Some(previous), true) => previous.resource_version(),
                     (None, true) | (_, false) => self.resource_version + 1,
                 };
+                depth::check_depth(&key, previous.as_deref(), &value)?;
                 let birth = previous.as_ref().map_or(version, |p| p.birth());
                 let object = Arc::new(Object::file(key, uid, version, birth, value));
                 let (size_bytes, limit_bytes) = (object.json().len(), store.limits.object_bytes);

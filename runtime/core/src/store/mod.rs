@@ -27,6 +27,7 @@ mod batch;
 mod check;
 mod command;
 mod delete;
+mod depth;
 mod dump;
 mod error;
 mod list;
@@ -42,6 +43,7 @@ pub use check::Violation;
 pub use command::{
     Change, ChangeKind, Command, Create, Delete, Effect, NewObject, Outcome, Part, Preconditions, Propagation, Update,
 };
+pub(crate) use depth::{MAX_DEPTH, depth};
 pub use error::{FieldCause, StoreError};
 pub use list::{At, ListQuery, Page};
 pub(crate) use object::strings;

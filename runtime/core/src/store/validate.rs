@@ -18,6 +18,13 @@ const LABEL_CHARS: usize = 63;
 /// All keys and values of the annotations together.
 const ANNOTATIONS_BYTES: usize = 256 << 10;
 
+/// Owners of one object. Real ones have one or two; each is looked up when one of them goes.
+const OWNERS: usize = 64;
+/// Most problems told at once: an answer is for people to read.
+const MAX_CAUSES: usize = 64;
+/// What is shown of a wrong value.
+const SHOWN_CHARS: usize = 1_024;
+
 const SUBDOMAIN_TEXT: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or \
      '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
      '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
@@ -73,6 +80,9 @@ fn name_causes(rules: &ResourceRules, field: &str, name: &str) -> Vec<FieldCause
 fn metadata_causes(meta: &Map<String, Value>, causes: &mut Vec<FieldCause>) {
     let entries = |field: &str| meta.get(field).and_then(Value::as_object).into_iter().flatten();
     for (key, value) in entries("labels") {
+        if causes.len() >= MAX_CAUSES {
+            return;
+        }
         let value = value.as_str().unwrap_or_default();
         causes.extend(key_problems(key).iter().map(|p| invalid("metadata.labels", &format!("{key:?}"), p)));
         causes.extend(value_problems(value).iter().map(|p| invalid("metadata.labels", &format!("{value:?}"), p)));
@@ -80,6 +90,9 @@ fn metadata_causes(meta: &Map<String, Value>, causes: &mut Vec<FieldCause>) {
     let mut size_bytes = 0;
     for (key, value) in entries("annotations") {
         size_bytes += key.len() + value.as_str().map_or(0, str::len);
+        if causes.len() >= MAX_CAUSES {
+            continue;
+        }
         let lower = key.to_lowercase();
         causes.extend(key_problems(&lower).iter().map(|p| invalid("metadata.annotations", &format!("{key:?}"), p)));
     }
@@ -89,6 +102,9 @@ fn metadata_causes(meta: &Map<String, Value>, causes: &mut Vec<FieldCause>) {
     }
     owner_causes(meta, causes);
     for name in strings(meta.get("finalizers")) {
+        if causes.len() >= MAX_CAUSES {
+            return;
+        }
         causes.extend(key_problems(name).iter().map(|p| invalid("metadata.finalizers", &format!("{name:?}"), p)));
     }
 }
@@ -116,7 +132,13 @@ fn owner_causes(meta: &Map<String, Value>, causes: &mut Vec<FieldCause>) {
     let Some(list) = meta.get("ownerReferences").filter(|list| list.is_array()) else { return };
     let owners = list.as_array().map_or(&[][..], Vec::as_slice);
     let text = |owner: &Value, field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    if owners.len() > OWNERS {
+        let message = format!("Too many: must have at most {OWNERS} items");
+        causes.push(FieldCause { field: "metadata.ownerReferences".to_owned(), reason: "FieldValueTooMany", message });
+        return;
+    }
     let mut controller: Option<&Value> = None;
+    let mut told = false;
     for owner in owners {
         let api_version = text(owner, "apiVersion");
         if api_version.is_empty() {
@@ -130,12 +152,13 @@ fn owner_causes(meta: &Map<String, Value>, causes: &mut Vec<FieldCause>) {
         if text(owner, "kind") == "Event" && matches!(api_version.as_str(), "v1" | "events.k8s.io/v1") {
             let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
             let problem = format!("{group}/{version}, Kind=Event is disallowed from being an owner");
-            causes.push(invalid("metadata.ownerReferences", &owner.to_string(), &problem));
+            causes.push(invalid("metadata.ownerReferences", &shown(owner), &problem));
         }
         if owner.get("controller").and_then(Value::as_bool) != Some(true) {
             continue;
         }
-        if let Some(first) = controller {
+        if let (Some(first), false) = (controller, told) {
+            told = true;
             let problem = format!(
                 "Only one reference can have Controller set to true. Found \"true\" in references for {}/{} and {}/{}",
                 text(first, "kind"),
@@ -143,9 +166,18 @@ fn owner_causes(meta: &Map<String, Value>, causes: &mut Vec<FieldCause>) {
                 text(owner, "kind"),
                 text(owner, "name")
             );
-            causes.push(invalid("metadata.ownerReferences", &list.to_string(), &problem));
+            causes.push(invalid("metadata.ownerReferences", &shown(list), &problem));
         }
         controller = controller.or(Some(owner));
+    }
+}
+
+/// A value in a refusal, cut where it is long.
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 
@@ -171,7 +203,7 @@ fn invalid(field: &str, value: &str, problem: &str) -> FieldCause {
     FieldCause { field: field.to_owned(), reason: "FieldValueInvalid", message }
 }
 
-fn refuse(key: &Key, causes: Vec<FieldCause>) -> Result<(), StoreError> {
+pub(crate) fn refuse(key: &Key, causes: Vec<FieldCause>) -> Result<(), StoreError> {
     if causes.is_empty() {
         return Ok(());
     }
