@@ -9,7 +9,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 use trainyard_proto::plan::EventSeverity;
-use trainyard_worker_core::pod::{self, Blocked, PodAction, PodView, Probes, Setup, StopReason};
+use trainyard_worker_core::pod::{
+    self, AttemptState, Blocked, ContainerView, PodAction, PodView, Probes, Setup, StopReason,
+};
 
 use super::archive;
 use super::begin::{Begin, BeginError};
@@ -216,7 +218,7 @@ impl Task {
             return Step::Wait(wake_at);
         }
         if let Some(status) = plan.status {
-            if is_final(&status) {
+            if is_final(&status) && view.values().all(has_ended) {
                 self.free_gpus();
             }
             self.tell_status(status).await;
@@ -551,9 +553,13 @@ impl Drop for Task {
     }
 }
 
-/// Whether a pod with this status never runs again. Nothing of it runs then.
-pub(super) fn is_final(status: &PodStatus) -> bool {
+/// Whether a pod with this status never runs again.
+fn is_final(status: &PodStatus) -> bool {
     matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
+fn has_ended(container: &ContainerView) -> bool {
+    container.last.as_ref().is_none_or(|last| matches!(last.state, AttemptState::Ended(_)))
 }
 
 enum Step {
