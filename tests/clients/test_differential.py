@@ -48,7 +48,7 @@ ACCEPTED = [
      lambda v: texts(v, lambda text: text.replace(", application/vnd.kubernetes.protobuf", ""))),
     ("defaults of nodes", "the node agent writes its node's facts itself, and the node is ready or the server is not there",
      lambda v: scrub(v, {"taints", "allocatable", "daemonEndpoints", "nodeInfo"})),
-    ("protection of claims", "a claim in use is a folder that stays until its pods are gone; no finalizer is needed",
+    ("protection of claims", "kube-apiserver puts the finalizer on a claim when it is made; here the node agent does when a pod first uses it",
      lambda v: json.loads(json.dumps(v).replace('["kubernetes.io/pvc-protection"]', "[]"))),
     ("the status of quotas", "the embedded server itself counts what a quota's namespace uses; for kube-apiserver a controller does",
      lambda v: without_status(v, "ResourceQuota")),

@@ -99,6 +99,11 @@ impl World {
         text.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned() + "\n").collect()
     }
 
+    fn claim_folder(&self, claim: &PersistentVolumeClaim) -> PathBuf {
+        let (name, uid) = (claim.metadata.name.as_deref().unwrap(), claim.metadata.uid.as_deref().unwrap());
+        self.home.path().join(format!("volumes/default/{name}.{uid}"))
+    }
+
     async fn event(&self, reason: &str) -> Event {
         let events: Api<Event> = Api::all(self.server.client());
         let look = async || {
@@ -292,9 +297,10 @@ async fn volumes_and_variables_come_from_the_api() {
         .await;
     let ended = world.phase("p", "Succeeded").await;
     assert_eq!(world.log(&pod, 0), "hello\nhidden\nhello from p\n400\nread-only\n", "{:?}", ended.status);
-    assert_eq!(std::fs::read_to_string(world.home.path().join("volumes/default/data/sub/f")).unwrap(), "kept\n");
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(world.server.client(), "default");
-    assert_eq!(claims.get("data").await.unwrap().status.unwrap().phase.as_deref(), Some("Bound"));
+    let claim = claims.get("data").await.unwrap();
+    assert_eq!(std::fs::read_to_string(world.claim_folder(&claim).join("sub/f")).unwrap(), "kept\n");
+    assert_eq!(claim.status.unwrap().phase.as_deref(), Some("Bound"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -348,8 +354,8 @@ async fn claims_stay_while_they_are_used_and_take_their_folders_along() {
     world.phase("used", "Running").await;
     world.phase("idle", "Succeeded").await;
     world.phase("kept", "Succeeded").await;
-    let folder = |name: &str| world.home.path().join("volumes/default").join(name);
-    let (used, idle, kept) = (folder("used"), folder("idle"), folder("kept"));
+    let folder = async |name: &str| world.claim_folder(&claims.get(name).await.unwrap());
+    let (used, idle, kept) = (folder("used").await, folder("idle").await, folder("kept").await);
     std::fs::write(used.join("data"), "").unwrap();
     claims.delete("used", &DeleteParams::default()).await.unwrap();
     let until_gone = async |name: &str| {

@@ -1,4 +1,6 @@
-//! PersistentVolumeClaims: a folder each, under `home/volumes/<namespace>/<claim>`, kept until the claim is deleted.
+//! PersistentVolumeClaims: a folder each, `home/volumes/<namespace>/<claim>.<uid>`, kept until the claim is deleted.
+//!
+//! The uid tells a claim from a later one of the same name: what is left to do for the one never touches the other's data.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,6 +8,9 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
+
+/// Uids are UUIDs.
+const UID_LENGTH: usize = 36;
 
 /// Keeps a claim that is deleted until no pod uses it any more, as on a cluster.
 const PROTECTION: &str = "kubernetes.io/pvc-protection";
@@ -53,19 +58,16 @@ pub(super) async fn unprotect(client: &kube::Client, claim: &PersistentVolumeCla
     }
 }
 
-/// Takes away the folders and volumes of claims that were deleted while no agent ran. `listed` are all that exist.
-pub(super) async fn reconcile(client: &kube::Client, home: &Path, listed: &BTreeSet<ClaimKey>) {
+/// Takes away the folders and volumes of claims that were deleted while no agent ran. `listed` are the uids of all that
+/// exist.
+pub(super) async fn reconcile(client: &kube::Client, home: &Path, listed: &BTreeSet<String>) {
     for namespace in std::fs::read_dir(home.join("volumes")).into_iter().flatten().flatten() {
         for entry in std::fs::read_dir(namespace.path()).into_iter().flatten().flatten() {
             let names = (namespace.file_name().into_string(), entry.file_name().into_string());
-            let (Ok(namespace), Ok(name)) = names else { continue };
-            if listed.contains(&(namespace.clone(), name.clone())) {
-                continue;
-            }
-            // It may have been made since the list.
-            let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
-            if matches!(claims.get_opt(&name).await, Ok(None)) {
-                remove_folder(&folder(home, &namespace, &name));
+            let (Ok(namespace), Ok(folder)) = names else { continue };
+            let (name, uid) = owner(&folder);
+            if !uid.is_some_and(|uid| listed.contains(uid)) && !exists(client, &namespace, name, uid).await {
+                remove_folder(&entry.path());
             }
         }
     }
@@ -75,10 +77,22 @@ pub(super) async fn reconcile(client: &kube::Client, home: &Path, listed: &BTree
         let Some(spec) = &volume.spec else { continue };
         let ours = spec.host_path.as_ref().is_some_and(|at| Path::new(&at.path).starts_with(home.join("volumes")));
         let Some(claim) = spec.claim_ref.as_ref().filter(|_| ours) else { continue };
-        let key = (claim.namespace.clone().unwrap_or_default(), claim.name.clone().unwrap_or_default());
-        if !listed.contains(&key) {
+        let (namespace, name) = (claim.namespace.as_deref().unwrap_or_default(), claim.name.as_deref());
+        let uid = claim.uid.as_deref();
+        if !uid.is_some_and(|uid| listed.contains(uid))
+            && !exists(client, namespace, name.unwrap_or_default(), uid).await
+        {
             let _ = volumes.delete(volume.metadata.name.as_deref().unwrap_or_default(), &DeleteParams::default()).await;
         }
+    }
+}
+
+/// Whether the claim is there: it may have been made since the list. Where the API does not answer it is taken to be.
+async fn exists(client: &kube::Client, namespace: &str, name: &str, uid: Option<&str>) -> bool {
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    match claims.get_opt(name).await {
+        Ok(found) => found.is_some_and(|found| uid.is_none() || found.metadata.uid.as_deref() == uid),
+        Err(_) => true,
     }
 }
 
@@ -90,9 +104,30 @@ fn remove_folder(path: &Path) {
     }
 }
 
-/// The folder of a claim.
-pub(super) fn folder(home: &Path, namespace: &str, claim: &str) -> PathBuf {
-    home.join("volumes").join(namespace).join(claim)
+/// Nothing where the claim is none of the API's.
+fn folder(home: &Path, claim: &PersistentVolumeClaim) -> Option<PathBuf> {
+    let uid = claim.metadata.uid.as_deref().filter(|uid| !uid.is_empty())?;
+    let (namespace, name) = key(claim);
+    Some(home.join("volumes").join(namespace).join(format!("{name}.{uid}")))
+}
+
+/// Name and uid of the claim that a folder is of. One without a uid is of the time before they had it.
+fn owner(folder: &str) -> (&str, Option<&str>) {
+    match folder.rsplit_once('.') {
+        Some((name, uid)) if uid.len() == UID_LENGTH => (name, Some(uid)),
+        Some(_) | None => (folder, None),
+    }
+}
+
+/// What a bound claim had under its name alone becomes its own.
+fn adopt(home: &Path, claim: &PersistentVolumeClaim, to: &Path) -> std::io::Result<()> {
+    let (namespace, name) = key(claim);
+    let old = home.join("volumes").join(namespace).join(name);
+    if is_bound(claim) && !to.exists() && old.is_dir() { std::fs::rename(old, to) } else { Ok(()) }
+}
+
+fn is_bound(claim: &PersistentVolumeClaim) -> bool {
+    claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound")
 }
 
 /// Gives the folder of a claim, made and marked as bound at first use; nothing where there is no such claim.
@@ -112,10 +147,10 @@ pub(super) async fn bind(
         let patch = json!({"metadata": {"uid": claim.metadata.uid, "finalizers": held}});
         claims.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
     }
-    let path = folder(home, namespace, name);
+    let Some(path) = folder(home, &claim) else { return Ok(None) };
+    adopt(home, &claim, &path)?;
     std::fs::create_dir_all(&path)?;
-    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
-    if phase != Some("Bound") {
+    if !is_bound(&claim) {
         mark_bound(client, &claims, &claim, &path).await?;
     }
     Ok(Some(path))
@@ -174,14 +209,94 @@ async fn mark_bound(
 
 /// Takes away the folder and the volume of a claim that was deleted. Nothing else is ever removed here.
 pub(super) async fn release(client: &kube::Client, home: &Path, claim: &PersistentVolumeClaim) {
-    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-    let name = claim.metadata.name.as_deref().unwrap_or_default();
-    if namespace.is_empty() || name.is_empty() {
-        return;
-    }
-    remove_folder(&folder(home, namespace, name));
+    let Some(path) = folder(home, claim) else { return };
+    remove_folder(&path);
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     if let Err(error) = volumes.delete(&volume_name(claim), &DeleteParams::default()).await {
         tracing::debug!(%error, "the volume of a deleted claim is gone already");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trainyard_runtime::embedded::{Embedded, Options};
+
+    use super::*;
+
+    struct World {
+        home: tempfile::TempDir,
+        server: Embedded,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let home = tempfile::tempdir().expect("a folder");
+            let server = Embedded::open(Options::new(home.path())).await.expect("a server");
+            Self { home, server }
+        }
+
+        fn claims(&self) -> Api<PersistentVolumeClaim> {
+            Api::namespaced(self.server.client(), "default")
+        }
+
+        async fn make(&self) -> PersistentVolumeClaim {
+            let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": "1Gi"}}}});
+            let claim = serde_json::from_value(claim).expect("a claim");
+            self.claims().create(&PostParams::default(), &claim).await.expect("a claim")
+        }
+
+        async fn bind(&self) -> PathBuf {
+            let bound = bind(&self.server.client(), self.home.path(), "default", "data").await;
+            bound.expect("the API answers").expect("a claim")
+        }
+
+        async fn delete(&self) {
+            self.claims().delete("data", &DeleteParams::default()).await.expect("a deletion");
+            if let Some(claim) = self.claims().get_opt("data").await.expect("an answer") {
+                unprotect(&self.server.client(), &claim).await;
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_left_to_do_for_a_deleted_claim_spares_a_new_one_of_its_name() {
+        let world = World::new().await;
+        let old = world.make().await;
+        let old_folder = world.bind().await;
+        std::fs::write(old_folder.join("old"), "").expect("a file");
+        world.delete().await;
+        let new = world.make().await;
+        let new_folder = world.bind().await;
+        assert!(!new_folder.join("old").exists(), "data of another claim");
+        std::fs::write(new_folder.join("new"), "").expect("a file");
+        // Told late, and once more by the list of an agent that knows nothing else.
+        release(&world.server.client(), world.home.path(), &old).await;
+        let listed: BTreeSet<String> = new.metadata.uid.clone().into_iter().collect();
+        reconcile(&world.server.client(), world.home.path(), &listed).await;
+        // A list from before it was made does not know of it.
+        reconcile(&world.server.client(), world.home.path(), &BTreeSet::new()).await;
+        assert!(new_folder.join("new").exists() && !old_folder.exists());
+        let volumes: Api<PersistentVolume> = Api::all(world.server.client());
+        let found = volumes.list(&ListParams::default()).await.expect("volumes");
+        let names: Vec<_> = found.items.into_iter().filter_map(|volume| volume.metadata.name).collect();
+        assert_eq!(names, [volume_name(&new)]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_folder_without_a_uid_goes_to_the_bound_claim_of_its_name_and_goes_with_none() {
+        let world = World::new().await;
+        let before = world.home.path().join("volumes/default/data");
+        let written = || std::fs::create_dir_all(&before).and_then(|()| std::fs::write(before.join("f"), ""));
+        world.make().await;
+        // Not yet bound: what lies there is not this claim's.
+        written().expect("a file");
+        assert!(!world.bind().await.join("f").exists());
+        std::fs::remove_dir_all(world.bind().await).expect("removed");
+        assert!(world.bind().await.join("f").exists());
+        written().expect("a file");
+        world.delete().await;
+        reconcile(&world.server.client(), world.home.path(), &BTreeSet::new()).await;
+        assert!(!before.exists());
     }
 }

@@ -18,7 +18,7 @@ use super::RESTARTED;
 use super::claim::{self, ClaimKey};
 use super::folder::{self, PodFolder, PodRecord};
 use super::shared::Shared;
-use super::task::{Message, Task, is_final};
+use super::task::{Message, Task};
 use crate::shim::now_ms;
 
 /// How a task goes about its pod. Tests have others.
@@ -54,18 +54,17 @@ pub(super) struct Manager {
     pods_known: bool,
     /// The claims that each unfinished pod uses.
     uses: BTreeMap<String, BTreeSet<ClaimKey>>,
-    claims_listed: Option<BTreeSet<ClaimKey>>,
-    /// Deleted claims that wait for their pods.
-    ending_claims: BTreeMap<ClaimKey, PersistentVolumeClaim>,
+    /// Uids of claims.
+    claims_listed: Option<BTreeSet<String>>,
+    /// Deleted claims that wait for their pods, by uid.
+    ending_claims: BTreeMap<String, PersistentVolumeClaim>,
 }
 
 impl Manager {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let left_over = folder::records(&shared.config.home);
         for (uid, record) in &left_over {
-            if !record.pod.status.as_ref().is_some_and(is_final) {
-                shared.gpus.restore(uid, record.gpus.clone());
-            }
+            shared.gpus.restore(uid, record.gpus.clone());
             // Addresses in use are not given away before their pods are seen again.
             shared.names.lock().unwrap_or_else(PoisonError::into_inner).put_pod(&record.pod, Some(&record.ip));
         }
@@ -123,21 +122,10 @@ impl Manager {
         let shared = self.shared.clone();
         match event {
             Event::Init => self.claims_listed = Some(BTreeSet::new()),
-            Event::InitApply(claim) => {
-                if let Some(listed) = &mut self.claims_listed {
-                    listed.insert(claim::key(&claim));
-                }
-                self.claim_seen(claim);
-            }
-            Event::Apply(claim) => {
-                // One that was made since the list began is not to be taken for one that is gone.
-                if let Some(listed) = &mut self.claims_listed {
-                    listed.insert(claim::key(&claim));
-                }
-                self.claim_seen(claim);
-            }
+            // One that was made since the list began is not to be taken for one that is gone.
+            Event::InitApply(claim) | Event::Apply(claim) => self.claim_seen(claim),
             Event::Delete(claim) => {
-                self.ending_claims.remove(&claim::key(&claim));
+                self.ending_claims.remove(claim.metadata.uid.as_deref().unwrap_or_default());
                 tokio::spawn(async move { claim::release(&shared.client, &shared.config.home, &claim).await });
             }
             Event::InitDone => {
@@ -148,8 +136,12 @@ impl Manager {
     }
 
     fn claim_seen(&mut self, claim: PersistentVolumeClaim) {
+        let Some(uid) = claim.metadata.uid.clone() else { return };
+        if let Some(listed) = &mut self.claims_listed {
+            listed.insert(uid.clone());
+        }
         if claim::waits_for_pods(&claim) {
-            self.ending_claims.insert(claim::key(&claim), claim);
+            self.ending_claims.insert(uid, claim);
             self.let_claims_go();
         }
     }
@@ -160,9 +152,14 @@ impl Manager {
             return;
         }
         let used: BTreeSet<&ClaimKey> = self.uses.values().flatten().collect();
-        let free: Vec<ClaimKey> = self.ending_claims.keys().filter(|key| !used.contains(key)).cloned().collect();
-        for key in free {
-            let Some(claim) = self.ending_claims.remove(&key) else { continue };
+        let free: Vec<String> = self
+            .ending_claims
+            .iter()
+            .filter(|(_, claim)| !used.contains(&claim::key(claim)))
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in free {
+            let Some(claim) = self.ending_claims.remove(&uid) else { continue };
             let client = self.shared.client.clone();
             tokio::spawn(async move { claim::unprotect(&client, &claim).await });
         }
