@@ -228,7 +228,13 @@ fn with_mounts(case: &mut Case, user_namespace: bool, mounts: Vec<(PathBuf, &str
     std::fs::create_dir(&scratch).unwrap();
     let mounts = mounts
         .into_iter()
-        .map(|(source, target, read_only)| Mount { volume: "v".into(), source, target: target.into(), read_only })
+        .map(|(source, target, read_only)| Mount {
+            volume: "v".into(),
+            source,
+            sub_path: None,
+            target: target.into(),
+            read_only,
+        })
         .collect();
     case.spec.sandbox = Some(Sandbox { user_namespace, scratch, host_name: Some("pod-0".into()), mounts });
 }
@@ -275,6 +281,24 @@ fn volumes_are_where_the_manifest_says() {
         assert!(!Path::new("/trainyard-test").exists() && !Path::new("/etc/trainyard-test").exists());
         assert!(!Path::new("/etc/beside").exists());
     }
+}
+
+#[test]
+fn a_part_of_a_volume_that_a_link_leads_out_of_is_not_mounted() {
+    let Some(user_namespace) = namespaces() else { return };
+    let mut case = Case::sh("cat /trainyard-test/f");
+    let (data, outside) = (case.file("data"), case.file("outside"));
+    for folder in [&data, &outside] {
+        std::fs::create_dir(folder).unwrap();
+        std::fs::write(folder.join("f"), "").unwrap();
+    }
+    // The agent saw a folder there; a container of the pod has put a link in its place since.
+    std::os::unix::fs::symlink("../outside", data.join("part")).unwrap();
+    with_mounts(&mut case, user_namespace, vec![(data, "/trainyard-test", false)]);
+    case.spec.sandbox.as_mut().unwrap().mounts[0].sub_path = Some("part".into());
+    let ending = case.run();
+    assert_eq!(ending.reason, "StartError");
+    assert!(ending.message.contains("subPath part leads out of its volume"), "{}", ending.message);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::setup::{Surroundings, facts, gpu_limits};
 use super::shared::Shared;
 use crate::launch::span::SPANS;
 use crate::sandbox::cgroup::{ContainerCgroup, Limits};
-use crate::sandbox::{Allowed, Mount, Sandbox};
+use crate::sandbox::{Allowed, Mount, Sandbox, beneath};
 use crate::shim::{EngineContainer, Hook, ShimSpec, User};
 
 /// 64 MiB in the newest file and in three older ones: a chatty run keeps its last quarter of a gigabyte.
@@ -124,6 +124,7 @@ impl Begin<'_> {
         let own = |target: &str, source: PathBuf| Mount {
             volume: "trainyard".to_owned(),
             source,
+            sub_path: None,
             target: PathBuf::from(target),
             read_only: true,
         };
@@ -182,6 +183,7 @@ impl Begin<'_> {
         mounts.push(Mount {
             volume: "termination-log".to_owned(),
             source: file.clone(),
+            sub_path: None,
             target: PathBuf::from(target),
             read_only: false,
         });
@@ -259,24 +261,34 @@ impl Begin<'_> {
             }
             let sub_path =
                 mount.sub_path_expr.as_ref().map(|text| expand(text, lookup)).or_else(|| mount.sub_path.clone());
-            let source = match sub_path.filter(|path| !path.is_empty()) {
-                None => base.clone(),
-                Some(sub_path) if stays_inside(&sub_path) => sub_folder(base, &sub_path)?,
-                Some(sub_path) => {
-                    return Err(fail(format!("subPath {sub_path:?} must be relative and must not contain '..'")));
-                }
-            };
+            let sub_path = sub_path.filter(|path| !path.is_empty());
+            if let Some(path) = sub_path.as_ref().filter(|path| !stays_inside(path)) {
+                return Err(fail(format!("subPath {path:?} must be relative and must not contain '..'")));
+            }
+            let (source, sub_path) = self.part_of(base, sub_path).map_err(|error| fail(error.to_string()))?;
             if !mount.mount_path.starts_with('/') {
                 return Err(fail("mountPath must be absolute".to_owned()));
             }
             mounts.push(Mount {
                 volume: mount.name.clone(),
                 source,
+                sub_path,
                 target: PathBuf::from(&mount.mount_path),
                 read_only: mount.read_only == Some(true) || *volume_read_only,
             });
         }
         Ok(mounts)
+    }
+
+    /// A part of a volume, made where it is missing, as the kubelet does. The shim opens it beneath the volume once more,
+    /// as what lies there may change until then; an engine's client has only its path.
+    fn part_of(&self, base: &Path, sub_path: Option<String>) -> std::io::Result<(PathBuf, Option<PathBuf>)> {
+        let Some(sub_path) = sub_path.map(PathBuf::from) else { return Ok((base.to_owned(), None)) };
+        let real = beneath::provide(base, &sub_path)?;
+        match self.shared.config.mode {
+            ContainerMode::Process => Ok((base.to_owned(), Some(sub_path))),
+            ContainerMode::Engine { .. } => Ok((real, None)),
+        }
     }
 
     /// A sandbox where the machine allows one; else names are replaced by addresses, as far as they are names.
@@ -307,6 +319,7 @@ impl Begin<'_> {
         mounts.push(Mount {
             volume: "etc-hosts".to_owned(),
             source: self.shared.hosts_file(self.namespace())?,
+            sub_path: None,
             target: PathBuf::from("/etc/hosts"),
             read_only: true,
         });
@@ -355,21 +368,4 @@ impl Begin<'_> {
 /// `<pod uid>/<container>/<run>`.
 pub(super) fn run_mark(pod: &Pod, container: &str, attempt: u32) -> String {
     format!("{}/{container}/{attempt}", pod.metadata.uid.as_deref().unwrap_or_default())
-}
-
-/// A folder inside a volume, made where it is missing, as the kubelet does.
-fn sub_folder(base: &Path, sub_path: &str) -> std::io::Result<PathBuf> {
-    let path = base.join(sub_path);
-    if !path.exists() {
-        std::fs::create_dir_all(&path)?;
-    }
-    // A link inside the volume must not lead out of it.
-    let real = std::fs::canonicalize(&path)?;
-    if !real.starts_with(std::fs::canonicalize(base)?) {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::PermissionDenied,
-            format!("subPath {sub_path:?} leads out of its volume"),
-        ));
-    }
-    Ok(real)
 }

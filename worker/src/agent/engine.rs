@@ -241,6 +241,7 @@ mod tests {
         let mounts = [Mount {
             volume: "v".into(),
             source: PathBuf::from("/h/v"),
+            sub_path: None,
             target: PathBuf::from("/data"),
             read_only: true,
         }];

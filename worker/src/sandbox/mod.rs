@@ -6,6 +6,7 @@
 //! is read-only, so that nothing that a program believes to be saved is lost with it; a mirrored `/` is writable and
 //! ephemeral, as a container's own layer is.
 
+pub mod beneath;
 pub mod cgroup;
 mod mirror;
 mod namespace;
@@ -39,6 +40,10 @@ pub struct Mount {
     pub volume: String,
     /// A folder or file of the machine.
     pub source: PathBuf,
+    /// The part of it that is mounted, where that is not all. What lies there is the containers' to choose: it is opened
+    /// beneath the source, and links do not lead out of it.
+    #[serde(default)]
+    pub sub_path: Option<PathBuf>,
     /// Where the container sees it.
     pub target: PathBuf,
     /// Not to be written through this mount.

@@ -87,7 +87,11 @@ fn mount_all(sandbox: &Sandbox) -> Result<(), SandboxError> {
     let mut opened = Vec::with_capacity(sandbox.mounts.len());
     for mount in &sandbox.mounts {
         let fail = |source| failed(mount, "its source cannot be opened", source);
-        let source = open_path(&mount.source).map_err(fail)?;
+        let source = match &mount.sub_path {
+            None => open_path(&mount.source),
+            Some(path) => super::beneath::open(&mount.source, path),
+        };
+        let source = source.map_err(fail)?;
         let is_dir = source.metadata().map_err(fail)?.is_dir();
         opened.push(Opened { mount, source, is_dir });
     }
