@@ -16,7 +16,9 @@ use trainyard_runtime_core::store::{Key, Object};
 
 use crate::server::answer;
 use crate::server::call::Call;
+use crate::server::limit::WRITE_STALL;
 use crate::server::query::LogParams;
+use crate::server::stall::while_read;
 use crate::server::status::ApiError;
 use crate::server::{now_ms, watch};
 use crate::store::Store;
@@ -46,7 +48,13 @@ pub(crate) async fn answer(call: &Call) -> Result<Response, ApiError> {
     let tail = Tail::open(&path, params, since_ms, life, call.api.stopping.clone(), permit)
         .await
         .map_err(|error| ApiError::internal(format!("the log cannot be read: {error}")))?;
-    Ok(answer::bytes(StatusCode::OK, "text/plain; charset=utf-8", Body::from_stream(tail.into_stream())))
+    let lines = tail.into_stream();
+    let body = if params.follow && call.remote {
+        Body::from_stream(while_read(lines, WRITE_STALL))
+    } else {
+        Body::from_stream(lines)
+    };
+    Ok(answer::bytes(StatusCode::OK, "text/plain; charset=utf-8", body))
 }
 
 /// The container to read: the one that is named, or the only one.

@@ -6,7 +6,7 @@ use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::Value;
 
-use super::limit::BODY_BYTES;
+use super::limit::{BODY_BYTES, BODY_TIMEOUT};
 use super::protobuf;
 use super::status::ApiError;
 
@@ -18,7 +18,12 @@ pub(super) async fn read(body: Body, headers: &HeaderMap) -> Result<Bytes, ApiEr
     if declared.is_some_and(|length| length > BODY_BYTES) {
         return Err(too_large());
     }
-    match Limited::new(body, BODY_BYTES).collect().await {
+    // A body that never comes would hold its connection's place for ever.
+    let Ok(read) = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES).collect()).await else {
+        let seconds = BODY_TIMEOUT.as_secs();
+        return Err(ApiError::bad_request(format!("the body of the request did not arrive within {seconds} seconds")));
+    };
+    match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(error) => Err(ApiError::bad_request(format!("the body of the request could not be read: {error}"))),
@@ -71,6 +76,13 @@ pub(super) fn yaml(bytes: &[u8]) -> Result<Value, ApiError> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_comes_is_not_waited_for_for_ever() {
+        let silent = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        let error = read(silent, &HeaderMap::new()).await.expect_err("refused");
+        assert_eq!(error.code(), 400);
+    }
 
     #[test]
     fn json_and_yaml_give_the_same_object() {

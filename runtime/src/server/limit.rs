@@ -19,6 +19,19 @@ pub(crate) const HEAD_BYTES: usize = 64 * 1024;
 /// Longest wait for the head of a request: clients send it at once; more is a slow-loris.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Longest wait for the body of a request: the largest one at 50 KB/s.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Between two requests of one connection: Go's clients keep idle ones for 90 seconds, and the client should be the one to
+/// close, or a request may meet a connection that is just being closed.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Longest that a watch waits for its reader to take what is there, whose place may be needed by others.
+pub(crate) const WATCH_STALL: Duration = Duration::from_secs(300);
+
+/// The same of whole connections and of logs, which somebody may be reading page by page.
+pub(crate) const WRITE_STALL: Duration = Duration::from_secs(3_600);
+
 /// Streams of one HTTP/2 connection: client-go's informers share one connection, one stream per kind.
 pub(crate) const H2_STREAMS: u32 = 250;
 

@@ -19,7 +19,9 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::dispatch::{Caller, Connection};
-use super::limit::{CONNECTIONS, DRAIN, H2_STREAMS, HEAD_BYTES, HEAD_TIMEOUT};
+use super::idle::{Activity, Held};
+use super::limit::{CONNECTIONS, DRAIN, H2_STREAMS, HEAD_BYTES, HEAD_TIMEOUT, IDLE_TIMEOUT, WRITE_STALL};
+use super::stall::Stalling;
 
 /// What every connection of a listener shares.
 #[derive(Clone)]
@@ -67,6 +69,7 @@ impl Front {
         // Watch events are small and somebody waits for each.
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let caller = Caller::Socket(Arc::new(Connection { peer, local, trusted: OnceLock::new() }));
+        let stream = Stalling::new(stream, WRITE_STALL);
         match self.tls.clone() {
             None => self.speak(stream, caller).await,
             Some(tls) => {
@@ -83,13 +86,18 @@ impl Front {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let router = self.router;
+        let activity = Activity::new();
+        let counted = activity.clone();
         let service = service_fn(move |request: Request<Incoming>| {
+            let busy = counted.begin();
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(caller.clone());
-            router.clone().oneshot(request)
+            let answered = router.clone().oneshot(request);
+            async move { answered.await.map(|answer| answer.map(|body| Held::new(body, busy))) }
         });
         let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
+        // For the builder the rest between two requests belongs to the head of the second.
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).max_buf_size(HEAD_BYTES);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -99,14 +107,95 @@ impl Front {
             .keep_alive_interval(HEAD_TIMEOUT);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
-        tokio::select! {
+        // The builder's own limit begins when it knows the protocol, and a peer need not say anything.
+        let patience = tokio::select! {
             done = connection.as_mut() => return done.map_err(|error| error.to_string()),
-            () = self.stopping.cancelled() => {}
-        }
+            waited = activity.idle(HEAD_TIMEOUT, IDLE_TIMEOUT) => waited,
+            () = self.stopping.cancelled() => DRAIN,
+        };
         connection.as_mut().graceful_shutdown();
-        match tokio::time::timeout(DRAIN, connection).await {
+        match tokio::time::timeout(patience, connection).await {
             Ok(done) => done.map_err(|error| error.to_string()),
             Err(_) => Err("did not finish in time".to_owned()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    const ASK: &[u8] = b"GET /quick HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    /// A connection to a server that answers `/quick` at once, `/slow` after an hour, and `/large` at length.
+    fn connected() -> DuplexStream {
+        let slow = || async {
+            sleep(Duration::from_secs(3_600)).await;
+            "slow"
+        };
+        let router = Router::new()
+            .route("/quick", get(|| async { "quick" }))
+            .route("/slow", get(slow))
+            .route("/large", get(|| async { vec![b'x'; 1 << 20] }));
+        let front = Front { router, tls: None, stopping: CancellationToken::new(), tasks: TaskTracker::new() };
+        let (ours, theirs) = duplex(64 * 1024);
+        tokio::spawn(front.speak(Stalling::new(theirs, WRITE_STALL), Caller::Internal));
+        ours
+    }
+
+    /// Until the server closes.
+    async fn rest(mut client: DuplexStream) -> (String, Duration) {
+        let began = Instant::now();
+        let mut said = Vec::new();
+        client.read_to_end(&mut said).await.expect("an end");
+        (String::from_utf8_lossy(&said).into_owned(), began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_says_nothing_is_let_go() {
+        for said in [&b""[..], b"PRI * HT", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET /quick HT", b"\0\0"] {
+            let mut client = connected();
+            client.write_all(said).await.expect("taken");
+            let (_, waited) = rest(client).await;
+            assert!(waited <= HEAD_TIMEOUT * 3, "{said:?}: {waited:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_may_rest_between_requests_but_not_for_ever() {
+        let mut client = connected();
+        for _ in 0..3 {
+            client.write_all(ASK).await.expect("taken");
+            let mut answer = [0; 1_024];
+            let length = client.read(&mut answer).await.expect("answered");
+            assert!(answer[..length].ends_with(b"quick"), "{:?}", String::from_utf8_lossy(&answer[..length]));
+            // As long as Go's clients keep an idle one.
+            sleep(Duration::from_secs(90)).await;
+        }
+        let (_, waited) = rest(client).await;
+        assert!(waited <= IDLE_TIMEOUT, "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_takes_long_is_not_idleness() {
+        let mut client = connected();
+        client.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("taken");
+        let (answer, _) = rest(client).await;
+        assert!(answer.ends_with("slow"), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_read_is_let_go() {
+        let mut client = connected();
+        client.write_all(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("taken");
+        sleep(WRITE_STALL * 2).await;
+        let (answer, waited) = rest(client).await;
+        assert!(answer.len() < 1 << 20 && waited < HEAD_TIMEOUT, "{} bytes after {waited:?}", answer.len());
     }
 }

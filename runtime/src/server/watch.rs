@@ -17,7 +17,8 @@ use trainyard_runtime_core::store::{Object, StoreError, WatchEvent, WatchQuery};
 
 use super::accept::{Media, View};
 use super::call::Call;
-use super::limit::{CHUNK_BYTES, WATCH_SECONDS};
+use super::limit::{CHUNK_BYTES, WATCH_SECONDS, WATCH_STALL};
+use super::stall::while_read;
 use super::status::ApiError;
 use super::{answer, now_ms, read, view};
 use crate::store::{Watch, WatchOptions};
@@ -60,7 +61,10 @@ pub(crate) fn watch(call: &Call) -> Result<Response, ApiError> {
         sent: call.api.metrics.watch_events.clone(),
         _permit: permit,
     };
-    Ok(answer::bytes(StatusCode::OK, "application/json", Body::from_stream(stream.into_stream())))
+    let lines = stream.into_stream();
+    // The controllers in this process read always.
+    let body = if call.remote { Body::from_stream(while_read(lines, WATCH_STALL)) } else { Body::from_stream(lines) };
+    Ok(answer::bytes(StatusCode::OK, "application/json", body))
 }
 
 /// A place among the streams of sockets; the controllers in this process need none.
@@ -226,4 +230,50 @@ fn line(kind: &str, object: &str, chunk: &mut Vec<u8>) {
 
 fn error_line(error: &ApiError) -> String {
     format!("{}\n", json!({"type": "ERROR", "object": error.to_value()}))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, OnceLock};
+
+    use http::Request;
+    use tower::ServiceExt as _;
+
+    use super::super::dispatch::Connection;
+    use super::super::limit::STREAMS;
+    use super::super::{Api, Caller, router, rules, seed};
+    use super::*;
+    use crate::auth::Tokens;
+    use crate::metrics::Metrics;
+    use crate::store::{Options, Resource, Store, WriteOptions};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watcher_that_does_not_read_gives_its_place_back() {
+        let home = tempfile::tempdir().expect("a folder");
+        let options = Options::new(home.path().join("store.db"), rules(crate::kinds::registry()));
+        let store = Store::open(options).await.expect("opens");
+        seed(&store).await.expect("seeded");
+        let tokens = Tokens::default();
+        let api = Arc::new(Api::new(store.clone(), home.path().to_owned(), Metrics::new(), tokens, false));
+        let address = || "127.0.0.1:1".parse().expect("an address");
+        let connection = Connection { peer: address(), local: address(), trusted: OnceLock::from(true) };
+        let request =
+            Request::builder().uri("/api/v1/namespaces/default/configmaps?watch=1").header("host", "localhost");
+        let mut request = request.body(Body::empty()).expect("a request");
+        request.extensions_mut().insert(Caller::Socket(Arc::new(connection)));
+        let unread = router(Arc::clone(&api)).oneshot(request).await.expect("answered");
+        assert_eq!((unread.status(), api.streams.available_permits()), (StatusCode::OK, STREAMS - 1));
+        // More than what waits on the way.
+        for name in ["a", "b", "c", "d"] {
+            let map = json!({"metadata": {"name": name}});
+            let configmaps = Resource::new("", "configmaps");
+            store.create(&configmaps, "default", map, WriteOptions::default()).await.expect("created");
+            // The watch sees each by itself.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let all = u32::try_from(STREAMS).expect("few");
+        let given_back = tokio::time::timeout(WATCH_STALL * 2, api.streams.acquire_many(all)).await;
+        assert!(given_back.is_ok(), "its place is free");
+        drop(unread);
+    }
 }
