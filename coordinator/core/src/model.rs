@@ -145,6 +145,8 @@ pub enum EnvValue {
     Port(String),
     /// The generation of the gang.
     Generation,
+    /// How often the gang was started again because it failed.
+    Restarts,
     /// A field of the pod.
     Field(String),
 }

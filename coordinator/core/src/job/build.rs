@@ -18,6 +18,8 @@ use crate::{fnv, label};
 pub(super) struct Site<'job> {
     pub(super) model: &'job JobModel,
     pub(super) generation: u64,
+    /// Restarts so far.
+    pub(super) restarts: u32,
     pub(super) port: u16,
     /// Whether our scheduler places the pods.
     pub(super) gated: bool,
@@ -137,6 +139,7 @@ impl Site<'_> {
             EnvValue::Text(value) => text(value.clone()),
             EnvValue::Port(before) => text(format!("{before}{}", self.port)),
             EnvValue::Generation => text(self.generation.to_string()),
+            EnvValue::Restarts => text(self.restarts.to_string()),
             EnvValue::Field(path) => EnvVar {
                 name: name.clone(),
                 value: None,

@@ -422,6 +422,7 @@ impl<'view> Planner<'view> {
         super::build::Site {
             model,
             generation: self.ledger.generation,
+            restarts: self.ledger.restarts,
             port: self.port(model),
             gated: self.view.config.embedded,
             passed_on: &self.subject.passed_on,

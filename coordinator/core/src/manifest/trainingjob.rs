@@ -27,6 +27,8 @@ use crate::view::Config;
 
 /// Restarts of a job that names no `backoffLimit`: enough for a hiccup, few enough that a broken program ends soon.
 const DEFAULT_BACKOFF_LIMIT: u32 = 3;
+/// What Kubernetes gives a pod to end when its manifest does not say.
+const DEFAULT_GRACE_SECONDS: i64 = 30;
 
 /// The container that runs the program.
 const CONTAINER: &str = "trainer";
@@ -146,8 +148,14 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     };
     let (mut role, services) = kubeflow::lower_role(&head, &SHAPE, role, 0, true);
     role.main_container = main_name(&role.template);
+    let launch = Launch {
+        replicas,
+        nproc: &nproc,
+        max_restarts: if restart == RestartRule::Never { 0 } else { policy.backoff_limit.unwrap_or(u32::MAX) },
+        grace_seconds: role.template.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds),
+    };
     for replica in &mut role.replicas {
-        replica.env = env(&head, replicas, replica.node_rank, &nproc);
+        replica.env = env(&head, &launch, replica.node_rank);
     }
     if let Some(leader) = role.replicas.first_mut() {
         leader.labels.insert(label::JOB_ROLE.to_owned(), "master".to_owned());
@@ -438,8 +446,16 @@ fn fixed_port(template: &PodTemplateSpec) -> Option<u16> {
     u16::try_from(port.container_port).ok()
 }
 
+/// What the launchers of all pods are told alike.
+struct Launch<'job> {
+    replicas: u32,
+    nproc: &'job str,
+    max_restarts: u32,
+    grace_seconds: Option<i64>,
+}
+
 /// What the launcher reads.
-fn env(head: &Head, replicas: u32, node_rank: u32, nproc: &str) -> Vec<EnvModel> {
+fn env(head: &Head, launch: &Launch<'_>, node_rank: u32) -> Vec<EnvModel> {
     let variable = |name: &str, value| EnvModel { name: name.to_owned(), value };
     let text = |name: &str, value: &str| variable(name, EnvValue::Text(value.to_owned()));
     vec![
@@ -448,9 +464,13 @@ fn env(head: &Head, replicas: u32, node_rank: u32, nproc: &str) -> Vec<EnvModel>
         // The uid is known only to those who may read the job: enough to keep other processes of the machine out.
         text("TRAINYARD_JOB_TOKEN", &head.uid),
         variable("TRAINYARD_GENERATION", EnvValue::Generation),
-        text("PET_NNODES", &replicas.to_string()),
+        // Not the generation, which a change of size and a resumption raise as well.
+        variable("TRAINYARD_RESTARTS", EnvValue::Restarts),
+        text("TRAINYARD_MAX_RESTARTS", &launch.max_restarts.to_string()),
+        text("TRAINYARD_STOP_GRACE_SECONDS", &launch.grace_seconds.unwrap_or(DEFAULT_GRACE_SECONDS).to_string()),
+        text("PET_NNODES", &launch.replicas.to_string()),
         text("PET_NODE_RANK", &node_rank.to_string()),
-        text("PET_NPROC_PER_NODE", nproc),
+        text("PET_NPROC_PER_NODE", launch.nproc),
         text("PET_MASTER_ADDR", &kubeflow::replica_name(head, "Worker", 0)),
         variable("PET_MASTER_PORT", EnvValue::Port(String::new())),
     ]
