@@ -10,5 +10,6 @@ pub mod kind;
 pub mod kubeflow;
 pub mod plan;
 pub mod quantity;
+pub mod refusal;
 pub mod trainer;
 pub mod trainyard;

@@ -16,7 +16,7 @@ mod merge;
 mod narrate;
 mod planner;
 mod removal;
-mod replica;
+pub(crate) mod replica;
 mod subject;
 mod tally;
 

@@ -31,6 +31,8 @@ pub const GENERATION: &str = "trainyard.dev/generation";
 pub const MASTER_PORT: &str = "trainyard.dev/master-port";
 /// Annotation on pods: what the pod was made from, as a hash. A pod that waits is made anew when that has changed.
 pub const TEMPLATE_HASH: &str = "trainyard.dev/template-hash";
+/// Annotation on pods of ReplicaSets: how many pods before it ended in a row.
+pub const FAILURES: &str = "trainyard.dev/failures";
 /// Annotation on jobs: the restart ledger, as JSON.
 pub const LEDGER: &str = "trainyard.dev/restarts";
 /// Annotation on jobs and pods: W3C trace parent.

@@ -10,45 +10,7 @@
 mod world;
 
 use serde_json::{Value, json};
-use world::{START_MS, World};
-
-const PYTORCH: &str = "
-apiVersion: kubeflow.org/v1
-kind: PyTorchJob
-metadata: {name: mnist}
-spec:
-  runPolicy: {}
-  pytorchReplicaSpecs:
-    Master:
-      replicas: 1
-      restartPolicy: OnFailure
-      template: {spec: {containers: [{name: pytorch, image: x, command: [python, train.py]}]}}
-    Worker:
-      replicas: 2
-      restartPolicy: OnFailure
-      template: {spec: {containers: [{name: pytorch, image: x, command: [python, train.py]}]}}
-";
-
-const TRAINING: &str = "
-apiVersion: trainyard.dev/v1alpha1
-kind: TrainingJob
-metadata: {name: wine}
-spec: {replicas: 3, command: [train], restartPolicy: OnFailure, backoffLimit: 2}
-";
-
-fn pytorch(policy: Value) -> World {
-    let mut world = World::new(PYTORCH);
-    world.edit("/spec/runPolicy", policy);
-    world
-}
-
-fn pytorch_with(restart: &str, policy: Value) -> World {
-    let mut world = pytorch(policy);
-    for role in ["Master", "Worker"] {
-        world.edit(&format!("/spec/pytorchReplicaSpecs/{role}/restartPolicy"), json!(restart));
-    }
-    world
-}
+use world::{START_MS, TRAINING, World, pytorch};
 
 #[test]
 fn a_pytorchjob_succeeds_with_its_master() {
@@ -96,97 +58,6 @@ fn without_a_master_all_workers_decide_and_with_elasticity_any() {
         world.plan();
         assert!(world.conditions().contains(&"Succeeded".to_owned()));
     }
-}
-
-#[test]
-fn never_fails_the_job_with_the_replica() {
-    let mut world = pytorch_with("Never", json!({}));
-    world.run();
-    world.fail("mnist-worker-1", 3);
-    world.plan();
-    assert_eq!(world.conditions(), ["Created", "!Running", "Failed"]);
-    assert!(world.events.contains(&"ExitedWithCode".to_owned()));
-    let message = world.status("/conditions/2/message");
-    assert_eq!(
-        message,
-        json!(
-            "PyTorchJob mnist has failed: pod mnist-worker-1 failed first: it ended with exit code 3; see `trainyard logs mnist`"
-        )
-    );
-}
-
-#[test]
-fn exit_code_tells_permanent_from_passing_failures() {
-    for (code, state) in [(1, "Failed"), (127, "Failed"), (128, "Restarting"), (137, "Restarting")] {
-        let mut world = pytorch_with("ExitCode", json!({}));
-        world.run();
-        world.fail("mnist-worker-0", code);
-        world.plan();
-        assert_eq!(world.conditions().last().unwrap(), state, "exit code {code}");
-    }
-}
-
-#[test]
-fn only_the_failed_replica_of_a_pytorchjob_starts_again() {
-    let mut world = pytorch(json!({}));
-    world.run();
-    world.set("mnist-worker-1", json!({"phase": "Failed", "reason": "Evicted"}));
-    world.plan();
-    assert_eq!(world.conditions(), ["Created", "Restarting"]);
-    assert_eq!(world.live(), ["mnist-master-0", "mnist-worker-0"]);
-    world.reap();
-    world.plan();
-    assert_eq!(world.live().len(), 3);
-    assert_eq!(world.conditions(), ["Created", "Restarting"]);
-    world.place();
-    world.start_all();
-    world.plan();
-    assert_eq!(world.conditions(), ["Created", "Running"]);
-}
-
-#[test]
-fn recreated_pods_count_against_the_backoff_limit() {
-    let mut world = pytorch(json!({"backoffLimit": 2}));
-    world.run();
-    for restart in 1..=3 {
-        world.set("mnist-worker-0", json!({"phase": "Failed", "reason": "NodeLost"}));
-        world.plan();
-        if restart <= 2 {
-            assert_eq!(world.conditions(), ["Created", "Restarting"], "restart {restart}");
-            world.reap();
-            world.run();
-        }
-    }
-    assert_eq!(world.conditions().last().unwrap(), "Failed");
-    assert_eq!(world.live(), ["mnist-worker-0"], "what still ran is ended, what ended is kept");
-}
-
-#[test]
-fn restarts_in_place_and_recreated_pods_are_counted_together() {
-    let mut world = pytorch(json!({"backoffLimit": 2}));
-    world.run();
-    world.crash_in_place("mnist-worker-0", 1, false);
-    world.plan();
-    assert_eq!(world.conditions(), ["Created", "Running"]);
-    world.fail("mnist-worker-0", 1);
-    world.crash_in_place("mnist-worker-0", 1, false);
-    world.set("mnist-worker-0", json!({"phase": "Failed", "reason": "Evicted"}));
-    world.plan();
-    assert_eq!(world.conditions(), ["Created", "Restarting"]);
-    world.reap();
-    world.run();
-    world.crash_in_place("mnist-worker-1", 0, true);
-    world.plan();
-    assert_eq!(world.conditions().last().unwrap(), "Failed", "two restarts were used up");
-}
-
-#[test]
-fn a_limit_of_zero_allows_no_restart() {
-    let mut world = pytorch(json!({"backoffLimit": 0}));
-    world.run();
-    world.crash_in_place("mnist-master-0", 0, true);
-    world.plan();
-    assert_eq!(world.conditions().last().unwrap(), "Failed");
 }
 
 #[test]
@@ -294,19 +165,6 @@ fn an_invalid_job_fails_with_all_that_is_wrong() {
 }
 
 #[test]
-fn a_rule_that_became_never_holds_for_pods_made_before() {
-    let mut world = pytorch(json!({}));
-    world.run();
-    for role in ["Master", "Worker"] {
-        world.edit(&format!("/spec/pytorchReplicaSpecs/{role}/restartPolicy"), json!("Never"));
-    }
-    world.crash_in_place("mnist-worker-0", 0, true);
-    world.plan();
-    assert_eq!(world.conditions().last().unwrap(), "Failed");
-    assert_eq!(world.live(), ["mnist-master-0", "mnist-worker-1"], "what would start again is ended");
-}
-
-#[test]
 fn a_smaller_elastic_job_gives_up_its_last_pods() {
     let mut world = pytorch(json!({}));
     world.run();
@@ -314,25 +172,6 @@ fn a_smaller_elastic_job_gives_up_its_last_pods() {
     world.plan();
     assert_eq!(world.live(), ["mnist-master-0", "mnist-worker-0"]);
     assert_eq!(world.services.len(), 2);
-}
-
-#[test]
-fn a_running_gang_of_another_size_starts_again_without_counting_it() {
-    for replicas in [2, 4] {
-        let mut world = World::new(TRAINING);
-        world.edit("/spec/restartPolicy", json!("Never"));
-        world.run();
-        world.edit("/spec/replicas", json!(replicas));
-        world.plan();
-        assert_eq!(world.status("/phase"), json!("Restarting"));
-        assert_eq!(world.live(), [""; 0]);
-        world.reap();
-        world.run();
-        assert_eq!(world.status("/phase"), json!("Running"));
-        assert_eq!(world.status("/restarts"), json!(0));
-        assert_eq!(world.names().len(), replicas);
-        assert_eq!(world.env("wine-worker-1")["PET_NNODES"], replicas.to_string());
-    }
 }
 
 #[test]
@@ -401,72 +240,6 @@ fn a_replica_of_a_job_that_became_smaller_finds_its_place_again() {
     world.reap();
     world.run();
     assert_eq!(world.conditions(), ["Created", "Running"]);
-}
-
-#[test]
-fn the_whole_gang_of_a_trainingjob_starts_again() {
-    let mut world = World::new(TRAINING);
-    world.plan();
-    assert_eq!(world.status("/phase"), json!("Pending"));
-    assert_eq!(world.env("wine-worker-2")["TRAINYARD_GENERATION"], "0");
-    world.place();
-    world.plan();
-    assert_eq!(world.status("/phase"), json!("Starting"));
-    world.start_all();
-    world.plan();
-    assert_eq!(world.status("/phase"), json!("Running"));
-    let port = world.env("wine-worker-0")["PET_MASTER_PORT"].clone();
-
-    world.fail("wine-worker-1", 9);
-    world.plan();
-    assert_eq!(world.status("/phase"), json!("Restarting"));
-    assert_eq!(world.live(), [""; 0]);
-    assert_eq!(world.status("/restarts"), json!(1));
-    assert_eq!(
-        world.status("/message"),
-        json!(
-            "TrainingJob wine is restarting (restart 1 of 2): rank 1 (pod wine-worker-1) failed first: it ended with exit code 9"
-        )
-    );
-    world.reap();
-    world.run();
-    assert_eq!(world.status("/phase"), json!("Running"));
-    assert_eq!(world.env("wine-worker-0")["TRAINYARD_GENERATION"], "1");
-    assert_eq!(world.env("wine-worker-0")["PET_MASTER_PORT"], port);
-
-    // A second restart: half the old pods are gone, half are not, so nothing new starts yet.
-    world.set("wine-worker-0", json!({"phase": "Failed", "reason": "NodeLost"}));
-    world.plan();
-    world.pods.remove("wine-worker-2");
-    world.plan();
-    assert_eq!(world.codes[1], "WaitsForOldPods");
-    assert_eq!(world.live(), [""; 0]);
-    world.reap();
-    world.run();
-
-    world.fail("wine-worker-2", 1);
-    world.now_ms += 1000;
-    world.fail("wine-worker-0", 143);
-    world.plan();
-    assert_eq!(world.status("/phase"), json!("Failed"));
-    assert_eq!(world.status("/exitCode"), json!(1));
-    assert_eq!(world.status("/replicaStatuses/Worker/active"), Value::Null, "what still ran is ended");
-    let message = world.status("/message");
-    assert_eq!(
-        message,
-        json!(
-            "TrainingJob wine has reached its backoffLimit of 2 after 2 restarts: rank 2 (pod wine-worker-2) failed first: it ended with exit code 1; see `trainyard logs wine --rank 2`"
-        )
-    );
-}
-
-#[test]
-fn a_deleted_pod_of_a_running_gang_is_a_failure() {
-    let mut world = World::new(TRAINING);
-    world.run();
-    world.pods.remove("wine-worker-1");
-    world.plan();
-    assert_eq!(world.status("/phase"), json!("Restarting"));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret};
 use kube::api::Api;
 use trainyard_proto::quantity;
+use trainyard_proto::refusal::Refusal;
 use trainyard_worker_core::pod::Setup;
 use trainyard_worker_core::pod::env::{NodeFacts, Sources};
 use trainyard_worker_core::pod::volume::{VolumeFile, VolumePlan, references, volume_plan};
@@ -104,7 +105,7 @@ fn refuse_what_cannot_run(shared: &Shared, pod: &Pod) -> Result<(), Unready> {
     for container in all_containers(pod) {
         if container.command.as_ref().is_none_or(Vec::is_empty) {
             return Err(Unready::Refused {
-                reason: "CommandRequired",
+                reason: Refusal::CommandRequired.reason(),
                 message: format!(
                     "container \"{}\" has no command: containers run as processes of this machine, so the entrypoint of image {:?} is not known; set `command` in the manifest, or start trainyard with --containers podman (or docker)",
                     container.name,
@@ -171,7 +172,7 @@ async fn volumes(
     for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
         let plan = volume_plan(&pod, volume, sources, &facts).map_err(|error| match error.may_heal() {
             true => Unready::Waiting(error.to_string()),
-            false => Unready::Refused { reason: "VolumeNotAvailable", message: error.to_string() },
+            false => Unready::Refused { reason: Refusal::VolumeNotAvailable.reason(), message: error.to_string() },
         })?;
         let at = folder.volume(&volume.name);
         let broken = |error: io::Error| Unready::Waiting(format!("volume \"{}\" cannot be made: {error}", volume.name));
@@ -291,7 +292,7 @@ fn refuse_mounts(pod: &Pod, volumes: &BTreeMap<String, (PathBuf, bool)>, why: &s
                 volumes.get(&mount.name).map(|(path, _)| path.join(mount.sub_path.as_deref().unwrap_or_default()));
             if source.as_deref() != Some(Path::new(&mount.mount_path)) && mount.mount_path != "/dev/shm" {
                 return Err(Unready::Refused {
-                    reason: "VolumeNotMountable",
+                    reason: Refusal::VolumeNotMountable.reason(),
                     message: format!(
                         "volume \"{}\" cannot be put at {} in container \"{}\": {why}; or use a hostPath volume mounted at its own path",
                         mount.name, mount.mount_path, container.name

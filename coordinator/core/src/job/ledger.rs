@@ -3,10 +3,12 @@
 //! It is an annotation of the job, written before the pods that it counts are deleted. So a planner that was interrupted
 //! anywhere counts every restart once: a counted pod that is still there is known by its uid.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::label;
+use crate::{backoff, label};
 
 /// How often replicas were started again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +21,19 @@ pub struct Ledger {
     /// Uids of failed pods that are counted already and may still be seen.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub counted: Vec<String>,
+    /// Failures in a row and when the next pod may be made: by replica, or under an empty name for the gang as a whole.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub waits: BTreeMap<String, Wait>,
+}
+
+/// A row of failures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Wait {
+    /// Failures in a row.
+    pub failures: u32,
+    /// No pod is made before this time.
+    pub until_ms: i64,
 }
 
 impl Ledger {
@@ -27,6 +42,21 @@ impl Ledger {
     pub fn read(job: &Value) -> Self {
         let text = job.pointer("/metadata/annotations").and_then(|annotations| annotations.get(label::LEDGER));
         text.and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
+
+    /// Puts a failure on record. Answers when the next try is due.
+    pub(super) fn wait(&mut self, name: &str, now_ms: i64) -> i64 {
+        let wait = self.waits.entry(name.to_owned()).or_default();
+        let is_forgotten = now_ms.saturating_sub(wait.until_ms) >= backoff::FORGET_MS;
+        wait.failures = if is_forgotten { 1 } else { wait.failures.saturating_add(1) };
+        wait.until_ms = now_ms.saturating_add(backoff::delay_ms(wait.failures));
+        wait.until_ms
+    }
+
+    /// When a replica's pod may be made, if that is not now.
+    pub(super) fn due(&self, replica: &str, now_ms: i64) -> Option<i64> {
+        let waits = [replica, ""].into_iter().filter_map(|name| self.waits.get(name));
+        waits.map(|wait| wait.until_ms).filter(|until| !backoff::is_over(*until, now_ms)).max()
     }
 
     /// The merge patch that stores it.

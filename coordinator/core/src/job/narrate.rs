@@ -1,6 +1,7 @@
 //! What the user is told about a job: what happened, where, and what to do next.
 
 use k8s_openapi::api::core::v1::Pod;
+use trainyard_proto::refusal::Refusal;
 
 use super::FailureCause;
 use super::replica::{FirstFailure, Standing};
@@ -109,6 +110,7 @@ fn rank(model: &JobModel, failure: &FirstFailure) -> Option<u32> {
 fn how(failure: &FirstFailure) -> String {
     match (failure.exit_code, failure.reason.as_deref()) {
         (_, Some("OOMKilled")) => "it ran out of memory".to_owned(),
+        (None, Some(reason)) if Refusal::of(reason).is_some() => format!("its node cannot run it ({reason})"),
         (None, Some("NodeLost")) => "it was lost with its node".to_owned(),
         (None, Some(reason)) => format!("it was ended ({reason})"),
         (Some(code), _) if code > 128 => format!("it was ended by signal {} (exit code {code})", signal(code - 128)),
@@ -168,6 +170,9 @@ fn signal(number: i32) -> String {
 fn advice(subject: &Subject, model: &JobModel, failure: &FirstFailure) -> String {
     match (failure.exit_code, failure.reason.as_deref()) {
         (_, Some("OOMKilled")) => "raise its memory".to_owned(),
+        (None, Some(reason)) if Refusal::of(reason).is_some() => {
+            "correct the manifest, delete the job, and apply it again".to_owned()
+        }
         (None, Some("NodeLost" | "Evicted")) => "set restartPolicy to OnFailure to start it again by itself".to_owned(),
         (Some(127), _) => "check the command and the PATH: the program was not found".to_owned(),
         (Some(126), _) => "check that the program is executable".to_owned(),

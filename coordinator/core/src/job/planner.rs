@@ -13,6 +13,7 @@ use super::subject::Subject;
 use super::tally::{leads, succeeded, tallies};
 use super::{FailureCause, JobCode, Lifecycle, Phase, Stage, StatusChange, Tally, Transition, narrate};
 use crate::diagnostic::Diagnostic;
+use crate::instant;
 use crate::manifest::Dialect;
 use crate::model::{JobModel, RestartRule, RestartScope};
 use crate::view::JobView;
@@ -179,6 +180,7 @@ impl<'view> Planner<'view> {
         self.event(EventSeverity::Normal, &format!("{}Resumed", self.kind()), &message);
         self.change.start_ms = Some(self.now_ms);
         self.ledger.generation += 1;
+        self.ledger.waits.clear();
         self.write_ledger();
     }
 
@@ -225,7 +227,10 @@ impl<'view> Planner<'view> {
             match current.get(&replica.name) {
                 Some(pod) if has_failed(pod, role.restart) && !self.is_counted(pod) => {
                     let code = super::replica::container_exit_code(pod.pod, &role.main_container);
-                    lost.push(Lost { pod: Some(pod.clone()), retryable: decision::is_retryable(role.restart, code) });
+                    // What the node can never run it will not run the next time either.
+                    let refused = super::replica::refusal(pod.pod).is_some();
+                    let retryable = !refused && decision::is_retryable(role.restart, code);
+                    lost.push(Lost { pod: Some(pod.clone()), retryable });
                 }
                 None if was_whole => {
                     lost.push(Lost { pod: None, retryable: decision::is_retryable(role.restart, None) });
@@ -278,10 +283,15 @@ impl<'view> Planner<'view> {
     fn restart(&mut self, model: &JobModel, failed: &[Lost<'view>], situation: &Situation) {
         let failure =
             super::replica::first_failure(failed.iter().filter_map(|lost| lost.pod.as_ref()).map(|pod| pod.pod));
-        let message = narrate::restart(&self.subject, model, failure.as_ref(), situation.restarts, situation.wanted);
+        let mut message =
+            narrate::restart(&self.subject, model, failure.as_ref(), situation.restarts, situation.wanted);
         self.exit_events(model);
         let seen: BTreeSet<String> = self.pods.iter().map(|pod| pod.uid.to_owned()).collect();
         self.ledger.counted.retain(|uid| seen.contains(uid));
+        let due = self.put_off(model, failed);
+        if due > self.now_ms {
+            message = format!("{message}; it starts again at {}", instant::text(due));
+        }
         match model.restart_scope {
             RestartScope::Gang => {
                 self.ledger.generation += 1;
@@ -305,9 +315,22 @@ impl<'view> Planner<'view> {
         self.reason(JobCode::Restarting, &message, None);
     }
 
+    /// Puts what failed on record, and off if it was not the first time. Answers when the last of it starts again.
+    fn put_off(&mut self, model: &JobModel, failed: &[Lost<'view>]) -> i64 {
+        let now_ms = self.now_ms;
+        match model.restart_scope {
+            RestartScope::Gang => self.ledger.wait("", now_ms),
+            RestartScope::Replica => {
+                let pods = failed.iter().filter_map(|lost| lost.pod.as_ref());
+                pods.map(|pod| self.ledger.wait(pod.name, now_ms)).max().unwrap_or(now_ms)
+            }
+        }
+    }
+
     /// A gang cannot go on in another size: all of it starts again, which is nobody's failure and counts as no restart.
     fn resize(&mut self, model: &JobModel) {
         self.ledger.generation += 1;
+        self.ledger.waits.clear();
         self.write_ledger();
         let message = format!("{} starts again with {} pods, as its spec says now", self.title(), model.size());
         self.change.tallies = Some(tallies(model, &BTreeMap::new()));
@@ -389,7 +412,15 @@ impl<'view> Planner<'view> {
     fn create_pods(&mut self, model: &JobModel) {
         // A name that any pod has, even one that is not ours, cannot be taken.
         let taken: BTreeSet<&str> = self.view.pods.iter().filter_map(|pod| pod.metadata.name.as_deref()).collect();
-        let missing: Vec<_> = model.replicas().filter(|(_, replica)| !taken.contains(replica.name.as_str())).collect();
+        let mut missing: Vec<_> =
+            model.replicas().filter(|(_, replica)| !taken.contains(replica.name.as_str())).collect();
+        let waits: Vec<Option<i64>> =
+            missing.iter().map(|(_, replica)| self.ledger.due(&replica.name, self.now_ms)).collect();
+        for due in &waits {
+            self.wake_at(*due);
+        }
+        let mut due = waits.iter();
+        missing.retain(|_| due.next().is_some_and(Option::is_none));
         let site = self.site(model);
         let hashes = if missing.is_empty() { BTreeMap::new() } else { site.template_hashes() };
         let hash = |name: &str| hashes.get(name).map(String::as_str).unwrap_or_default();

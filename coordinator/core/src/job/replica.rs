@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use serde::{Deserialize, Serialize};
+use trainyard_proto::refusal::Refusal;
 
 use crate::instant;
 use crate::label;
@@ -129,6 +130,12 @@ pub(super) fn container_exit_code(pod: &Pod, container: &str) -> Option<i32> {
     status.state.as_ref()?.terminated.as_ref().map(exit_code)
 }
 
+/// Why the node refuses the pod for good, if it does.
+pub(crate) fn refusal(pod: &Pod) -> Option<Refusal> {
+    let status = pod.status.as_ref().filter(|status| status.phase.as_deref() == Some("Failed"))?;
+    Refusal::of(status.reason.as_deref()?)
+}
+
 /// The failure from which the others followed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -149,14 +156,15 @@ pub struct FirstFailure {
     pub finished_ms: Option<i64>,
 }
 
-/// The pod and container that failed first. Among failures of the same time those with an exit code of their own come
-/// before those ended by a signal, which are mostly ended because of them.
+/// The pod and container that failed first. A pod that was refused comes before all others. Among failures of the same time
+/// those with an exit code of their own come before those ended by a signal, which are mostly ended because of them.
 #[must_use]
 pub fn first_failure<'pod>(pods: impl IntoIterator<Item = &'pod Pod>) -> Option<FirstFailure> {
     let mut failures: Vec<FirstFailure> = pods.into_iter().flat_map(failures).collect();
     failures.sort_by_key(|failure| {
         let by_signal = failure.exit_code.is_none_or(|code| code > 128);
-        (failure.finished_ms.unwrap_or(i64::MAX), by_signal, failure.index, failure.pod.clone())
+        let was_refused = failure.reason.as_deref().and_then(Refusal::of).is_some();
+        (!was_refused, failure.finished_ms.unwrap_or(i64::MAX), by_signal, failure.index, failure.pod.clone())
     });
     failures.into_iter().next()
 }

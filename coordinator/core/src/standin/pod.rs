@@ -1,6 +1,6 @@
 //! What a pod's status says, in the words that the stand-ins decide by.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, ObjectRef};
 
@@ -30,6 +30,8 @@ pub(super) fn leaving(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
 
+pub(super) use crate::job::replica::refusal;
+
 /// Neither ended nor on its way out.
 pub(super) fn active(pod: &Pod) -> bool {
     !succeeded(pod) && !failed(pod) && !leaving(pod)
@@ -41,9 +43,12 @@ pub(super) fn scheduled(pod: &Pod) -> bool {
 
 /// When the pod became ready; `None` if it is not.
 pub(super) fn ready_since_ms(pod: &Pod) -> Option<i64> {
+    Some(ready_condition(pod, "True")?.last_transition_time.as_ref().map_or(0, ms))
+}
+
+fn ready_condition<'pod>(pod: &'pod Pod, status: &str) -> Option<&'pod PodCondition> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let ready = conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == "True")?;
-    Some(ready.last_transition_time.as_ref().map_or(0, ms))
+    conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == status)
 }
 
 fn container_statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
@@ -57,11 +62,13 @@ pub(super) fn restarts(pod: &Pod) -> i64 {
     container_statuses(pod).map(|status| i64::from(status.restart_count)).sum()
 }
 
-/// When its last container ended, as far as it says so; else when it was made.
+/// When its last container ended, as far as it says so; else, for one that never had any, since when it is not ready, as
+/// Kubernetes does it; else when it was made.
 pub(super) fn finished_ms(pod: &Pod) -> i64 {
     let ends = container_statuses(pod)
         .filter_map(|status| status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(ms));
-    ends.max().or_else(|| pod.metadata.creation_timestamp.as_ref().map(ms)).unwrap_or(0)
+    let unready = || ready_condition(pod, "False")?.last_transition_time.as_ref().map(ms);
+    ends.max().or_else(unready).or_else(|| pod.metadata.creation_timestamp.as_ref().map(ms)).unwrap_or(0)
 }
 
 /// Containers that ended, with their exit codes.

@@ -2,14 +2,17 @@
 //!
 //! - RS-1: the pods that count (neither ended nor on their way out) become exactly `replicas`.
 //! - RS-2: the ones that serve least go first.
+//! - RS-3: a pod that ended is replaced at once the first time, and ever later after that ([`crate::backoff`]). Until then it
+//!   stays, for the user to see why it ended.
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, EventSeverity, ObjectRef, Plan};
 
-use super::object::{event, fence, fresh_name, json_of, merge_diff, object_ref, owner, uid};
+use super::object::{event, fence, fresh_name, json_of, merge_diff, ms, object_ref, owner, uid};
 use super::pod;
+use crate::{backoff, label};
 
 /// Annotation on pods: pods of lower cost go first when there are too many.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -34,18 +37,20 @@ pub fn plan(view: &View<'_>, now_ms: i64) -> Plan {
     let mut active: Vec<&Pod> = view.pods.iter().copied().filter(|pod| pod::active(pod)).collect();
     // Restarting in place is the node's work, so an ended pod is of no more use to anybody; there is no pod garbage
     // collector here that would take it away later.
-    let ended = view.pods.iter().filter(|pod| (pod::failed(pod) || pod::succeeded(pod)) && !pod::leaving(pod));
-    plan.actions.extend(ended.map(|pod| pod::delete(pod, "it has ended and is replaced")));
+    let ended = Ended::of(&view.pods, wanted.saturating_sub(active.len()), now_ms);
     let mut events = Vec::new();
-    if active.len() < wanted {
-        let mut taken: Vec<String> = view.pods.iter().filter_map(|pod| pod.metadata.name.clone()).collect();
-        for ordinal in active.len()..wanted.min(active.len().saturating_add(super::BURST)) {
-            let name = pod_name(set, &object, ordinal, now_ms, &taken);
-            events.push(told(set, &object, "SuccessfulCreate", format!("Created pod: {name}")));
-            plan.actions.push(create(set, &object, &name));
-            taken.push(name);
-        }
-    } else if active.len() > wanted {
+    let missing = wanted.saturating_sub(active.len() + ended.kept).min(super::BURST);
+    let mut taken: Vec<String> = view.pods.iter().filter_map(|pod| pod.metadata.name.clone()).collect();
+    let mut failures = ended.gone.iter().map(|pod| failures(pod));
+    for ordinal in 0..missing {
+        let name = pod_name(set, &object, active.len() + ordinal, now_ms, &taken);
+        events.push(told(set, &object, "SuccessfulCreate", format!("Created pod: {name}")));
+        // The new pod knows of the failures before it; it is made first, so that they are not forgotten in between.
+        plan.actions.push(create(set, &object, &name, failures.next().unwrap_or(0)));
+        taken.push(name);
+    }
+    plan.actions.extend(ended.gone.iter().map(|pod| pod::delete(pod, "it has ended and is replaced")));
+    if active.len() > wanted {
         // RS-2: unplaced before placed, waiting before running, unready before ready, cheap before dear, lately ready before
         // long ready, often restarted before seldom, young before old.
         active.sort_by_key(|pod| {
@@ -69,7 +74,42 @@ pub fn plan(view: &View<'_>, now_ms: i64) -> Plan {
     }
     plan.actions.extend(events);
     status(view, &object, now_ms, &mut plan);
+    plan.wake_at_ms = [plan.wake_at_ms, ended.due_ms].into_iter().flatten().min();
     plan
+}
+
+/// The pods that ended and are not on their way out.
+struct Ended<'a> {
+    /// Those that go, because their replacement is due or not wanted.
+    gone: Vec<&'a Pod>,
+    /// How many stay until their replacement is due.
+    kept: usize,
+    /// When the next of those is due.
+    due_ms: Option<i64>,
+}
+
+impl<'a> Ended<'a> {
+    /// `places` is the number of pods that are wanted beside those that live.
+    fn of(pods: &[&'a Pod], places: usize, now_ms: i64) -> Self {
+        let ended = pods.iter().copied().filter(|pod| (pod::failed(pod) || pod::succeeded(pod)) && !pod::leaving(pod));
+        let mut waits: Vec<(i64, &Pod)> =
+            ended.map(|pod| (pod::finished_ms(pod).saturating_add(backoff::delay_ms(failures(pod))), pod)).collect();
+        waits.sort_by_key(|(until, pod)| (*until, pod.metadata.name.clone()));
+        let (due, later): (Vec<_>, Vec<_>) = waits.into_iter().partition(|(until, _)| backoff::is_over(*until, now_ms));
+        let kept = later.len().min(places);
+        let due_ms = later[..kept].iter().map(|(until, _)| *until).min();
+        let gone = due.iter().chain(&later[kept..]).map(|(_, pod)| *pod).collect();
+        Self { gone, kept, due_ms }
+    }
+}
+
+/// Failures in a row, with that of this ended pod.
+fn failures(pod: &Pod) -> u32 {
+    let before =
+        pod.metadata.annotations.as_ref().and_then(|all| all.get(label::FAILURES)?.parse().ok()).unwrap_or(0_u32);
+    let born = pod.metadata.creation_timestamp.as_ref().map_or(0, ms);
+    let lived_long = pod::finished_ms(pod).saturating_sub(born) >= backoff::FORGET_MS;
+    if lived_long { 1 } else { before.saturating_add(1) }
 }
 
 /// What the user says that it costs to lose the pod.
@@ -94,7 +134,7 @@ fn told(set: &ReplicaSet, object: &ObjectRef, reason: &str, message: String) -> 
     event(object, &set.metadata, EventSeverity::Normal, reason, message)
 }
 
-fn create(set: &ReplicaSet, object: &ObjectRef, name: &str) -> Action {
+fn create(set: &ReplicaSet, object: &ObjectRef, name: &str, failures: u32) -> Action {
     let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
     let mut body = template.map(json_of).unwrap_or_else(|| json!({}));
     if !body["metadata"].is_object() {
@@ -102,6 +142,9 @@ fn create(set: &ReplicaSet, object: &ObjectRef, name: &str) -> Action {
     }
     body["metadata"]["name"] = json!(name);
     body["metadata"]["namespace"] = json!(object.namespace);
+    if failures > 0 {
+        body["metadata"]["annotations"][label::FAILURES] = json!(failures.to_string());
+    }
     body["metadata"]["ownerReferences"] = owner(object, &set.metadata);
     body["apiVersion"] = json!("v1");
     body["kind"] = json!("Pod");

@@ -14,6 +14,44 @@ use trainyard_proto::plan::{Action, Plan};
 /// 2026-01-01T00:00:00Z.
 pub const START_MS: i64 = 1_767_225_600_000;
 
+pub const PYTORCH: &str = "
+apiVersion: kubeflow.org/v1
+kind: PyTorchJob
+metadata: {name: mnist}
+spec:
+  runPolicy: {}
+  pytorchReplicaSpecs:
+    Master:
+      replicas: 1
+      restartPolicy: OnFailure
+      template: {spec: {containers: [{name: pytorch, image: x, command: [python, train.py]}]}}
+    Worker:
+      replicas: 2
+      restartPolicy: OnFailure
+      template: {spec: {containers: [{name: pytorch, image: x, command: [python, train.py]}]}}
+";
+
+pub const TRAINING: &str = "
+apiVersion: trainyard.dev/v1alpha1
+kind: TrainingJob
+metadata: {name: wine}
+spec: {replicas: 3, command: [train], restartPolicy: OnFailure, backoffLimit: 2}
+";
+
+pub fn pytorch(policy: Value) -> World {
+    let mut world = World::new(PYTORCH);
+    world.edit("/spec/runPolicy", policy);
+    world
+}
+
+pub fn pytorch_with(restart: &str, policy: Value) -> World {
+    let mut world = pytorch(policy);
+    for role in ["Master", "Worker"] {
+        world.edit(&format!("/spec/pytorchReplicaSpecs/{role}/restartPolicy"), json!(restart));
+    }
+    world
+}
+
 pub fn yaml(text: &str) -> Value {
     serde_saphyr::from_str(text).expect("the test's YAML reads")
 }
@@ -152,6 +190,14 @@ impl World {
     /// Lets the node finish all deletions that are under way.
     pub fn reap(&mut self) {
         self.pods.retain(|_, pod| pod.metadata.deletion_timestamp.is_none());
+    }
+
+    /// Lets the old pods go and the time pass until what failed starts again.
+    pub fn run_again(&mut self) {
+        self.reap();
+        self.plan();
+        self.now_ms = self.wake_at_ms.map_or(self.now_ms, |at| at.max(self.now_ms));
+        self.run();
     }
 
     pub fn edit(&mut self, pointer: &str, value: Value) {

@@ -21,8 +21,11 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, EventSeverity, ObjectRef, Plan};
 
-use super::object::{cut, event, exact_fence, fence, json_of, merge_diff, ms, object_ref, set_condition, time, uid};
+use super::object::{
+    cut, event, exact_fence, fence, json_of, merge_diff, ms, name, object_ref, set_condition, time, uid,
+};
 use super::pod;
+use crate::backoff;
 use build::Slot;
 use policy::Verdict;
 use tally::Tally;
@@ -30,9 +33,7 @@ use tally::Tally;
 /// Keeps a pod until its end has been counted; the name that Kubernetes uses.
 pub const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
 
-/// First delay before a failed pod is replaced; doubled with each further failure in a row, as Kubernetes documents.
-const BACKOFF_FIRST_MS: i64 = 10_000;
-/// Longest delay, as Kubernetes documents.
+/// Longest delay before a failed pod is replaced, as Kubernetes documents.
 const BACKOFF_LAST_MS: i64 = 360_000;
 
 /// What a Job that has all its completions says.
@@ -212,6 +213,15 @@ impl<'a> Turn<'a> {
             if let Verdict::FailJob(message) = policy::verdict(self.spec, pod) {
                 return Some(("PodFailurePolicy", message));
             }
+        }
+        if let Some((refusal, pod)) = self.pods.iter().find_map(|pod| Some((pod::refusal(pod)?, *pod))) {
+            let why =
+                pod.status.as_ref().and_then(|status| status.message.as_deref()).unwrap_or("its node cannot run it");
+            let message = format!(
+                "Pod {} was refused: {why}; correct the Job, delete it, and apply it again",
+                name(&pod.metadata)
+            );
+            return Some((refusal.reason(), message));
         }
         if self.is_past_backoff_limit() {
             return Some(("BackoffLimitExceeded", "Job has reached the specified backoff limit".to_owned()));
@@ -444,7 +454,7 @@ impl<'a> Turn<'a> {
 
 /// The delay after a failure that so many others came before.
 fn backoff_ms(before: i32) -> i64 {
-    (BACKOFF_FIRST_MS << before.clamp(0, 10)).min(BACKOFF_LAST_MS)
+    backoff::doubled_ms(u32::try_from(before).unwrap_or(0), BACKOFF_LAST_MS)
 }
 
 /// Take a pod away without its end being counted as a failure.

@@ -42,6 +42,29 @@ fn run_all(world: &mut World) {
 }
 
 #[test]
+fn a_pod_that_its_node_can_never_run_fails_the_job() {
+    let mut world = world_with(&json!({"backoffLimit": 6}));
+    let pod = world.names("Pod")[0].clone();
+    world.set_phase(&pod, "Running");
+    world.change(
+        "Pod",
+        &pod,
+        &json!({"status": {
+            "phase": "Failed", "reason": "VolumeNotAvailable", "message": "nfs volumes are not available",
+            "conditions": [], "containerStatuses": null,
+        }}),
+    );
+    world.settle();
+    let failed = condition(&world, "Failed");
+    assert_eq!(failed["reason"], "VolumeNotAvailable");
+    assert_eq!(
+        failed["message"],
+        format!("Pod {pod} was refused: nfs volumes are not available; correct the Job, delete it, and apply it again")
+    );
+    assert_eq!(world.names("Pod").len(), 1, "no other is made");
+}
+
+#[test]
 fn runs_completions_with_bounded_parallelism_and_completes_once() {
     let mut world = world_with(&json!({"parallelism": 2, "completions": 3}));
     assert_eq!(world.pods_in("Pending").len(), 2, "BJ-2");

@@ -21,6 +21,67 @@ fn deployment(replicas: i32, strategy: &Value) -> World {
     world
 }
 
+/// A pod that its node refuses after a while, and how many seconds later the next one was there.
+fn refuse(world: &mut World, pod: &str) -> i64 {
+    world.now_ms += 30_000;
+    let refused_ms = world.now_ms;
+    // Its status as of now, without a container that ever ran.
+    world.set_phase(pod, "Failed");
+    let refused = json!({"status": {"reason": "CommandRequired", "containerStatuses": null}});
+    world.change("Pod", pod, &refused);
+    world.settle();
+    for _ in 0..10 {
+        for pod in world.pods() {
+            if pod.metadata.deletion_timestamp.is_some() {
+                world.vanish("Pod", pod.metadata.name.as_deref().unwrap());
+            }
+        }
+        if !world.pods_in("Pending").is_empty() {
+            break;
+        }
+        world.now_ms = world.wake_at().expect("it says when it goes on");
+        world.settle();
+    }
+    (world.now_ms - refused_ms) / 1000
+}
+
+#[test]
+fn a_pod_that_ends_at_once_is_replaced_ever_later() {
+    let mut world = deployment(1, &json!({}));
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        let pod = world.pods_in("Pending")[0].clone();
+        waits.push(refuse(&mut world, &pod));
+        assert!(!world.has("Pod", &pod), "RS-3");
+        assert_eq!(world.pods().len(), 1);
+    }
+    assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300]);
+    // One that lived for long is replaced at once again.
+    let pod = world.pods_in("Pending")[0].clone();
+    world.set_phase(&pod, "Running");
+    world.now_ms += 600_000;
+    world.set_phase(&pod, "Failed");
+    world.settle();
+    assert_eq!(world.pods_in("Pending").len(), 1);
+}
+
+#[test]
+fn a_pod_that_waits_for_its_turn_goes_with_its_set() {
+    let mut world = deployment(1, &json!({}));
+    for _ in 0..2 {
+        let pod = world.pods_in("Pending")[0].clone();
+        world.set_phase(&pod, "Failed");
+        world.settle();
+        if world.pods_in("Pending").is_empty() {
+            break;
+        }
+    }
+    assert_eq!(world.pods_in("Failed").len(), 1, "it stays to be looked at");
+    world.change("Deployment", "web", &json!({"spec": {"replicas": 0}}));
+    world.settle();
+    assert_eq!(world.pods_in("Failed").len(), 0);
+}
+
 fn image(world: &mut World, image: &str) {
     world.now_ms += 1000;
     let containers = json!([{"name": "main", "image": image}]);
