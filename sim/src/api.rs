@@ -217,12 +217,11 @@ impl Api {
 
     /// Let the garbage collector do what it wants to do now. Returns how many writes that were.
     pub(crate) fn collect_garbage(&mut self, now_ms: i64) -> usize {
-        let actions = self.graph.plan();
-        let count = actions.len();
-        for action in actions {
-            let uid = Arc::clone(action.target().1);
-            if self.carry_out(now_ms, action).is_err() {
-                self.graph.retry(&uid);
+        let steps = self.graph.plan();
+        let count = steps.len();
+        for step in steps {
+            if self.carry_out(now_ms, step.action).is_err() {
+                self.graph.retry(&step.cause);
             }
         }
         count
