@@ -222,6 +222,13 @@ async fn images_give_what_the_manifest_leaves_open() {
     assert_eq!(std::fs::read_to_string(volume).unwrap(), "out\n");
     world.ended("user").await;
     assert_eq!(world.log(&user), "4711\n");
+    // What podman would obey is the container's alone.
+    let told = json!([{"name": "STORAGE_DRIVER", "value": "nonesuch"}, {"name": "JSON", "value": "{\"a\": 'b\\n'}"},
+        {"name": "LINE", "value": "x=y #z $B"}, {"name": "EMPTY", "value": ""}]);
+    let script = "echo \"$STORAGE_DRIVER|$JSON|$LINE|${EMPTY-unset}\"";
+    let told = world.pod("told", json!({"command": ["sh", "-c", script], "env": told})).await;
+    world.ended("told").await;
+    assert_eq!(world.log(&told), "nonesuch|{\"a\": 'b\\n'}|x=y #z $B|\n");
     world.until_no_container().await;
 }
 

@@ -1,6 +1,8 @@
 //! From a container of a pod to what its shim is told.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -10,7 +12,7 @@ use trainyard_worker_core::pod::env::{EnvError, container_env, expand};
 use trainyard_worker_core::pod::volume::stays_inside;
 
 use super::config::ContainerMode;
-use super::engine::{self, renumbered};
+use super::engine::{self, Environment, renumbered};
 use super::folder::{PodFolder, PodRecord};
 use super::image::{Client, ImageError};
 use super::names::replace_names;
@@ -142,13 +144,17 @@ impl Begin<'_> {
             start_hint: begins_with_ours.then(|| engine::OWN_BINARY_HINT.to_owned()),
         };
         let user = spec.user.take();
+        let variables = Environment::of(&spec.env);
+        let env_file = self.folder.env_file(&container.name, self.attempt);
+        write_privately(&env_file, &variables.file)?;
         let (argv, env) = engine::run_argv(&engine::Run {
             container: &engine,
             home: &shared.config.home,
             image,
             command: container.command.as_deref().unwrap_or_default(),
             argv: &spec.argv,
-            env: &spec.env,
+            env: &variables,
+            env_file: &env_file,
             mounts: &mounts,
             host_name: self.record.pod.metadata.name.as_deref().unwrap_or_default(),
             dir: Some(spec.dir.as_str()).filter(|dir| !dir.is_empty()),
@@ -363,6 +369,13 @@ impl Begin<'_> {
         }
         hook.sleep.as_ref().map(|sleep| Hook::Sleep { seconds: sleep.seconds })
     }
+}
+
+/// Variables may be secrets.
+fn write_privately(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut options = std::fs::File::options();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
 }
 
 /// `<pod uid>/<container>/<run>`.

@@ -34,7 +34,9 @@ pub(super) struct Run<'a> {
     pub(super) command: &'a [String],
     /// Command and arguments, expanded.
     pub(super) argv: &'a [String],
-    pub(super) env: &'a [(String, String)],
+    pub(super) env: &'a Environment,
+    /// Where what is told by file is.
+    pub(super) env_file: &'a Path,
     pub(super) mounts: &'a [Mount],
     pub(super) host_name: &'a str,
     pub(super) dir: Option<&'a str>,
@@ -42,6 +44,53 @@ pub(super) struct Run<'a> {
     pub(super) limits: Limits,
     pub(super) user: Option<&'a User>,
     pub(super) security: Option<&'a SecurityContext>,
+}
+
+/// A container's variables, by how its engine is told them. The engine's client runs as we do: a variable of the pod that
+/// the client, its loader or its libraries obey must not be one of its own. Values stay out of the process list, too.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Environment {
+    /// Lines of a file, one variable each.
+    pub(super) file: String,
+    /// What no line can hold, handed on through the client's own environment, where it means nothing.
+    by_name: Vec<(String, String)>,
+    /// What neither can hold.
+    by_value: Vec<(String, String)>,
+}
+
+impl Environment {
+    pub(super) fn of(variables: &[(String, String)]) -> Self {
+        let mut env = Self::default();
+        for (key, value) in variables {
+            if is_line(key, value) {
+                env.file.extend([key, "=", value, "\n"]);
+            } else if obeyed_by_clients(key) {
+                env.by_value.push((key.clone(), value.clone()));
+            } else {
+                env.by_name.push((key.clone(), value.clone()));
+            }
+        }
+        env
+    }
+}
+
+/// Clients read such files in chunks of 64 KiB, the terminator included, and fail at longer lines.
+const LINE_MAX: usize = 60 << 10;
+
+/// Whether all clients of all versions read the same from a line: some take quotes and backslashes for their own.
+fn is_line(key: &str, value: &str) -> bool {
+    let plain = |text: &str| !text.contains(|c: char| c.is_control() || matches!(c, '"' | '\'' | '\\' | '`'));
+    let name = !key.is_empty() && !key.starts_with('#') && !key.contains(char::is_whitespace);
+    name && plain(key) && plain(value) && value.trim() == value && key.len() + value.len() < LINE_MAX
+}
+
+/// What Go, the loader and the C library look at, and the engines' own.
+fn obeyed_by_clients(key: &str) -> bool {
+    const PREFIXES: &[&str] =
+        &["LD_", "GO", "GLIBC_", "MALLOC_", "LC_", "SSL_", "PODMAN_", "BUILDAH_", "_", "LISTEN_", "NOTIFY_", "SUDO_"];
+    const NAMES: &[&str] =
+        &["LANG", "LANGUAGE", "LOCPATH", "RES_OPTIONS", "HOSTALIASES", "LOCALDOMAIN", "USER", "TERM"];
+    for_clients(key) || NAMES.contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// The command that runs the container in the foreground, and the environment of the client.
@@ -66,15 +115,14 @@ pub(super) fn run_argv(run: &Run<'_>) -> (Vec<String>, Vec<(String, String)>) {
         option("--volume", &format!("{}:{}:{mode}", mount.source.display(), mount.target.display()));
     }
     let mut client = run.container.env.clone();
-    for (key, value) in run.env {
-        if client.iter().any(|(own, _)| own == key) {
-            option("--env", &format!("{key}={value}"));
-        } else {
-            // By name only: the values come from the client's own environment and stay out of the process list.
-            option("--env", key);
-        }
+    option("--env-file", &run.env_file.display().to_string());
+    for (key, value) in &run.env.by_name {
+        option("--env", key);
+        client.push((key.clone(), value.clone()));
     }
-    client.extend(run.env.iter().filter(|(key, _)| !run.container.env.iter().any(|(own, _)| own == key)).cloned());
+    for (key, value) in &run.env.by_value {
+        option("--env", &format!("{key}={value}"));
+    }
     if let Some(dir) = run.dir {
         option("--workdir", dir);
     }
@@ -157,15 +205,14 @@ fn is_podman(program: &str) -> bool {
 
 /// The part of the machine's environment that the client needs to find its configuration and its server.
 pub(super) fn client_env(base: &[(String, String)]) -> Vec<(String, String)> {
+    base.iter().filter(|(key, _)| for_clients(key)).cloned().collect()
+}
+
+fn for_clients(key: &str) -> bool {
     const NAMES: &[&str] = &["PATH", "HOME", "TMPDIR", "REGISTRY_AUTH_FILE", "DBUS_SESSION_BUS_ADDRESS"];
     const PREFIXES: &[&str] = &["CONTAINERS_", "CONTAINER_", "DOCKER_", "STORAGE_", "XDG_"];
-    let is_proxy = |key: &str| key.to_ascii_lowercase().ends_with("_proxy");
-    base.iter()
-        .filter(|(key, _)| {
-            NAMES.contains(&key.as_str()) || PREFIXES.iter().any(|prefix| key.starts_with(prefix)) || is_proxy(key)
-        })
-        .cloned()
-        .collect()
+    let is_proxy = key.to_ascii_lowercase().ends_with("_proxy");
+    NAMES.contains(&key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix)) || is_proxy
 }
 
 /// Finds the engine that was asked for.
@@ -235,6 +282,11 @@ mod tests {
     use super::*;
 
     fn argv(command: &[&str], args: &[&str]) -> Vec<String> {
+        run_with(command, args, &[("SECRET", "hidden")]).0
+    }
+
+    fn run_with(command: &[&str], args: &[&str], env: &[(&str, &str)]) -> (Vec<String>, Vec<(String, String)>) {
+        let env: Vec<_> = env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let own = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let command = own(command);
         let all: Vec<String> = command.iter().cloned().chain(own(args)).collect();
@@ -258,7 +310,8 @@ mod tests {
             image: "pytorch:1",
             command: &command,
             argv: &all,
-            env: &[("SECRET".into(), "hidden".into()), ("PATH".into(), "/opt/bin".into())],
+            env: &Environment::of(&env),
+            env_file: Path::new("/h/env"),
             mounts: &mounts,
             host_name: "pod",
             dir: Some("/work"),
@@ -267,7 +320,6 @@ mod tests {
             user: Some(&User { uid: Some(1_000), gid: None, groups: vec![7] }),
             security: None,
         })
-        .0
     }
 
     #[test]
@@ -284,11 +336,33 @@ mod tests {
     }
 
     #[test]
-    fn values_of_variables_stay_out_of_the_process_list() {
-        let line = argv(&[], &[]).join(" ");
-        assert!(line.contains("--env SECRET") && !line.contains("hidden"), "{line}");
-        // The client needs its own: a container's PATH must not hide the engine's programs.
-        assert!(line.contains("--env PATH=/opt/bin"), "{line}");
+    fn variables_of_a_pod_are_neither_its_clients_nor_in_the_process_list() {
+        let obeyed = ["LD_PRELOAD", "PATH", "HTTPS_PROXY", "DOCKER_HOST", "CONTAINERS_CONF", "GODEBUG", "HOME"];
+        let mut env: Vec<(&str, &str)> = obeyed.iter().map(|key| (*key, "hidden")).collect();
+        env.extend([("JSON", "{\"hidden\": 1}"), ("PEM", "hidden\nlines")]);
+        let (argv, client) = run_with(&[], &[], &env);
+        let line = argv.join(" ");
+        assert!(line.contains("--env-file /h/env") && line.contains("--env PEM"), "{line}");
+        assert!(!line.contains("hidden"), "{line}");
+        let own = |key: &str| {
+            client.iter().filter(|(own, _)| own == key).map(|(_, value)| value.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (own("PATH"), own("PEM"), own("JSON")),
+            (vec!["/usr/bin"], vec!["hidden\nlines"], vec!["{\"hidden\": 1}"])
+        );
+        assert_eq!(client.len(), 3, "{client:?}");
+    }
+
+    #[test]
+    fn what_a_line_cannot_hold_is_told_otherwise() {
+        let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect::<Vec<_>>();
+        let env =
+            Environment::of(&own(&[("A", "x=y #z $B"), ("B", " padded"), ("#C", "c"), ("PATH", "a\nb"), ("E", "")]));
+        assert_eq!(env.file, "A=x=y #z $B\nE=\n");
+        assert_eq!((env.by_name, env.by_value), (own(&[("B", " padded"), ("#C", "c")]), own(&[("PATH", "a\nb")])));
+        let long = "x".repeat(LINE_MAX);
+        assert_eq!(Environment::of(&own(&[("LONG", &long)])).by_name, own(&[("LONG", &long)]));
     }
 
     #[test]

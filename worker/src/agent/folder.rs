@@ -3,6 +3,7 @@
 //! ```text
 //! pod.json                                the pod as last seen, its address, its GPUs
 //! state/<container>.<run>.json            the shim's notes
+//! state/<container>.<run>.env             variables, for a container engine
 //! state/<container>.progress              newest progress
 //! containers/<container>/<run>.log[.n]    CRI logs
 //! containers/<container>/metrics.jsonl    metric points not yet in the records
@@ -75,6 +76,11 @@ impl PodFolder {
         self.state().join(format!("{container}.{attempt}.json"))
     }
 
+    /// The variables of a run, for a container engine. Not beside the logs, which may be kept.
+    pub(super) fn env_file(&self, container: &str, attempt: u32) -> PathBuf {
+        self.state().join(format!("{container}.{attempt}.env"))
+    }
+
     pub(super) fn progress_file(&self, container: &str) -> PathBuf {
         self.state().join(format!("{container}.progress"))
     }
@@ -143,6 +149,7 @@ impl PodFolder {
         let Some(oldest_kept) = attempt.checked_sub(1) else { return };
         let Some(gone) = oldest_kept.checked_sub(1) else { return };
         let _ = fs::remove_file(self.state_file(container, gone));
+        let _ = fs::remove_file(self.env_file(container, gone));
         let log = self.log_file(container, gone);
         let prefix = format!("{gone}.");
         for entry in log.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten() {
