@@ -334,3 +334,21 @@ fn sql_integer(version: u64) -> i64 {
 fn previous_power_of_two(n: usize) -> usize {
     1 << n.ilog2()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What "acknowledged is on disk" rests on; losing power is nothing that a test can do.
+    #[tokio::test]
+    async fn each_commit_is_synced() {
+        let home = tempfile::tempdir().expect("a folder");
+        let mut disk = Disk::open(&home.path().join("store.db"), None).await.expect("opens");
+        let journal: String =
+            sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut disk.connection).await.expect("answered");
+        let synchronous: i64 =
+            sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut disk.connection).await.expect("answered");
+        // 2 is FULL: the log is synced at each commit; with 1 (NORMAL) only when it is folded.
+        assert_eq!((journal.as_str(), synchronous), ("wal", 2));
+    }
+}
