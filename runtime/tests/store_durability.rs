@@ -240,13 +240,29 @@ async fn a_full_disk_refuses_and_changes_nothing() {
         assert!(matches!(event, WatchEvent::Added(_)), "{name}");
     }
     assert!(watch.try_next().is_none(), "nobody was told of the refused write");
+    // Its version was not told either: whoever had it would miss what gets it after a restart.
+    let told = store.resource_version();
+    assert_eq!(told, stored.len() as u64);
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["store.db", "store.db-wal"] {
+        std::fs::copy(home.path().join(file), copy.path().join(file)).unwrap();
+    }
+    let killed = Store::open(options(copy.path())).await.unwrap();
+    let from = |v| WatchQuery { resource_version: Some(v), ..WatchQuery::default() };
+    let mut resumed = killed.watch(&widgets(), from(told), WatchOptions::default()).unwrap();
+    put(&killed, "next", 1).await.unwrap();
+    assert!(
+        matches!(resumed.try_next(), Some(Ok(WatchEvent::Added(o))) if *o.key().name == *"next"),
+        "nothing is missed"
+    );
     // Room again: writing goes on.
     let half = stored.len() / 2;
     for name in stored.keys().take(half).cloned().collect::<Vec<_>>() {
         store.delete(&key(&name), DeleteOptions::default()).await.unwrap();
         stored.remove(&name);
     }
-    put(&store, "again", 5).await.unwrap();
+    let again = put(&store, "again", 5).await.unwrap();
+    assert_eq!(again, told + 1 + half as u64 + 1, "the refused write's version is not used again");
     stored.insert("again".to_owned(), 5);
     store.close().await;
     let store = Store::open(options(home.path())).await.unwrap();

@@ -98,8 +98,8 @@ impl Shared {
     }
 
     /// A failed batch's numbers are not used again: its frames may lie in the log's tail.
-    fn burn(&self, version: u64) {
-        self.state.write().unwrap_or_else(PoisonError::into_inner).skip_to(version);
+    fn burn(&self, batch: &Batch) {
+        self.state.write().unwrap_or_else(PoisonError::into_inner).burn(batch);
     }
 }
 
@@ -149,7 +149,7 @@ async fn write_batch(shared: &Shared, disk: &mut Disk, jobs: Vec<Job>) {
         Err(error) => {
             metrics().failures.inc();
             tracing::error!(%error, "object store: a batch was refused by the disk");
-            shared.burn(batch.resource_version());
+            shared.burn(&batch);
             let refusal = refusal(&error);
             finishes.into_iter().for_each(|finish| finish(Err(&refusal)));
         }

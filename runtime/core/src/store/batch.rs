@@ -54,7 +54,7 @@ impl Batch {
     pub fn new(store: &Store) -> Self {
         Self {
             base: store.resource_version,
-            resource_version: store.resource_version,
+            resource_version: store.next_base(),
             changes: Vec::new(),
             overlay: BTreeMap::new(),
         }
@@ -64,8 +64,8 @@ impl Batch {
         self.base
     }
 
-    pub(crate) fn into_changes(self) -> (u64, Vec<Change>) {
-        (self.resource_version, self.changes)
+    pub(crate) fn into_changes(self) -> Vec<Change> {
+        self.changes
     }
 
     /// Whether nothing was staged (dry runs and no-ops stage nothing).

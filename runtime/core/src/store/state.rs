@@ -97,6 +97,8 @@ pub struct Store {
     pub(crate) rules: BTreeMap<Resource, ResourceRules>,
     pub(crate) limits: Limits,
     pub(crate) resource_version: u64,
+    /// Versions up to this were given to changes that came to nothing. Nobody has seen them, and nobody gets them again.
+    burned: u64,
     pub(crate) objects: BTreeMap<Key, Arc<Object>>,
     pub(crate) windows: BTreeMap<Resource, Window>,
     parsed: Parsed,
@@ -110,6 +112,7 @@ impl Store {
             rules: rules.into_iter().map(|r| (r.resource.clone(), r)).collect(),
             limits,
             resource_version: 0,
+            burned: 0,
             objects: BTreeMap::new(),
             windows: BTreeMap::new(),
             parsed: Parsed::default(),
@@ -134,6 +137,17 @@ impl Store {
     /// Never hands out resourceVersions up to `version` (again).
     pub fn skip_to(&mut self, version: u64) {
         self.resource_version = self.resource_version.max(version);
+    }
+
+    /// Does not hand out the versions of a batch that came to nothing again. The version that readers are told stays: it is
+    /// all that they could come back with after a restart.
+    pub fn burn(&mut self, batch: &Batch) {
+        self.burned = self.burned.max(batch.resource_version());
+    }
+
+    /// Where the versions of the next batch begin.
+    pub(crate) fn next_base(&self) -> u64 {
+        self.resource_version.max(self.burned)
     }
 
     /// The resourceVersion of the last commit.
@@ -216,8 +230,8 @@ impl Store {
     /// When another batch was committed after this one was begun: the shell has one writer.
     pub fn commit(&mut self, batch: Batch) -> Vec<Resource> {
         assert_eq!(batch.base(), self.resource_version, "one writer: a batch is committed before the next is begun");
-        let (resource_version, changes) = batch.into_changes();
-        self.resource_version = resource_version;
+        let changes = batch.into_changes();
+        self.resource_version = changes.last().map_or(self.resource_version, |last| last.resource_version);
         let mut touched: Vec<Resource> = Vec::new();
         for change in changes {
             let key = change.object.key();
