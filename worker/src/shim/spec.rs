@@ -6,11 +6,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use trainyard_runtime::durable;
 use trainyard_worker_core::pod::Ending;
 
 use super::engine::EngineContainer;
 use crate::sandbox::Sandbox;
 use crate::sandbox::cgroup::ContainerCgroup;
+
+/// State files are for this user's eyes only.
+const MODE: u32 = 0o600;
 
 /// Everything a shim needs to run one container once. It travels through a pipe, as it may hold secrets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -201,7 +205,7 @@ impl RunState {
 /// # Errors
 /// As the file system says, for instance that the disk is full.
 pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
-    replace(path, content, Durable::Yes)
+    durable::replace(path, content, MODE)
 }
 
 /// The same for what is written often and may be lost with the power: readers never see a part while it lasts.
@@ -209,54 +213,38 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// As the file system says, for instance that the disk is full.
 pub(super) fn write_lightly(path: &Path, content: &[u8]) -> io::Result<()> {
-    replace(path, content, Durable::No)
-}
-
-/// Whether content must be on the disk before its name is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Durable {
-    Yes,
-    No,
-}
-
-fn replace(path: &Path, content: &[u8], durable: Durable) -> io::Result<()> {
-    let temporary = temporary(path);
-    let written = write_new(&temporary, content, durable).and_then(|()| fs::rename(&temporary, path));
-    match written {
-        Ok(()) if durable == Durable::Yes => sync_folder_of(path),
-        Ok(()) => Ok(()),
-        Err(error) => {
-            let _ = fs::remove_file(&temporary);
-            Err(error)
-        }
+    let draft = draft(path);
+    let written = write_new(&draft, content).and_then(|_| fs::rename(&draft, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&draft);
     }
+    written
 }
 
-/// The new name is on the disk, too.
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
-}
-
-/// Makes a file with this content; fails where one exists. Readers never see it half written.
+/// Makes a file with this content, on the disk before this returns; fails where one exists. Readers never see it half
+/// written.
 ///
 /// # Errors
 /// `AlreadyExists` where somebody was first.
 pub(super) fn create_exclusively(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = temporary(path);
-    let made = write_new(&temporary, content, Durable::Yes).and_then(|()| fs::hard_link(&temporary, path));
-    let _ = fs::remove_file(&temporary);
-    made
+    let draft = draft(path);
+    let made = write_new(&draft, content).and_then(|file| file.sync_all()).and_then(|()| fs::hard_link(&draft, path));
+    let _ = fs::remove_file(&draft);
+    made?;
+    // The name is on the disk when the folder is.
+    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
 }
 
-fn temporary(path: &Path) -> PathBuf {
+/// Several may want to be first.
+fn draft(path: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}", std::process::id()));
     path.with_file_name(name)
 }
 
-fn write_new(path: &Path, content: &[u8], durable: Durable) -> io::Result<()> {
-    let mut file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+fn write_new(path: &Path, content: &[u8]) -> io::Result<fs::File> {
+    let mut file = fs::File::options().write(true).create(true).truncate(true).mode(MODE).open(path)?;
     file.write_all(content)?;
-    if durable == Durable::Yes { file.sync_data() } else { Ok(()) }
+    Ok(file)
 }
