@@ -6,6 +6,8 @@
 pub enum Refusal {
     /// A container has no command, and the node does not know its image's entrypoint.
     CommandRequired,
+    /// A container has no image, and the node runs nothing else.
+    ImageRequired,
     /// A volume is of a kind that the node cannot provide.
     VolumeNotAvailable,
     /// A volume cannot be put where the container wants it.
@@ -14,13 +16,15 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::CommandRequired, Self::VolumeNotAvailable, Self::VolumeNotMountable];
+    pub const ALL: [Self; 4] =
+        [Self::CommandRequired, Self::ImageRequired, Self::VolumeNotAvailable, Self::VolumeNotMountable];
 
     /// `status.reason` of the refused pod.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
             Self::CommandRequired => "CommandRequired",
+            Self::ImageRequired => "ImageRequired",
             Self::VolumeNotAvailable => "VolumeNotAvailable",
             Self::VolumeNotMountable => "VolumeNotMountable",
         }

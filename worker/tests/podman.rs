@@ -244,6 +244,11 @@ async fn what_cannot_start_says_why() {
     assert!(end.message.unwrap().contains("nonesuch"));
     let end = world.ended("ours").await;
     assert!(end.message.as_deref().unwrap().contains("needs glibc"), "{end:?}");
+    world.pod("imageless", json!({"image": "", "command": ["true"]})).await;
+    let refused =
+        world.until("imageless", "refused", |pod| pod.status.clone().filter(|status| status.reason.is_some())).await;
+    assert_eq!((refused.phase.as_deref(), refused.reason.as_deref()), (Some("Failed"), Some("ImageRequired")));
+    assert!(refused.message.unwrap().contains("--containers none"));
     for (name, reason) in [("absent", "ErrImageNeverPull"), ("unpullable", "ErrImagePull")] {
         world
             .until(name, reason, |pod| {

@@ -16,8 +16,6 @@ const BACK_OFF_MAX_MS: i64 = 300_000;
 /// Why a container has to wait for its image. The words are Kubernetes'.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(super) enum ImageError {
-    #[error("container has no image; set `image`, or run without --containers")]
-    NoImage,
     #[error("Container image {0:?} is not present with pull policy of Never")]
     Never(String),
     #[error("Pulling image {0:?}")]
@@ -30,7 +28,6 @@ impl ImageError {
     /// The reason that the container's status gives for waiting.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::NoImage => "InvalidImageName",
             Self::Never(_) => "ErrImageNeverPull",
             Self::Pulling(_) => "ContainerCreating",
             Self::Failed { .. } => "ErrImagePull",
@@ -73,9 +70,6 @@ impl Images {
     /// Whether a container of this image can start now. An image that is there is used as it is, also under the policy
     /// Always: a machine may have no registry, and what was built here is what is meant.
     pub(super) async fn ready(&self, client: &Client<'_>, image: &str, policy: &str) -> Result<(), ImageError> {
-        if image.is_empty() {
-            return Err(ImageError::NoImage);
-        }
         if client.has(image).await {
             self.lock().remove(image);
             return Ok(());
