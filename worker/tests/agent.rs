@@ -1,157 +1,16 @@
 //! The node agent over the embedded server: pods as users see them.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::path::PathBuf;
-
-use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Event, Node, PersistentVolumeClaim, Pod, Service};
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Pod, Service};
+use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::{Value, json};
-use trainyard_runtime::embedded::{Embedded, Options};
-use trainyard_worker::agent::{Agent, AgentConfig, Handle, kept_pods};
+use trainyard_worker::agent::kept_pods;
 
 mod support;
-use support::{eventually, until};
-
-const SHIM: &str = env!("CARGO_BIN_EXE_trainyard-shim");
-
-struct World {
-    home: tempfile::TempDir,
-    server: Embedded,
-    agent: Option<Handle>,
-    gpus: Vec<u32>,
-}
-
-impl World {
-    async fn new() -> Self {
-        Self::with_gpus(Vec::new()).await
-    }
-
-    async fn with_gpus(gpus: Vec<u32>) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let server = Embedded::open(Options::new(home.path())).await.unwrap();
-        let mut world = Self { home, server, agent: None, gpus };
-        world.start_agent().await;
-        world
-    }
-
-    async fn start_agent(&mut self) {
-        let mut config = AgentConfig::for_home(self.home.path());
-        config.shim_program = PathBuf::from(SHIM);
-        config.node_name = "node".into();
-        config.backoff_base_ms = 50;
-        config.gpus = Some(self.gpus.clone());
-        self.agent = Some(Agent::start(self.server.client(), config).await.unwrap());
-    }
-
-    async fn stop_agent(&mut self) {
-        self.agent.take().unwrap().shutdown().await;
-    }
-
-    fn pods(&self) -> Api<Pod> {
-        Api::namespaced(self.server.client(), "default")
-    }
-
-    async fn create<K>(&self, object: Value) -> K
-    where
-        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + std::fmt::Debug
-            + serde::Serialize
-            + serde::de::DeserializeOwned,
-    {
-        let api: Api<K> = Api::namespaced(self.server.client(), "default");
-        api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
-    }
-
-    /// Creates a pod that is bound already.
-    async fn pod(&self, name: &str, spec: Value) -> Pod {
-        let mut spec = spec;
-        spec["nodeName"] = json!("node");
-        self.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": spec})).await
-    }
-
-    async fn sh(&self, name: &str, policy: &str, script: &str) -> Pod {
-        let container = json!({"name": "main", "image": "x", "command": ["sh", "-c", script]});
-        self.pod(name, json!({"restartPolicy": policy, "terminationGracePeriodSeconds": 5, "containers": [container]}))
-            .await
-    }
-
-    async fn until<T>(&self, name: &str, what: &str, check: impl Fn(&Pod) -> Option<T>) -> T {
-        let look = async || {
-            let pod = self.pods().get_opt(name).await.unwrap().ok_or_else(Box::default)?;
-            check(&pod).map_or_else(|| Err(Box::new(pod.status.clone())), |found| Ok(Some(found)))
-        };
-        eventually(&format!("{name}: {what}"), look).await
-    }
-
-    async fn phase(&self, name: &str, phase: &str) -> Pod {
-        self.until(name, phase, |pod| (pod.status.as_ref()?.phase.as_deref() == Some(phase)).then(|| pod.clone())).await
-    }
-
-    async fn until_gone(&self, name: &str) {
-        eventually(&format!("{name} goes"), async || gone(self.pods().get_opt(name).await.unwrap().is_none())).await;
-    }
-
-    fn log(&self, pod: &Pod, attempt: u32) -> String {
-        let uid = pod.metadata.uid.as_deref().unwrap();
-        let path = self.home.path().join(format!("pods/{uid}/containers/main/{attempt}.log"));
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        text.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned() + "\n").collect()
-    }
-
-    fn claim_folder(&self, claim: &PersistentVolumeClaim) -> PathBuf {
-        let (name, uid) = (claim.metadata.name.as_deref().unwrap(), claim.metadata.uid.as_deref().unwrap());
-        self.home.path().join(format!("volumes/default/{name}.{uid}"))
-    }
-
-    async fn event(&self, reason: &str) -> Event {
-        let events: Api<Event> = Api::all(self.server.client());
-        let look = async || {
-            let found = events.list(&ListParams::default()).await.unwrap();
-            Ok::<_, ()>(found.items.into_iter().find(|event| event.reason.as_deref() == Some(reason)))
-        };
-        eventually(&format!("event {reason}"), look).await
-    }
-}
-
-impl Drop for World {
-    /// Containers outlive their agent: a test must end those that it leaves.
-    fn drop(&mut self) {
-        let pods = self.home.path().join("pods");
-        let states = std::fs::read_dir(&pods).into_iter().flatten().flatten();
-        let runs: Vec<_> = states
-            .flat_map(|pod| std::fs::read_dir(pod.path().join("state")))
-            .flatten()
-            .flatten()
-            .filter_map(|entry| trainyard_worker::shim::RunState::read(&entry.path()).ok())
-            .collect();
-        // Without their folders nothing can be started again.
-        let _ = std::fs::remove_dir_all(&pods);
-        for run in runs {
-            let _ = trainyard_worker::shim::order_stop(&run, 0);
-            until("a shim ends", || (!run.shim.is_alive()).then_some(()));
-        }
-    }
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "what `eventually` wants of a look")]
-fn gone(holds: bool) -> Result<Option<()>, &'static str> {
-    Ok(holds.then_some(()))
-}
-
-fn main_status(pod: &Pod) -> ContainerStatus {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.clone()).unwrap_or_default();
-    statuses.into_iter().next().unwrap_or_default()
-}
-
-fn exit_code(pod: &Pod) -> Option<i32> {
-    Some(main_status(pod).state?.terminated?.exit_code)
-}
-
-fn condition(pod: &Pod, type_: &str) -> String {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-    conditions.into_iter().find(|condition| condition.type_ == type_).map(|found| found.status).unwrap_or_default()
-}
+#[path = "support/world.rs"]
+mod world;
+use support::eventually;
+use world::{World, condition, exit_code, gone, main_status};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_runs_to_its_end() {
@@ -399,6 +258,39 @@ async fn users_are_honoured_by_root_and_last_words_read() {
     }
     assert_eq!(world.log(&pod, 0), "4711 4712 4712 4713\n");
     assert_eq!((ended.exit_code, ended.message.as_deref()), (3, Some("sizes\n")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_are_for_the_user_and_the_group_of_the_pod() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can be others");
+        return;
+    }
+    let world = World::new().await;
+    let secret = json!({"metadata": {"name": "s"}, "stringData": {"key": "hidden\n", "other": "x"}});
+    world.create::<k8s_openapi::api::core::v1::Secret>(secret).await;
+    let plain = json!({"name": "plain", "secret": {"secretName": "s"}});
+    let items = json!([{"key": "key", "path": "a/own", "mode": 0o600}, {"key": "other", "path": "default"}]);
+    let strict = json!({"name": "strict", "secret": {"secretName": "s", "defaultMode": 0o400, "items": items}});
+    let mounts = |names: &[&str]| -> Vec<Value> {
+        names.iter().map(|name| json!({"name": name, "mountPath": format!("/ty/{name}")})).collect()
+    };
+    let script = "cat /ty/plain/key; stat -c '%a %g' /ty/plain/key";
+    let container = json!({"name": "main", "command": ["sh", "-c", script], "workingDir": "/", "volumeMounts": mounts(&["plain"]),
+        "securityContext": {"runAsUser": 4711, "runAsGroup": 4711}});
+    let user =
+        world.pod("user", json!({"restartPolicy": "Never", "volumes": [plain], "containers": [container]})).await;
+    world.phase("user", "Succeeded").await;
+    assert_eq!(world.log(&user, 0), "hidden\n644 0\n");
+    let script = "cat /ty/strict/a/own; cd /ty/strict; stat -c '%a %g' a/own default; stat -c %A a | cut -c5-7; \
+                  echo x > /ty/scratch/f && stat -c %g /ty/scratch/f";
+    let container = json!({"name": "main", "command": ["sh", "-c", script], "workingDir": "/",
+        "volumeMounts": mounts(&["strict", "scratch"]), "securityContext": {"runAsUser": 4711, "runAsGroup": 4711}});
+    let spec = json!({"restartPolicy": "Never", "securityContext": {"fsGroup": 4720},
+        "volumes": [strict, {"name": "scratch", "emptyDir": {}}], "containers": [container]});
+    let group = world.pod("group", spec).await;
+    world.phase("group", "Succeeded").await;
+    assert_eq!(world.log(&group, 0), "hidden\n640 4720\n440 4720\nr-s\n4720\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,6 +21,7 @@ mod metric;
 mod names;
 mod node;
 mod observe;
+mod ownership;
 mod pidfd;
 mod probe;
 mod report;

@@ -18,6 +18,7 @@ use super::claim;
 use super::config::ContainerMode;
 use super::folder::{PodFolder, PodRecord};
 use super::memory;
+use super::ownership::Ownership;
 use super::shared::Shared;
 use crate::sandbox::Allowed;
 use crate::shim::now_ms;
@@ -99,10 +100,20 @@ fn write_record(folder: &PodFolder, record: &PodRecord) -> Result<(), Unready> {
 }
 
 fn refuse_what_cannot_run(shared: &Shared, pod: &Pod) -> Result<(), Unready> {
-    if shared.config.mode != ContainerMode::Process {
-        return Ok(());
-    }
+    let process_mode = shared.config.mode == ContainerMode::Process;
     for container in all_containers(pod) {
+        if !process_mode {
+            if container.image.as_ref().is_none_or(String::is_empty) {
+                return Err(Unready::Refused {
+                    reason: Refusal::ImageRequired.reason(),
+                    message: format!(
+                        "container \"{}\" has no image: this node runs containers with a container engine; set `image` in the manifest, or start trainyard with --containers none, which runs commands as processes of this machine",
+                        container.name
+                    ),
+                });
+            }
+            continue;
+        }
         if container.command.as_ref().is_none_or(Vec::is_empty) {
             return Err(Unready::Refused {
                 reason: Refusal::CommandRequired.reason(),
@@ -174,6 +185,7 @@ async fn volumes(
             true => Unready::Waiting(error.to_string()),
             false => Unready::Refused { reason: Refusal::VolumeNotAvailable.reason(), message: error.to_string() },
         })?;
+        let ownership = Ownership::of(&pod).filter(|_| !matches!(plan, VolumePlan::Host { .. }));
         let at = folder.volume(&volume.name);
         let broken = |error: io::Error| Unready::Waiting(format!("volume \"{}\" cannot be made: {error}", volume.name));
         let place = match plan {
@@ -207,6 +219,9 @@ async fn volumes(
                 (path, read_only)
             }
         };
+        if let Some(ownership) = ownership {
+            ownership.give(&place.0, place.1).await.map_err(broken)?;
+        }
         made.insert(volume.name.clone(), place);
     }
     Ok(made)
@@ -242,11 +257,17 @@ fn empty(at: &Path, in_memory: bool, pod: &Pod, volume: &str, record: &mut PodRe
 }
 
 fn write_files(at: &Path, files: &[VolumeFile]) -> io::Result<()> {
-    fs::create_dir_all(at)?;
+    // Whoever the container runs as gets in, whatever our own umask is.
+    let make_folder = |path: &Path| {
+        fs::create_dir_all(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+    };
+    make_folder(at)?;
     for file in files {
         let path = at.join(&file.path);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
+        let folders = path.ancestors().skip(1).take_while(|folder| *folder != at);
+        for folder in folders.collect::<Vec<_>>().into_iter().rev() {
+            make_folder(folder)?;
         }
         // A read-only file of an earlier round cannot be opened for writing by its owner.
         let _ = fs::remove_file(&path);
