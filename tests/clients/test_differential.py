@@ -1,7 +1,7 @@
 """The embedded server beside a real kube-apiserver on a real etcd: the same requests, the same answers.
 
 What is allowed to differ is in `ACCEPTED`, each with its reason; docs/api-differences.md is made from that list
-(`python tests/clients/test_differential.py`) and checked against it here.
+(`PYTHONPATH=tests:tests/clients python tests/clients/test_differential.py`) and checked against it here.
 """
 
 import json

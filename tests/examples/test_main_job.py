@@ -64,6 +64,18 @@ def test_twice(trainyard):
     assert trainyard("run", WINE).returncode == 0
 
 
+def test_a_deleted_job_leaves_no_logs(trainyard, tmp_path):
+    """Without a server too: deleting is what makes room on a disk that is full."""
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text("apiVersion: trainyard.dev/v1alpha1\nkind: TrainingJob\nmetadata: {name: m}\n"
+                        "spec: {command: [echo, hello]}\n")
+    assert trainyard("run", manifest).returncode == 0
+    assert list(trainyard.home.glob("pods/*/containers/*/0.log"))
+    done = trainyard("delete", "m")
+    assert done.returncode == 0, done.stderr
+    assert not list(trainyard.home.glob("pods/*")) and not list(trainyard.home.glob("ended/*"))
+
+
 def test_eight_ranks(trainyard, tmp_path):
     eight = tmp_path / "eight.yaml"
     eight.write_text(re.sub(r"procsPerReplica: \d+", "procsPerReplica: 8", WINE.read_text()))

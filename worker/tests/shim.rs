@@ -97,6 +97,14 @@ fn the_exit_code_and_every_line_are_kept() {
 }
 
 #[test]
+fn lines_that_found_no_room_are_counted() {
+    let case = Case::sh("echo one; echo two; exit 0");
+    std::os::unix::fs::symlink("/dev/full", &case.spec.log_file).unwrap();
+    let ending = case.run();
+    assert_eq!((ending.exit_code, ending.lost_log_lines), (0, 2));
+}
+
+#[test]
 fn a_signal_is_told_as_kubernetes_tells_it() {
     let ending = Case::sh("kill -SEGV $$").run();
     assert_eq!((ending.exit_code, ending.signal), (139, Some(11)));

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serde_json::{Value, json};
+use trainyard_worker::agent;
 
 use crate::api::ApiError;
 use crate::arg::{Global, Target};
 use crate::error::CliError;
 use crate::manifest;
 use crate::resource::{Discovery, Resource};
-use crate::session::Session;
+use crate::session::{Place, Session, internal};
 use crate::target;
 
 /// How often we look whether a deleted object is gone.
@@ -20,8 +21,8 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// Delete objects.
 ///
-/// Deleting a job ends its pods: they get SIGTERM, and SIGKILL after their grace period. Records and logs of finished pods stay in the state
-/// folder until their retention is over.
+/// Deleting a job ends its pods: they get SIGTERM, and SIGKILL after their grace period. Their logs
+/// and volumes go with them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -89,6 +90,10 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         }
         if doomed.is_empty() && args.all {
             writeln!(anstream::stderr(), "no finished job in namespace `{}`", session.namespace)?;
+        }
+        if let (Place::InProcess { home }, Some(embedded)) = (&session.place, &session.embedded) {
+            // Nobody else is there to make room on the disk.
+            agent::tidy(&embedded.client(), home).await.map_err(internal("cannot tidy the state folder"))?;
         }
         missing.map_or(Ok(0), Err)
     })

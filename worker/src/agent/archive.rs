@@ -3,17 +3,18 @@
 //! A job that ended takes its pods away if its `cleanPodPolicy` says so, and a gang that is started again replaces its
 //! pods. What they printed is what somebody will ask for then.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 
-use super::folder::{PodFolder, PodRecord};
+use super::folder::{PodFolder, PodRecord, records};
 
 /// A week: long enough to come back from a holiday to what a job said.
 const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -21,6 +22,13 @@ const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 const MAX_PODS: usize = 256;
 /// As much as four chatty containers may keep while they run.
 const MAX_BYTES: u64 = 1 << 30;
+
+/// The logs of a deleted job are gone this soon.
+const SWEEP_EVERY: Duration = Duration::from_secs(15);
+
+/// How long the garbage collector may take, and how often it is looked.
+const PATIENCE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(10);
 
 /// A pod that is gone and whose logs are kept.
 #[derive(Clone, Debug)]
@@ -99,17 +107,19 @@ pub(super) async fn is_wanted(client: &kube::Client, pod: &Pod) -> bool {
     stays(client, pod.metadata.namespace.as_deref().unwrap_or_default(), owner).await
 }
 
+/// Whether the owner is there and is not being deleted. Where the API does not answer nothing is lost: it is asked again.
 async fn stays(client: &kube::Client, namespace: &str, owner: &OwnerReference) -> bool {
     let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &owner.kind));
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-    let found = api.get_opt(&owner.name).await.ok().flatten();
-    found
-        .is_some_and(|job| job.metadata.uid.as_deref() == Some(&owner.uid) && job.metadata.deletion_timestamp.is_none())
+    let is_same = |job: DynamicObject| {
+        job.metadata.uid.as_deref() == Some(&owner.uid) && job.metadata.deletion_timestamp.is_none()
+    };
+    api.get_opt(&owner.name).await.map_or(true, |found| found.is_some_and(is_same))
 }
 
 /// Moves a pod's logs out of its folder, which is about to be removed.
-pub(super) fn keep(home: &Path, uid: &str, from: &PodFolder, record: &PodRecord) -> io::Result<()> {
+fn keep(home: &Path, uid: &str, from: &PodFolder, record: &PodRecord) -> io::Result<()> {
     let to = home.join("ended").join(uid);
     // For this user's eyes only, as the pods' folders are.
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&to)?;
@@ -125,10 +135,70 @@ pub(super) fn keep(home: &Path, uid: &str, from: &PodFolder, record: &PodRecord)
     Ok(())
 }
 
-/// Takes away what is too old or too much, and, when an agent starts, what belongs to jobs that are gone.
-pub(super) async fn sweep(client: &kube::Client, home: &Path) {
+/// Takes away what pods and jobs that are gone from the API left in the state folder, where no agent runs to do it.
+///
+/// Nothing else may use the folder meanwhile, and none of its pods may run.
+///
+/// # Errors
+/// When the API cannot list the pods.
+pub async fn tidy(client: &kube::Client, home: &Path) -> Result<(), kube::Error> {
+    let known = settled_pods(client).await?;
+    for (uid, record) in records(home) {
+        if !known.contains(&uid) {
+            let wanted = is_wanted(client, &record.pod).await;
+            if let Err(error) = put_away(home, &uid, &record, wanted) {
+                tracing::warn!(uid, %error, "the folder of a pod could not be removed");
+            }
+        }
+    }
+    sweep(client, home).await;
+    Ok(())
+}
+
+/// The pods that are there once the garbage collector has taken those of jobs that were just deleted.
+async fn settled_pods(client: &kube::Client) -> Result<BTreeSet<String>, kube::Error> {
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        let pods = Api::<Pod>::all(client.clone()).list(&ListParams::default()).await?.items;
+        let mut owners = BTreeMap::new();
+        for pod in &pods {
+            let Some(owner) = owner(pod) else { continue };
+            if !owners.contains_key(&owner.uid) {
+                let stays = stays(client, pod.metadata.namespace.as_deref().unwrap_or_default(), owner).await;
+                owners.insert(owner.uid.clone(), stays);
+            }
+        }
+        if owners.values().all(|stays| *stays) || Instant::now() > patience {
+            return Ok(pods.into_iter().filter_map(|pod| pod.metadata.uid).collect());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Removes the folder of a pod that is gone, but for its logs if they are `wanted`.
+pub(super) fn put_away(home: &Path, uid: &str, record: &PodRecord, wanted: bool) -> io::Result<()> {
+    let folder = PodFolder::new(home, uid);
+    for path in &record.outside {
+        let _ = fs::remove_dir_all(path);
+    }
+    if wanted && let Err(error) = keep(home, uid, &folder, record) {
+        tracing::warn!(uid, %error, "the logs of a pod could not be kept");
+    }
+    folder.remove()
+}
+
+/// Sweeps as long as the agent runs: jobs whose pods are long gone are deleted at any time.
+pub(super) async fn keep_swept(client: kube::Client, home: PathBuf) {
+    loop {
+        sweep(&client, &home).await;
+        tokio::time::sleep(SWEEP_EVERY).await;
+    }
+}
+
+/// Takes away what is too old or too much, and what belongs to jobs that are gone.
+async fn sweep(client: &kube::Client, home: &Path) {
     prune(home, SystemTime::now());
-    let mut known = std::collections::BTreeMap::new();
+    let mut known = BTreeMap::new();
     for (folder, pod) in all(home) {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
         let Some(owner) = owner(&pod) else { continue };

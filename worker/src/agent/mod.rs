@@ -31,7 +31,7 @@ mod stray;
 mod task;
 mod trace;
 
-pub use archive::{KeptPod, kept_pods};
+pub use archive::{KeptPod, kept_pods, tidy};
 pub use config::{AgentConfig, AgentError, ContainerMode, Containers, EngineError, host_name};
 
 use std::os::unix::fs::DirBuilderExt;
@@ -81,8 +81,6 @@ impl Agent {
         });
         let sweeping = shared.clone();
         tokio::task::spawn_blocking(move || engine::sweep(&sweeping));
-        let (old, home) = (client.clone(), config.home.clone());
-        tokio::spawn(async move { archive::sweep(&old, &home).await });
         let task = tokio::spawn(work(shared, client, disk, stopped));
         Ok(Handle { stop, events, task })
     }
@@ -94,6 +92,9 @@ async fn work(shared: Arc<Shared>, client: kube::Client, disk: disk::DiskWatch, 
         let shared = shared.clone();
         move |message| shared.node_event(RESTARTED, message)
     };
+    let (api, home) = (client.clone(), shared.config.home.clone());
+    let sweep = move || archive::keep_swept(api.clone(), home.clone());
+    let sweeping = keep_going("the sweep of old logs", sweep, teller());
     let node = shared.config.node_name.clone();
     let beat = move || node::heartbeat(client.clone(), node.clone());
     let heartbeat = keep_going("the node's heartbeat", beat, teller());
@@ -101,6 +102,7 @@ async fn work(shared: Arc<Shared>, client: kube::Client, disk: disk::DiskWatch, 
     manage(&shared, &stopped).await;
     heartbeat.abort();
     watching.abort();
+    sweeping.abort();
 }
 
 /// Runs the manager until the agent is stopped. One that panicked is followed by another, which finds everything again.

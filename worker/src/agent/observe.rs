@@ -95,6 +95,7 @@ impl Task {
             reason: "ContainerStatusUnknown".to_owned(),
             message: "the process that watched over this container was killed (or the machine was restarted); its exit code is not known"
                 .to_owned(),
+            lost_log_lines: 0,
         };
         let state = RunState { ending: Some(ending), ..run.clone() };
         let path = self.folder.state_file(&run.container, run.attempt);

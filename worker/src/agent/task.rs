@@ -451,6 +451,13 @@ impl Task {
             if let Some(span) = live.span.take() {
                 span.end(run, ending, &self.folder.spans_file(name, run.attempt));
             }
+            if ending.lost_log_lines > 0 {
+                let lost = ending.lost_log_lines;
+                let message = format!(
+                    "the last {lost} lines of the log of container {name} are lost: there was no room for them on the disk"
+                );
+                self.shared.pod_event(&self.record.pod, EventSeverity::Warning, "LogIncomplete", message);
+            }
             let (reason, message) = match (ending.reason.as_str(), ending.exit_code, run.attempt) {
                 (_, 0, _) => continue,
                 ("StartError", ..) => ("Failed", format!("Error: container {name}: {}", ending.message)),
@@ -527,18 +534,8 @@ impl Task {
         let uid = self.record.pod.metadata.uid.clone().unwrap_or_default();
         self.shared.gpus.release(&uid);
         let wanted = archive::is_wanted(&self.shared.client, &self.record.pod).await;
-        let (folder, record, home) = (self.folder.clone(), self.record.clone(), self.shared.config.home.clone());
-        let removed = tokio::task::spawn_blocking(move || {
-            for path in &record.outside {
-                let _ = std::fs::remove_dir_all(path);
-            }
-            let uid = record.pod.metadata.uid.clone().unwrap_or_default();
-            if wanted && let Err(error) = archive::keep(&home, &uid, &folder, &record) {
-                tracing::warn!(uid, %error, "the logs of a pod could not be kept");
-            }
-            folder.remove()
-        })
-        .await;
+        let (record, home, gone) = (self.record.clone(), self.shared.config.home.clone(), uid.clone());
+        let removed = tokio::task::spawn_blocking(move || archive::put_away(&home, &gone, &record, wanted)).await;
         if let Ok(Err(error)) = removed {
             tracing::warn!(uid, %error, "the folder of a pod could not be removed");
         }

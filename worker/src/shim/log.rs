@@ -130,6 +130,11 @@ impl Log {
         }
     }
 
+    /// Lines that are missing, and of which the log itself does not tell: there was no room for that either.
+    pub(super) fn lost_lines(&self) -> u64 {
+        self.lost_lines
+    }
+
     /// The end of the output, for the termination message.
     pub(super) fn tail(&self) -> String {
         let text = String::from_utf8_lossy(&self.tail);
@@ -169,53 +174,58 @@ impl Log {
             self.rotate();
         }
         let mut out = std::mem::take(&mut self.out);
-        if let Err(error) = self.try_write(&out) {
-            self.lost_lines += out.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let (taken, result) = self.try_write(&out);
+        if let Err(error) = result {
+            self.lost_lines += out[taken..].iter().filter(|byte| **byte == b'\n').count() as u64;
             self.lost_because = error.to_string();
         }
         out.clear();
         self.out = out;
     }
 
-    fn try_write(&mut self, out: &[u8]) -> io::Result<()> {
+    /// Writes, and says how many bytes of `out` are in the file now.
+    fn try_write(&mut self, out: &[u8]) -> (usize, io::Result<()>) {
+        match self.prepare() {
+            Ok(()) => self.append(out),
+            Err(error) => (0, Err(error)),
+        }
+    }
+
+    /// Opens the file, and makes good what an earlier failure left.
+    fn prepare(&mut self) -> io::Result<()> {
         if self.file.is_none() {
             self.reopen()?;
         }
         if self.torn {
-            self.append(b"\n")?;
+            self.append(b"\n").1?;
             self.torn = false;
         }
         if self.lost_lines > 0 {
-            let marker = format!(
-                "{} stderr F [trainyard] {} log lines are missing here: {}\n",
-                timestamp(),
-                self.lost_lines,
-                self.lost_because
-            );
-            self.append(marker.as_bytes())?;
+            let (now, lost, because) = (timestamp(), self.lost_lines, &self.lost_because);
+            let marker = format!("{now} stderr F [trainyard] {lost} log lines are missing here: {because}\n");
+            self.append(marker.as_bytes()).1?;
             self.lost_lines = 0;
         }
-        self.append(out)
+        Ok(())
     }
 
-    fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        let Some(file) = self.file.as_mut() else { return Err(io::ErrorKind::NotFound.into()) };
-        let mut begun = false;
-        while !bytes.is_empty() {
-            match file.write(bytes) {
+    fn append(&mut self, bytes: &[u8]) -> (usize, io::Result<()>) {
+        let Some(file) = self.file.as_mut() else { return (0, Err(io::ErrorKind::NotFound.into())) };
+        let mut taken = 0;
+        while taken < bytes.len() {
+            match file.write(&bytes[taken..]) {
                 Ok(count) => {
-                    begun = true;
                     self.written += count as u64;
-                    bytes = &bytes[count..];
+                    taken += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.torn |= begun;
-                    return Err(error);
+                    self.torn |= taken > 0;
+                    return (taken, Err(error));
                 }
             }
         }
-        Ok(())
+        (taken, Ok(()))
     }
 
     /// `0.log` → `0.log.1` → `0.log.2` …; the oldest goes. Followers keep reading the renamed file to its end.

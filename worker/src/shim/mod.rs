@@ -88,6 +88,7 @@ fn watch_over() -> ExitCode {
                 signal: None,
                 reason: "StartError".to_owned(),
                 message: failure.message,
+                lost_log_lines: 0,
             };
             if let Some(cgroup) = &spec.cgroup {
                 cgroup.remove();

@@ -257,6 +257,7 @@ impl<'a> Watch<'a> {
             signal,
             reason: reason.to_owned(),
             message,
+            lost_log_lines: self.log.lost_lines(),
         });
         insist(&self.spec.state_file, &self.state);
     }

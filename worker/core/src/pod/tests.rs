@@ -126,6 +126,7 @@ impl World {
                 signal: None,
                 reason,
                 message,
+                lost_log_lines: 0,
             });
         }
     }

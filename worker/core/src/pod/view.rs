@@ -160,6 +160,9 @@ pub struct Ending {
     /// The termination message, or what went wrong at the start.
     #[serde(default)]
     pub message: String,
+    /// Lines that the log does not have, because there was no room for them to its very end.
+    #[serde(default)]
+    pub lost_log_lines: u64,
 }
 
 /// What to do for one pod now.
