@@ -451,8 +451,9 @@ async fn probes_and_hooks_are_who_the_container_is() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn probes_end_with_their_run() {
     let world = World::new().await;
-    // Each probe has the number of the run it is of, and stays until it is ended.
-    let probe = json!({"exec": {"command": ["sh", "-c", "exec sleep 4242$RUN"]}, "timeoutSeconds": 1000});
+    // Each probe is two processes, one of them in a session of its own, and stays until it is ended.
+    let command = "setsid sleep 4242$RUN & sleep 4242$RUN; true";
+    let probe = json!({"exec": {"command": ["sh", "-c", command]}, "timeoutSeconds": 1000});
     let script = "i=$(cat runs 2>/dev/null || echo 0); echo $((i+1)) > runs; while [ $i -lt 3 ] && ! [ -e go$i ]; do sleep 0.02; done; exit 1";
     let container = json!({"name": "main", "command": ["sh", "-c", script], "workingDir": world.home.path(), "readinessProbe": probe,
         "env": [{"name": "RUN", "value": "7"}]});
@@ -473,11 +474,11 @@ async fn probes_end_with_their_run() {
         .count()
     };
     for run in 0..3 {
-        eventually("its probe runs", async || gone(probes() == 1)).await;
+        eventually("its probe runs", async || gone(probes() == 2)).await;
         std::fs::write(world.home.path().join(format!("go{run}")), "").unwrap();
         world.until("p", "a restart", |pod| (main_status(pod).restart_count > run).then_some(())).await;
     }
-    eventually("no probe is left of a run that ended", async || gone(probes() <= 1)).await;
+    eventually("no probe is left of a run that ended", async || gone(probes() <= 2)).await;
     world.pods().delete("p", &DeleteParams::default()).await.unwrap();
     world.until_gone("p").await;
     eventually("no probe is left", async || gone(probes() == 0)).await;

@@ -3,19 +3,25 @@
 use trainyard_proto::plan::EventSeverity;
 use trainyard_worker_core::pod::Probes;
 
+use super::begin::run_mark;
 use super::probe::{self, Kind, Verdict};
+use super::stray;
 use super::task::Task;
 use crate::shim::{Beside, RunState};
 
 impl Task {
-    /// Probes of a run that has ended are no more: they would speak to whoever has its place.
+    /// Probes of a run that has ended are no more: they would speak to whoever has its place. What they left behind is
+    /// ended as well.
     pub(super) fn stop_probes_of_the_ended(&mut self) {
         for (name, live) in &mut self.live {
-            let over = |run: &RunState| live.probed == Some(run.attempt) && run.ending.is_some();
-            if self.runs.get(name).is_some_and(|runs| runs.iter().any(over))
-                && let Some(probing) = live.probing.take()
-            {
-                probing.abort();
+            let over = |run: &&RunState| live.probed == Some(run.attempt) && run.ending.is_some();
+            let Some(run) = self.runs.get(name).and_then(|runs| runs.iter().find(over)) else { continue };
+            let Some(probing) = live.probing.take() else { continue };
+            probing.abort();
+            // An engine takes them away with the container.
+            if run.engine.is_none() {
+                let mark = run_mark(&self.record.pod, name, run.attempt);
+                tokio::task::spawn_blocking(move || stray::kill_marked(&mark));
             }
         }
     }

@@ -1,12 +1,17 @@
 //! Startup, readiness and liveness probes.
 
+use std::io;
 use std::path::PathBuf;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
 use crate::shim::{Beside, EngineContainer, run_beside};
@@ -108,14 +113,45 @@ async fn run_one(target: &Target, kind: Kind, probe: &Probe, verdicts: &mpsc::Un
     }
 }
 
+/// A probe's command: whoever drops it ends what it began, too.
+struct Running(Child);
+
+impl Running {
+    async fn output(command: &mut Command) -> io::Result<Output> {
+        let command = command.process_group(0).kill_on_drop(true);
+        let mut running = Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?);
+        let (out, err) = (running.0.stdout.take(), running.0.stderr.take());
+        let (status, stdout, stderr) = tokio::join!(running.0.wait(), all_of(out), all_of(err));
+        Ok(Output { status: status?, stdout, stderr })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Known until it is waited for: the number is no other's.
+        if let Some(leader) = self.0.id() {
+            let _ = killpg(Pid::from_raw(leader.cast_signed()), Signal::SIGKILL);
+        }
+    }
+}
+
+async fn all_of(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut said = Vec::new();
+    if let Some(mut pipe) = pipe {
+        // What was said before it broke is told.
+        let _ = pipe.read_to_end(&mut said).await;
+    }
+    said
+}
+
 async fn check(target: &Target, probe: &Probe) -> Result<(), String> {
     if let Some(exec) = &probe.exec {
         let argv = exec.command.clone().unwrap_or_default();
-        let mut command: tokio::process::Command = match &target.engine {
+        let mut command: Command = match &target.engine {
             Some(engine) => engine.exec(&argv).into(),
             None => run_beside(&target.shim_program, &target.beside, &argv).map_err(|error| error.to_string())?.into(),
         };
-        let output = command.kill_on_drop(true).output().await.map_err(|error| error.to_string())?;
+        let output = Running::output(&mut command).await.map_err(|error| error.to_string())?;
         if output.status.success() {
             return Ok(());
         }
