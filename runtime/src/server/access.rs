@@ -1,5 +1,7 @@
 //! "May I?" and "who am I?": review objects that are answered, never stored.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
@@ -10,6 +12,7 @@ use super::route::ResourcePath;
 use super::status::ApiError;
 use super::{answer, body};
 use crate::auth::{Attributes, Role, User, allowed};
+use crate::kinds::Kind;
 
 /// The reviews served: group, plural, kind.
 pub(crate) const REVIEWS: [(&str, &str, &str); 3] = [
@@ -74,18 +77,115 @@ fn access(user: &User, spec: &Value) -> Value {
     }
 }
 
+/// What may be done, resource by resource: derived from what decides over requests, so that both say the same.
 fn rules(user: &User, namespace: &str) -> Value {
-    let role = user.roles.get(namespace).copied().max(user.roles.get("*").copied());
-    let verbs = match role {
-        None => Vec::new(),
-        Some(Role::View) => vec!["get", "list", "watch"],
-        Some(Role::Edit) => vec!["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"],
-        Some(Role::Admin) => vec!["*"],
+    let everything = user.roles.get("*") == Some(&Role::Admin);
+    let mut resource_rules = if everything {
+        vec![json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]})]
+    } else {
+        granted(user, namespace)
     };
-    let resource_rules =
-        if verbs.is_empty() { json!([]) } else { json!([{"verbs": verbs, "apiGroups": ["*"], "resources": ["*"]}]) };
+    for group in ["authorization.k8s.io", "authentication.k8s.io"] {
+        let plurals: Vec<&str> =
+            REVIEWS.iter().filter(|(of, _, _)| *of == group).map(|(_, plural, _)| *plural).collect();
+        resource_rules.push(json!({"verbs": ["create"], "apiGroups": [group], "resources": plurals}));
+    }
     json!({
         "resourceRules": resource_rules, "incomplete": false,
-        "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/version", "/healthz", "/livez", "/readyz", "/api", "/apis", "/openapi/*"]}],
+        "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": [
+            "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/metrics", "/openapi/*", "/readyz", "/version",
+        ]}],
     })
+}
+
+/// One rule for all resources of a group that the same may be done with.
+fn granted(user: &User, namespace: &str) -> Vec<Value> {
+    let mut rules: BTreeMap<(&str, Vec<&str>), BTreeSet<String>> = BTreeMap::new();
+    for kind in crate::kinds::registry().iter() {
+        for (subresource, verbs) in verbs(kind) {
+            let may = |verb: &&&str| allowed(user, &asked(kind, subresource, verb, namespace)).is_ok();
+            let granted: Vec<&str> = verbs.iter().filter(may).copied().collect();
+            let slash = if subresource.is_empty() { "" } else { "/" };
+            let resource = format!("{}{slash}{subresource}", kind.plural);
+            if !granted.is_empty() {
+                rules.entry((kind.group, granted)).or_default().insert(resource);
+            }
+        }
+    }
+    let rule = |((group, verbs), resources)| json!({"verbs": verbs, "apiGroups": [group], "resources": resources});
+    rules.into_iter().map(rule).collect()
+}
+
+fn asked<'a>(kind: &Kind, subresource: &'a str, verb: &'a str, namespace: &'a str) -> Attributes<'a> {
+    // A namespace is governed by the roles in it.
+    let inside = kind.namespaced || is_namespaces(kind);
+    let namespace = if inside { namespace } else { "" };
+    Attributes { verb, group: kind.group, resource: kind.plural, subresource, namespace }
+}
+
+fn is_namespaces(kind: &Kind) -> bool {
+    kind.group.is_empty() && kind.plural == "namespaces"
+}
+
+/// What can be done with a kind, part by part.
+fn verbs(kind: &'static Kind) -> Vec<(&'static str, &'static [&'static str])> {
+    const READ: &[&str] = &["get", "list", "watch"];
+    const ALL: &[&str] = &["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+    const PART: &[&str] = &["get", "update", "patch"];
+    let mut verbs = vec![("", if kind.read_only { READ } else { ALL })];
+    verbs.extend(kind.status.then_some(("status", PART)));
+    verbs.extend(kind.scale.is_some().then_some(("scale", PART)));
+    verbs.extend(is_namespaces(kind).then_some(("finalize", &["update"][..])));
+    // Others are named in discovery and not served.
+    let served = [("log", &["get"][..]), ("binding", &["create"]), ("eviction", &["create"])];
+    verbs.extend(served.into_iter().filter(|(subresource, _)| kind.subresources.contains(subresource)));
+    verbs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grants(rules: &Value, asked: &Attributes<'_>) -> bool {
+        let slash = if asked.subresource.is_empty() { "" } else { "/" };
+        let resource = format!("{}{slash}{}", asked.resource, asked.subresource);
+        let has = |rule: &Value, field: &str, wanted: &str| {
+            rule[field].as_array().is_some_and(|all| all.iter().any(|one| *one == wanted || *one == "*"))
+        };
+        rules["resourceRules"].as_array().is_some_and(|rules| {
+            rules.iter().any(|rule| {
+                has(rule, "verbs", asked.verb)
+                    && has(rule, "apiGroups", asked.group)
+                    && has(rule, "resources", &resource)
+            })
+        })
+    }
+
+    #[test]
+    fn the_list_of_rights_says_what_requests_are_told() {
+        let roles = [Role::View, Role::Edit, Role::Admin];
+        let mut users = vec![User::owner(), User { name: "nobody".to_owned(), roles: BTreeMap::new() }];
+        for role in roles {
+            for place in ["team", "*"] {
+                users.push(User { name: "ann".to_owned(), roles: BTreeMap::from([(place.to_owned(), role)]) });
+            }
+        }
+        for user in users {
+            for namespace in ["team", "other"] {
+                let rules = rules(&user, namespace);
+                for kind in crate::kinds::registry().iter() {
+                    for (subresource, verbs) in verbs(kind) {
+                        for verb in verbs {
+                            let asked = asked(kind, subresource, verb, namespace);
+                            let (listed, may) = (grants(&rules, &asked), allowed(&user, &asked).is_ok());
+                            assert_eq!(listed, may, "{:?} in {namespace}: {asked:?}", user.roles);
+                        }
+                    }
+                }
+            }
+        }
+        let viewer = User { name: "ann".to_owned(), roles: BTreeMap::from([("team".to_owned(), Role::View)]) };
+        let secrets = Attributes { verb: "get", group: "", resource: "secrets", subresource: "", namespace: "team" };
+        assert!(!grants(&rules(&viewer, "team"), &secrets));
+    }
 }
