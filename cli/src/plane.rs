@@ -69,6 +69,11 @@ impl Plane {
         }
     }
 
+    /// Waits until nothing can be written any more. Ends by a bug only: short of that the store ends after everything else.
+    pub(crate) async fn failed(&self) {
+        self.embedded.store().ended().await;
+    }
+
     /// Stops every part. Pods that still run go on under their shims.
     pub(crate) async fn stop(self) {
         if let Some((coordinator, agent)) = self.workers {
@@ -119,5 +124,13 @@ fn refused(error: ServeError) -> CliError {
             hint: "give --tls-cert, --tls-key and --token-file, or listen on 127.0.0.1".to_owned(),
         },
         error @ ServeError::Announce { .. } => internal("cannot tell others where the server is")(error),
+    }
+}
+
+#[cfg(test)]
+impl Plane {
+    /// Ends the store behind everybody's back.
+    pub(crate) async fn fail(&self) {
+        self.embedded.store().close().await;
     }
 }

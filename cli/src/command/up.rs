@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use trainyard_runtime::embedded::{Options, TlsFiles};
@@ -18,6 +19,9 @@ use crate::output::style;
 use crate::plane::{self, Plane, Started};
 use crate::session::internal;
 use crate::telemetry::{self, Quiet};
+
+/// For the end of the parts of a control plane that has failed.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Keep the embedded control plane running.
 ///
@@ -105,15 +109,35 @@ async fn serve(
         }
     }
     usage(format)?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    let told = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    if let Err(failed) = until(&plane, told).await {
+        // What it waits for may never come.
+        let _ = tokio::time::timeout(STOP_PATIENCE, plane.stop()).await;
+        return Err(failed);
     }
     say(format, "stopping; pods that run go on, the next `trainyard up` takes them over")?;
     tokio::select! {
         () = plane.stop() => Ok(exit_code::SUCCESS),
         // Whoever asks twice is in a hurry. The store is safe at any moment.
         _ = interrupt.recv() => Ok(exit_code::SIGNAL_BASE + 2),
+    }
+}
+
+/// Waits until we are `told` to stop; fails when there is nothing left to keep running.
+async fn until(plane: &Plane, told: impl Future<Output = ()>) -> Result<(), CliError> {
+    tokio::select! {
+        () = told => Ok(()),
+        () = plane.failed() => Err(CliError::Internal {
+            doing: "the control plane cannot go on".to_owned(),
+            source: "the writer of the object store has ended, the log says why; everything that was acknowledged is on \
+                     disk, and pods that run go on: start `trainyard up` again, and please report this"
+                .into(),
+        }),
     }
 }
 
@@ -142,4 +166,25 @@ fn usage(format: LogFormat) -> std::io::Result<()> {
         "\n{hint}hint:{hint:#} in another terminal: `trainyard run job.yaml`, `trainyard get`; or with kubectl:"
     )?;
     writeln!(err, "  trainyard kubeconfig --write ~/.kube/trainyard && export KUBECONFIG=~/.kube/trainyard")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_control_plane_whose_store_has_ended_ends_with_an_error() {
+        let home = tempfile::tempdir().expect("a folder");
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let plane = match Plane::start_parts(Options::new(home.path()), listen, None).await {
+            Ok(Started::Here(plane)) => plane,
+            Ok(Started::Elsewhere(info)) => panic!("{info:?}"),
+            Err(error) => panic!("{error}"),
+        };
+        assert!(until(&plane, std::future::ready(())).await.is_ok(), "told to stop");
+        let (failed, ()) = tokio::join!(until(&plane, std::future::pending()), plane.fail());
+        let failed = failed.expect_err("failed");
+        assert_ne!(failed.exit_code(), exit_code::SUCCESS);
+        plane.stop().await;
+    }
 }

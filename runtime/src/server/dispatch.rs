@@ -102,7 +102,7 @@ async fn answer(api: &Arc<Api>, parts: Parts, body: axum::body::Body, label: &mu
             resource(request, path.clone(), body, label).await
         }
         Route::Metrics => Ok(answer::bytes(StatusCode::OK, CONTENT_TYPE, api.registry.encode())),
-        Route::Health => Ok(answer::bytes(StatusCode::OK, "text/plain; charset=utf-8", "ok")),
+        Route::Health => Ok(health(api)),
         Route::Root
         | Route::CoreVersions
         | Route::Groups
@@ -128,6 +128,16 @@ async fn answer(api: &Arc<Api>, parts: Parts, body: axum::body::Body, label: &mu
             }
         }
     }
+}
+
+/// A server whose store takes no writes is neither ready nor alive: only a restart helps.
+fn health(api: &Api) -> Response {
+    let (code, said) = if api.store.has_ended() {
+        (StatusCode::INTERNAL_SERVER_ERROR, "[-]store failed: nothing can be written; restart the server")
+    } else {
+        (StatusCode::OK, "ok")
+    };
+    answer::bytes(code, "text/plain; charset=utf-8", said)
 }
 
 fn known_group(group: &str) -> bool {
@@ -308,4 +318,37 @@ pub(crate) fn paths() -> serde_json::Value {
         ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned),
     );
     json!({"paths": paths})
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use tower::ServiceExt as _;
+
+    use super::super::router;
+    use super::*;
+    use crate::auth::Tokens;
+    use crate::metrics::Metrics;
+    use crate::store::{Options, Store};
+
+    #[tokio::test]
+    async fn a_server_that_cannot_write_is_not_healthy() {
+        let home = tempfile::tempdir().expect("a folder");
+        let store = Store::open(Options::new(home.path().join("store.db"), Vec::new())).await.expect("opens");
+        let tokens = Tokens::default();
+        let api = Arc::new(Api::new(store.clone(), home.path().to_owned(), Metrics::new(), tokens, false));
+        let codes = async || {
+            let mut codes = Vec::new();
+            for path in ["/readyz", "/livez", "/healthz"] {
+                let mut request = Request::builder().uri(path).body(Body::empty()).expect("a request");
+                request.extensions_mut().insert(Caller::Internal);
+                let answer = router(Arc::clone(&api)).oneshot(request).await.expect("answered");
+                codes.push(answer.status().as_u16());
+            }
+            codes
+        };
+        assert_eq!(codes().await, [200; 3]);
+        store.break_writer().await;
+        assert_eq!(codes().await, [500; 3]);
+    }
 }

@@ -201,6 +201,26 @@ impl Store {
         }
     }
 
+    /// Waits until nothing can be written any more: after [`Store::close`], or when the writer has failed.
+    pub async fn ended(&self) {
+        self.shared.ended().cancelled().await;
+    }
+
+    /// Whether nothing can be written any more.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.shared.ended().is_cancelled()
+    }
+
+    /// Makes the writer panic, as a bug would.
+    #[cfg(test)]
+    pub(crate) async fn break_writer(&self) {
+        let stage: Stage = Box::new(|_, _| Box::new(|_| panic!("a bug in the writer")));
+        let sent = self.queue.send(Message::Job(Job { stage, frees: false })).await;
+        assert!(sent.is_ok(), "there is a writer");
+        self.ended().await;
+    }
+
     async fn run<E, F>(&self, frees: bool, stage: F) -> Result<Outcome, E>
     where
         E: From<StoreError> + Send + 'static,
@@ -248,4 +268,35 @@ fn random_uid() -> String {
 fn random_suffix() -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     (0..5).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_the_writer_is_known_however_it_comes() {
+        let home = tempfile::tempdir().expect("a folder");
+        let widgets = Resource::new("example.com", "widgets");
+        let rules = || vec![ResourceRules::plain(widgets.clone(), false)];
+        let create = |store: &Store, name: &str| {
+            let (store, value) = (store.clone(), serde_json::json!({ "metadata": { "name": name } }));
+            let widgets = widgets.clone();
+            async move { store.create(&widgets, "", value, WriteOptions::default()).await }
+        };
+        let store = Store::open(Options::new(home.path().join("store.db"), rules())).await.expect("opens");
+        create(&store, "before").await.expect("stored");
+        let from = Some(store.resource_version());
+        let query = WatchQuery { resource_version: from, ..WatchQuery::default() };
+        let mut watch = store.watch(&widgets, query, WatchOptions::default()).expect("watches");
+        assert!(!store.has_ended());
+        store.break_writer().await;
+        assert!(store.has_ended());
+        assert!(watch.next().await.is_none(), "watches end");
+        assert!(matches!(create(&store, "after").await, Err(StoreError::Storage { .. })));
+        let again = Store::open(Options::new(home.path().join("store.db"), rules())).await.expect("opens");
+        assert_eq!(again.snapshot().1.len(), 1, "what was acknowledged is there");
+        again.close().await;
+        assert!(again.has_ended());
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use trainyard_runtime_core::store::{Batch, Resource, Store as State, StoreError};
 
@@ -41,6 +42,7 @@ pub(super) const QUEUE_COMMANDS: usize = 4 * BATCH_COMMANDS;
 pub(super) struct Shared {
     state: RwLock<State>,
     signals: Mutex<Signals>,
+    ended: CancellationToken,
 }
 
 /// Where commits are announced. Dropping the senders ends every watch.
@@ -53,7 +55,7 @@ struct Signals {
 
 impl Shared {
     pub(super) fn new(state: State) -> Self {
-        Self { state: RwLock::new(state), signals: Mutex::default() }
+        Self { state: RwLock::new(state), signals: Mutex::default(), ended: CancellationToken::new() }
     }
 
     /// The committed state. Hold it briefly and never across an await.
@@ -95,6 +97,12 @@ impl Shared {
 
     fn end(&self) {
         *self.signals() = Signals { ended: true, ..Signals::default() };
+        self.ended.cancel();
+    }
+
+    /// Cancelled when nothing can be written any more.
+    pub(super) fn ended(&self) -> &CancellationToken {
+        &self.ended
     }
 
     /// A failed batch's numbers are not used again: its frames may lie in the log's tail.
@@ -103,8 +111,24 @@ impl Shared {
     }
 }
 
+/// Makes the end of the writer known, however it comes: watches end, and whoever minds the store hears of it. A new writer
+/// would not do, since nobody knows what a bug in the one before has left in memory.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(
+                "object store: the writer panicked; nothing is written until a restart, please report this"
+            );
+        }
+        self.0.end();
+    }
+}
+
 /// Takes commands until it is told to close or nobody can send any more.
 pub(super) async fn write_all(shared: Arc<Shared>, mut disk: Disk, mut queue: mpsc::Receiver<Message>) {
+    let ending = Ending(Arc::clone(&shared));
     let mut closing: Option<oneshot::Sender<()>> = None;
     let mut waiting: Vec<Message> = Vec::with_capacity(BATCH_COMMANDS);
     while closing.is_none() && queue.recv_many(&mut waiting, BATCH_COMMANDS).await > 0 {
@@ -119,7 +143,7 @@ pub(super) async fn write_all(shared: Arc<Shared>, mut disk: Disk, mut queue: mp
     }
     // Dropping the queue refuses what comes later.
     drop(queue);
-    shared.end();
+    drop(ending);
     disk.close().await;
     if let Some(done) = closing {
         // Nobody waits: nothing to tell.
