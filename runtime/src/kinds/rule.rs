@@ -1,5 +1,7 @@
 //! Rules of Kubernetes' own kinds that a schema cannot say: the ones that people run into.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use serde_json::{Map, Value};
 use trainyard_proto::quantity::Quantity;
 use trainyard_runtime_core::schema::{Cause, CauseReason};
@@ -155,6 +157,7 @@ impl Causes {
             "spec.type".to_owned(),
             &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
         );
+        self.addresses(spec, kind);
         let headless = spec.get("clusterIP").and_then(Value::as_str) == Some("None");
         let ports = list(spec, "ports");
         if ports.is_empty() && !headless && kind != "ExternalName" {
@@ -169,6 +172,41 @@ impl Causes {
             }
             self.port(port.get("port"), format!("spec.ports[{index}].port"));
             self.port(port.get("targetPort"), format!("spec.ports[{index}].targetPort"));
+        }
+    }
+
+    /// `clusterIP` and `clusterIPs` of a service.
+    fn addresses(&mut self, spec: &Value, kind: &str) {
+        let first = spec.get("clusterIP").and_then(Value::as_str).unwrap_or_default();
+        let listed: Vec<&str> = list(spec, "clusterIPs").iter().filter_map(Value::as_str).collect();
+        let all = if listed.is_empty() && !first.is_empty() { vec![first] } else { listed };
+        let Some(given) = all.first().copied() else { return };
+        let shown = Value::from(all.clone());
+        let (whole, one) = ("spec.clusterIPs".to_owned(), "spec.clusterIPs[0]".to_owned());
+        if kind == "ExternalName" {
+            let message = "Forbidden: may not be set for ExternalName services".to_owned();
+            self.add(CauseReason::Forbidden, whole, message);
+        } else if first.is_empty() {
+            let message = format!("Invalid value: {shown}: must be empty when `clusterIP` is not specified");
+            self.add(CauseReason::Invalid, whole, message);
+        } else if first != given {
+            let message = format!("Invalid value: {shown}: first value must match `clusterIP`");
+            self.add(CauseReason::Invalid, whole, message);
+        } else if given == "None" {
+            if kind != "ClusterIP" {
+                let message = format!("Invalid value: \"None\": may not be set to 'None' for {kind} services");
+                self.add(CauseReason::Invalid, one, message);
+            }
+        } else if let Some((index, wrong)) = all.iter().enumerate().find(|(_, ip)| ip.parse::<IpAddr>().is_err()) {
+            let text = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            let message = format!("Invalid value: {wrong:?}: {text}");
+            self.add(CauseReason::Invalid, format!("spec.clusterIPs[{index}]"), message);
+        } else if all.len() > 1 {
+            let message = format!("Invalid value: {shown}: may specify no more than one IP for each IP family");
+            self.add(CauseReason::Invalid, whole, message);
+        } else if given.parse::<Ipv6Addr>().is_ok() {
+            let message = format!("Invalid value: {shown}: IPv6 is not configured on this cluster");
+            self.add(CauseReason::Invalid, one, message);
         }
     }
 

@@ -91,7 +91,7 @@ pub(super) fn updated(kind: &Kind, old: &Value, new: &mut Value) -> Result<(), A
             Ok(())
         }
         ("", "services") => {
-            keep(old, new, &["clusterIP", "clusterIPs"]);
+            keep_addresses(old, new);
             Ok(())
         }
         _ => Ok(()),
@@ -121,6 +121,27 @@ fn keep(old: &Value, new: &mut Value, fields: &[&str]) {
             spec.insert((*field).to_owned(), had.clone());
         }
     }
+}
+
+/// A service keeps the address that its writers do not speak of, unless it becomes a name of something outside. Who changes
+/// one of the two fields means both.
+fn keep_addresses(old: &Value, new: &mut Value) {
+    let given = new["spec"]["clusterIP"].as_str().unwrap_or_default();
+    let had = old["spec"]["clusterIP"].as_str().unwrap_or_default();
+    if new["spec"]["type"] == "ExternalName" {
+        if given == had
+            && let Some(spec) = map_at(new, "spec")
+        {
+            spec.remove("clusterIP");
+            spec.remove("clusterIPs");
+        }
+        return;
+    }
+    if !given.is_empty() && given != had && new["spec"]["clusterIPs"] == old["spec"]["clusterIPs"] {
+        let both = json!([given]);
+        new["spec"]["clusterIPs"] = both;
+    }
+    keep(old, new, &["clusterIP", "clusterIPs"]);
 }
 
 fn replace_status(object: &mut Value, status: Value) {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use trainyard_runtime_core::apply::{self, ApplyError, UpdateOptions};
 use trainyard_runtime_core::patch::PatchError;
 use trainyard_runtime_core::schema::{self, Cause, CauseReason};
-use trainyard_runtime_core::store::{FieldCause, Part, StoreError};
+use trainyard_runtime_core::store::{FieldCause, Key, Part, StoreError};
 
 use super::call::Call;
 use super::query::FieldValidation;
@@ -284,6 +284,8 @@ pub(super) enum Refusal {
     Store(StoreError),
     /// What the store asked before it wrote.
     Api(ApiError),
+    /// The object that was to be changed has gone since it was looked at, and creating it needs more.
+    Vanished(Key),
 }
 
 impl From<StoreError> for Refusal {
@@ -303,6 +305,7 @@ impl Refusal {
         match self {
             Self::Store(error) => ApiError::from_store(error, kind.kind),
             Self::Api(error) => error,
+            Self::Vanished(key) => ApiError::from_store(StoreError::modified(&key), kind.kind),
         }
     }
 }

@@ -15,7 +15,7 @@ use trainyard_runtime_core::store::{Effect, Object, StoreError};
 use super::call::Call;
 use super::check::{self, Refusal, Writer};
 use super::status::{ApiError, Subject};
-use super::write::{Warnings, in_namespace, writable};
+use super::write::{Warnings, has_address, in_namespace, writable};
 use super::{admit, answer, body, now_ms, quota, service_ip, view};
 use crate::store::WriteOptions;
 
@@ -31,36 +31,43 @@ enum Patch {
 pub(super) async fn patch(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
     writable(call)?;
     let patch = decode(call, content_type, bytes)?;
+    // Server-side apply may create. Whether it does is known when the writer runs; what that needs is looked up before.
+    let mut done = attempt(call, patch.clone(), creates(call)).await;
+    if matches!(done, Err(Refusal::Vanished(_))) {
+        done = attempt(call, patch, true).await;
+    }
+    done.map_err(|refusal| refusal.into_api(call.kind))
+}
+
+/// Patches; an apply creates what is absent only if it is `gated`: counted against quotas, given its address.
+async fn attempt(call: &Call, patch: Patch, gated: bool) -> Result<Response, Refusal> {
     let writer = Writer::of(call);
     let warnings = Warnings::default();
     let heard = warnings.clone();
     let key = call.key();
-    // Server-side apply may create: what creation needs beyond the object is looked up before the writer runs.
-    let mut gates = Gates::default();
-    if let Patch::Apply { applied, .. } = &patch
-        && creates(call)
-    {
-        gates = Gates::take(call, applied).await?;
-    }
-    let additions = std::mem::take(&mut gates.additions);
+    let applied = if let Patch::Apply { applied, .. } = &patch { Some(applied) } else { None };
+    let gates = Gates::take(call, applied.filter(|_| gated)).await?;
+    let additions = gates.additions.clone();
     let change = {
         let (writer, key) = (writer.clone(), key.clone());
         let is_view = call.kind.stored_as.is_some();
         move |current: Option<&Object>| -> Result<Value, Refusal> {
             let shown = current.filter(|_| is_view).map(|current| view::shown(current.value()));
             let old = shown.as_ref().or_else(|| current.map(Object::value));
-            let (new, said) = match (old, patch) {
+            let (mut new, said) = match (old, patch) {
+                // A part of an object creates nothing.
+                (None, _) if writer.subresource.is_some() => return Err(StoreError::not_found(&key).into()),
+                (None, Patch::Apply { .. }) if !gated => return Err(Refusal::Vanished(key)),
                 (None, Patch::Apply { applied, force }) => {
                     let new = applied_over(&writer, None, &applied, force)?;
-                    let (mut new, said) = writer.created(new, false)?;
-                    additions.complete(&mut new);
-                    (new, said)
+                    writer.created(new, false)?
                 }
                 (None, Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_)) => {
                     return Err(StoreError::not_found(&key).into());
                 }
                 (Some(old), patch) => patched(&writer, old, patch)?,
             };
+            additions.complete(&writer, old, &mut new)?;
             heard.put(said);
             Ok(if is_view { view::stored(&new) } else { new })
         }
@@ -71,7 +78,7 @@ pub(super) async fn patch(call: &Call, content_type: &str, bytes: &Bytes) -> Res
         keep_status: admit::sets_status(call.kind),
         frees: call.is_deleting(),
     };
-    let outcome = call.api.store.transact(&key, options, change).await.map_err(|r: Refusal| r.into_api(call.kind))?;
+    let outcome = call.api.store.transact(&key, options, change).await?;
     drop(gates);
     let status = match outcome.effect {
         Effect::Created => StatusCode::CREATED,
@@ -85,7 +92,7 @@ fn creates(call: &Call) -> bool {
     call.subresource.is_empty() && call.api.store.get(&call.key()).is_err()
 }
 
-/// What is held while an apply creates.
+/// What is held while a patch is carried out.
 #[derive(Default)]
 struct Gates<'a> {
     _quota: Option<MutexGuard<'a, ()>>,
@@ -93,40 +100,40 @@ struct Gates<'a> {
     additions: Additions,
 }
 
-/// What admission adds to a new object that nobody applied.
-#[derive(Debug, Default)]
+/// What admission adds to an object that nobody applied.
+#[derive(Clone, Debug, Default)]
 struct Additions {
     limit_ranges: Vec<Arc<Object>>,
-    /// A service's `clusterIP`, `clusterIPs` and `type`.
-    service: Option<Value>,
+    /// For services.
+    addresses: Option<service_ip::Taken>,
 }
 
 impl Additions {
-    fn complete(&self, object: &mut Value) {
-        quota::complete(&self.limit_ranges, object);
-        for field in ["type", "clusterIP", "clusterIPs"] {
-            if let Some(value) = self.service.as_ref().and_then(|spec| spec.get(field)) {
-                object["spec"][field] = value.clone();
-            }
+    fn complete(&self, writer: &Writer, old: Option<&Value>, object: &mut Value) -> Result<(), ApiError> {
+        if old.is_none() {
+            quota::complete(&self.limit_ranges, object);
         }
+        self.addresses.as_ref().map_or(Ok(()), |taken| taken.settle(writer.kind, old, object))
     }
 }
 
 impl<'a> Gates<'a> {
-    async fn take(call: &'a Call, applied: &Value) -> Result<Self, ApiError> {
+    /// `created` is what would be created.
+    async fn take(call: &'a Call, created: Option<&Value>) -> Result<Self, ApiError> {
         let mut gates = Self::default();
-        let mut value = applied.clone();
-        match (call.kind.group, call.kind.plural) {
-            ("", "pods") => {
+        if let Some(created) = created {
+            let mut value = created.clone();
+            if (call.kind.group, call.kind.plural) == ("", "pods") {
                 gates.additions.limit_ranges = quota::limit_ranges(&call.api, &call.namespace);
                 gates._quota = quota::admit_pod(&call.api, &call.namespace, &mut value).await?;
-            }
-            ("", "services") => {
+            } else {
                 gates._quota = quota::admit(&call.api, &call.resource, &call.namespace, &value).await?;
-                gates._address = service_ip::assign(&call.api, &mut value).await;
-                gates.additions.service = Some(value["spec"].clone());
             }
-            _ => gates._quota = quota::admit(&call.api, &call.resource, &call.namespace, &value).await?,
+        }
+        if has_address(call) {
+            let (gate, taken) = service_ip::taken(&call.api).await;
+            gates._address = Some(gate);
+            gates.additions.addresses = Some(taken);
         }
         Ok(gates)
     }
@@ -237,4 +244,58 @@ fn same_object(old: &Value, new: &Value) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::accept::Form;
+    use super::super::query::Params;
+    use super::super::{Api, rules, seed};
+    use super::*;
+    use crate::auth::{Tokens, User};
+    use crate::metrics::Metrics;
+    use crate::store::{Options, Resource, Store, WriteOptions};
+
+    async fn call(home: &std::path::Path) -> Call {
+        let options = Options::new(home.join("store.db"), rules(crate::kinds::registry()));
+        let store = Store::open(options).await.expect("opens");
+        seed(&store).await.expect("seeded");
+        Call {
+            api: Arc::new(Api::new(store, home.to_owned(), Metrics::new(), Tokens::default(), false)),
+            kind: crate::kinds::registry().by_resource("", "v1", "services").expect("served"),
+            resource: Resource::new("", "services"),
+            namespace: "default".to_owned(),
+            name: "s".to_owned(),
+            subresource: String::new(),
+            params: Params { field_manager: Some("m".to_owned()), ..Params::default() },
+            form: Form::default(),
+            manager: "m".to_owned(),
+            user: Arc::new(User::owner()),
+            remote: false,
+        }
+    }
+
+    /// The object goes between the look and the write: what would be created then has passed no gate.
+    #[tokio::test]
+    async fn an_apply_that_finds_its_object_gone_is_counted_before_it_creates() {
+        let home = tempfile::tempdir().expect("a folder");
+        let call = call(home.path()).await;
+        let applied =
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"ports": [{"port": 1}]}});
+        let patch = Patch::Apply { applied: applied.clone(), force: false };
+        let found_gone = attempt(&call, patch, false).await;
+        assert!(matches!(found_gone, Err(Refusal::Vanished(_))), "{found_gone:?}");
+        assert!(call.api.store.get(&call.key()).is_err(), "nothing was created");
+        let bytes = || Bytes::from(applied.to_string());
+        let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"services": "0"}}});
+        let quotas = Resource::new("", "resourcequotas");
+        call.api.store.create(&quotas, "default", quota, WriteOptions::default()).await.expect("created");
+        let refused = super::patch(&call, "application/apply-patch+yaml", &bytes()).await.expect_err("over the quota");
+        assert_eq!(refused.code(), StatusCode::FORBIDDEN);
+        let status = Call { subresource: "status".to_owned(), ..call.clone() };
+        let refused = super::patch(&status, "application/apply-patch+yaml", &bytes()).await.expect_err("absent");
+        assert_eq!(refused.code(), StatusCode::NOT_FOUND);
+    }
 }

@@ -41,7 +41,8 @@ pub(super) async fn create(call: &Call, content_type: &str, bytes: &Bytes) -> Re
         }
         ("", "services") => {
             let _quota = quota::admit(&call.api, resource, namespace, &value).await?;
-            let _gate = service_ip::assign(&call.api, &mut value).await;
+            let (_gate, taken) = service_ip::taken(&call.api).await;
+            taken.settle(call.kind, None, &mut value)?;
             store.create(resource, namespace, value, options).await
         }
         _ => {
@@ -70,12 +71,16 @@ pub(super) async fn update(call: &Call, content_type: &str, bytes: &Bytes) -> Re
     let heard = warnings.clone();
     let is_view = call.kind.stored_as.is_some();
     let key = call.key();
+    let (_gate, taken) = if has_address(call) { Some(service_ip::taken(&call.api).await) } else { None }.unzip();
     let change = {
         let (writer, key) = (writer.clone(), key.clone());
         move |current: Option<&Object>| -> Result<Value, Refusal> {
             let current = current.ok_or_else(|| StoreError::not_found(&key))?;
             let shown = is_view.then(|| view::shown(current.value()));
-            let (new, said) = writer.updated(shown.as_ref().unwrap_or_else(|| current.value()), new, true)?;
+            let (mut new, said) = writer.updated(shown.as_ref().unwrap_or_else(|| current.value()), new, true)?;
+            if let Some(taken) = taken {
+                taken.settle(writer.kind, Some(current.value()), &mut new)?;
+            }
             heard.put(said);
             Ok(if is_view { view::stored(&new) } else { new })
         }
@@ -88,6 +93,11 @@ pub(super) async fn update(call: &Call, content_type: &str, bytes: &Bytes) -> Re
     };
     let outcome = call.api.store.transact(&key, options, change).await.map_err(|r: Refusal| r.into_api(call.kind))?;
     Ok(answer::warn(answer::object(call, StatusCode::OK, &outcome.object)?, &warnings.take()))
+}
+
+/// Whether this writes a service's spec, with its address.
+pub(super) fn has_address(call: &Call) -> bool {
+    call.kind.group.is_empty() && call.kind.plural == "services" && call.subresource.is_empty()
 }
 
 /// Five characters as the API server draws them: no vowels, so no words.

@@ -1,6 +1,7 @@
 //! The API through its two doors: the in-process client and a socket.
 
 mod bounds;
+mod service;
 
 use std::net::SocketAddr;
 use std::time::Duration;
