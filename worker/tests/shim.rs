@@ -244,7 +244,13 @@ fn with_mounts(case: &mut Case, user_namespace: bool, mounts: Vec<(PathBuf, &str
             read_only,
         })
         .collect();
-    case.spec.sandbox = Some(Sandbox { user_namespace, scratch, host_name: Some("pod-0".into()), mounts });
+    case.spec.sandbox = Some(Sandbox {
+        user_namespace,
+        scratch,
+        dir: PathBuf::from(&case.spec.dir),
+        host_name: Some("pod-0".into()),
+        mounts,
+    });
 }
 
 #[test]
@@ -288,6 +294,40 @@ fn volumes_are_where_the_manifest_says() {
         assert_eq!(std::fs::read_to_string(data.join("out")).unwrap(), "made\n");
         assert!(!Path::new("/trainyard-test").exists() && !Path::new("/etc/trainyard-test").exists());
         assert!(!Path::new("/etc/beside").exists());
+    }
+}
+
+#[test]
+fn the_working_directory_and_the_volumes_stay_writable_around_what_is_mounted_in_them() {
+    let Some(user) = namespaces() else { return };
+    for user_namespace in [user, true] {
+        let mut case = Case::sh(
+            "cat in/deep/file in/conf; echo kept > beside; cat /trainyard-test/in/file; echo kept > /trainyard-test/beside",
+        );
+        let (inner, volume, outside) = (case.file("inner"), case.file("volume"), case.file("outside"));
+        for folder in [&inner, &volume, &outside] {
+            std::fs::create_dir(folder).unwrap();
+        }
+        std::fs::write(inner.join("file"), "content\n").unwrap();
+        // The working directory is the containers' as well.
+        std::os::unix::fs::symlink(&outside, case.file("link")).unwrap();
+        let own = |path: &str| case.file(path).to_str().unwrap().to_owned();
+        let (deep, conf, link) = (own("in/deep"), own("in/conf"), own("link/new"));
+        let mounts = vec![
+            (inner.clone(), deep.as_str(), false),
+            (inner.join("file"), conf.as_str(), true),
+            (inner.clone(), link.as_str(), false),
+            (volume.clone(), "/trainyard-test", false),
+            (inner.clone(), "/trainyard-test/in", false),
+        ];
+        with_mounts(&mut case, user_namespace, mounts);
+        let ending = case.run();
+        assert_eq!(case.log(), ["stdout F content"; 3], "{}", ending.message);
+        assert_eq!(ending.exit_code, 0);
+        for folder in [case.folder.path(), volume.as_path()] {
+            assert_eq!(std::fs::read_to_string(folder.join("beside")).unwrap(), "kept\n");
+        }
+        assert!(!Path::new("/trainyard-test").exists() && !outside.join("new").exists());
     }
 }
 

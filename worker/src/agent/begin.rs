@@ -99,12 +99,12 @@ impl Begin<'_> {
     }
 
     async fn as_process(&self, spec: &mut ShimSpec, mounts: Vec<Mount>) -> Result<(), BeginError> {
-        spec.sandbox = self.sandbox(mounts, &mut spec.argv, &mut spec.env).await?;
-        if spec.argv.first().is_some_and(|program| program == "trainyard") {
-            spec.argv[0] = self.shared.config.shim_program.to_string_lossy().into_owned();
-        }
         if spec.dir.is_empty() {
             spec.dir = self.default_dir();
+        }
+        spec.sandbox = self.sandbox(mounts, &spec.dir, &mut spec.argv, &mut spec.env).await?;
+        if spec.argv.first().is_some_and(|program| program == "trainyard") {
+            spec.argv[0] = self.shared.config.shim_program.to_string_lossy().into_owned();
         }
         spec.cgroup = self.cgroup();
         if !nix::unistd::geteuid().is_root() {
@@ -301,6 +301,7 @@ impl Begin<'_> {
     async fn sandbox(
         &self,
         mut mounts: Vec<Mount>,
+        dir: &str,
         argv: &mut [String],
         env: &mut [(String, String)],
     ) -> Result<Option<Sandbox>, BeginError> {
@@ -331,7 +332,7 @@ impl Begin<'_> {
         });
         let spec = self.record.pod.spec.as_ref();
         let host_name = spec.and_then(|spec| spec.hostname.clone()).or_else(|| self.record.pod.metadata.name.clone());
-        Ok(Some(Sandbox { user_namespace, scratch: self.folder.scratch(), host_name, mounts }))
+        Ok(Some(Sandbox { user_namespace, scratch: self.folder.scratch(), dir: PathBuf::from(dir), host_name, mounts }))
     }
 
     fn limits(&self) -> Limits {

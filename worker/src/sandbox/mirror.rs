@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use super::beneath;
+
 /// Room for what a program writes into a mirrored `/`; a volume is the place for more.
 const ROOT_SIZE: &str = "size=1g";
 /// Mirrors hold empty files and folders only.
@@ -28,6 +30,8 @@ pub(super) struct MirrorError {
 pub(super) struct Mirrors<'a> {
     scratch: &'a Path,
     made: Vec<PathBuf>,
+    /// Folders that the container writes into: mount points inside of them are made in them.
+    written: Vec<&'a Path>,
 }
 
 enum Kind {
@@ -38,7 +42,14 @@ enum Kind {
 
 impl<'a> Mirrors<'a> {
     pub(super) fn new(scratch: &'a Path) -> Self {
-        Self { scratch, made: Vec::new() }
+        Self { scratch, made: Vec::new(), written: Vec::new() }
+    }
+
+    /// Mount points inside of this folder are made in it: mirrored it would be read-only. `/` is mirrored all the same.
+    pub(super) fn leave_writable(&mut self, folder: &'a Path) {
+        if folder.is_absolute() && folder.parent().is_some() && folder.is_dir() {
+            self.written.push(folder);
+        }
     }
 
     /// Sees to it that `target` exists as a folder or as a file.
@@ -50,12 +61,31 @@ impl<'a> Mirrors<'a> {
             let what = if is_dir { "a file is in the way of the folder" } else { "a folder is in the way of the file" };
             return Err(MirrorError { what, source: io::ErrorKind::AlreadyExists.into() });
         }
+        if self.make_inside(target, is_dir) {
+            return Ok(());
+        }
         let parent = nearest_folder(target)?;
         if !self.made.contains(&parent) {
             let what = "the folder around it cannot be mirrored";
             self.mirror(&parent).map_err(|source| MirrorError { what, source })?;
         }
         make(target, is_dir).map_err(|source| MirrorError { what: "the mount point cannot be made", source })
+    }
+
+    /// Whether the target is there, made in a folder that is written. No link leads out of that.
+    fn make_inside(&self, target: &Path, is_dir: bool) -> bool {
+        let around = self.written.iter().filter(|folder| target != **folder && target.starts_with(folder));
+        let Some(folder) = around.max_by_key(|folder| folder.components().count()) else { return false };
+        let Ok(rest) = target.strip_prefix(folder) else { return false };
+        let made = match (is_dir, rest.parent(), rest.file_name()) {
+            (true, ..) => beneath::provide(folder, rest).map(drop),
+            (false, Some(parent), Some(name)) => {
+                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                beneath::provide(folder, parent).and_then(|parent| File::create_new(parent.join(name)).map(drop))
+            }
+            (false, ..) => return false,
+        };
+        made.is_ok() && fs::metadata(target).is_ok_and(|found| found.is_dir() == is_dir)
     }
 
     /// Makes the mirrors read-only, all but `/`, and lets go of the old root: bind mounts were made from it until now.

@@ -4,7 +4,8 @@
 //! points that do not exist are made to appear without creating anything on the machine: the nearest existing folder is
 //! mirrored (a tmpfs whose entries are bind mounts of the real ones) and the mount point is made in the mirror. A mirror
 //! is read-only, so that nothing that a program believes to be saved is lost with it; a mirrored `/` is writable and
-//! ephemeral, as a container's own layer is.
+//! ephemeral, as a container's own layer is. The working directory and the volumes are there to be written: mount points
+//! inside of them are made in them, and stay as empty folders and files.
 
 pub mod beneath;
 pub mod cgroup;
@@ -26,6 +27,9 @@ pub struct Sandbox {
     pub user_namespace: bool,
     /// An empty folder of ours, for a new root where one is needed.
     pub scratch: PathBuf,
+    /// Where the program starts.
+    #[serde(default)]
+    pub dir: PathBuf,
     /// The host name to see.
     pub host_name: Option<String>,
     /// What goes where.

@@ -98,11 +98,15 @@ fn mount_all(sandbox: &Sandbox) -> Result<(), SandboxError> {
     // Outer mount points first, so that inner ones land inside them.
     opened.sort_by_key(|opened| opened.mount.target.components().count());
     let mut mirrors = Mirrors::new(&sandbox.scratch);
+    mirrors.leave_writable(&sandbox.dir);
     for opened in &opened {
         mirrors
             .provide(&opened.mount.target, opened.is_dir)
             .map_err(|error| failed(opened.mount, error.what, error.source))?;
         bind(opened)?;
+        if !opened.mount.read_only {
+            mirrors.leave_writable(&opened.mount.target);
+        }
     }
     mirrors.seal();
     Ok(())
