@@ -432,7 +432,7 @@ async fn probes_and_hooks_are_who_the_container_is() {
     let container = json!({"name": "main", "command": ["sh", "-c", script], "workingDir": "/",
         "securityContext": {"runAsUser": 4711}, "volumeMounts": [{"name": "words", "mountPath": "/words"}],
         "resources": {"limits": {"memory": "256Mi"}},
-        "readinessProbe": say("probe"), "lifecycle": {"preStop": say("hook")}});
+        "readinessProbe": say("probe"), "lifecycle": {"postStart": say("start"), "preStop": say("hook")}});
     let words = world.home.path().join("words");
     std::fs::create_dir(&words).unwrap();
     std::fs::set_permissions(&words, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
@@ -440,12 +440,15 @@ async fn probes_and_hooks_are_who_the_container_is() {
         "volumes": [{"name": "words", "hostPath": {"path": words}}], "containers": [container]});
     world.pod("p", spec).await;
     world.until("p", "ready", |pod| (condition(pod, "Ready") == "True").then_some(())).await;
+    eventually("its first hook has run", async || gone(words.join("start").exists())).await;
     world.pods().delete("p", &DeleteParams::default()).await.unwrap();
     world.until_gone("p").await;
     let said = |file: &str| std::fs::read_to_string(words.join(file)).unwrap();
     let main = said("main");
     assert!(!nix::unistd::geteuid().is_root() || main.starts_with("4711 4712 4712 4713\n"), "{main}");
-    assert_eq!((said("probe"), said("hook")), (main.clone(), main));
+    for other in ["probe", "start", "hook"] {
+        assert_eq!(said(other), main, "{other}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

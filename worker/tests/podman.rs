@@ -199,13 +199,13 @@ async fn images_give_what_the_manifest_leaves_open() {
     let Some(world) = World::new().await else { return };
     let defaults = world.pod("defaults", json!({})).await;
     let args = world.pod("args", json!({"args": ["$(WHO)"], "env": [{"name": "WHO", "value": "me"}]})).await;
-    let script = "pwd; hostname; echo $PATH; echo $SECRET; cat /data/file; echo out >> /data/file; echo bye > /dev/termination-log; exit 7";
+    let script = "until test -e /data/hook; do sleep 0.05; done; pwd; hostname; echo $PATH; echo $SECRET; cat /data/file; echo out >> /data/file; echo bye > /dev/termination-log; exit 7";
     let all = world
         .pod(
             "all",
             json!({"command": ["sh"], "args": ["-c", script], "workingDir": "/tmp",
             "env": [{"name": "PATH", "value": "/bin:/opt/x"}, {"name": "SECRET", "value": "a\nb"}],
-            "lifecycle": {}, "volumeMounts": [{"name": "v", "mountPath": "/data"}],
+            "lifecycle": {"postStart": {"exec": {"command": ["sh", "-c", "echo hook > /data/hook"]}}}, "volumeMounts": [{"name": "v", "mountPath": "/data"}],
             "securityContext": {"runAsUser": 4711}}),
         )
         .await;

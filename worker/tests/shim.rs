@@ -37,6 +37,7 @@ impl Case {
             dir: folder.path().to_str().unwrap().to_owned(),
             sandbox: None,
             cgroup: None,
+            post_start: None,
             pre_stop: None,
             engine: None,
             user: None,
@@ -174,6 +175,20 @@ fn a_stop_kills_when_the_grace_is_over() {
     order_stop(&case.state().unwrap(), 50).unwrap();
     let ending = case.ended();
     assert_eq!((ending.exit_code, ending.signal), (137, Some(9)));
+}
+
+#[test]
+fn a_post_start_hook_runs_beside_the_program_and_ends_it_when_it_fails() {
+    let hook = |script: &str| Some(Hook::Exec(["sh", "-c", script].map(ToOwned::to_owned).to_vec()));
+    let mut case = Case::sh("until [ -e hooked ]; do sleep 0.01; done; cat hooked");
+    case.spec.post_start = hook("echo $NAME > new; mv new hooked");
+    let ending = case.run();
+    assert_eq!((ending.exit_code, case.log()), (0, vec!["stdout F value".to_owned()]));
+    let mut case = Case::sh("exec sleep 1000");
+    case.spec.post_start = hook("exit 4");
+    let ending = case.run();
+    assert_eq!(ending.signal, Some(15));
+    assert!(ending.message.contains("the postStart hook failed with exit code 4"), "{}", ending.message);
 }
 
 #[test]

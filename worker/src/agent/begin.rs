@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Lifecycle, LifecycleHandler, Pod};
 use trainyard_proto::quantity;
 use trainyard_runtime::trace::ANNOTATION;
 use trainyard_worker_core::pod::env::{EnvError, container_env, expand};
@@ -86,7 +86,8 @@ impl Begin<'_> {
             dir: container.working_dir.clone().unwrap_or_default(),
             sandbox: None,
             cgroup: None,
-            pre_stop: self.pre_stop(),
+            post_start: self.hook(|all| all.post_start.as_ref()),
+            pre_stop: self.hook(|all| all.pre_stop.as_ref()),
             engine: None,
             user: self.user(),
             message_file,
@@ -358,8 +359,8 @@ impl Begin<'_> {
         }
     }
 
-    fn pre_stop(&self) -> Option<Hook> {
-        let hook = self.container.lifecycle.as_ref()?.pre_stop.as_ref()?;
+    fn hook(&self, which: fn(&Lifecycle) -> Option<&LifecycleHandler>) -> Option<Hook> {
+        let hook = which(self.container.lifecycle.as_ref()?)?;
         if let Some(exec) = &hook.exec {
             return Some(Hook::Exec(exec.command.clone().unwrap_or_default()));
         }

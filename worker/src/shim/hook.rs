@@ -13,15 +13,36 @@ use super::child::{StartFailure, become_user, execute, tie_to};
 use super::engine::EngineContainer;
 use super::spec::{Beside, Hook};
 
+/// When a hook is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// The program was just started; the container behind it may not be there yet.
+    Start,
+    Stop,
+}
+
+/// Between two looks at whether an engine's container runs.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// Runs a hook in a child process beside the container's program; gives the child's id.
-pub(super) fn spawn(hook: &Hook, beside: &Beside, engine: Option<&EngineContainer>) -> Option<Pid> {
+pub(super) fn spawn(hook: &Hook, moment: Moment, beside: &Beside, engine: Option<&EngineContainer>) -> Option<Pid> {
     let shim = nix::unistd::getpid();
     // SAFETY: the shim has one thread, so the child may do everything that the parent may.
     match unsafe { nix::unistd::fork() } {
         Ok(ForkResult::Parent { child }) => Some(child),
         Ok(ForkResult::Child) => {
             let _ = nix::unistd::setsid();
-            let code = if tie_to(shim).is_ok() { run(hook, beside, engine, shim) } else { 1 };
+            if tie_to(shim).is_err() {
+                // SAFETY: as below.
+                unsafe { libc::_exit(1) }
+            }
+            if moment == Moment::Start {
+                // The shim ends us with the container, whatever became of it.
+                while engine.is_some_and(|engine| !engine.look().is_some_and(|seen| seen.started)) {
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+            }
+            let code = run(hook, beside, engine, shim);
             // SAFETY: ends the child at once, without the parent's exit handlers.
             unsafe { libc::_exit(code) }
         }

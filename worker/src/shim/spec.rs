@@ -48,6 +48,9 @@ pub struct ShimSpec {
     pub sandbox: Option<Sandbox>,
     /// Its limits.
     pub cgroup: Option<ContainerCgroup>,
+    /// What to do once it runs; it is ended where that fails.
+    #[serde(default)]
+    pub post_start: Option<Hook>,
     /// What to do before it is told to terminate.
     pub pre_stop: Option<Hook>,
     /// The container behind the program, where that is the client of a container engine.

@@ -14,10 +14,11 @@ use trainyard_worker_core::pod::Ending;
 
 use super::child::Started;
 use super::engine::Seen;
+use super::family;
+use super::hook::{self, Moment};
 use super::log::{Log, Stream, timestamp};
 use super::scan::Scan;
-use super::spec::{Beside, ProcessId, RunState, ShimSpec, now_ms, write_atomically};
-use super::{family, hook};
+use super::spec::{Beside, Hook, ProcessId, RunState, ShimSpec, now_ms, write_atomically};
 
 /// An unfinished line is shown after this long without more of it.
 const PARTIAL_MS: i64 = 200;
@@ -42,6 +43,7 @@ pub(super) struct Watch<'a> {
     pid: Pid,
     stdout: Option<File>,
     stderr: Option<File>,
+    post_start: Option<Pid>,
     stop: Stop,
     exit: Option<(i32, Option<i32>)>,
     partial_since_ms: Option<i64>,
@@ -64,7 +66,7 @@ impl<'a> Watch<'a> {
         }
         state.started_ms = Some(now_ms());
         state.process = ProcessId::of(started.pid.as_raw());
-        let watch = Self {
+        let mut watch = Self {
             spec,
             state,
             log: Log::open(&spec.log_file, spec.log_max_bytes, spec.log_keep),
@@ -72,11 +74,13 @@ impl<'a> Watch<'a> {
             pid: started.pid,
             stdout: Some(started.stdout),
             stderr: Some(started.stderr),
+            post_start: None,
             stop: Stop::NotAsked,
             exit: None,
             partial_since_ms: None,
         };
         watch.note();
+        watch.post_start = watch.hook(spec.post_start.as_ref(), Moment::Start);
         watch
     }
 
@@ -138,6 +142,11 @@ impl<'a> Watch<'a> {
             if pid == self.pid {
                 self.exit = Some((code, signal));
                 return;
+            } else if self.post_start == Some(pid) {
+                self.post_start = None;
+                if code != 0 {
+                    self.fail_post_start(code);
+                }
             } else if let Stop::Hook { child, kill_at_ms } = self.stop
                 && pid == child
             {
@@ -151,14 +160,10 @@ impl<'a> Watch<'a> {
         self.state.stop_deadline_ms =
             Some(self.state.stop_deadline_ms.map_or(kill_at_ms, |known| known.min(kill_at_ms)));
         match &mut self.stop {
-            Stop::NotAsked => {
-                let hook = self.spec.pre_stop.as_ref().filter(|_| grace_ms > 0);
-                let hooked = hook.zip(self.beside());
-                match hooked.and_then(|(hook, beside)| hook::spawn(hook, &beside, self.spec.engine.as_ref())) {
-                    Some(child) => self.stop = Stop::Hook { child, kill_at_ms },
-                    None => self.terminate(kill_at_ms),
-                }
-            }
+            Stop::NotAsked => match self.hook(self.spec.pre_stop.as_ref().filter(|_| grace_ms > 0), Moment::Stop) {
+                Some(child) => self.stop = Stop::Hook { child, kill_at_ms },
+                None => self.terminate(kill_at_ms),
+            },
             // Orders only ever come sooner: whoever deletes again with less grace means it.
             Stop::Hook { kill_at_ms: known, .. } | Stop::Terminating { kill_at_ms: known } => {
                 *known = (*known).min(kill_at_ms);
@@ -167,9 +172,17 @@ impl<'a> Watch<'a> {
         self.note();
     }
 
-    fn beside(&self) -> Option<Beside> {
+    fn hook(&self, hook: Option<&Hook>, moment: Moment) -> Option<Pid> {
         let (user, cgroup) = (self.spec.user.clone(), self.spec.cgroup.clone());
-        self.state.process.map(|process| Beside { process, user, cgroup })
+        let beside = self.state.process.map(|process| Beside { process, user, cgroup })?;
+        hook::spawn(hook?, moment, &beside, self.spec.engine.as_ref())
+    }
+
+    /// A container whose postStart hook fails is ended, as Kubernetes does it.
+    fn fail_post_start(&mut self, code: i32) {
+        let said = format!("trainyard: the postStart hook failed with exit code {code}; the container is stopped\n");
+        self.log.feed(Stream::Stderr, said.as_bytes(), &timestamp(), &mut |_| {});
+        self.begin_stop(DEFAULT_GRACE_MS);
     }
 
     fn terminate(&mut self, kill_at_ms: i64) {
