@@ -88,7 +88,9 @@ impl Store {
     /// # Errors
     /// `Expired`, `FutureVersion` or `BadRequest`, see the core's `list`.
     pub fn list(&self, resource: &Resource, query: &ListQuery) -> Result<Page, StoreError> {
-        self.shared.state().list(resource, query)
+        // Objects are parsed and selected without the lock: writers wait for it.
+        let candidates = self.shared.state().candidates(resource, query)?;
+        Ok(candidates.select())
     }
 
     /// Begins a watch.

@@ -12,8 +12,8 @@ use trainyard_runtime_core::store::{Change, Resource, StoreError, WatchEvent, Wa
 
 use super::writer::Shared;
 
-/// Events read from the state at once: bounds what a watch holds, and how long it locks.
-const READ_EVENTS: usize = 256;
+/// Changes read from the state at once: bounds what a watch holds, and how long it locks.
+const READ_CHANGES: usize = 256;
 /// Between bookmarks, as the API server has it (about a minute).
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
@@ -51,7 +51,9 @@ impl Watch {
         })?;
         // Subscribed before the state is read, so that no commit falls between.
         let signal = shared.signal(resource);
-        let start = shared.state().watch(resource, &query)?;
+        // Objects are parsed and selected without the lock: writers wait for it.
+        let beginning = shared.state().begin_watch(resource, &query)?;
+        let start = beginning.start();
         Ok(Self {
             shared: Arc::clone(shared),
             resource: resource.clone(),
@@ -90,13 +92,16 @@ impl Watch {
 
     /// An event that is there already, without waiting: for writing several in one go.
     pub fn try_next(&mut self) -> Option<Result<WatchEvent, StoreError>> {
-        if self.ready.is_empty() && !self.failed {
+        while self.ready.is_empty() && !self.failed {
             self.signal.mark_unchanged();
-            let read = self.shared.state().follow(&self.resource, &self.query, self.cursor, READ_EVENTS);
+            let read = self.shared.state().unseen(&self.resource, self.cursor, READ_CHANGES);
             match read {
-                Ok((events, cursor)) => {
+                Ok((changes, cursor)) => {
                     self.cursor = cursor;
-                    self.ready.extend(events);
+                    self.ready.extend(changes.iter().filter_map(|change| self.query.sees(change)));
+                    if changes.len() < READ_CHANGES {
+                        break;
+                    }
                 }
                 Err(error) => {
                     self.failed = true;

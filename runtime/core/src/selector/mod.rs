@@ -41,7 +41,8 @@ impl Selector {
     /// Whether both hold of the object.
     #[must_use]
     pub fn matches(&self, object: &Object) -> bool {
-        self.labels.matches(|key| object.label(key)) && self.fields.matches(object.value())
+        // Everything matches without being looked into, which may mean parsing it.
+        self.is_everything() || self.labels.matches(|key| object.label(key)) && self.fields.matches(object.value())
     }
 
     /// Whether every object matches.

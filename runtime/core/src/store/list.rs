@@ -53,6 +53,42 @@ pub struct Page {
     pub remaining: Option<usize>,
 }
 
+/// What a list chooses from.
+#[derive(Debug)]
+pub struct Candidates {
+    /// In order of namespace and name.
+    found: Vec<Arc<Object>>,
+    /// How many follow.
+    more: usize,
+    limit: usize,
+    selector: Selector,
+    resource_version: u64,
+}
+
+impl Candidates {
+    /// The page.
+    #[must_use]
+    pub fn select(self) -> Page {
+        let Self { found, mut more, limit, selector, resource_version } = self;
+        let everything = selector.is_everything();
+        let mut items: Vec<Arc<Object>> = Vec::new();
+        for object in found {
+            if items.len() == limit {
+                // Whether any of the rest matches is the next page's business; it may come out empty.
+                more = 1;
+                break;
+            }
+            let object = object.on_its_own();
+            if everything || selector.matches(&object) {
+                items.push(object);
+            }
+        }
+        let continue_token = items.last().filter(|_| more > 0).map(|last| encode(resource_version, last.key()));
+        let remaining = (more > 0 && everything).then_some(more);
+        Page { items, resource_version, continue_token, remaining }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Token {
     /// resourceVersion of the first page.
@@ -65,9 +101,18 @@ impl Store {
     /// Lists one resource.
     ///
     /// # Errors
+    /// As [`Store::candidates`].
+    pub fn list(&self, resource: &Resource, query: &ListQuery) -> Result<Page, StoreError> {
+        Ok(self.candidates(resource, query)?.select())
+    }
+
+    /// What a list chooses from. It looks into no object, so that a caller who holds a lock on the store need not hold it
+    /// while objects are parsed and selected: that is [`Candidates::select`].
+    ///
+    /// # Errors
     /// `Expired` when the asked state can no longer be shown, `FutureVersion` when it is not there yet, `BadRequest`
     /// for a broken continue token.
-    pub fn list(&self, resource: &Resource, query: &ListQuery) -> Result<Page, StoreError> {
+    pub fn candidates(&self, resource: &Resource, query: &ListQuery) -> Result<Candidates, StoreError> {
         let token = query.continue_token.as_deref().filter(|t| !t.is_empty()).map(decode).transpose()?;
         let version = match (&token, query.at) {
             (Some(token), _) => token.rv,
@@ -83,25 +128,13 @@ impl Store {
             None | Some(0) => usize::MAX,
             Some(limit) => limit.min(self.limits.page_items),
         };
-
-        let mut items: Vec<Arc<Object>> = Vec::new();
-        let mut more = 0_usize;
-        for object in self.merged(resource, namespace, after.as_ref(), &past) {
-            if items.len() < limit {
-                if query.selector.matches(&object) {
-                    items.push(object);
-                }
-            } else if !query.selector.is_everything() {
-                // Whether any of the rest matches is the next page's business; it may come out empty.
-                more = 1;
-                break;
-            } else {
-                more += 1;
-            }
-        }
-        let continue_token = items.last().filter(|_| more > 0).map(|last| encode(version, last.key()));
-        let remaining = (more > 0 && query.selector.is_everything()).then_some(more);
-        Ok(Page { items, resource_version: version, continue_token, remaining })
+        let mut objects = self.merged(resource, namespace, after.as_ref(), &past);
+        // Without a selector the page is known already, and the rest only counted.
+        let selector = query.selector.clone();
+        let kept = if selector.is_everything() { limit } else { usize::MAX };
+        let found: Vec<Arc<Object>> = objects.by_ref().take(kept).collect();
+        let more = objects.count();
+        Ok(Candidates { found, more, limit, selector, resource_version: version })
     }
 
     fn not_future(&self, asked: u64) -> Result<(), StoreError> {
@@ -149,14 +182,14 @@ impl Store {
                     (Some((u, _)), Some((p, _))) => u <= p,
                 };
                 if !take_undone {
-                    return present.next().map(|(_, o)| o.on_its_own());
+                    return present.next().map(|(_, o)| Arc::clone(o));
                 }
                 let (key, was) = undone.next()?;
                 if present.peek().is_some_and(|(p, _)| *p == key) {
                     present.next();
                 }
                 if let Some(was) = was {
-                    return Some(was.on_its_own());
+                    return Some(Arc::clone(was));
                 }
             }
         })
@@ -197,5 +230,37 @@ fn go_character(byte: u8) -> String {
         0x20..=0x7e | 0xa1..=0xac | 0xae.. => char::from(byte).to_string(),
         0x00..=0x1f | 0x7f => format!("\\x{byte:02x}"),
         0x80..=0xa0 | 0xad => format!("\\u{byte:04x}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::{Limits, ResourceRules, WatchQuery};
+    use super::*;
+
+    #[test]
+    fn what_needs_the_store_parses_nothing() {
+        let widgets = Resource::new("example.com", "widgets");
+        // As read from a disk: the checks of debug builds look into what is written.
+        let mut store = Store::new([ResourceRules::plain(widgets.clone(), false)], Limits::default());
+        for n in 1..=4_u64 {
+            let labels = json!({ "odd": (n % 2).to_string() });
+            let meta = json!({ "name": format!("w{n}"), "uid": format!("u{n}"), "resourceVersion": n.to_string(), "labels": labels });
+            let text = json!({ "metadata": meta }).to_string();
+            store.restore_object(Object::restore(widgets.clone(), n, &text).expect("an object"));
+        }
+        let is_text = |object: &Arc<Object>| !Arc::ptr_eq(&object.on_its_own(), object);
+        let selector = Selector::parse("odd=1", "").expect("a selector");
+        let query = ListQuery { selector: selector.clone(), limit: Some(1), ..ListQuery::default() };
+        let candidates = store.candidates(&widgets, &query).expect("listed");
+        assert!(candidates.found.len() == 4 && candidates.found.iter().all(is_text));
+        let page = candidates.select();
+        assert_eq!((page.items.len(), page.continue_token.is_some()), (1, true));
+        let beginning = store.begin_watch(&widgets, &WatchQuery { selector, ..WatchQuery::default() }).expect("begins");
+        assert!(store.objects().all(is_text));
+        assert_eq!(beginning.start().initial.len(), 2);
+        assert!(store.objects().all(is_text), "nor does it stay parsed");
     }
 }

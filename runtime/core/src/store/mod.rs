@@ -45,9 +45,9 @@ pub use command::{
 };
 pub(crate) use depth::{MAX_DEPTH, depth};
 pub use error::{FieldCause, StoreError};
-pub use list::{At, ListQuery, Page};
+pub use list::{At, Candidates, ListQuery, Page};
 pub(crate) use object::strings;
 pub use object::{Key, Object, Resource};
 pub use rules::{NameRule, ResourceRules};
 pub use state::{Limits, Store};
-pub use watch::{WatchEvent, WatchQuery, WatchStart};
+pub use watch::{Beginning, WatchEvent, WatchQuery, WatchStart};

@@ -6,7 +6,7 @@ use crate::selector::Selector;
 
 use super::command::{Change, ChangeKind};
 use super::error::StoreError;
-use super::list::ListQuery;
+use super::list::{Candidates, ListQuery};
 use super::object::{Object, Resource};
 use super::state::Store;
 
@@ -50,13 +50,45 @@ pub struct WatchStart {
     pub cursor: u64,
 }
 
+/// What a watch begins with.
+#[derive(Debug)]
+pub struct Beginning {
+    /// The objects that are there, where they are to be told.
+    present: Option<Candidates>,
+    cursor: u64,
+    /// The end of them is told too.
+    told: bool,
+}
+
+impl Beginning {
+    /// The events to tell first.
+    #[must_use]
+    pub fn start(self) -> WatchStart {
+        let Self { present, cursor, told } = self;
+        let items = present.map(|candidates| candidates.select().items).unwrap_or_default();
+        let mut initial: Vec<WatchEvent> = items.into_iter().map(WatchEvent::Added).collect();
+        if told {
+            initial.push(WatchEvent::Bookmark { resource_version: cursor, initial_end: true });
+        }
+        WatchStart { initial, cursor }
+    }
+}
+
 impl Store {
     /// Begins a watch.
     ///
     /// # Errors
+    /// As [`Store::begin_watch`].
+    pub fn watch(&self, resource: &Resource, query: &WatchQuery) -> Result<WatchStart, StoreError> {
+        Ok(self.begin_watch(resource, query)?.start())
+    }
+
+    /// What a watch begins with. Like [`Store::candidates`] it looks into no object: that is [`Beginning::start`].
+    ///
+    /// # Errors
     /// `Expired` when changes after the asked resourceVersion are no longer kept, `FutureVersion` when it is not there
     /// yet.
-    pub fn watch(&self, resource: &Resource, query: &WatchQuery) -> Result<WatchStart, StoreError> {
+    pub fn begin_watch(&self, resource: &Resource, query: &WatchQuery) -> Result<Beginning, StoreError> {
         let from = query.resource_version.filter(|v| *v > 0);
         if let Some(asked) = from.filter(|v| *v > self.resource_version) {
             return Err(StoreError::FutureVersion { asked, current: self.resource_version });
@@ -68,22 +100,18 @@ impl Store {
         if !present {
             let cursor = from.unwrap_or(self.resource_version);
             self.expect_kept(resource, cursor)?;
-            return Ok(WatchStart { initial: Vec::new(), cursor });
+            return Ok(Beginning { present: None, cursor, told: false });
         }
         let list =
             ListQuery { namespace: query.namespace.clone(), selector: query.selector.clone(), ..ListQuery::default() };
-        let page = self.list(resource, &list)?;
-        let mut initial: Vec<WatchEvent> = page.items.into_iter().map(WatchEvent::Added).collect();
-        if query.send_initial == Some(true) {
-            initial.push(WatchEvent::Bookmark { resource_version: page.resource_version, initial_end: true });
-        }
-        Ok(WatchStart { initial, cursor: page.resource_version })
+        let present = Some(self.candidates(resource, &list)?);
+        Ok(Beginning { present, cursor: self.resource_version, told: query.send_initial == Some(true) })
     }
 
-    /// What happened after `cursor`, at most `limit` events, and the new cursor.
+    /// What happened after `cursor`, seen through the query, of at most `limit` changes, and the new cursor.
     ///
     /// # Errors
-    /// `Expired` when the watcher was too slow and changes it has not seen are no longer kept.
+    /// As [`Store::unseen`].
     pub fn follow(
         &self,
         resource: &Resource,
@@ -91,17 +119,29 @@ impl Store {
         cursor: u64,
         limit: usize,
     ) -> Result<(Vec<WatchEvent>, u64), StoreError> {
+        let (changes, cursor) = self.unseen(resource, cursor, limit)?;
+        Ok((changes.iter().filter_map(|change| query.sees(change)).collect(), cursor))
+    }
+
+    /// The changes after `cursor`, at most `limit`, and the new cursor. It looks into no object: that is
+    /// [`WatchQuery::sees`].
+    ///
+    /// # Errors
+    /// `Expired` when the watcher was too slow and changes it has not seen are no longer kept.
+    pub fn unseen(
+        &self,
+        resource: &Resource,
+        cursor: u64,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Change>>, u64), StoreError> {
         let Some(window) = self.windows.get(resource) else { return Ok((Vec::new(), self.resource_version)) };
-        let changes = window.since(cursor).ok_or_else(|| expired_watch(cursor, window.floor))?;
-        let mut events = Vec::new();
-        for change in changes {
-            if events.len() == limit {
-                let last = change.resource_version - 1;
-                return Ok((events, last));
-            }
-            events.extend(seen_through(change, query.namespace.as_deref(), &query.selector));
-        }
-        Ok((events, self.resource_version.max(cursor)))
+        let mut unseen = window.since(cursor).ok_or_else(|| expired_watch(cursor, window.floor))?;
+        let changes: Vec<Arc<Change>> = unseen.by_ref().take(limit).cloned().collect();
+        let cursor = match (unseen.next(), changes.last()) {
+            (Some(_), last) => last.map_or(cursor, |last| last.resource_version),
+            (None, _) => self.resource_version.max(cursor),
+        };
+        Ok((changes, cursor))
     }
 
     fn expect_kept(&self, resource: &Resource, cursor: u64) -> Result<(), StoreError> {
@@ -116,22 +156,25 @@ fn expired_watch(cursor: u64, floor: u64) -> StoreError {
     StoreError::Expired { message: format!("too old resource version: {cursor} ({})", floor + 1) }
 }
 
-/// How a change looks to somebody who sees only what the selector selects.
-fn seen_through(change: &Change, namespace: Option<&str>, selector: &Selector) -> Option<WatchEvent> {
-    let object = &change.object;
-    if namespace.is_some_and(|ns| *object.key().namespace != *ns) {
-        return None;
-    }
-    let before = change.previous.as_ref().is_some_and(|p| selector.matches(p));
-    let after = match change.kind {
-        ChangeKind::Put => selector.matches(object),
-        ChangeKind::Delete => false,
-    };
-    match (before, after) {
-        (false, false) => None,
-        (false, true) => Some(WatchEvent::Added(Arc::clone(object))),
-        (true, true) => Some(WatchEvent::Modified(Arc::clone(object))),
-        (true, false) => Some(WatchEvent::Deleted(last_seen(change))),
+impl WatchQuery {
+    /// How a change looks to somebody who sees only what the selector selects.
+    #[must_use]
+    pub fn sees(&self, change: &Change) -> Option<WatchEvent> {
+        let object = &change.object;
+        if self.namespace.as_deref().is_some_and(|ns| *object.key().namespace != *ns) {
+            return None;
+        }
+        let before = change.previous.as_ref().is_some_and(|p| self.selector.matches(p));
+        let after = match change.kind {
+            ChangeKind::Put => self.selector.matches(object),
+            ChangeKind::Delete => false,
+        };
+        match (before, after) {
+            (false, false) => None,
+            (false, true) => Some(WatchEvent::Added(Arc::clone(object))),
+            (true, true) => Some(WatchEvent::Modified(Arc::clone(object))),
+            (true, false) => Some(WatchEvent::Deleted(last_seen(change))),
+        }
     }
 }
 
