@@ -1,5 +1,6 @@
 """A server that others can reach: TLS, tokens, roles per namespace, and nothing without them."""
 
+import base64
 import json
 import os
 import subprocess
@@ -14,9 +15,8 @@ urllib3.disable_warnings()
 ANN, BOB, ROOT = "ann-0123456789abcdef", "bob-0123456789abcdef", "root-0123456789abcdef"
 
 
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("guarded")
+def begin(folder, *options):
+    """A server that others can reach; what it answers, and where it logs."""
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost",
                     "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
                     "-keyout", folder / "key.pem", "-out", folder / "cert.pem"], check=True, capture_output=True)
@@ -25,21 +25,29 @@ def guarded(tmp_path_factory):
     tokens.chmod(0o600)
     port = free_port()
     env = {**os.environ, "TRAINYARD_HOME": str(folder / "home")}
-    log = open(folder / "log", "wb")
-    server = subprocess.Popen([TRAINYARD, "up", "--listen", f"0.0.0.0:{port}", "--tls-cert", folder / "cert.pem",
-                               "--tls-key", folder / "key.pem", "--token-file", tokens], env=env, stdout=log, stderr=log)
+    with open(folder / "log", "wb") as log:
+        server = subprocess.Popen([TRAINYARD, "up", "--listen", f"0.0.0.0:{port}", "--tls-cert", folder / "cert.pem",
+                                   "--tls-key", folder / "key.pem", "--token-file", tokens, *options],
+                                  env=env, stdout=log, stderr=log)
     pool = urllib3.PoolManager(ca_certs=str(folder / "cert.pem"))
 
-    def call(method, path, token=None, body=None):
-        headers = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
+    def call(method, path, token=None, body=None, content_type="application/json"):
+        headers = {"content-type": content_type, **({"authorization": f"Bearer {token}"} if token else {})}
         answer = pool.request(method, f"https://127.0.0.1:{port}{path}", headers=headers, retries=False,
                               body=json.dumps(body) if body else None)
         return answer.status, answer.data.decode()
-    eventually(lambda: call("GET", "/readyz", ROOT)[0] == 200, "it is ready")
     call.log = folder / "log"
-    yield call
-    server.terminate()
-    server.wait(timeout=30)
+    try:
+        eventually(lambda: call("GET", "/readyz", ROOT)[0] == 200, "it is ready")
+        yield call
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    yield from begin(tmp_path_factory.mktemp("guarded"))
 
 
 def config_map(name):
@@ -70,12 +78,41 @@ def test_a_viewer_reads_but_neither_writes_nor_sees_secrets(guarded):
     assert guarded("GET", "/api/v1/namespaces/default/secrets", ANN)[0] == 200
 
 
-def test_tokens_and_secrets_are_not_in_the_log(guarded):
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"p": "hunter2"}}
-    assert guarded("POST", "/api/v1/namespaces/default/secrets", ROOT, secret)[0] == 201
-    log = guarded.log.read_text()
-    for word in (ANN, BOB, ROOT, "hunter2"):
-        assert word not in log
+@pytest.fixture(scope="module", params=["", "-vv", "-vvv"])
+def chatty(request, tmp_path_factory):
+    """Servers that say more and more, at last all that they and their libraries have to say."""
+    for call in begin(tmp_path_factory.mktemp("chatty"), *request.param.split()):
+        call.quiet = not request.param
+        yield call
+
+
+def test_tokens_and_secrets_are_not_in_the_log(chatty):
+    secrets = "/api/v1/namespaces/default/secrets"
+    plain = {"a": "hunter2", "b": "correct-horse", "c": "battery-staple"}
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in plain.items()}
+    meta = {"name": "s", "labels": {"seen-in-the-log": "no"}}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"a": plain["a"]}}
+    assert chatty("POST", secrets, ROOT, secret)[0] == 201
+    merge, apply, strategic = (f"application/{kind}" for kind in
+                               ("merge-patch+json", "apply-patch+yaml", "strategic-merge-patch+json"))
+    assert chatty("PATCH", f"{secrets}/s", ROOT, {"data": {"b": encoded["b"]}}, merge)[0] == 200
+    applied = {**secret, "stringData": {"c": plain["c"]}}
+    assert chatty("PATCH", f"{secrets}/s?fieldManager=m&force=true", ROOT, applied, apply)[0] == 200
+    assert chatty("GET", secrets, ANN)[0] == 200
+    # Refusals show what they refuse, and log lines show refusals.
+    assert chatty("POST", secrets, ROOT, {**secret, "metadata": {"name": "Not A Name"}})[0] == 422
+    assert chatty("POST", secrets, ROOT, {**secret, "data": {"b": plain["b"] + "!"}, "metadata": {"name": "t"}})[0] == 400
+    assert chatty("PUT", f"{secrets}/s", ROOT, {**secret, "type": plain["c"]})[0] == 422
+    assert chatty("PATCH", f"{secrets}/s", ROOT, {"data": {"$patch": plain["c"]}}, strategic)[0] >= 400
+    assert chatty("POST", secrets, BOB, secret)[0] == 403
+    assert chatty("GET", secrets, ROOT[:-1])[0] == 401
+    assert chatty("DELETE", f"{secrets}/s", ROOT)[0] == 200
+    log = chatty.log.read_text(errors="replace")
+    assert "control plane ready" in log
+    assert chatty.quiet or "secrets" in log, "requests are told of"
+    for word in (ANN, BOB, ROOT, ROOT[:-1], *plain.values(), *encoded.values()):
+        # In whatever form bytes are shown.
+        assert word not in log and str(list(word.encode()))[1:-1] not in log, word
 
 
 def test_a_token_file_that_others_can_read_is_refused(tmp_path):
