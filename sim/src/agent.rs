@@ -1,4 +1,5 @@
-//! Nodes and their agents: bound pods become processes that run for a while and end.
+//! Nodes and their agents: bound pods become processes that run for a while and end. What is said of a pod, whether it starts
+//! again, and whether it is refused, the node agent's core decides ([`crate::pod`]); when it is done is up to the world.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,17 +10,43 @@ use serde_json::{Value, json};
 use trainyard_runtime_core::store::{Key, Object, Part};
 
 use crate::api::{Api, at};
+use crate::pod::{self, Answer, Run};
 
 /// One process, the holder of ranks.
 #[derive(Clone, Debug)]
 pub(crate) struct Process {
     /// Its pod as it was when the process started.
     pub(crate) pod: Arc<Object>,
+    started_ms: i64,
     ends_at_ms: i64,
     exit_code: i32,
-    restarts: i32,
+    restarts: u32,
     /// It has ended, and that is not on record yet.
     pub(crate) over: bool,
+}
+
+impl Process {
+    /// As the node agent's core knows it, while it runs or when it is over.
+    const fn seen(&self, over: bool) -> Run {
+        let exit_code = if over { Some(self.exit_code) } else { None };
+        Run { number: self.restarts, started_ms: self.started_ms, exit_code }
+    }
+}
+
+/// What an agent did.
+#[derive(Debug, Default)]
+pub(crate) struct Done {
+    pub(crate) said: String,
+    /// A process started.
+    pub(crate) started: bool,
+    /// The pod that it refused.
+    pub(crate) refused: Option<Arc<Object>>,
+}
+
+impl Done {
+    fn said(said: String) -> Self {
+        Self { said, ..Self::default() }
+    }
 }
 
 /// One machine.
@@ -39,27 +66,6 @@ fn phase(object: &Object) -> &str {
 
 pub(crate) fn has_ended(object: &Object) -> bool {
     matches!(phase(object), "Succeeded" | "Failed")
-}
-
-fn time(now_ms: i64) -> String {
-    // RFC 3339 for whole seconds, without a time library: the worlds begin in 2024 and last for hours.
-    let seconds = now_ms.div_euclid(1000);
-    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = civil(days);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
-}
-
-/// Days since 1970 to a date (Howard Hinnant's algorithm).
-fn civil(days: i64) -> (i64, i64, i64) {
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let day = doy - (153 * mp + 2) / 5 + 1;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    (yoe + era * 400 + i64::from(month <= 2), month, day)
 }
 
 /// One thing that an agent can do now. Each makes one write or none, and what is left to do is seen from the API and the processes
@@ -169,18 +175,17 @@ impl Machine {
         duties
     }
 
-    /// Do one of them; the answer to its write may get lost. `calm` processes all end well. Returns what was done, and whether a
-    /// process started.
-    pub(crate) fn act(&mut self, api: &mut Api, duty: Duty, chance: &mut Chance<'_>) -> (String, bool) {
+    /// Do one of them; the answer to its write may get lost. `calm` processes all end well.
+    pub(crate) fn act(&mut self, api: &mut Api, duty: Duty, chance: &mut Chance<'_>) -> Done {
         let now_ms = chance.now_ms;
         let (key, what) = match duty {
             Duty::Kill(uid) => {
                 self.remove(&uid);
-                return (format!("{}: killed the process of a pod that is gone", self.name), false);
+                return Done::said(format!("{}: killed the process of a pod that is gone", self.name));
             }
             Duty::Forget(uid) => {
                 self.remove(&uid);
-                return (format!("{}: forgot a process whose end is on record", self.name), false);
+                return Done::said(format!("{}: forgot a process whose end is on record", self.name));
             }
             Duty::Remove(key) => (key, Do::Remove),
             Duty::Start(key) => (key, Do::Start),
@@ -188,26 +193,32 @@ impl Machine {
             Duty::End(key) => (key, Do::End),
             Duty::Lost(key) => (key, Do::Lost),
         };
-        let Some(pod) = api.store.get(&key).cloned() else { return (String::new(), false) };
+        let Some(pod) = api.store.get(&key).cloned() else { return Done::default() };
         let uid = pod.uid().to_string();
         match what {
             Do::Remove => {
                 self.remove(&uid);
                 // A refusal means that somebody else was faster.
                 let _ = api.delete(now_ms, &key, Some(&uid), None, Some(0));
-                (format!("{}: removed {}", self.name, key.name), false)
+                Done::said(format!("{}: removed {}", self.name, key.name))
             }
             Do::Start => {
+                let answer = pod::ask(&pod, None, now_ms);
+                if !answer.starts() {
+                    report(api, &pod, &answer, now_ms);
+                    let said = format!("{}: refused {}", self.name, key.name);
+                    return Done { said, started: false, refused: Some(pod) };
+                }
                 self.put(&pod, run(&pod, chance, 0));
-                (format!("{}: started {}", self.name, key.name), true)
+                Done { said: format!("{}: started {}", self.name, key.name), started: true, refused: None }
             }
             Do::Tell => {
-                let Some(process) = self.processes.get(&uid).cloned() else { return (String::new(), false) };
-                self.report(api, &pod, &process, "Running", now_ms);
-                (format!("{}: told that {} runs", self.name, key.name), false)
+                let Some(process) = self.processes.get(&uid).cloned() else { return Done::default() };
+                report(api, &pod, &pod::ask(&pod, Some(process.seen(false)), now_ms), now_ms);
+                Done::said(format!("{}: told that {} runs", self.name, key.name))
             }
             Do::End => {
-                let Some(process) = self.processes.get(&uid).cloned() else { return (String::new(), false) };
+                let Some(process) = self.processes.get(&uid).cloned() else { return Done::default() };
                 self.ended(api, &pod, process, chance)
             }
             Do::Lost => {
@@ -217,61 +228,29 @@ impl Machine {
         }
     }
 
-    fn ended(&mut self, api: &mut Api, pod: &Arc<Object>, process: Process, chance: &mut Chance<'_>) -> (String, bool) {
-        let policy = at(pod.value(), &["spec", "restartPolicy"]).and_then(Value::as_str).unwrap_or("Always");
-        let again = policy == "Always" || (policy == "OnFailure" && process.exit_code != 0);
+    fn ended(&mut self, api: &mut Api, pod: &Arc<Object>, process: Process, chance: &mut Chance<'_>) -> Done {
+        let answer = pod::ask(pod, Some(process.seen(true)), chance.now_ms);
         let name = &pod.key().name;
-        if again {
+        if answer.starts() {
             self.put(pod, run(pod, chance, process.restarts + 1));
-            return (format!("{}: {name} exited {} and was started again", self.name, process.exit_code), true);
+            let said = format!("{}: {name} exited {} and was started again", self.name, process.exit_code);
+            return Done { said, started: true, refused: None };
         }
-        let phase = if process.exit_code == 0 { "Succeeded" } else { "Failed" };
-        let told = self.report(api, pod, &process, phase, chance.now_ms) && !chance.answer_lost;
-        let said = format!("{}: {name} exited {}", self.name, process.exit_code);
+        let told = report(api, pod, &answer, chance.now_ms) && !chance.answer_lost;
+        let said = format!("{}: {name} exited {}: {}", self.name, process.exit_code, answer.phase());
         if told {
             self.remove(pod.uid());
         } else {
             self.put(pod, Process { over: true, ..process });
         }
-        (said, false)
+        Done::said(said)
     }
+}
 
-    fn report(&self, api: &mut Api, pod: &Arc<Object>, process: &Process, phase: &str, now_ms: i64) -> bool {
-        let running = phase == "Running";
-        let state = if running {
-            json!({"running": {"startedAt": time(now_ms)}})
-        } else {
-            json!({"terminated": {
-                "exitCode": process.exit_code, "finishedAt": time(now_ms),
-                "reason": if process.exit_code == 0 { "Completed" } else { "Error" },
-            }})
-        };
-        let containers = at(pod.value(), &["spec", "containers"]).and_then(Value::as_array);
-        let statuses: Vec<Value> = containers
-            .into_iter()
-            .flatten()
-            .map(|container| {
-                json!({
-                    "name": container["name"], "image": container["image"], "imageID": "", "ready": running,
-                    "started": running, "restartCount": process.restarts, "state": state,
-                })
-            })
-            .collect();
-        let ready = if running { "True" } else { "False" };
-        let patch = json!({
-            "metadata": {"uid": **pod.uid()},
-            "status": {
-                "phase": phase,
-                "conditions": [
-                    {"type": "PodScheduled", "status": "True"},
-                    {"type": "Ready", "status": ready, "lastTransitionTime": time(now_ms)},
-                ],
-                "containerStatuses": statuses,
-                "startTime": time(now_ms),
-            },
-        });
-        api.patch(now_ms, pod.key(), &patch, Part::Status).is_ok()
-    }
+/// Writes the status. Answers whether that worked.
+fn report(api: &mut Api, pod: &Object, answer: &Answer, now_ms: i64) -> bool {
+    let patch = json!({"metadata": {"uid": **pod.uid()}, "status": answer.status()});
+    api.patch(now_ms, pod.key(), &patch, Part::Status).is_ok()
 }
 
 /// What a duty needs of the world.
@@ -300,7 +279,7 @@ fn restarts(pod: &Object) -> i64 {
     statuses.and_then(|statuses| statuses.first()?.get("restartCount")?.as_i64()).unwrap_or(0)
 }
 
-fn run(pod: &Arc<Object>, chance: &mut Chance<'_>, restarts: i32) -> Process {
+fn run(pod: &Arc<Object>, chance: &mut Chance<'_>, restarts: u32) -> Process {
     let Chance { rng, calm, now_ms, .. } = chance;
     let exit_code = if *calm {
         0
@@ -316,16 +295,5 @@ fn run(pod: &Arc<Object>, chance: &mut Chance<'_>, restarts: i32) -> Process {
     // What serves does not end by itself; in the rough part it crashes now and then.
     let serves = *calm && at(pod.value(), &["spec", "restartPolicy"]).and_then(Value::as_str) == Some("Always");
     let ends_at_ms = if serves { i64::MAX } else { *now_ms + rng.random_range(1..30_000) };
-    Process { pod: Arc::clone(pod), ends_at_ms, exit_code, restarts, over: false }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::time;
-
-    #[test]
-    fn dates_are_right() {
-        assert_eq!(time(0), "1970-01-01T00:00:00Z");
-        assert_eq!(time(1_709_210_096_789), "2024-02-29T12:34:56Z");
-    }
+    Process { pod: Arc::clone(pod), started_ms: *now_ms, ends_at_ms, exit_code, restarts, over: false }
 }

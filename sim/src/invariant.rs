@@ -12,6 +12,7 @@
 //! | F-2 | at rest | a finished job holds no live process |
 //! | L-1 | quiet part | the world comes to rest |
 //! | L-2 | at rest | every job has ended, every Deployment has its pods available |
+//! | B-1 | quiet part | pods of a job that are refused are not made again; those of a ReplicaSet are, ever more seldom |
 //! | I-1 | at rest | planning again changes nothing |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,13 @@ use crate::world::World;
 pub(crate) const JOB_KINDS: [(&str, &str); 3] =
     [("trainyard.dev/v1alpha1", "TrainingJob"), ("kubeflow.org/v1", "PyTorchJob"), ("batch/v1", "Job")];
 
+/// Most pods that one owner has at once.
+const PLACES: i64 = 4;
+/// How often a pod is made in the first minutes, until the waits between the tries are at their longest.
+const FIRST_TRIES: i64 = 7;
+/// The longest wait between two tries.
+const LONGEST_WAIT_MS: i64 = 300_000;
+
 /// What earlier steps showed.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
@@ -38,6 +46,10 @@ pub(crate) struct Memory {
     verdicts: BTreeMap<String, &'static str>,
     /// What is already known to be broken, by a check in the middle of a step.
     pub(crate) broken: Option<String>,
+    /// Since when nothing breaks.
+    pub(crate) quiet_since_ms: Option<i64>,
+    /// Pods refused since then, by the uid of their controller.
+    refused: BTreeMap<String, i64>,
     /// Changes of pods that N-1 has been checked for.
     pods_seen: usize,
     /// Changes of processes that have been checked for.
@@ -51,6 +63,19 @@ impl Memory {
     pub(crate) fn verdicts(&self) -> (u64, u64) {
         let of = |wanted: &str| self.verdicts.values().filter(|verdict| **verdict == wanted).count() as u64;
         (of("succeeded"), of("failed"))
+    }
+
+    /// B-1. In the rough part users make pods anew as well, by suspending, resizing and deleting.
+    pub(crate) fn refuse(&mut self, pod: &Object, now_ms: i64) {
+        let Some((since, owner)) = self.quiet_since_ms.zip(controller(pod)) else { return };
+        let (uid, kind) = (&owner["uid"], &owner["kind"]);
+        let count = self.refused.entry(uid.as_str().unwrap_or_default().to_owned()).or_default();
+        *count += 1;
+        let tries = if kind == "ReplicaSet" { FIRST_TRIES + (now_ms - since) / LONGEST_WAIT_MS } else { 1 };
+        if *count > PLACES * tries {
+            let broken = format!("B-1: {count} pods of {kind} {} were made to be refused", owner["name"]);
+            self.broken.get_or_insert(broken);
+        }
     }
 }
 
@@ -112,9 +137,13 @@ fn capacity(api: &Api) -> Result<(), String> {
     Ok(())
 }
 
-fn controller_uid(object: &Object) -> Option<&str> {
+fn controller(object: &Object) -> Option<&Value> {
     let owners = at(object.value(), &["metadata", "ownerReferences"])?.as_array()?;
-    owners.iter().find(|owner| owner["controller"] == true)?["uid"].as_str()
+    owners.iter().find(|owner| owner["controller"] == true)
+}
+
+fn controller_uid(object: &Object) -> Option<&str> {
+    controller(object)?["uid"].as_str()
 }
 
 ///
@@ -204,7 +233,8 @@ struct Standing {
     unbound: usize,
     /// The most that a pod without a node asks for; see [`whole_gangs`].
     size: usize,
-    /// A process of it runs or has run: it lost a pod, and the others are not ended while the replacement waits.
+    /// A process of it runs or has run, or was refused: it lost a pod, and the others are not ended while the replacement
+    /// waits, or while they are kept to be looked at.
     ran: bool,
     /// A pod of it is on its way out, and its agent may be slow or gone.
     leaving: bool,
@@ -216,7 +246,10 @@ pub(crate) fn settled(pods: &[Pod]) -> Result<(), String> {
     for pod in pods {
         let Some((gang, size)) = gang(pod) else { continue };
         let gang = gangs.entry(gang).or_default();
-        gang.ran |= pod.status.as_ref().is_some_and(|status| status.container_statuses.is_some());
+        gang.ran |= pod
+            .status
+            .as_ref()
+            .is_some_and(|status| status.container_statuses.is_some() || status.phase.as_deref() == Some("Failed"));
         if pod.metadata.deletion_timestamp.is_some() {
             gang.leaving = true;
             continue;

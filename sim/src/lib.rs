@@ -1,7 +1,7 @@
 //! A whole cluster in one thread: the pure cores in virtual time, with faults from a seed.
 //!
-//! The object store's core plays the API server, the job, gang and stand-in cores are the controllers, and node agents
-//! are simulated. Everything that happens is drawn from one seeded generator, so a failing seed replays exactly.
+//! The object store's core plays the API server, the job, gang and stand-in cores are the controllers, and the pod core of
+//! the node agent decides what becomes of a pod; processes, networks and clocks are the simulation's own. Everything that happens is drawn from one seeded generator, so a failing seed replays exactly.
 //!
 //! Each seed has a rough part, in which users change their minds and things break, and a quiet part, in which
 //! everything that was begun has to come to its end. What must hold, and when it is checked, is in [`invariant`].
@@ -21,6 +21,7 @@
 //! | watch gap | a watch cannot go on (410) and lists again: what happened in between is never seen |
 //! | stray wake-ups | a key is planned for nothing |
 //! | clock jumps | forward by up to an hour, back by up to ten seconds |
+//! | unrunnable pods | a manifest asks for a volume that no node has: every pod of it is refused, until somebody corrects it |
 //! | users | delete jobs and pods, suspend, resume, resize and use names again, at any moment |
 //!
 //! Not in the model: torn writes of the store (`runtime/tests` have them, on real files), and two coordinators at once.
@@ -30,6 +31,7 @@ mod api;
 mod cache;
 mod control;
 pub mod invariant;
+mod pod;
 mod rough;
 mod workload;
 mod world;
@@ -109,6 +111,8 @@ pub struct Report {
     pub pods: u64,
     /// Processes that nodes started.
     pub processes: u64,
+    /// Pods that nodes refused, since they can never run there.
+    pub refused: u64,
     /// Faults that were injected.
     pub faults: u64,
     /// Plans that were made.
@@ -128,6 +132,7 @@ impl Report {
         self.jobs += other.jobs;
         self.pods += other.pods;
         self.processes += other.processes;
+        self.refused += other.refused;
         self.faults += other.faults;
         self.plans += other.plans;
         self.actions += other.actions;

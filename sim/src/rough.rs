@@ -186,7 +186,10 @@ impl World {
         // Now and then under the name of one that is gone, or going.
         let reuse = self.report.jobs > 0 && self.rng.random_range(0..4) == 0;
         let serial = if reuse { self.rng.random_range(0..self.report.jobs) } else { self.report.jobs };
-        let (object, body) = workload::job(&mut self.rng, serial);
+        let (object, mut body) = workload::job(&mut self.rng, serial);
+        if self.spoils.random_range(0..8) == 0 {
+            workload::spoil(&mut body);
+        }
         let made = self.api.create(self.now_ms, &object, body);
         if made.is_ok() {
             self.report.jobs += 1;

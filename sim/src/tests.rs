@@ -29,7 +29,8 @@ fn all_pass(cores: Cores) -> Report {
 fn worlds_keep_every_invariant() {
     let report = all_pass(Cores::default());
     eprintln!("{report:?}");
-    assert!(report.succeeded > 0 && report.failed > 0 && report.faults > 0 && report.processes > 0, "{report:?}");
+    assert!(report.succeeded > 0 && report.failed > 0 && report.faults > 0, "{report:?}");
+    assert!(report.processes > 0 && report.refused > 0, "{report:?}");
 }
 
 /// Seeds that found something once.
@@ -95,6 +96,7 @@ fn a_gang_that_stays_begun_is_caught() {
     for (pods, holds) in [
         (vec![waits(), pod(1, json!({}), Some("a"))], false),
         (vec![waits(), pod(1, ran, Some("a"))], true),
+        (vec![waits(), pod(1, json!({"phase": "Failed", "reason": "VolumeNotAvailable"}), Some("a"))], true),
         (vec![waits(), pod(1, json!({}), None)], true),
         (vec![waits(), pod(1, json!({}), Some("a")), pod(2, json!({}), Some("a"))], true),
         (vec![waits(), pod(1, json!({}), Some("a")), leaving], true),
@@ -156,7 +158,7 @@ fn a_planner_that_loses_actions_is_caught() {
         plan
     }
     let broken = caught(Cores { job: lazy, ..Cores::default() });
-    assert!(broken.starts_with("L-2") || broken.starts_with("L-1"), "{broken}");
+    assert!(["L-1", "L-2", "B-1"].iter().any(|id| broken.starts_with(id)), "{broken}");
 }
 
 #[test]
@@ -183,6 +185,35 @@ fn a_job_that_forgets_its_verdict_is_caught() {
     }
     let broken = caught(Cores { batch: amnesiac, ..Cores::default() });
     assert!(broken.starts_with("F-1"), "{broken}");
+}
+
+#[test]
+fn a_set_that_makes_refused_pods_anew_without_a_pause_is_caught() {
+    fn hasty(view: &standin::replicaset::View<'_>, now_ms: i64) -> Plan {
+        // Every wait is over.
+        standin::replicaset::plan(view, now_ms + 86_400_000)
+    }
+    let broken = caught(Cores { set: hasty, ..Cores::default() });
+    assert!(broken.starts_with("B-1"), "{broken}");
+}
+
+#[test]
+fn a_job_that_makes_refused_pods_anew_is_caught() {
+    // Of a PyTorchJob, G-2 notices the first of its pods that is made anew.
+    fn deaf(view: &JobView, now_ms: i64) -> Plan {
+        if view.job["kind"] != "TrainingJob" {
+            return job::plan(view, now_ms);
+        }
+        let mut view = view.clone();
+        view.job["spec"]["restartPolicy"] = json!("OnFailure");
+        view.job["spec"]["backoffLimit"] = json!(1_000);
+        for status in view.pods.iter_mut().filter_map(|pod| pod.status.as_mut()) {
+            status.reason = None;
+        }
+        job::plan(&view, now_ms)
+    }
+    let broken = caught(Cores { job: deaf, ..Cores::default() });
+    assert!(broken.starts_with("B-1"), "{broken}");
 }
 
 #[test]

@@ -68,6 +68,19 @@ pub(crate) fn job(rng: &mut ChaCha8Rng, serial: u64) -> (ObjectRef, Value) {
     (object_ref(api_version, kind, "default", &name), body)
 }
 
+/// Makes it ask for a volume that no node has, so that nodes refuse its pods. Of a PyTorchJob, only the workers do if it has any.
+pub(crate) fn spoil(body: &mut Value) {
+    let volumes = json!([{"name": "far", "nfs": {"server": "elsewhere", "path": "/"}}]);
+    let spec = &mut body["spec"];
+    let roles = spec.get("pytorchReplicaSpecs");
+    let role = roles.map(|roles| if roles.get("Worker").is_some() { "Worker" } else { "Master" });
+    match role {
+        Some(role) => spec["pytorchReplicaSpecs"][role]["template"]["spec"]["volumes"] = volumes,
+        None if spec.get("template").is_some() => spec["template"]["spec"]["volumes"] = volumes,
+        None => spec["volumes"] = volumes,
+    }
+}
+
 fn maybe(rng: &mut ChaCha8Rng, one_in: u32) -> bool {
     rng.random_range(0..one_in) == 0
 }

@@ -1,12 +1,13 @@
 //! The world and its steps.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, Plan};
-use trainyard_runtime_core::store::{Key, Part, Resource};
+use trainyard_runtime_core::store::{Key, Object, Part, Resource};
 
 use crate::agent::{Chance, Machine};
 use crate::api::{Api, at};
@@ -18,11 +19,17 @@ use crate::{Failure, Options, Report};
 /// When the worlds begin.
 const EPOCH_MS: i64 = 1_710_000_000_000;
 
+/// How long users let a Deployment whose pods can never run go on trying in the quiet part: long enough for a controller
+/// that tries without end to be found out.
+const UNCORRECTED_MS: i64 = 3_600_000;
+
 /// Everything there is.
 pub(crate) struct World {
     pub(crate) seed: u64,
     options: Options,
     pub(crate) rng: ChaCha8Rng,
+    /// Which manifests can never run.
+    pub(crate) spoils: ChaCha8Rng,
     pub(crate) now_ms: i64,
     pub(crate) api: Api,
     pub(crate) process: Process,
@@ -57,6 +64,7 @@ impl World {
             seed,
             options: options.clone(),
             rng,
+            spoils: ChaCha8Rng::seed_from_u64(!seed),
             now_ms: EPOCH_MS,
             api,
             process,
@@ -170,7 +178,7 @@ impl World {
     }
 
     pub(crate) fn work_on_node(&mut self, index: usize, answer_lost: bool) -> bool {
-        let Self { machines, api, rng, report, calm, now_ms, .. } = self;
+        let Self { machines, api, rng, report, memory, calm, now_ms, .. } = self;
         let machine = &mut machines[index];
         let mut duties = machine.duties(api, *now_ms);
         if duties.is_empty() {
@@ -178,9 +186,13 @@ impl World {
         }
         let duty = duties.swap_remove(rng.random_range(0..duties.len()));
         let mut chance = Chance { rng, calm: *calm, now_ms: *now_ms, answer_lost };
-        let (said, started) = machine.act(api, duty, &mut chance);
-        report.processes += u64::from(started);
-        self.say(|| said);
+        let done = machine.act(api, duty, &mut chance);
+        report.processes += u64::from(done.started);
+        if let Some(pod) = done.refused {
+            report.refused += 1;
+            memory.refuse(&pod, *now_ms);
+        }
+        self.say(|| done.said);
         true
     }
 
@@ -202,6 +214,7 @@ impl World {
     /// Everything that broke is repaired, and users want their jobs to end.
     fn calm_down(&mut self) {
         self.calm = true;
+        self.memory.quiet_since_ms = Some(self.now_ms);
         self.api.refuse_writes(0);
         for index in 0..self.machines.len() {
             self.machines[index].alive = true;
@@ -262,11 +275,30 @@ impl World {
     fn sleep(&mut self) -> bool {
         let ends = self.machines.iter().filter_map(Machine::next_end);
         let useful = self.process.timers.iter().filter(|(work, _)| self.still_matters(work)).map(|(_, at)| *at);
-        let Some(at) = ends.chain(useful).min() else { return false };
+        let next = ends.chain(useful).min();
+        let until = self.memory.quiet_since_ms.map_or(self.now_ms, |since| since + UNCORRECTED_MS);
+        if next.is_none_or(|at| at > until) && self.correct() {
+            return true;
+        }
+        let Some(at) = next else { return false };
         self.now_ms = self.now_ms.max(at);
         self.process.ring(self.now_ms);
         self.say(|| "time passes".to_owned());
         true
+    }
+
+    /// Users mend the Deployments whose pods can never run; jobs of that kind have failed. Answers whether there were any.
+    fn correct(&mut self) -> bool {
+        let spoilt = |object: &&Arc<Object>| at(object.value(), &["spec", "template", "spec", "volumes"]).is_some();
+        let keys: Vec<Key> =
+            self.api.of_kind("apps/v1", "Deployment").filter(spoilt).map(|object| object.key().clone()).collect();
+        for key in &keys {
+            let patch = json!({"spec": {"template": {"spec": {"volumes": null}}}});
+            // Refused only where it is going anyway.
+            let _ = self.api.patch(self.now_ms, key, &patch, Part::Main);
+            self.say(|| format!("user corrects {}", key.name));
+        }
+        !keys.is_empty()
     }
 
     /// A timer of an object that is gone wakes nobody.
