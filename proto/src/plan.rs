@@ -96,6 +96,29 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whether this one may be carried out at the same time as the one before it in a plan, and so as all that joined that
+    /// one: creations of different objects (a service and the pods behind it then share a commit), deletions of one kind,
+    /// bindings.
+    #[must_use]
+    pub fn joins(&self, first: &Self) -> bool {
+        match (first, self) {
+            (Self::Create { object: x, .. }, Self::Create { object: y, .. }) => x.kind != y.kind || x.name != y.name,
+            (Self::Delete { object: x, .. }, Self::Delete { object: y, .. }) => x.kind == y.kind && x.name != y.name,
+            (Self::Bind { .. }, Self::Bind { .. }) => true,
+            (
+                Self::Create { .. }
+                | Self::Delete { .. }
+                | Self::Bind { .. }
+                | Self::Patch { .. }
+                | Self::PatchStatus { .. }
+                | Self::Event { .. },
+                _,
+            ) => false,
+        }
+    }
+}
+
 /// `type` of a Kubernetes event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventSeverity {

@@ -265,7 +265,7 @@ impl Process {
         self.caches.pods()
     }
 
-    /// Carry out one action of a flight; neighbours of one verb and kind go in any order, as they do in parallel.
+    /// Carry out one action of a flight; neighbours that join each other go in any order, as they do in parallel.
     /// Returns what was done, and whether it worked. `fault` makes it fail before or after it took effect.
     pub(crate) fn act(
         &mut self,
@@ -277,8 +277,8 @@ impl Process {
         telling: bool,
     ) -> Acted {
         let actions = &mut self.flights[flight].actions;
-        let batch = actions.iter().take_while(|action| same_batch(&actions[0], action)).count();
-        let Some(action) = actions.remove(roll % batch.max(1)) else {
+        let batch = 1 + actions.iter().skip(1).take_while(|action| action.joins(&actions[0])).count();
+        let Some(action) = actions.remove(roll % batch) else {
             self.flights.remove(flight);
             return Acted::default();
         };
@@ -327,23 +327,6 @@ pub(crate) enum Fault {
     Refused,
     /// It takes effect, but the answer is lost.
     AnswerLost,
-}
-
-fn same_batch(a: &Action, b: &Action) -> bool {
-    match (a, b) {
-        (Action::Create { object: x, .. }, Action::Create { object: y, .. })
-        | (Action::Delete { object: x, .. }, Action::Delete { object: y, .. }) => x.kind == y.kind,
-        (Action::Bind { .. }, Action::Bind { .. }) => true,
-        (
-            Action::Create { .. }
-            | Action::Delete { .. }
-            | Action::Bind { .. }
-            | Action::Patch { .. }
-            | Action::PatchStatus { .. }
-            | Action::Event { .. },
-            _,
-        ) => std::ptr::eq(a, b),
-    }
 }
 
 fn describe(action: &Action) -> String {

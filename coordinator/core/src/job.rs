@@ -12,7 +12,6 @@ mod build;
 mod decision;
 mod ending;
 mod ledger;
-mod merge;
 mod narrate;
 mod planner;
 mod removal;

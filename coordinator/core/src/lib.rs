@@ -23,6 +23,7 @@ pub mod instant;
 pub mod job;
 pub mod label;
 pub mod manifest;
+mod merge;
 pub mod model;
 pub mod port;
 pub mod rendezvous;

@@ -131,25 +131,6 @@ pub(super) fn verb(action: &Action) -> &'static str {
     }
 }
 
-/// Actions that may be carried out at the same time: creations of different objects (a service and the pods behind it
-/// then share a commit), deletions of one kind, bindings.
-fn same_batch(a: &Action, b: &Action) -> bool {
-    match (a, b) {
-        (Action::Create { object: x, .. }, Action::Create { object: y, .. }) => x.kind != y.kind || x.name != y.name,
-        (Action::Delete { object: x, .. }, Action::Delete { object: y, .. }) => x.kind == y.kind && x.name != y.name,
-        (Action::Bind { .. }, Action::Bind { .. }) => true,
-        (
-            Action::Create { .. }
-            | Action::Delete { .. }
-            | Action::Bind { .. }
-            | Action::Patch { .. }
-            | Action::PatchStatus { .. }
-            | Action::Event { .. },
-            _,
-        ) => false,
-    }
-}
-
 /// Carry `actions` out in order; neighbours of one verb go in parallel.
 pub async fn apply(
     target: &Target,
@@ -160,7 +141,7 @@ pub async fn apply(
     let mut rest = actions.into_iter().peekable();
     while let Some(first) = rest.next() {
         let mut batch = vec![first];
-        while let Some(next) = rest.next_if(|next| same_batch(&batch[0], next)) {
+        while let Some(next) = rest.next_if(|next| next.joins(&batch[0])) {
             batch.push(next);
         }
         let mut results = stream::iter(batch)

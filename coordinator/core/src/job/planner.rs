@@ -241,7 +241,7 @@ impl<'view> Planner<'view> {
         lost
     }
 
-    fn is_counted(&self, pod: &Observed<'_>) -> bool {
+    pub(super) fn is_counted(&self, pod: &Observed<'_>) -> bool {
         self.ledger.counted.iter().any(|uid| uid == pod.uid)
     }
 
@@ -532,7 +532,7 @@ impl<'view> Planner<'view> {
         if write_status {
             let present = self.view.job.get("status").cloned().unwrap_or(Value::Null);
             let next = self.dialect.render_status(&self.view.job, &self.change);
-            if let Some(patch) = super::merge::difference(&present, &next) {
+            if let Some(patch) = crate::merge::difference(&present, &next) {
                 // The first write to the job insists on the version that was looked at; a second one follows from it.
                 let first = !actions.iter().any(|action| matches!(action, Action::Patch { .. }));
                 let resource_version = self.subject.resource_version.clone().filter(|_| first);

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, EventSeverity, Fence, ObjectRef};
 
 use crate::fnv;
@@ -105,33 +105,6 @@ pub(super) fn json_of(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
 }
 
-/// The merge patch that turns `old` into `new`; `None` when they are the same.
-pub(super) fn merge_diff(old: &Value, new: &Value) -> Option<Value> {
-    let (Value::Object(before), Value::Object(after)) = (old, new) else {
-        return (old != new).then(|| new.clone());
-    };
-    let mut patch = Map::new();
-    for (key, value) in after {
-        match before.get(key) {
-            Some(known) => {
-                if let Some(change) = merge_diff(known, value) {
-                    patch.insert(key.clone(), change);
-                }
-            }
-            None if value.is_null() => {}
-            None => {
-                patch.insert(key.clone(), value.clone());
-            }
-        }
-    }
-    for key in before.keys() {
-        if !after.contains_key(key) {
-            patch.insert(key.clone(), Value::Null);
-        }
-    }
-    (!patch.is_empty()).then_some(Value::Object(patch))
-}
-
 /// Set condition `kind`, keeping its transition time while its status stays. `time_fields` are the stamps that its
 /// type has besides (`lastProbeTime` for Jobs, `lastUpdateTime` for Deployments).
 pub(super) fn set_condition(
@@ -166,14 +139,6 @@ pub(super) fn set_condition(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn merge_diff_says_only_what_changed() {
-        let old = json!({"a": 1, "b": {"c": 2, "d": 3}, "e": [1]});
-        let new = json!({"a": 1, "b": {"c": 4}, "e": [1, 2], "f": null});
-        assert_eq!(merge_diff(&old, &new), Some(json!({"b": {"c": 4, "d": null}, "e": [1, 2]})));
-        assert_eq!(merge_diff(&new, &new), None);
-    }
 
     #[test]
     fn names_are_stable_fit_and_avoid_the_taken_ones() {

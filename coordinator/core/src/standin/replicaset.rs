@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, EventSeverity, ObjectRef, Plan};
 
-use super::object::{event, fence, fresh_name, json_of, merge_diff, ms, object_ref, owner, uid};
+use super::object::{event, fence, fresh_name, json_of, ms, object_ref, owner, uid};
 use super::pod;
 use crate::{backoff, label};
 
@@ -184,7 +184,7 @@ fn status(view: &View<'_>, object: &ObjectRef, now_ms: i64, plan: &mut Plan) {
     if let Some(map) = new.as_object_mut() {
         map.retain(|_, value| !value.is_null());
     }
-    if let Some(change) = merge_diff(&old, &new) {
+    if let Some(change) = crate::merge::difference(&old, &new) {
         plan.actions.push(Action::PatchStatus {
             object: object.clone(),
             fence: fence(&view.set.metadata),

@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::ReplicaSetStatus;
 use serde_json::{Value, json};
 use trainyard_proto::plan::Action;
 
-use super::super::object::{fence, json_of, merge_diff, ms, set_condition};
+use super::super::object::{fence, json_of, ms, set_condition};
 use super::Turn;
 
 struct Counts {
@@ -57,7 +57,7 @@ impl Turn<'_> {
         if let Some(map) = new.as_object_mut() {
             map.retain(|_, value| !value.is_null());
         }
-        if let Some(change) = merge_diff(&old, &new) {
+        if let Some(change) = crate::merge::difference(&old, &new) {
             self.plan.actions.push(Action::PatchStatus {
                 object: self.object.clone(),
                 fence: fence(&self.deployment.metadata),

@@ -21,9 +21,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, EventSeverity, ObjectRef, Plan};
 
-use super::object::{
-    cut, event, exact_fence, fence, json_of, merge_diff, ms, name, object_ref, set_condition, time, uid,
-};
+use super::object::{cut, event, exact_fence, fence, json_of, ms, name, object_ref, set_condition, time, uid};
 use super::pod;
 use crate::backoff;
 use build::Slot;
@@ -439,7 +437,7 @@ impl<'a> Turn<'a> {
                 !(zero.contains(&key.as_str()) && value == 0 || value.is_null()) || old.contains_key(key)
             });
         }
-        if let Some(change) = merge_diff(&old, &new) {
+        if let Some(change) = crate::merge::difference(&old, &new) {
             self.plan.actions.insert(
                 0,
                 Action::PatchStatus {

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-/// The merge patch that makes `old` into `new`, or `None` if they are the same.
+/// The merge patch that makes `old` into `new`, or `None` if they are the same. A null in `new` is the same as nothing: no
+/// patch can write one.
 pub(crate) fn difference(old: &Value, new: &Value) -> Option<Value> {
     if old == new {
         return None;
@@ -21,6 +22,7 @@ pub(crate) fn difference(old: &Value, new: &Value) -> Option<Value> {
                     patch.insert(name.clone(), change);
                 }
             }
+            None if value.is_null() => {}
             None => {
                 patch.insert(name.clone(), value.clone());
             }
@@ -43,6 +45,8 @@ mod tests {
             (json!({"a": {"x": 1, "y": 2}}), json!({"a": {"x": 1, "y": 3}}), Some(json!({"a": {"y": 3}}))),
             (json!({"a": [1]}), json!({"a": [1, 2]}), Some(json!({"a": [1, 2]}))),
             (json!(null), json!({"a": 1}), Some(json!({"a": 1}))),
+            (json!({"a": 1}), json!({"a": 1, "f": null}), None),
+            (json!({"b": {"c": 2, "d": 3}}), json!({"b": {"c": 4}}), Some(json!({"b": {"c": 4, "d": null}}))),
         ] {
             assert_eq!(difference(&old, &new), patch, "{old} -> {new}");
         }
