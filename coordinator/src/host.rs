@@ -30,11 +30,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_a_port_that_is_listened_on_and_no_other() {
+    fn a_port_that_is_listened_on_is_found() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        assert!(listening_ports().contains(&port));
-        drop(listener);
-        assert!(!listening_ports().contains(&port));
+        assert!(listening_ports().contains(&listener.local_addr().unwrap().port()));
+    }
+
+    #[test]
+    fn only_ports_that_are_listened_on_count() {
+        for (line, port) in [
+            (
+                "   0: 0100007F:5BA0 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1",
+                Some(23_456),
+            ),
+            ("   1: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 0", Some(8_080)),
+            ("   2: 0100007F:5BA1 0100007F:1F90 01 00000000:00000000 02:000000EF 00000000     0        0 2 2", None),
+            ("   3: 0100007F:5BA2 0100007F:1F90 06 00000000:00000000 03:000000EF 00000000     0        0 0 3", None),
+            ("garbage", None),
+        ] {
+            assert_eq!(listening_port(line), port, "{line}");
+        }
     }
 }
