@@ -69,6 +69,15 @@ pub(crate) fn out_of_time(job: &Value) -> bool {
     )
 }
 
+/// What says that the job failed as often as its `backoffLimit` allows, if that is what ended it.
+pub(crate) fn limit_reached(job: &Value) -> Option<&str> {
+    let failed = conditions(job).find(|condition| condition["type"] == "Failed" && condition["status"] == "True")?;
+    let message = failed["message"].as_str()?;
+    let by_limit = failed["reason"] == "BackoffLimitExceeded" || message.contains("has reached its backoffLimit of ");
+    // What failed follows; it is told in more detail.
+    by_limit.then(|| message.split(": ").next().unwrap_or(message))
+}
+
 /// Whether the user wants the job to be stopped for now.
 pub(crate) fn suspended(job: &Value) -> bool {
     let spec = &job["spec"];
@@ -183,6 +192,19 @@ pub(crate) fn short_pod_name<'a>(pod: &'a Value, job: &str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_that_its_backoff_limit_ended_says_so() {
+        let failed = |reason: &str, message: &str| json!({"status": {"conditions": [{"type": "Failed", "status": "True", "reason": reason, "message": message}]}});
+        let job = failed(
+            "PyTorchJobFailed",
+            "PyTorchJob loop has reached its backoffLimit of 1 after 1 restart: pod loop-0 failed",
+        );
+        assert_eq!(limit_reached(&job), Some("PyTorchJob loop has reached its backoffLimit of 1 after 1 restart"));
+        let batch = failed("BackoffLimitExceeded", "Job has reached the specified backoff limit");
+        assert_eq!(limit_reached(&batch), Some("Job has reached the specified backoff limit"));
+        assert_eq!(limit_reached(&failed("PyTorchJobFailed", "PyTorchJob loop has failed: pod loop-0 failed")), None);
+    }
 
     #[test]
     fn states_of_every_dialect() {

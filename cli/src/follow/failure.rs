@@ -25,9 +25,10 @@ pub(crate) fn first<'a>(pods: impl IntoIterator<Item = &'a Value>, job: &str, al
     earliest(all(pods, job, alone))
 }
 
-/// The one that ended before the others.
+/// The one that ended before the others. Times are whole seconds: in one second, what was ended by a signal was mostly ended
+/// because of the others.
 pub(crate) fn earliest(failures: Vec<Failure>) -> Option<Failure> {
-    failures.into_iter().min_by(|a, b| a.finished_at.cmp(&b.finished_at))
+    failures.into_iter().min_by(|a, b| (&a.finished_at, a.code > 128).cmp(&(&b.finished_at, b.code > 128)))
 }
 
 /// Every failure among the last known states of a job's pods.
@@ -108,6 +109,18 @@ pub(crate) fn cure(code: i64, reason: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn whoever_was_stopped_in_the_same_second_is_not_to_blame() {
+        let pod = |name: &str, code: i64| {
+            json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c"}]}, "status": {"containerStatuses": [
+                {"name": "c", "state": {"terminated": {"exitCode": code, "finishedAt": "2026-01-01T00:00:02Z"}}},
+            ]}})
+        };
+        let pods = [pod("master", 143), pod("worker", 3)];
+        assert_eq!(first(&pods, "job", false).unwrap().code, 3);
+        assert_eq!(first(pods.iter().rev(), "job", false).unwrap().code, 3);
+    }
 
     #[test]
     fn the_earliest_failure_counts_also_if_it_was_restarted() {

@@ -157,6 +157,21 @@ fn a_gang_that_fails_again_waits_and_says_until_when() {
 }
 
 #[test]
+fn what_a_restart_made_good_is_not_blamed_for_the_end() {
+    let mut world = pytorch(json!({"backoffLimit": 1}));
+    world.run();
+    world.fail("mnist-worker-0", 7);
+    world.plan();
+    // Its pod is still on its way out.
+    world.now_ms += 1000;
+    world.fail("mnist-worker-1", 3);
+    world.plan();
+    let told = world.status("/conditions").as_array().unwrap().last().unwrap()["message"].clone();
+    let begin = "PyTorchJob mnist has reached its backoffLimit of 1 after 1 restart: pod mnist-worker-1 failed first";
+    assert!(told.as_str().unwrap().starts_with(begin), "{told}");
+}
+
+#[test]
 fn restarts_in_place_and_recreated_pods_are_counted_together() {
     let mut world = pytorch(json!({"backoffLimit": 2}));
     world.run();

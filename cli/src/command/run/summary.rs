@@ -85,6 +85,9 @@ fn failed(screen: &Screen, title: &str, took: &str, report: &Report) -> Result<u
         screen.more(message)?;
         return Ok(exit_status(code));
     }
+    if let Some(limit) = job::limit_reached(&report.job) {
+        screen.more(limit)?;
+    }
     screen.more(&format!("{} ({}) ended with {}", failure.label, failure.pod, describe_code(code)))?;
     let reported = reported_words(&failure.message);
     match &reported {

@@ -24,7 +24,9 @@ impl Planner<'_> {
     }
 
     pub(super) fn fail(&mut self, model: &JobModel, cause: FailureCause) {
-        let failure = super::replica::first_failure(self.pods.iter().map(|pod| pod.pod));
+        // Failures that were made good by a restart are not what ended it, though their pods may still be there.
+        let failure =
+            super::replica::first_failure(self.pods.iter().filter(|pod| !self.is_counted(pod)).map(|pod| pod.pod));
         let message = narrate::failure(&self.subject, model, cause, failure.as_ref(), self.change.restarts);
         if matches!(cause, FailureCause::Deadline | FailureCause::BackoffLimit) {
             // A limit is there to end what runs, whatever is kept of pods that ended.
