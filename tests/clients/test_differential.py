@@ -20,6 +20,10 @@ from recorded import JSON, SCENARIOS
 
 urllib3.disable_warnings()
 
+# What kube-apiserver adds to each pod.
+DEFAULT_TOLERATIONS = [{"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute",
+                        "tolerationSeconds": 300} for key in ("not-ready", "unreachable")]
+
 # (name, reason, what is taken out of both answers before they are compared)
 ACCEPTED = [
     ("identities", "uids, versions, addresses and times belong to one server",
@@ -28,13 +32,19 @@ ACCEPTED = [
     ("generated names", "the random suffix of generateName, and uids in messages, differ from run to run", lambda v: suffixes(v)),
     ("defaults of pod templates", "images are not run by the cluster's kubelet here: the embedded server does not write "
      "defaults that only a container runtime or a cluster scheduler reads",
-     lambda v: scrub(v, {"terminationMessagePath", "terminationMessagePolicy", "imagePullPolicy", "dnsPolicy",
-                         "securityContext", "schedulerName", "enableServiceLinks", "preemptionPolicy", "priority",
-                         "tolerations", "serviceAccount", "serviceAccountName", "resources", "protocol",
-                         "terminationGracePeriodSeconds", "qosClass", "phase", "restartPolicy"})),
+     lambda v: without_defaults(v, {
+         "terminationMessagePath": ["/dev/termination-log"], "terminationMessagePolicy": ["File"],
+         "imagePullPolicy": ["Always", "IfNotPresent"], "dnsPolicy": ["ClusterFirst"], "securityContext": [{}],
+         "schedulerName": ["default-scheduler"], "enableServiceLinks": [True], "preemptionPolicy": ["PreemptLowerPriority"],
+         "priority": [0], "tolerations": [DEFAULT_TOLERATIONS], "serviceAccount": ["default"], "serviceAccountName": ["default"],
+         "resources": [{}], "protocol": ["TCP"], "terminationGracePeriodSeconds": [30], "qosClass": ["BestEffort"],
+         "phase": ["Pending"], "restartPolicy": ["Always"]})),
     ("defaults of workload controllers", "the stand-in controllers read an absent field as its documented default",
-     lambda v: scrub(v, {"strategy", "revisionHistoryLimit", "progressDeadlineSeconds", "podReplacementPolicy",
-                         "manualSelector", "completionMode", "backoffLimit", "parallelism", "completions"})),
+     lambda v: without_defaults(v, {
+         "strategy": [{"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}],
+         "revisionHistoryLimit": [10], "progressDeadlineSeconds": [600], "podReplacementPolicy": ["TerminatingOrFailed"],
+         "manualSelector": [False], "completionMode": ["NonIndexed"], "backoffLimit": [6], "parallelism": [1],
+         "completions": [1]})),
     ("field ownership of one's own defaults", "managedFields are compared by manager and operation; their sets follow "
      "from the stored fields", lambda v: managers(v)),
     ("column descriptions", "tables describe their columns in our words", lambda v: scrub(v, {"description"})),
@@ -63,6 +73,16 @@ def scrub(value, names):
         return {k: scrub(v, names) for k, v in value.items() if k not in names}
     if isinstance(value, list):
         return [scrub(v, names) for v in value]
+    return value
+
+
+def without_defaults(value, defaults):
+    """Without fields that say what their absence means. What a user chose stays, and is compared."""
+    if isinstance(value, dict):
+        kept = {k: without_defaults(v, defaults) for k, v in value.items()}
+        return {k: v for k, v in kept.items() if v not in defaults.get(k, []) and value[k] not in defaults.get(k, [])}
+    if isinstance(value, list):
+        return [without_defaults(v, defaults) for v in value]
     return value
 
 
