@@ -85,11 +85,13 @@ fn failed(screen: &Screen, title: &str, took: &str, report: &Report) -> Result<u
         screen.more(message)?;
         return Ok(exit_status(code));
     }
-    if let Some(limit) = job::limit_reached(&report.job) {
-        screen.more(limit)?;
-    }
     screen.more(&format!("{} ({}) ended with {}", failure.label, failure.pod, describe_code(code)))?;
     let reported = reported_words(&failure.message);
+    let has_words = !report.last_words.is_empty() || !failure.message.is_empty();
+    // Without words of its own the job's message follows, which says it too.
+    if let Some(limit) = job::limit_reached(&report.job).filter(|_| has_words) {
+        screen.more(limit)?;
+    }
     match &reported {
         Some(words) => words.iter().try_for_each(|line| screen.more(line))?,
         None if !report.last_words.is_empty() => {
