@@ -1,11 +1,13 @@
 //! Sockets in front of the router: bounded connections, optional TLS, a graceful end.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::body::Body;
-use http::Request;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,6 +23,7 @@ use tower::ServiceExt as _;
 use super::dispatch::{Caller, Connection};
 use super::idle::{Activity, Held};
 use super::limit::{CONNECTIONS, DRAIN, H2_STREAMS, HEAD_BYTES, HEAD_TIMEOUT, IDLE_TIMEOUT, WRITE_STALL};
+use super::rest::Shared;
 use super::stall::Stalling;
 
 /// What every connection of a listener shares.
@@ -90,10 +93,22 @@ impl Front {
         let counted = activity.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let busy = counted.begin();
-            let mut request = request.map(Body::new);
+            let (head, body) = request.into_parts();
+            let body = Shared::new(body);
+            // A stream of HTTP/2 ends without its connection.
+            let rest = (head.version < Version::HTTP_2).then(|| body.again());
+            let mut request = Request::from_parts(head, Body::new(body));
             request.extensions_mut().insert(caller.clone());
             let answered = router.clone().oneshot(request);
-            async move { answered.await.map(|answer| answer.map(|body| Held::new(body, busy))) }
+            async move {
+                let mut answer = answered.await?;
+                if let Some(rest) = rest
+                    && !rest.read_out().await
+                {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(answer.map(|body| Held::new(body, busy)))
+            }
         });
         let mut builder = Builder::new(TokioExecutor::new());
         // For the builder the rest between two requests belongs to the head of the second.
@@ -197,5 +212,30 @@ mod tests {
         sleep(WRITE_STALL * 2).await;
         let (answer, waited) = rest(client).await;
         assert!(answer.len() < 1 << 20 && waited < HEAD_TIMEOUT, "{} bytes after {waited:?}", answer.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_refused_by_its_head_leaves_the_connection_usable() {
+        let mut client = connected();
+        for _ in 0..2 {
+            client.write_all(b"POST /absent HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n").await.expect("taken");
+            sleep(Duration::from_millis(10)).await;
+            client.write_all(b"body").await.expect("taken");
+        }
+        client.write_all(ASK).await.expect("taken");
+        let (answers, _) = rest(client).await;
+        assert!(answers.matches("404 Not Found").count() == 2 && answers.ends_with("quick"), "{answers}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_with_too_much_left_unread_is_closed_and_says_so() {
+        let mut client = connected();
+        client.write_all(b"POST /absent HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n").await.expect("taken");
+        let (mut answer, mut body) = tokio::io::split(client);
+        tokio::spawn(async move { while body.write_all(&[b'x'; 4_096]).await.is_ok() {} });
+        let mut said = Vec::new();
+        answer.read_to_end(&mut said).await.expect("an end");
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains("404 Not Found") && said.contains("connection: close"), "{said}");
     }
 }

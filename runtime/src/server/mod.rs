@@ -19,6 +19,7 @@ mod protobuf;
 pub(crate) mod query;
 mod quota;
 mod read;
+mod rest;
 pub(crate) mod route;
 mod rules;
 mod scale;
