@@ -1,6 +1,7 @@
 //! The embedded control plane, wired: API server, coordinator and node agent in one process.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use trainyard_coordinator::{Config, Coordinator};
 use trainyard_runtime::embedded::{Embedded, Options, ServeError, ServerInfo};
@@ -9,6 +10,9 @@ use trainyard_worker::agent::{Agent, AgentConfig, ContainerMode, Containers};
 use crate::arg::{ContainerArgs, Engine};
 use crate::error::CliError;
 use crate::session::{self, Owner, internal};
+
+/// How long the parts of a failed control plane may take to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// All parts, running.
 #[derive(Debug)]
@@ -69,9 +73,24 @@ impl Plane {
         }
     }
 
-    /// Waits until nothing can be written any more. Ends by a bug only: short of that the store ends after everything else.
-    pub(crate) async fn failed(&self) {
-        self.embedded.store().ended().await;
+    /// Waits until nothing can be written any more, and says so. Ends by a bug only: short of that the store ends after
+    /// everything else.
+    pub(crate) fn failed(&self) -> impl Future<Output = CliError> + use<> {
+        let store = self.embedded.store().clone();
+        async move {
+            store.ended().await;
+            CliError::Internal {
+                doing: "the control plane cannot go on".to_owned(),
+                source: "the writer of the object store has ended, the log says why; everything that was acknowledged is on \
+                         disk, and pods that run go on: start `trainyard up` to take them over, and please report this"
+                    .into(),
+            }
+        }
+    }
+
+    /// Stops every part, after a failure: what that waits for may never come.
+    pub(crate) async fn give_up(self) {
+        let _ = tokio::time::timeout(STOP_PATIENCE, self.stop()).await;
     }
 
     /// Stops every part. Pods that still run go on under their shims.

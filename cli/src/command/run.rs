@@ -97,7 +97,14 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
             if place.runs_processes().await {
                 place_in_folders(&mut documents)?;
             }
-            let result = carry_out(global, &mut place, &documents, args.detach).await;
+            let failed = place.failed();
+            let result = tokio::select! {
+                result = carry_out(global, &mut place, &documents, args.detach) => result,
+                failed = failed => {
+                    place.give_up().await;
+                    return Err(failed);
+                }
+            };
             if matches!(place.session.place, Place::InProcess { .. }) {
                 match others::living(&place.session.api).await {
                     Ok(left) => others::say_left(&Screen::new(), &left)?,

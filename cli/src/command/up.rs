@@ -3,7 +3,6 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use trainyard_runtime::embedded::{Options, TlsFiles};
@@ -19,9 +18,6 @@ use crate::output::style;
 use crate::plane::{self, Plane, Started};
 use crate::session::internal;
 use crate::telemetry::{self, Quiet};
-
-/// For the end of the parts of a control plane that has failed.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Keep the embedded control plane running.
 ///
@@ -116,8 +112,7 @@ async fn serve(
         }
     };
     if let Err(failed) = until(&plane, told).await {
-        // What it waits for may never come.
-        let _ = tokio::time::timeout(STOP_PATIENCE, plane.stop()).await;
+        plane.give_up().await;
         return Err(failed);
     }
     say(format, "stopping; pods that run go on, the next `trainyard up` takes them over")?;
@@ -132,12 +127,7 @@ async fn serve(
 async fn until(plane: &Plane, told: impl Future<Output = ()>) -> Result<(), CliError> {
     tokio::select! {
         () = told => Ok(()),
-        () = plane.failed() => Err(CliError::Internal {
-            doing: "the control plane cannot go on".to_owned(),
-            source: "the writer of the object store has ended, the log says why; everything that was acknowledged is on \
-                     disk, and pods that run go on: start `trainyard up` again, and please report this"
-                .into(),
-        }),
+        failed = plane.failed() => Err(failed),
     }
 }
 

@@ -99,6 +99,20 @@ fn clean_pod_policies() {
 }
 
 #[test]
+fn what_has_not_begun_when_the_job_ends_never_begins() {
+    let mut world = pytorch(json!({"cleanPodPolicy": "None"}));
+    world.run();
+    world.set("mnist-worker-0", json!({"phase": "Failed", "reason": "Evicted"}));
+    world.plan();
+    world.reap();
+    world.plan();
+    assert_eq!(world.live().len(), 3, "it waits for a node again");
+    world.succeed("mnist-master-0");
+    world.plan();
+    assert_eq!(world.live(), ["mnist-master-0", "mnist-worker-1"]);
+}
+
+#[test]
 fn suspending_takes_all_away_and_resuming_starts_the_clock_anew() {
     let mut world = pytorch(json!({"suspend": false, "activeDeadlineSeconds": 100}));
     world.run();

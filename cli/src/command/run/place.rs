@@ -34,6 +34,24 @@ impl Opened {
         version.is_none_or(|version| version.starts_with("process://"))
     }
 
+    /// Waits until our control plane fails; for ever where there is none of ours.
+    pub(crate) fn failed(&self) -> impl Future<Output = CliError> + use<> {
+        let failed = self.plane.as_ref().map(|plane| plane.failed());
+        async move {
+            match failed {
+                Some(failed) => failed.await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Takes our control plane down after it failed.
+    pub(crate) async fn give_up(self) {
+        if let Some(plane) = self.plane {
+            plane.give_up().await;
+        }
+    }
+
     /// Takes our control plane down.
     pub(crate) async fn close(self) {
         if let Some(plane) = self.plane {

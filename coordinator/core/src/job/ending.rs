@@ -69,7 +69,10 @@ impl Planner<'_> {
     /// What is to be done about a finished job: its pods, and in the end itself.
     pub(super) fn clean_up(&mut self, model: &JobModel) {
         match model.policy.clean_pods {
-            CleanPods::None => {}
+            // What has not begun is not what somebody wants to look at later: it would run for nothing.
+            CleanPods::None => {
+                self.delete_pods(|pod| pod.standing == Standing::Unbound, "the job has ended before it began")
+            }
             CleanPods::Running => {
                 let live: BTreeSet<String> =
                     self.pods.iter().filter(|pod| pod.is_live()).map(|pod| pod.name.to_owned()).collect();
