@@ -157,6 +157,26 @@ fn a_gang_that_fails_again_waits_and_says_until_when() {
 }
 
 #[test]
+fn a_gang_whose_pod_was_taken_away_does_not_wait() {
+    let mut world = World::new(TRAINING);
+    world.edit("/spec/backoffLimit", json!(5));
+    world.run();
+    for _ in 0..3 {
+        world.pods.remove("wine-worker-1");
+        world.plan();
+        world.reap();
+        world.plan();
+        assert_eq!(world.live().len(), 3);
+        world.run();
+    }
+    world.fail("wine-worker-1", 1);
+    world.plan();
+    world.reap();
+    world.plan();
+    assert_eq!(world.live().len(), 3, "its first failure");
+}
+
+#[test]
 fn what_a_restart_made_good_is_not_blamed_for_the_end() {
     let mut world = pytorch(json!({"backoffLimit": 1}));
     world.run();

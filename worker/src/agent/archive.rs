@@ -161,7 +161,8 @@ async fn settled_pods(client: &kube::Client) -> Result<BTreeSet<String>, kube::E
     loop {
         let pods = Api::<Pod>::all(client.clone()).list(&ListParams::default()).await?.items;
         let mut owners = BTreeMap::new();
-        for pod in &pods {
+        // What waits for a finalizer may do so for long.
+        for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
             let Some(owner) = owner(pod) else { continue };
             if !owners.contains_key(&owner.uid) {
                 let stays = stays(client, pod.metadata.namespace.as_deref().unwrap_or_default(), owner).await;

@@ -315,15 +315,14 @@ impl<'view> Planner<'view> {
         self.reason(JobCode::Restarting, &message, None);
     }
 
-    /// Puts what failed on record, and off if it was not the first time. Answers when the last of it starts again.
+    /// Puts what failed on record, and off if it was not the first time. Answers when the last of it starts again. A pod
+    /// that somebody took away did not fail: what replaces it need not wait.
     fn put_off(&mut self, model: &JobModel, failed: &[Lost<'view>]) -> i64 {
         let now_ms = self.now_ms;
+        let mut pods = failed.iter().filter_map(|lost| lost.pod.as_ref()).filter(|pod| !pod.deleting);
         match model.restart_scope {
-            RestartScope::Gang => self.ledger.wait("", now_ms),
-            RestartScope::Replica => {
-                let pods = failed.iter().filter_map(|lost| lost.pod.as_ref());
-                pods.map(|pod| self.ledger.wait(pod.name, now_ms)).max().unwrap_or(now_ms)
-            }
+            RestartScope::Gang => pods.next().map_or(now_ms, |_| self.ledger.wait("", now_ms)),
+            RestartScope::Replica => pods.map(|pod| self.ledger.wait(pod.name, now_ms)).max().unwrap_or(now_ms),
         }
     }
 
