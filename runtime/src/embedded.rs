@@ -176,7 +176,8 @@ impl Embedded {
         tokens.insert(&owner_token, User::owner());
         let tls = options.tls.as_ref().map(tls::acceptor).transpose()?;
         let rules = server::rules(kinds::registry());
-        let store = Store::open(store::Options::new(options.home.join("store.db"), rules)).await?;
+        let place = store::Options::new(options.home.join("store.db"), rules);
+        let store = Store::open(store::Options { put_aside: store::put_aside(), ..place }).await?;
         server::seed(&store).await?;
         // Both end with the store.
         drop(gc::spawn(store.clone()));

@@ -19,7 +19,7 @@ fn widgets() -> Resource {
 }
 
 fn options(folder: &Path) -> Options {
-    let rules = vec![ResourceRules::plain(widgets(), false)];
+    let rules = vec![ResourceRules::plain(widgets(), false), ResourceRules::plain(Resource::new("", "events"), false)];
     Options::new(folder.join("store.db"), rules)
 }
 
@@ -304,24 +304,24 @@ async fn a_newer_database_or_none_at_all_is_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn rows_that_cannot_be_read_are_put_aside_and_all_others_are_there() {
+async fn events_that_cannot_be_read_are_put_aside_and_all_others_are_there() {
     use sqlx::{Connection, Row};
     let home = tempfile::tempdir().unwrap();
     let store = Store::open(options(home.path())).await.unwrap();
     put(&store, "good", 3).await.unwrap();
     let seen = store.resource_version();
     store.close().await;
-    sql(home.path(), "INSERT INTO objects VALUES (70, 'widgets.example.com', '{\"metadata\":{\"name\":\"x\"}}')").await;
-    sql(home.path(), "INSERT INTO objects VALUES (71, 'widgets.example.com', x'ff00')").await;
-    let deep = "INSERT INTO objects SELECT 72, 'widgets.example.com', '{\"metadata\":{\"resourceVersion\":\"90\"},\"a\":' || \
+    sql(home.path(), "INSERT INTO objects VALUES (70, 'events.', '{\"metadata\":{\"name\":\"x\"}}')").await;
+    sql(home.path(), "INSERT INTO objects VALUES (71, 'events.', x'ff00')").await;
+    let deep = "INSERT INTO objects SELECT 72, 'events.', '{\"metadata\":{\"resourceVersion\":\"90\"},\"a\":' || \
                 replace(hex(zeroblob(150)), '00', '[') || replace(hex(zeroblob(150)), '00', ']') || '}'";
     sql(home.path(), deep).await;
     for _ in 0..2 {
         let store = Store::open(options(home.path())).await.unwrap();
         assert_eq!(numbers(&store), BTreeMap::from([("good".to_owned(), 3)]));
-        assert!(store.resource_version() > 90, "no version of theirs is used again");
+        assert!(store.resource_version() > 1_000_000, "no version of theirs is used again, known or not");
         let query = WatchQuery { resource_version: Some(seen), ..WatchQuery::default() };
-        let resumed = store.watch(&widgets(), query, WatchOptions::default());
+        let resumed = store.watch(&Resource::new("", "events"), query, WatchOptions::default());
         assert!(matches!(resumed, Err(StoreError::Expired { .. })), "whoever saw them lists again");
         store.close().await;
     }
@@ -334,6 +334,38 @@ async fn rows_that_cannot_be_read_are_put_aside_and_all_others_are_there() {
     assert_eq!(kept.len(), 3);
     assert_eq!(rows[0].get::<&str, _>(2), "metadata.uid is missing");
     assert!(rows[2].get::<&str, _>(2).contains("recursion limit"), "{}", rows[2].get::<&str, _>(2));
+}
+
+/// A missing object means that it was deleted: its pods would be ended, its volumes emptied.
+#[tokio::test]
+async fn what_others_depend_on_is_not_put_aside_unasked() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(options(home.path())).await.unwrap();
+    put(&store, "good", 3).await.unwrap();
+    let told = store.resource_version();
+    store.close().await;
+    sql(
+        home.path(),
+        "INSERT INTO objects VALUES (70, 'widgets.example.com', '{\"metadata\":{\"namespace\":\"ns\",\"name\":\"x\"}}')",
+    )
+    .await;
+    sql(home.path(), "INSERT INTO objects VALUES (71, 'widgets.example.com', '{\"metadata\":{\"name\":\"to')").await;
+    sql(home.path(), "INSERT INTO objects VALUES (72, 'events.', '{')").await;
+    for put_aside in [vec![], vec![70]] {
+        let refused = Store::open(Options { put_aside, ..options(home.path()) }).await.unwrap_err().to_string();
+        assert!(
+            refused.contains("store.db") && refused.contains("row 71 (widgets.example.com, name unknown: not JSON")
+        );
+    }
+    let refused = Store::open(options(home.path())).await.unwrap_err().to_string();
+    assert!(refused.contains("row 70 (widgets.example.com/ns/x: metadata.uid is missing)"), "{refused}");
+    assert!(refused.contains("TRAINYARD_PUT_ASIDE=70,71 "), "{refused}");
+    let asked = Options { put_aside: vec![70, 71], ..options(home.path()) };
+    let store = Store::open(asked).await.unwrap();
+    assert_eq!(numbers(&store), BTreeMap::from([("good".to_owned(), 3)]));
+    assert!(store.resource_version() > told + 1_000_000);
+    store.close().await;
+    assert_eq!(numbers(&Store::open(options(home.path())).await.unwrap()).len(), 1, "they stay aside");
 }
 
 /// Sixty-four writers at once: versions are unique, every write is there, none is lost.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use trainyard_runtime_core::store::{Object, Resource, Rows, Store as State};
+use trainyard_runtime_core::store::{Key, Object, Resource, Rows, Store as State};
 
-use super::open::OpenError;
+use super::open::{OpenError, UnreadableRow, UnreadableRows};
 use super::room::Room;
 
 /// Kept in `PRAGMA user_version`.
@@ -37,10 +37,18 @@ CREATE TABLE IF NOT EXISTS quarantine (
     json TEXT NOT NULL,
     reason TEXT NOT NULL
 )";
-/// The version of an object that is JSON but nested too deep for us; SQLite reads a thousand levels.
-const VERSION_OF: &str = "
-SELECT CAST(json_extract(CAST(json AS TEXT), '$.metadata.resourceVersion') AS INTEGER)
+/// What an object says of itself that is JSON but no object to us, nested too deep for instance; SQLite reads a thousand
+/// levels.
+const FACTS_OF: &str = "
+SELECT CAST(json_extract(CAST(json AS TEXT), '$.metadata.resourceVersion') AS INTEGER),
+    CAST(json_extract(CAST(json AS TEXT), '$.metadata.namespace') AS TEXT),
+    CAST(json_extract(CAST(json AS TEXT), '$.metadata.name') AS TEXT)
 FROM objects WHERE birth = ? AND json_valid(CAST(json AS TEXT))";
+/// What owns nothing and stands for nothing outside of the store: resource and group. The absence of anything else means
+/// that it was deleted, and with it go its pods or its data.
+const LEAVES: [(&str, &str); 2] = [("events", ""), ("leases", "coordination.k8s.io")];
+/// Versions left out where the last one is unknown: more than an object gets in a life.
+const UNKNOWN_VERSIONS: u64 = 1_000_000;
 /// Rows per statement. Powers of two up to it are used, so that the statement cache holds all shapes.
 const STATEMENT_ROWS: usize = 128;
 /// Committed bytes after which the log is folded into the database beside the writer. Large enough to be rare (once
@@ -91,8 +99,9 @@ impl Disk {
         Ok(Self { connection, options, log, written: 0, folding: Arc::default(), room, full: false })
     }
 
-    /// Reads everything into `state`. A row that is no object is put aside: one of them must not take all others away.
-    pub(super) async fn load(&mut self, path: &Path, state: &mut State) -> Result<(), OpenError> {
+    /// Reads everything into `state`. A row that is no object is put aside where that harms nothing, or where it is among
+    /// `put_aside`; else the store is not opened, for what belongs to the object would be deleted.
+    pub(super) async fn load(&mut self, path: &Path, put_aside: &[i64], state: &mut State) -> Result<(), OpenError> {
         let database = |e| OpenError::database(path, e);
         let rows = sqlx::query("SELECT birth, resource, json FROM objects ORDER BY birth")
             .fetch_all(&mut self.connection)
@@ -106,7 +115,8 @@ impl Disk {
             match read_row(&row, birth, &mut last) {
                 Ok(object) => state.restore_object(object),
                 Err(reason) => {
-                    bad.push(BadRow { birth, resource: text(&row, 1).unwrap_or_default().to_owned(), reason })
+                    let resource = parse_resource(text(&row, 1).unwrap_or_default());
+                    bad.push(BadRow { birth, resource, reason, facts: Facts::default() });
                 }
             }
         }
@@ -118,8 +128,17 @@ impl Disk {
             let (resource, version): (&str, i64) = (row.get(0), row.get(1));
             state.restore_resource(&parse_resource(resource), u64::try_from(version).unwrap_or(0));
         }
-        if !bad.is_empty() {
-            quarantine(&mut self.connection, state, &bad).await.map_err(database)?;
+        for row in &mut bad {
+            row.facts = Facts::of(&mut self.connection, row.birth).await.map_err(database)?;
+        }
+        let (aside, kept): (Vec<_>, Vec<_>) =
+            bad.into_iter().partition(|row| row.is_leaf() || put_aside.contains(&row.birth));
+        if !kept.is_empty() {
+            let rows = kept.into_iter().map(BadRow::into_unreadable).collect();
+            return Err(OpenError::Unreadable { path: path.to_owned(), rows: UnreadableRows(rows) });
+        }
+        if !aside.is_empty() {
+            quarantine(&mut self.connection, state, &aside).await.map_err(database)?;
         }
         Ok(())
     }
@@ -191,8 +210,41 @@ impl Disk {
 /// A row that is no object.
 struct BadRow {
     birth: i64,
-    resource: String,
+    resource: Resource,
     reason: String,
+    facts: Facts,
+}
+
+impl BadRow {
+    fn is_leaf(&self) -> bool {
+        LEAVES.contains(&(&*self.resource.plural, &*self.resource.group))
+    }
+
+    fn into_unreadable(self) -> UnreadableRow {
+        let Facts { namespace, name, .. } = self.facts;
+        let name = name.map(|name| Key::new(self.resource.clone(), namespace.unwrap_or_default(), name).to_string());
+        let object = name.unwrap_or_else(|| format!("{}, name unknown", self.resource));
+        UnreadableRow { row: self.birth, object, reason: self.reason }
+    }
+}
+
+/// What can be told of a row that is no object.
+#[derive(Default)]
+struct Facts {
+    version: Option<u64>,
+    namespace: Option<String>,
+    name: Option<String>,
+}
+
+impl Facts {
+    async fn of(connection: &mut SqliteConnection, birth: i64) -> Result<Self, sqlx::Error> {
+        let found: Option<(Option<i64>, Option<String>, Option<String>)> =
+            sqlx::query_as(FACTS_OF).bind(birth).fetch_optional(connection).await?;
+        let (version, namespace, name) = found.unwrap_or_default();
+        // What is no number is 0 to SQLite.
+        let version = version.and_then(|version| u64::try_from(version).ok()).filter(|version| *version > 0);
+        Ok(Self { version, namespace, name })
+    }
 }
 
 /// A column's bytes as text, whatever SQLite holds them as.
@@ -216,10 +268,8 @@ async fn quarantine(connection: &mut SqliteConnection, state: &mut State, bad: &
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     transaction.execute(QUARANTINE).await?;
     for row in bad {
-        // Where its last version cannot be told, it was its birth at least.
-        let version: Option<i64> =
-            sqlx::query_scalar(VERSION_OF).bind(row.birth).fetch_optional(&mut *transaction).await?.flatten();
-        state.skip_to(u64::try_from(version.unwrap_or(0).max(row.birth)).unwrap_or(0));
+        let known = row.facts.version.unwrap_or(state.resource_version() + UNKNOWN_VERSIONS);
+        state.skip_to(known.max(u64::try_from(row.birth).unwrap_or(0)));
     }
     let version = state.resource_version() + 1;
     for row in bad {
@@ -229,15 +279,14 @@ async fn quarantine(connection: &mut SqliteConnection, state: &mut State, bad: &
             .execute(&mut *transaction)
             .await?;
         sqlx::query("DELETE FROM objects WHERE birth = ?").bind(row.birth).execute(&mut *transaction).await?;
-        let resource = parse_resource(&row.resource);
-        bury(&mut transaction, &resource, version).await?;
-        state.restore_resource(&resource, version);
+        bury(&mut transaction, &row.resource, version).await?;
+        state.restore_resource(&row.resource, version);
     }
     transaction.commit().await?;
-    for BadRow { birth, resource, reason } in bad {
+    for BadRow { birth, resource, reason, .. } in bad {
         tracing::error!(
             row = birth,
-            resource,
+            %resource,
             reason,
             "object store: a row cannot be read; it is kept in the table \"quarantine\" of store.db, and everything else goes on"
         );

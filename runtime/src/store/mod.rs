@@ -21,7 +21,8 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 pub use metrics::register as register_metrics;
-pub use open::{OpenError, Options};
+pub(crate) use open::put_aside;
+pub use open::{OpenError, Options, UnreadableRow, UnreadableRows};
 pub use trainyard_runtime_core::store::{
     At, Change, ChangeKind, Create, Delete, Effect, FieldCause, Key, Limits, ListQuery, NameRule, NewObject, Object,
     Outcome, Page, Part, Preconditions, Propagation, Resource, ResourceRules, StoreError, Transact, Update, WatchEvent,
