@@ -30,21 +30,12 @@ ACCEPTED = [
      lambda v: scrub(v, {"uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "selfLink", "time",
                          "continue", "remainingItemCount", "lastTransitionTime"})),
     ("generated names", "the random suffix of generateName, and uids in messages, differ from run to run", lambda v: suffixes(v)),
-    ("defaults of pod templates", "images are not run by the cluster's kubelet here: the embedded server does not write "
+    ("defaults of pods", "images are not run by the cluster's kubelet here: the embedded server does not write "
      "defaults that only a container runtime or a cluster scheduler reads",
      lambda v: without_defaults(v, {
-         "terminationMessagePath": ["/dev/termination-log"], "terminationMessagePolicy": ["File"],
-         "imagePullPolicy": ["Always", "IfNotPresent"], "dnsPolicy": ["ClusterFirst"], "securityContext": [{}],
-         "schedulerName": ["default-scheduler"], "enableServiceLinks": [True], "preemptionPolicy": ["PreemptLowerPriority"],
-         "priority": [0], "tolerations": [DEFAULT_TOLERATIONS], "serviceAccount": ["default"], "serviceAccountName": ["default"],
-         "resources": [{}], "protocol": ["TCP"], "terminationGracePeriodSeconds": [30], "qosClass": ["BestEffort"],
-         "phase": ["Pending"], "restartPolicy": ["Always"]})),
-    ("defaults of workload controllers", "the stand-in controllers read an absent field as its documented default",
-     lambda v: without_defaults(v, {
-         "strategy": [{"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}],
-         "revisionHistoryLimit": [10], "progressDeadlineSeconds": [600], "podReplacementPolicy": ["TerminatingOrFailed"],
-         "manualSelector": [False], "completionMode": ["NonIndexed"], "backoffLimit": [6], "parallelism": [1],
-         "completions": [1]})),
+         "enableServiceLinks": [True], "preemptionPolicy": ["PreemptLowerPriority"],
+         "priority": [0], "tolerations": [DEFAULT_TOLERATIONS], "serviceAccount": ["default"],
+         "serviceAccountName": ["default"]})),
     ("field ownership of one's own defaults", "managedFields are compared by manager and operation; their sets follow "
      "from the stored fields", lambda v: managers(v)),
     ("column descriptions", "tables describe their columns in our words", lambda v: scrub(v, {"description"})),
