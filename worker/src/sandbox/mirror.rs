@@ -81,7 +81,7 @@ impl<'a> Mirrors<'a> {
             (true, ..) => beneath::provide(folder, rest).map(drop),
             (false, Some(parent), Some(name)) => {
                 let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-                beneath::provide(folder, parent).and_then(|parent| File::create_new(parent.join(name)).map(drop))
+                beneath::provide(folder, parent).and_then(|parent| make_file(&parent.join(name)))
             }
             (false, ..) => return false,
         };
@@ -177,6 +177,14 @@ fn nearest_folder(target: &Path) -> Result<PathBuf, MirrorError> {
     Err(MirrorError { what: "its path is not absolute", source: io::ErrorKind::InvalidInput.into() })
 }
 
+/// Another container may have been faster: the file is there all the same.
+fn make_file(path: &Path) -> io::Result<()> {
+    match File::create_new(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 fn make(target: &Path, is_dir: bool) -> io::Result<()> {
     if is_dir {
         return fs::create_dir_all(target);
@@ -185,4 +193,24 @@ fn make(target: &Path, is_dir: bool) -> io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     File::create(target).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_point_that_another_was_faster_to_make_is_made() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        std::thread::scope(|scope| {
+            let makers: Vec<_> = (0..4).map(|_| scope.spawn(|| make_file(&file))).collect();
+            for maker in makers {
+                maker.join().expect("no panic").expect("made");
+            }
+        });
+        let mut mirrors = Mirrors::new(Path::new("/"));
+        mirrors.leave_writable(folder.path());
+        assert!(mirrors.make_inside(&file, false) && !mirrors.make_inside(&file, true));
+    }
 }
