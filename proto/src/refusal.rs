@@ -1,5 +1,6 @@
 //! Why a node refuses a pod that it can never run as it is: the reasons that the node agent writes into the status of
-//! the pod, which is then `Failed`, and that controllers read. Trying again does not help; changing the manifest does.
+//! the pod, which is then `Failed`, and that controllers read. Trying again does not help; changing the manifest does, or
+//! how the node runs containers.
 
 /// A reason for which a pod can never run on this kind of node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

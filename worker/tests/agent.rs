@@ -4,7 +4,7 @@
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Pod, Service};
 use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::{Value, json};
-use trainyard_worker::agent::kept_pods;
+use trainyard_worker::agent::{ContainerMode, kept_pods};
 
 mod support;
 #[path = "support/world.rs"]
@@ -107,6 +107,23 @@ async fn a_stopped_agent_loses_nothing() {
     assert_eq!(main_status(&ended).restart_count, 0);
     assert_eq!(world.log(&pod, 0), "before\nafter\n");
     eventually("a removed pod ends", async || gone(!running.process.unwrap().is_alive() && !state.exists())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_goes_on_under_an_agent_that_would_refuse_it() {
+    let mut world = World::new().await;
+    let gate = world.home.path().join("gate");
+    let script = format!("while [ ! -e {} ]; do sleep 0.01; done; echo after", gate.display());
+    let container = json!({"name": "main", "command": ["sh", "-c", script]});
+    let pod = world.pod("imageless", json!({"restartPolicy": "Never", "containers": [container]})).await;
+    world.phase("imageless", "Running").await;
+    world.stop_agent().await;
+    world.start_agent_with(ContainerMode::Engine { program: "/bin/false".into() }).await;
+    world.event("ImageRequired").await;
+    std::fs::write(&gate, "").unwrap();
+    let ended = world.phase("imageless", "Succeeded").await;
+    assert_eq!(exit_code(&ended), Some(0));
+    assert_eq!(world.log(&pod, 0), "after\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -291,6 +308,34 @@ async fn volumes_are_for_the_user_and_the_group_of_the_pod() {
     let group = world.pod("group", spec).await;
     world.phase("group", "Succeeded").await;
     assert_eq!(world.log(&group, 0), "hidden\n640 4720\n440 4720\nr-s\n4720\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_is_given_to_its_group_before_its_pod_runs_and_not_again() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root gives files to any group");
+        return;
+    }
+    let mut world = World::new().await;
+    let container = |name: &str, script: &str| {
+        let mounts = json!([{"name": "scratch", "mountPath": "/ty/scratch"}]);
+        json!({"name": name, "command": ["sh", "-c", script], "workingDir": "/", "volumeMounts": mounts})
+    };
+    let private =
+        "cd /ty/scratch; echo x > f; chmod 600 f; echo made; while [ ! -e gate ]; do sleep 0.01; done; stat -c %a f";
+    let mut late = container("late", "touch /ty/scratch/gate");
+    late["env"] = json!([{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "later", "key": "x"}}}]);
+    let spec = json!({"restartPolicy": "Never", "securityContext": {"fsGroup": 4720},
+        "volumes": [{"name": "scratch", "emptyDir": {}}], "containers": [container("main", private), late]});
+    let pod = world.pod("private", spec).await;
+    eventually("the file is made", async || gone(world.log(&pod, 0) == "made\n")).await;
+    world.stop_agent().await;
+    world.start_agent().await;
+    let later = json!({"metadata": {"name": "later"}, "data": {"x": "1"}});
+    world.create::<ConfigMap>(later).await;
+    // The surroundings of the other container were made anew under the first.
+    world.phase("private", "Succeeded").await;
+    assert_eq!(world.log(&pod, 0), "made\n600\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -306,7 +306,7 @@ impl Begin<'_> {
         argv: &mut [String],
         env: &mut [(String, String)],
     ) -> Result<Option<Sandbox>, BeginError> {
-        let user_namespace = match self.shared.allowed().await {
+        let user_namespace = match self.shared.allowed().await? {
             Allowed::Root => false,
             Allowed::User => true,
             Allowed::None(_) => {

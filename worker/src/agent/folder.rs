@@ -39,6 +39,9 @@ pub(super) struct PodRecord {
     pub(super) outside: Vec<PathBuf>,
     /// The once-per-pod event about images was sent.
     pub(super) image_event_sent: bool,
+    /// Volumes that were given to the pod's group, and in which boot. What becomes of them since is the programs' affair.
+    #[serde(default)]
+    pub(super) given: BTreeMap<PathBuf, String>,
 }
 
 /// Paths of one pod.

@@ -250,6 +250,7 @@ impl Manager {
             accepted_ms: started.map_or_else(now_ms, |time| time.0.as_millisecond()),
             outside: Vec::new(),
             image_event_sent: false,
+            given: BTreeMap::new(),
             pod,
         }
     }

@@ -77,7 +77,8 @@ impl Agent {
         // Found out now, so that the first pod does not wait for it.
         let probing = shared.clone();
         tokio::spawn(async move {
-            probing.allowed().await;
+            // Where that fails the first pod tries again, and tells why.
+            let _ = probing.allowed().await;
         });
         let sweeping = shared.clone();
         tokio::task::spawn_blocking(move || engine::sweep(&sweeping));

@@ -21,7 +21,7 @@ use super::memory;
 use super::ownership::Ownership;
 use super::shared::Shared;
 use crate::sandbox::Allowed;
-use crate::shim::now_ms;
+use crate::shim::{boot_id, now_ms};
 
 /// What is missing may be created any moment; two seconds are soon enough for people and cheap enough for the API.
 const RETRY_MS: i64 = 2_000;
@@ -84,13 +84,18 @@ pub(super) async fn make(shared: &Shared, folder: &PodFolder, record: &mut PodRe
     write_record(folder, record)?;
     let sources = fetch(shared, &pod).await?;
     let volumes = volumes(shared, folder, record, &sources).await?;
-    if let Allowed::None(why) = shared.allowed().await
-        && shared.config.mode == ContainerMode::Process
+    if shared.config.mode == ContainerMode::Process
+        && let Allowed::None(why) = allowed(shared).await?
     {
         refuse_mounts(&pod, &volumes, why)?;
     }
     write_record(folder, record)?;
     Ok(Surroundings { sources, volumes })
+}
+
+/// Where it is not known yet the pod waits: an answer that nobody gave refuses no pod.
+async fn allowed(shared: &Shared) -> Result<&Allowed, Unready> {
+    shared.allowed().await.map_err(|error| Unready::Waiting(error.to_string()))
 }
 
 fn write_record(folder: &PodFolder, record: &PodRecord) -> Result<(), Unready> {
@@ -179,12 +184,16 @@ async fn volumes(
 ) -> Result<BTreeMap<String, (PathBuf, bool)>, Unready> {
     let pod = record.pod.clone();
     let facts = facts(shared, record);
+    // Memory is empty after another boot, and nothing runs.
+    let boot = boot_id();
     let mut made = BTreeMap::new();
     for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
         let plan = volume_plan(&pod, volume, sources, &facts).map_err(|error| match error.may_heal() {
             true => Unready::Waiting(error.to_string()),
             false => Unready::Refused { reason: Refusal::VolumeNotAvailable.reason(), message: error.to_string() },
         })?;
+        // Files are written anew each time, and given each time.
+        let once = !matches!(plan, VolumePlan::Files(_));
         let ownership = Ownership::of(&pod).filter(|_| !matches!(plan, VolumePlan::Host { .. }));
         let at = folder.volume(&volume.name);
         let broken = |error: io::Error| Unready::Waiting(format!("volume \"{}\" cannot be made: {error}", volume.name));
@@ -192,7 +201,7 @@ async fn volumes(
             VolumePlan::Empty { in_memory } => {
                 let limit = volume.empty_dir.as_ref().and_then(|empty| empty.size_limit.as_ref());
                 let own =
-                    in_memory && *shared.allowed().await == Allowed::Root && !is_shared_memory(&pod, &volume.name);
+                    in_memory && !is_shared_memory(&pod, &volume.name) && *allowed(shared).await? == Allowed::Root;
                 if limit.is_some() && !own {
                     shared.size_limit_not_enforced();
                 }
@@ -219,8 +228,11 @@ async fn volumes(
                 (path, read_only)
             }
         };
-        if let Some(ownership) = ownership {
+        if let Some(ownership) = ownership
+            && !(once && record.given.get(&place.0) == Some(&boot))
+        {
             ownership.give(&place.0, place.1).await.map_err(broken)?;
+            record.given.insert(place.0.clone(), boot.clone());
         }
         made.insert(volume.name.clone(), place);
     }

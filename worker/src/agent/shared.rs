@@ -1,7 +1,9 @@
 //! What all pod tasks of an agent share.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
+use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -64,23 +66,20 @@ impl Shared {
         }
     }
 
-    /// Which namespaces containers may have; found out once, in a process of its own.
-    pub(super) async fn allowed(&self) -> &Allowed {
+    /// Which namespaces containers may have; found out once, in a process of its own. Where that process could not be
+    /// run nothing is known, and the next to ask tries again.
+    pub(super) async fn allowed(&self) -> io::Result<&Allowed> {
         self.allowed
-            .get_or_init(|| async {
+            .get_or_try_init(|| async {
                 let output = tokio::process::Command::new(&self.config.shim_program)
                     .args(["shim", "check-namespaces"])
                     .stdin(std::process::Stdio::null())
                     .output()
                     .await;
-                match output {
-                    Ok(output) => match String::from_utf8_lossy(&output.stdout).trim() {
-                        "root" => Allowed::Root,
-                        "user" => Allowed::User,
-                        why => Allowed::None(why.to_owned()),
-                    },
-                    Err(error) => Allowed::None(format!("cannot find out: {error}")),
-                }
+                output.and_then(|output| answer(&output)).map_err(|error| {
+                    let message = format!("which namespaces this machine allows could not be found out: {error}");
+                    io::Error::new(error.kind(), message)
+                })
             })
             .await
     }
@@ -157,6 +156,17 @@ impl Shared {
     }
 }
 
+/// What the process that tried has found. One that was killed has found nothing.
+fn answer(output: &Output) -> io::Result<Allowed> {
+    match String::from_utf8_lossy(&output.stdout).trim() {
+        _ if !output.status.success() => Err(io::Error::other(output.status.to_string())),
+        "" => Err(io::Error::other("no answer")),
+        "root" => Ok(Allowed::Root),
+        "user" => Ok(Allowed::User),
+        why => Ok(Allowed::None(why.to_owned())),
+    }
+}
+
 /// The environment that containers inherit: the user's own, without what would make a program believe that it is
 /// already a rank of some other job, and without what speaks to this server's own supervisor.
 fn inherited(env: &[(String, String)]) -> Vec<(String, String)> {
@@ -195,7 +205,23 @@ fn inherited(env: &[(String, String)]) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::inherited;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_known_of_namespaces_where_nobody_could_look() {
+        let output = |status, said: &str| Output {
+            status: ExitStatus::from_raw(status),
+            stdout: said.as_bytes().to_vec(),
+            stderr: Vec::new(),
+        };
+        assert_eq!(answer(&output(0, "user\n")).ok(), Some(Allowed::User));
+        assert_eq!(answer(&output(0, "refused\n")).ok(), Some(Allowed::None("refused".to_owned())));
+        // Killed, and unable to say anything.
+        assert!(answer(&output(9, "")).is_err() && answer(&output(0, "")).is_err());
+    }
 
     #[test]
     fn a_surrounding_job_does_not_leak_into_pods() {

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Event, PersistentVolumeClaim, 
 use kube::api::{Api, ListParams, PostParams};
 use serde_json::{Value, json};
 use trainyard_runtime::embedded::{Embedded, Options};
-use trainyard_worker::agent::{Agent, AgentConfig, Handle};
+use trainyard_worker::agent::{Agent, AgentConfig, ContainerMode, Handle};
 
 use crate::support::{eventually, until};
 
@@ -33,9 +33,14 @@ impl World {
     }
 
     pub(crate) async fn start_agent(&mut self) {
+        self.start_agent_with(ContainerMode::Process).await;
+    }
+
+    pub(crate) async fn start_agent_with(&mut self, mode: ContainerMode) {
         let mut config = AgentConfig::for_home(self.home.path());
         config.shim_program = PathBuf::from(SHIM);
         config.node_name = "node".into();
+        config.mode = mode;
         config.backoff_base_ms = 50;
         config.gpus = Some(self.gpus.clone());
         self.agent = Some(Agent::start(self.server.client(), config).await.unwrap());

@@ -82,9 +82,6 @@ pub(super) fn course(view: &PodView<'_>, now_ms: i64) -> Course {
     if has_final_phase(view.pod) && !any_active(view) {
         return Course::Down(Down::Final);
     }
-    if let Setup::Refused { reason, message } = view.setup {
-        return Course::Down(Down::Refused { reason: reason.clone(), message: message.clone() });
-    }
     if is_overdue(view, now_ms) {
         return Course::Down(Down::Overdue);
     }
@@ -93,6 +90,12 @@ pub(super) fn course(view: &PodView<'_>, now_ms: i64) -> Course {
     }
     if all_done(view) {
         return Course::Down(Down::Finished);
+    }
+    // What runs was begun when the node could run it, by an earlier agent in another mode: it goes on to its end.
+    if let Setup::Refused { reason, message } = view.setup
+        && !any_active(view)
+    {
+        return Course::Down(Down::Refused { reason: reason.clone(), message: message.clone() });
     }
     Course::Up
 }

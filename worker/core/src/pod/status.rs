@@ -19,7 +19,8 @@ pub(super) fn status(view: &PodView<'_>, course: &Course, now_ms: i64) -> PodSta
         return old;
     }
     let (phase, reason, message) = phase(view, course);
-    let refused = matches!(course, Course::Down(Down::Refused { .. }));
+    let ran = view.containers.values().any(|container| container.last.is_some());
+    let refused = matches!(course, Course::Down(Down::Refused { .. })) && !ran;
     let list = |containers: &[Container], init: bool| -> Option<Vec<ContainerStatus>> {
         (!containers.is_empty() && !refused)
             .then(|| containers.iter().map(|c| container_status(view, course, c, init, now_ms)).collect())

@@ -183,6 +183,28 @@ fn a_failed_init_container_fails_a_pod_that_never_restarts() {
 }
 
 #[test]
+fn a_refusal_waits_for_what_runs_already() {
+    let refused = || Setup::Refused { reason: "No".to_owned(), message: "not here".to_owned() };
+    for (policy, exit_code, phase, reason) in [("Never", 0, "Succeeded", None), ("Always", 1, "Failed", Some("No"))] {
+        let mut world = World::new(pod(policy, &[], &["main"]));
+        world.settle();
+        // Another agent, for which the pod is none of those that it runs.
+        world.setup = refused();
+        assert!(world.settle().actions.is_empty());
+        assert_eq!(world.phase(), "Running");
+        world.end("main", exit_code);
+        let status = world.settle().status.expect("a status");
+        assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some(phase), reason));
+        assert!(status.container_statuses.is_some_and(|all| all.len() == 1));
+        assert_eq!(world.started.len(), 1, "PM-3");
+    }
+    let mut world = World::new(pod("Always", &[], &["main"]));
+    world.setup = refused();
+    world.settle();
+    assert_eq!((world.phase().as_str(), world.started.len()), ("Failed", 0));
+}
+
+#[test]
 fn sidecars_accompany_and_are_stopped_at_the_end() {
     let mut world = World::new(pod("Never", &["side"], &["main"]));
     world.settle();
