@@ -5,8 +5,8 @@
 use serde_json::{Value, json};
 use trainyard_runtime_core::selector::Selector;
 use trainyard_runtime_core::store::{
-    At, Batch, Command, Create, Delete, Effect, Key, Limits, ListQuery, NewObject, Outcome, Part, Preconditions,
-    Propagation, Resource, ResourceRules, Store, StoreError, Transact, Update, WatchEvent, WatchQuery,
+    At, Batch, Command, Create, Delete, Effect, Key, Limits, ListQuery, NewObject, Object, Outcome, Part,
+    Preconditions, Propagation, Resource, ResourceRules, Store, StoreError, Transact, Update, WatchEvent, WatchQuery,
 };
 
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -512,4 +512,25 @@ fn old_objects_are_kept_as_text_and_say_the_same() {
         assert_eq!(object.value().to_string(), **object.json());
     }
     assert_eq!(store.check(), []);
+}
+
+/// From before there was a limit: such an object can be changed and let go, but gets no more owners.
+#[test]
+fn an_object_with_too_many_owners_can_still_be_changed() {
+    let owner = |n: usize| json!({"apiVersion": "v1", "kind": "Widget", "name": "o", "uid": format!("o{n}")});
+    let owners = |count: usize| Value::from((0..count).map(owner).collect::<Vec<_>>());
+    let meta = json!({"name": "w", "uid": "u", "resourceVersion": "7", "finalizers": ["x.example/a"],
+        "ownerReferences": owners(70)});
+    let stored = Object::restore(widgets(), 7, &json!({"metadata": meta}).to_string()).unwrap();
+    let rules = [ResourceRules::plain(widgets(), false)];
+    let mut world = World { store: Store::new(rules, Limits::default()), now_ms: NOW_MS, uids: 0 };
+    world.store.restore_object(stored);
+    let key = Key::new(widgets(), "", "w");
+    let more = world.update(&key, Part::Main, |value| value["metadata"]["ownerReferences"] = owners(71)).unwrap_err();
+    assert!(more.to_string().contains("must have at most 70 items"), "{more}");
+    world.update(&key, Part::Main, |value| value["metadata"]["finalizers"] = json!([])).unwrap();
+    world.update(&key, Part::Main, |value| value["metadata"]["ownerReferences"] = owners(68)).unwrap();
+    let again = world.update(&key, Part::Main, |value| value["metadata"]["ownerReferences"] = owners(69));
+    assert!(again.is_err(), "what is gone does not come back");
+    world.update(&key, Part::Main, |value| value["metadata"]["ownerReferences"] = owners(64)).unwrap();
 }

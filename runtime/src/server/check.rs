@@ -64,7 +64,7 @@ impl Writer {
         self.kind.apply_defaults(&mut new);
         admit::created(self.kind, &mut new, &timestamp(now_ms()));
         self.omit_empty(&mut new);
-        Self::owners_once(&mut new);
+        Self::owners_once(None, &mut new);
         self.valid(&new)?;
         if tracked {
             self.track(None, &mut new);
@@ -82,7 +82,7 @@ impl Writer {
             admit::updated(self.kind, old, &mut new)?;
         }
         self.omit_empty(&mut new);
-        Self::owners_once(&mut new);
+        Self::owners_once(Some(old), &mut new);
         self.valid(&new)?;
         let frozen = if self.part == Part::Status { Vec::new() } else { self.kind.validate_update(old, &new) };
         if !frozen.is_empty() {
@@ -95,12 +95,13 @@ impl Writer {
     }
 
     /// An owner that is named twice alike is named once.
-    fn owners_once(value: &mut Value) {
+    fn owners_once(old: Option<&Value>, value: &mut Value) {
+        let stored = old.and_then(|old| old.pointer("/metadata/ownerReferences")).and_then(Value::as_array);
         let Some(Value::Array(owners)) = value.pointer_mut("/metadata/ownerReferences") else { return };
         let mut seen: HashSet<String> = HashSet::with_capacity(owners.len());
         owners.retain(|owner| seen.insert(owner.to_string()));
-        // The store refuses far fewer; until then nobody is to go through more.
-        owners.truncate(LOOKED_AT_OWNERS);
+        // The store refuses far fewer; until then nobody is to go through more than it has let through already.
+        owners.truncate(LOOKED_AT_OWNERS.max(stored.map_or(0, Vec::len)));
     }
 
     /// Kubernetes' own kinds do not tell an empty map or list from an absent one.
@@ -347,4 +348,25 @@ pub(super) fn map_at<'a>(object: &'a mut Value, field: &str) -> Option<&'a mut M
         *value = json!({});
     }
     value.as_object_mut()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_that_are_stored_are_not_lost_by_a_write() {
+        let owned = |owners: usize| {
+            let owners: Vec<Value> = (0..owners).map(|n| json!({"uid": n.to_string()})).collect();
+            json!({"metadata": {"ownerReferences": owners}})
+        };
+        let mut more = owned(300);
+        Writer::owners_once(Some(&owned(200)), &mut more);
+        assert_eq!(more, owned(200));
+        Writer::owners_once(Some(&owned(3)), &mut more);
+        assert_eq!(more, owned(LOOKED_AT_OWNERS));
+        let mut twice = json!({"metadata": {"ownerReferences": [{"uid": "a"}, {"uid": "b"}, {"uid": "a"}]}});
+        Writer::owners_once(None, &mut twice);
+        assert_eq!(twice, json!({"metadata": {"ownerReferences": [{"uid": "a"}, {"uid": "b"}]}}));
+    }
 }

@@ -46,14 +46,17 @@ pub(crate) fn check_new(rules: &ResourceRules, key: &Key, meta: &Map<String, Val
         causes.extend(name_causes(rules, "metadata.generateName", prefix));
     }
     causes.extend(name_causes(rules, "metadata.name", &key.name));
-    metadata_causes(meta, &mut causes);
+    metadata_causes(meta, OWNERS, &mut causes);
     refuse(key, causes)
 }
 
-/// Everything in `metadata` of a changed object.
-pub(crate) fn check_metadata(key: &Key, meta: &Map<String, Value>) -> Result<(), StoreError> {
+/// Everything in `metadata` of a changed object. As many owners as it has already, from before there was a limit, it may keep,
+/// or its finalizers could never be taken off.
+pub(crate) fn check_metadata(current: &Object, meta: &Map<String, Value>) -> Result<(), StoreError> {
+    let key = current.key();
+    let stored = current.metadata().get("ownerReferences").and_then(Value::as_array).map_or(0, Vec::len);
     let mut causes = Vec::new();
-    metadata_causes(meta, &mut causes);
+    metadata_causes(meta, OWNERS.max(stored), &mut causes);
     refuse(key, causes)
 }
 
@@ -77,7 +80,7 @@ fn name_causes(rules: &ResourceRules, field: &str, name: &str) -> Vec<FieldCause
     long.into_iter().chain(illegal).map(|problem| invalid(field, &value, &problem)).collect()
 }
 
-fn metadata_causes(meta: &Map<String, Value>, causes: &mut Vec<FieldCause>) {
+fn metadata_causes(meta: &Map<String, Value>, most_owners: usize, causes: &mut Vec<FieldCause>) {
     let entries = |field: &str| meta.get(field).and_then(Value::as_object).into_iter().flatten();
     for (key, value) in entries("labels") {
         if causes.len() >= MAX_CAUSES {
@@ -100,7 +103,7 @@ fn metadata_causes(meta: &Map<String, Value>, causes: &mut Vec<FieldCause>) {
         let message = format!("Too long: may not be more than {ANNOTATIONS_BYTES} bytes");
         causes.push(FieldCause { field: "metadata.annotations".to_owned(), reason: "FieldValueTooLong", message });
     }
-    owner_causes(meta, causes);
+    owner_causes(meta, most_owners, causes);
     for name in strings(meta.get("finalizers")) {
         if causes.len() >= MAX_CAUSES {
             return;
@@ -128,12 +131,12 @@ pub(crate) fn check_namespace(
     Ok(())
 }
 
-fn owner_causes(meta: &Map<String, Value>, causes: &mut Vec<FieldCause>) {
+fn owner_causes(meta: &Map<String, Value>, most: usize, causes: &mut Vec<FieldCause>) {
     let Some(list) = meta.get("ownerReferences").filter(|list| list.is_array()) else { return };
     let owners = list.as_array().map_or(&[][..], Vec::as_slice);
     let text = |owner: &Value, field: &str| owner.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    if owners.len() > OWNERS {
-        let message = format!("Too many: must have at most {OWNERS} items");
+    if owners.len() > most {
+        let message = format!("Too many: must have at most {most} items");
         causes.push(FieldCause { field: "metadata.ownerReferences".to_owned(), reason: "FieldValueTooMany", message });
         return;
     }

@@ -112,7 +112,7 @@ pub(crate) fn update(
     same_or_bad_request(meta, "name", &key.name)?;
     same_or_bad_request(meta, "namespace", &key.namespace)?;
     check_update_preconditions(rules, current, meta)?;
-    check_metadata(key, meta)?;
+    check_metadata(current, meta)?;
     let mut next = merge_part(rules, current, value, part)?;
     keep_server_fields(current, metadata_mut(object_mut(&mut next)?)?);
     if rules.spec_finalizers {
