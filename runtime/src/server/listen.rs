@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::body::Body;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, EXPECT};
 use http::{HeaderValue, Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -97,13 +97,14 @@ impl Front {
             let body = Shared::new(body);
             // A stream of HTTP/2 ends without its connection.
             let rest = (head.version < Version::HTTP_2).then(|| body.again());
+            let expects = head.headers.contains_key(EXPECT);
             let mut request = Request::from_parts(head, Body::new(body));
             request.extensions_mut().insert(caller.clone());
             let answered = router.clone().oneshot(request);
             async move {
                 let mut answer = answered.await?;
                 if let Some(rest) = rest
-                    && !rest.read_out().await
+                    && !rest.read_out(expects).await
                 {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -129,9 +130,14 @@ impl Front {
             () = self.stopping.cancelled() => DRAIN,
         };
         connection.as_mut().graceful_shutdown();
-        match tokio::time::timeout(patience, connection).await {
-            Ok(done) => done.map_err(|error| error.to_string()),
-            Err(_) => Err("did not finish in time".to_owned()),
+        let drained = async {
+            self.stopping.cancelled().await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            done = connection => done.map_err(|error| error.to_string()),
+            () = tokio::time::sleep(patience) => Err("did not finish in time".to_owned()),
+            () = drained => Err("did not finish before the server stopped".to_owned()),
         }
     }
 }
@@ -140,16 +146,23 @@ impl Front {
 mod tests {
     use std::time::Duration;
 
-    use axum::routing::get;
+    use axum::routing::{get, post};
+    use bytes::Bytes;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
     use tokio::time::{Instant, sleep};
 
+    use super::super::rest::REST_TIMEOUT;
     use super::*;
 
     const ASK: &[u8] = b"GET /quick HTTP/1.1\r\nhost: x\r\n\r\n";
 
-    /// A connection to a server that answers `/quick` at once, `/slow` after an hour, and `/large` at length.
+    /// A connection to a server that answers `/quick` at once, `/slow` after an hour, `/large` at length, and `/echo` what it
+    /// is sent.
     fn connected() -> DuplexStream {
+        connected_until(CancellationToken::new())
+    }
+
+    fn connected_until(stopping: CancellationToken) -> DuplexStream {
         let slow = || async {
             sleep(Duration::from_secs(3_600)).await;
             "slow"
@@ -157,8 +170,9 @@ mod tests {
         let router = Router::new()
             .route("/quick", get(|| async { "quick" }))
             .route("/slow", get(slow))
-            .route("/large", get(|| async { vec![b'x'; 1 << 20] }));
-        let front = Front { router, tls: None, stopping: CancellationToken::new(), tasks: TaskTracker::new() };
+            .route("/large", get(|| async { vec![b'x'; 1 << 20] }))
+            .route("/echo", post(|body: Bytes| async { body }));
+        let front = Front { router, tls: None, stopping, tasks: TaskTracker::new() };
         let (ours, theirs) = duplex(64 * 1024);
         tokio::spawn(front.speak(Stalling::new(theirs, WRITE_STALL), Caller::Internal));
         ours
@@ -225,6 +239,55 @@ mod tests {
         client.write_all(ASK).await.expect("taken");
         let (answers, _) = rest(client).await;
         assert!(answers.matches("404 Not Found").count() == 2 && answers.ends_with("quick"), "{answers}");
+    }
+
+    /// Whoever asks before sending is answered once, and is not asked for what nobody reads.
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_body_that_waits_to_be_asked_for_is_not_asked_for() {
+        let mut client = connected();
+        let head = b"POST /absent HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n";
+        client.write_all(head).await.expect("taken");
+        let (said, waited) = rest(client).await;
+        assert!(said.starts_with("HTTP/1.1 404 Not Found") && said.contains("connection: close"), "{said}");
+        assert!(waited < REST_TIMEOUT, "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_asked_for_and_read_leaves_the_connection_usable() {
+        let mut client = connected();
+        let head = b"POST /echo HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n";
+        client.write_all(head).await.expect("taken");
+        let mut asked = [0; 1_024];
+        let length = client.read(&mut asked).await.expect("answered");
+        assert!(
+            asked[..length].starts_with(b"HTTP/1.1 100 Continue"),
+            "{:?}",
+            String::from_utf8_lossy(&asked[..length])
+        );
+        client.write_all(b"body").await.expect("taken");
+        client.write_all(ASK).await.expect("taken");
+        let (said, _) = rest(client).await;
+        assert!(said.contains("body") && said.ends_with("quick"), "{said}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_too_much_to_read_out_is_not_waited_for() {
+        let mut client = connected();
+        client.write_all(b"POST /absent HTTP/1.1\r\nhost: x\r\ncontent-length: 262145\r\n\r\n").await.expect("taken");
+        let (said, waited) = rest(client).await;
+        assert!(said.contains("404 Not Found") && said.contains("connection: close"), "{said}");
+        assert!(waited < REST_TIMEOUT, "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_being_let_go_does_not_hold_up_the_end() {
+        let stopping = CancellationToken::new();
+        let mut client = connected_until(stopping.clone());
+        client.write_all(b"GET /quick HT").await.expect("taken");
+        sleep(HEAD_TIMEOUT + Duration::from_millis(1)).await;
+        stopping.cancel();
+        let (_, waited) = rest(client).await;
+        assert!(waited <= DRAIN + Duration::from_millis(1), "{waited:?}");
     }
 
     #[tokio::test(start_paused = true)]
