@@ -22,7 +22,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// Delete objects.
 ///
 /// Deleting a job ends its pods: they get SIGTERM, and SIGKILL after their grace period. Their logs
-/// and volumes go with them.
+/// and emptyDir volumes go with them; claims stay.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

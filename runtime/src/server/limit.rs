@@ -16,7 +16,8 @@ pub(crate) const CONNECTIONS: usize = 1_024;
 /// Largest head of a request: 16 KiB of selectors, a token, and room for proxies' headers.
 pub(crate) const HEAD_BYTES: usize = 64 * 1024;
 
-/// Longest wait for the head of a request: clients send it at once; more is a slow-loris.
+/// Longest wait for the first request of a connection and for its TLS handshake, and between two signs of life of an HTTP/2
+/// peer: clients ask at once; more is a slow-loris. The heads of later requests have `IDLE_TIMEOUT`.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest wait for the body of a request: the largest one at 50 KB/s.
