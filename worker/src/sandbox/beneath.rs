@@ -1,17 +1,19 @@
 //! Paths inside of a volume, opened and made without ever leaving it: what lies in a volume is the containers' to choose,
 //! links included.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{FileStat, Mode, mkdirat};
+use nix::unistd::{Gid, fchownat};
 
-/// Of folders that are made; the umask has its say.
-const MODE: Mode = Mode::from_bits_truncate(0o777);
+/// Of folders that are made, until they get what the volume has: nobody else's before that.
+const MODE: Mode = Mode::from_bits_truncate(0o700);
 
 /// Opens what is at `path` inside of `base`. Links are followed as long as they stay inside.
 ///
@@ -22,7 +24,8 @@ pub fn open(base: &Path, path: &Path) -> io::Result<File> {
     Ok(File::from(open_at(&base, path, OFlag::O_PATH).map_err(|errno| told(path, errno))?))
 }
 
-/// The same, and folders are made where nothing is. Gives the path without links.
+/// The same, and folders are made where nothing is, for whom the volume is: with its mode and its group, as with the
+/// kubelet. Gives the path without links.
 ///
 /// # Errors
 /// As [`open`].
@@ -54,16 +57,29 @@ fn make(base: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
         }
         there.extend(parts.next());
     }
+    let volume = nix::sys::stat::fstat(base)?;
     for part in parts {
-        match mkdirat(&at, part, MODE) {
+        let made = match mkdirat(&at, part, MODE) {
+            Ok(()) => true,
             // Another container of the pod may have been faster.
-            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(Errno::EEXIST) => false,
             Err(errno) => return Err(errno),
-        }
+        };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         at = openat(&at, part, flags, Mode::empty())?;
+        if made {
+            become_like(&at, &volume);
+        }
     }
     Ok(at)
+}
+
+/// As far as this user and the file system allow: the folder is there in any case.
+fn become_like(folder: &OwnedFd, volume: &FileStat) {
+    let group = Some(Gid::from_raw(volume.st_gid));
+    let _ = fchownat(folder, "", None, group, AtFlags::AT_EMPTY_PATH);
+    let path = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    let _ = std::fs::set_permissions(path, Permissions::from_mode(volume.st_mode & 0o7777));
 }
 
 fn open_at(base: &impl AsFd, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
@@ -119,7 +135,7 @@ fn told(path: &Path, errno: Errno) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{MetadataExt, symlink};
 
     use super::*;
 
@@ -164,6 +180,24 @@ mod tests {
         std::fs::write(volume.join("a/file"), "").expect("a file");
         assert_eq!(provide(&volume, Path::new("newest/file")).expect("found"), volume.join("a/file"));
         assert!(open(&volume, Path::new("newest/file")).expect("found").metadata().expect("known").is_file());
+    }
+
+    #[test]
+    fn what_is_made_is_for_whom_the_volume_is() {
+        let (_all, volume, _) = volume();
+        std::fs::create_dir(volume.join("mine")).expect("a folder");
+        std::fs::set_permissions(volume.join("mine"), Permissions::from_mode(0o700)).expect("permissions");
+        std::fs::set_permissions(&volume, Permissions::from_mode(0o2777)).expect("permissions");
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(&volume, None, Some(4720)).expect("a group");
+        }
+        let of = |path: &str| {
+            let found = std::fs::metadata(volume.join(path)).expect("there");
+            (found.permissions().mode() & 0o7777, found.gid())
+        };
+        provide(&volume, Path::new("mine/a/b")).expect("made");
+        assert_eq!([of("mine/a"), of("mine/a/b")], [of(""); 2]);
+        assert_eq!((of("").0, of("mine").0), (0o2777, 0o700));
     }
 
     #[test]
