@@ -8,13 +8,18 @@ use tokio::io::unix::AsyncFd;
 
 /// Waits for a process to end, and collects it where it is a child of ours.
 pub(super) async fn ended(pid: i32) {
+    over(pid).await;
+    let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), Some(nix::sys::wait::WaitPidFlag::WNOHANG));
+}
+
+/// Waits for a process to end and leaves it to be collected: its number stays its own. At once on a kernel without pidfds.
+pub(super) async fn over(pid: i32) {
     if let Ok(fd) = open(pid)
         // SAFETY: an owned descriptor, which lives as long as the registration does.
         && let Ok(watched) = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
     {
         let _ = watched.readable().await;
     }
-    let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), Some(nix::sys::wait::WaitPidFlag::WNOHANG));
 }
 
 fn open(pid: i32) -> io::Result<OwnedFd> {

@@ -7,14 +7,20 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
+use super::pidfd;
 use crate::shim::{Beside, EngineContainer, run_beside};
+
+/// Between two looks at whether a probe's command has ended, where nobody tells.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Which probe spoke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,17 +127,40 @@ impl Running {
         let command = command.process_group(0).kill_on_drop(true);
         let mut running = Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?);
         let (out, err) = (running.0.stdout.take(), running.0.stderr.take());
-        let (status, stdout, stderr) = tokio::join!(running.0.wait(), all_of(out), all_of(err));
-        Ok(Output { status: status?, stdout, stderr })
+        let (_, stdout, stderr) = tokio::join!(running.over(), all_of(out), all_of(err));
+        Ok(Output { status: running.0.wait().await?, stdout, stderr })
+    }
+
+    /// Waits for the command's end, and ends what it left in the background: that may hold the pipes open for ever.
+    async fn over(&self) {
+        while let Some(leader) = self.leader() {
+            // Not collected yet: the number of the group is no other's.
+            match waitid(Id::Pid(leader), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
+                Ok(_) | Err(_) => break,
+            }
+            pidfd::over(leader.as_raw()).await;
+            // A kernel without pidfds.
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        self.kill();
+    }
+
+    /// Known until it is waited for.
+    fn leader(&self) -> Option<Pid> {
+        self.0.id().map(|leader| Pid::from_raw(leader.cast_signed()))
+    }
+
+    fn kill(&self) {
+        if let Some(leader) = self.leader() {
+            let _ = killpg(leader, Signal::SIGKILL);
+        }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Known until it is waited for: the number is no other's.
-        if let Some(leader) = self.0.id() {
-            let _ = killpg(Pid::from_raw(leader.cast_signed()), Signal::SIGKILL);
-        }
+        self.kill();
     }
 }
 
@@ -201,5 +230,23 @@ async fn connect(host: Option<&str>, ip: &str, port: u16) -> Result<TcpStream, S
     match TcpStream::connect((ip, port)).await {
         Ok(stream) => Ok(stream),
         Err(error) => TcpStream::connect(("127.0.0.1", port)).await.map_err(|_| format!("{ip}:{port}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_command_leaves_in_the_background_ends_with_it() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000 & echo $! ; exit 3"]);
+        // The pipe that the sleeper holds open would be read for ever.
+        let output = Running::output(&mut command).await.expect("it runs");
+        assert_eq!(output.status.code(), Some(3));
+        let sleeper: i32 = String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number");
+        while crate::shim::ProcessId::of(sleeper).is_some() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 }
