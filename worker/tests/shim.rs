@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use trainyard_worker::sandbox::cgroup::{Cgroups, Limits};
+use trainyard_worker::sandbox::cgroup::{Cgroups, ContainerCgroup, Limits};
 use trainyard_worker::sandbox::{Mount, Sandbox};
-use trainyard_worker::shim::{Hook, RunState, ShimSpec, launch, order_stop};
+use trainyard_worker::shim::{Beside, Hook, RunState, ShimSpec, launch, order_stop, run_beside};
 use trainyard_worker_core::pod::Ending;
 
 mod support;
@@ -39,6 +39,7 @@ impl Case {
             cgroup: None,
             post_start: None,
             pre_stop: None,
+            grace_ms: 30_000,
             engine: None,
             user: None,
             message_file: None,
@@ -189,6 +190,14 @@ fn a_post_start_hook_runs_beside_the_program_and_ends_it_when_it_fails() {
     let ending = case.run();
     assert_eq!(ending.signal, Some(15));
     assert!(ending.message.contains("the postStart hook failed with exit code 4"), "{}", ending.message);
+    // It has its pod's grace, and no more.
+    let mut case = Case::sh("trap '' TERM; touch ready; while :; do sleep 0.01; done");
+    case.spec.post_start = hook("until [ -e ready ]; do sleep 0.01; done; exit 4");
+    case.spec.grace_ms = 0;
+    assert_eq!(case.run().signal, Some(9));
+    let state = case.state().unwrap();
+    let ending = state.ending.unwrap();
+    assert!(state.stop_deadline_ms.unwrap() <= ending.finished_ms, "{ending:?}");
 }
 
 #[test]
@@ -200,6 +209,22 @@ fn the_pre_stop_hook_comes_before_the_signal() {
     order_stop(&case.state().unwrap(), 10_000).unwrap();
     assert_eq!(case.ended().exit_code, 0);
     assert!(case.log().contains(&"stdout F hooked value".to_owned()), "{:?}", case.log());
+}
+
+#[test]
+fn a_command_beside_a_program_whose_cgroup_it_may_not_join_runs() {
+    let case = Case::sh("exec sleep 1000");
+    case.launch();
+    let state = case.running();
+    // What nobody may write, not even root.
+    std::os::unix::fs::symlink("/proc/sys/kernel/ostype", case.file("cgroup.procs")).unwrap();
+    let cgroup = ContainerCgroup { folders: vec![case.folder.path().to_owned()], oom_file: None };
+    assert_eq!(cgroup.join().unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
+    let beside = Beside { process: state.process.unwrap(), user: None, cgroup: Some(cgroup) };
+    let argv = ["sh", "-c", "echo $NAME"].map(ToOwned::to_owned);
+    let output = run_beside(Path::new(SHIM), &beside, &argv).unwrap().output().unwrap();
+    order_stop(&state, 0).unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "value\n", "{output:?}");
 }
 
 #[test]

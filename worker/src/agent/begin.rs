@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Lifecycle, LifecycleHandler, Pod};
 use trainyard_proto::quantity;
 use trainyard_runtime::trace::ANNOTATION;
 use trainyard_worker_core::pod::env::{EnvError, container_env, expand};
+use trainyard_worker_core::pod::termination_grace_ms;
 use trainyard_worker_core::pod::volume::stays_inside;
 
 use super::config::ContainerMode;
@@ -88,6 +89,7 @@ impl Begin<'_> {
             cgroup: None,
             post_start: self.hook(|all| all.post_start.as_ref()),
             pre_stop: self.hook(|all| all.pre_stop.as_ref()),
+            grace_ms: termination_grace_ms(&self.record.pod),
             engine: None,
             user: self.user(),
             message_file,

@@ -1,7 +1,7 @@
 //! Commands in a running container: exec probes and life-cycle hooks.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -90,7 +90,11 @@ fn enter(beside: &Beside, shim: Option<Pid>) -> Result<Vec<(String, String)>, St
         return Err(fail("its program has ended"));
     }
     if let Some(cgroup) = &beside.cgroup {
-        cgroup.join().map_err(|error| fail(&format!("its cgroup cannot be joined: {error}")))?;
+        match cgroup.join() {
+            // Groups made by root, or in another session: its limits do not hold for the command, which runs.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+            joined => joined.map_err(|error| fail(&format!("its cgroup cannot be joined: {error}")))?,
+        }
     }
     for (name, kind, file) in namespaces {
         let entered = file.is_ok_and(|file| setns(file.as_fd(), kind).is_ok());

@@ -53,12 +53,20 @@ pub struct ShimSpec {
     pub post_start: Option<Hook>,
     /// What to do before it is told to terminate.
     pub pre_stop: Option<Hook>,
+    /// Its grace where nobody else says one.
+    #[serde(default = "default_grace_ms")]
+    pub grace_ms: i64,
     /// The container behind the program, where that is the client of a container engine.
     pub engine: Option<EngineContainer>,
     /// The user and group to become; only root can.
     pub user: Option<User>,
     /// The file that the program may leave its last words in.
     pub message_file: Option<PathBuf>,
+}
+
+/// Kubernetes' default.
+fn default_grace_ms() -> i64 {
+    30_000
 }
 
 /// Whom a program runs as.

@@ -22,8 +22,6 @@ use super::spec::{Beside, Hook, ProcessId, RunState, ShimSpec, now_ms, write_ato
 
 /// An unfinished line is shown after this long without more of it.
 const PARTIAL_MS: i64 = 200;
-/// Grace where a bare SIGTERM to the shim says none: Kubernetes' default.
-const DEFAULT_GRACE_MS: i64 = 30_000;
 /// Everything that could hold the pipes open is dead by then; a descriptor passed to a stranger may not hold us.
 const DRAIN_MS: i64 = 1_000;
 
@@ -135,7 +133,7 @@ impl<'a> Watch<'a> {
                 Ok(Signal::SIGUSR1) => self.begin_stop(i64::from(info.ssi_int)),
                 // A hang-up of the terminal that started the server is no reason to stop the training.
                 Ok(Signal::SIGHUP | Signal::SIGINT) => {}
-                Ok(_) | Err(_) => self.begin_stop(DEFAULT_GRACE_MS),
+                Ok(_) | Err(_) => self.begin_stop(self.spec.grace_ms),
             }
         }
         while let Ok(Some((pid, code, signal))) = family::reap(Some(self.pid)) {
@@ -182,7 +180,7 @@ impl<'a> Watch<'a> {
     fn fail_post_start(&mut self, code: i32) {
         let said = format!("trainyard: the postStart hook failed with exit code {code}; the container is stopped\n");
         self.log.feed(Stream::Stderr, said.as_bytes(), &timestamp(), &mut |_| {});
-        self.begin_stop(DEFAULT_GRACE_MS);
+        self.begin_stop(self.spec.grace_ms);
     }
 
     fn terminate(&mut self, kill_at_ms: i64) {

@@ -333,7 +333,9 @@ impl Machine<'_> {
     }
 }
 
-fn termination_grace_ms(pod: &Pod) -> i64 {
+/// How long a pod's containers may take to end, in milliseconds.
+#[must_use]
+pub fn termination_grace_ms(pod: &Pod) -> i64 {
     let seconds = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
     seconds.map_or(DEFAULT_GRACE_MS, |seconds| seconds.max(0).saturating_mul(1_000))
 }

@@ -6,7 +6,7 @@ mod status;
 mod view;
 pub mod volume;
 
-pub use machine::plan;
+pub use machine::{plan, termination_grace_ms};
 pub use view::{
     Attempt, AttemptState, BackOff, Blocked, ContainerView, Ending, PodAction, PodPlan, PodView, Probes, Setup,
     StopReason,
