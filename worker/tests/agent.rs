@@ -506,21 +506,7 @@ async fn probes_end_with_their_run() {
     let container = json!({"name": "main", "command": ["sh", "-c", script], "workingDir": world.home.path(), "readinessProbe": probe,
         "env": [{"name": "RUN", "value": "7"}]});
     world.pod("p", json!({"restartPolicy": "OnFailure", "containers": [container]})).await;
-    let mine = "TRAINYARD_POD=p\0";
-    let home = world.home.path().to_str().unwrap().to_owned();
-    let probes = || {
-        let all = std::fs::read_dir("/proc")
-            .unwrap()
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-        all.filter(|pid| {
-            let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            read("cmdline").starts_with("sleep\x0042427")
-                && read("environ").contains(mine)
-                && read("environ").contains(&home)
-        })
-        .count()
-    };
+    let probes = || sleepers(&world, "42427");
     for run in 0..3 {
         eventually("its probe runs", async || gone(probes() == 2)).await;
         std::fs::write(world.home.path().join(format!("go{run}")), "").unwrap();
@@ -530,4 +516,37 @@ async fn probes_end_with_their_run() {
     world.pods().delete("p", &DeleteParams::default()).await.unwrap();
     world.until_gone("p").await;
     eventually("no probe is left", async || gone(probes() == 0)).await;
+}
+
+/// Processes of this world's pods that sleep for so long.
+fn sleepers(world: &World, seconds: &str) -> usize {
+    let home = world.home.path().to_str().unwrap();
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let all = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    all.filter(|pid| {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        read("cmdline") == format!("sleep\0{seconds}\0")
+            && read("environ").contains("TRAINYARD_POD=p\0")
+            && read("environ").contains(home)
+    })
+    .count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probes_of_a_run_that_ended_unseen_are_ended_by_the_next_agent() {
+    let mut world = World::new().await;
+    let command = "setsid sleep 42428 & sleep 42428; true";
+    let probe = json!({"exec": {"command": ["sh", "-c", command]}, "timeoutSeconds": 1000});
+    let container = json!({"name": "main", "command": ["sh", "-c", "while ! [ -e go ]; do sleep 0.02; done"],
+        "workingDir": world.home.path(), "readinessProbe": probe});
+    let pod = world.pod("p", json!({"restartPolicy": "Never", "containers": [container]})).await;
+    eventually("its probe runs", async || gone(sleepers(&world, "42428") == 2)).await;
+    world.stop_agent().await;
+    std::fs::write(world.home.path().join("go"), "").unwrap();
+    let state = world.home.path().join(format!("pods/{}/state/main.0.json", pod.metadata.uid.clone().unwrap()));
+    let ended = || trainyard_worker::shim::RunState::read(&state).is_ok_and(|run| run.ending.is_some());
+    eventually("it ends", async || gone(ended())).await;
+    world.start_agent().await;
+    eventually("no probe is left", async || gone(sleepers(&world, "42428") == 0)).await;
+    world.phase("p", "Succeeded").await;
 }

@@ -1,5 +1,6 @@
 //! The probes of a pod's containers: begun with a run, ended with it, and what they say taken in.
 
+use k8s_openapi::api::core::v1::Container;
 use trainyard_proto::plan::EventSeverity;
 use trainyard_worker_core::pod::Probes;
 
@@ -21,6 +22,20 @@ impl Task {
             // An engine takes them away with the container.
             if run.engine.is_none() {
                 let mark = run_mark(&self.record.pod, name, run.attempt);
+                tokio::task::spawn_blocking(move || stray::kill_marked(&mark));
+            }
+        }
+    }
+
+    /// The same of runs that ended while no agent was there to see it.
+    pub(super) fn end_probes_of_an_earlier_agent(&mut self) {
+        if std::mem::replace(&mut self.looked_back, true) {
+            return;
+        }
+        let newest = self.runs.values().filter_map(|runs| runs.first());
+        for run in newest.filter(|run| run.ending.is_some() && run.engine.is_none()) {
+            if self.container(&run.container).is_some_and(runs_commands) {
+                let mark = run_mark(&self.record.pod, &run.container, run.attempt);
                 tokio::task::spawn_blocking(move || stray::kill_marked(&mark));
             }
         }
@@ -85,4 +100,10 @@ impl Task {
             self.shared.pod_event(&self.record.pod, EventSeverity::Warning, "Unhealthy", message);
         }
     }
+}
+
+/// Whether a container has probes that are commands.
+fn runs_commands(container: &Container) -> bool {
+    let probes = [&container.startup_probe, &container.readiness_probe, &container.liveness_probe];
+    probes.into_iter().flatten().any(|probe| probe.exec.is_some())
 }

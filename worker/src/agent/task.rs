@@ -82,6 +82,8 @@ pub(super) struct Task {
     surroundings: Surroundings,
     pub(super) runs: BTreeMap<String, Vec<RunState>>,
     pub(super) live: BTreeMap<String, Live>,
+    /// Whether it was seen to what ended before this task was there.
+    pub(super) looked_back: bool,
     told: Option<PodStatus>,
     progress_told: String,
     retry_at_ms: Option<i64>,
@@ -104,6 +106,7 @@ impl Task {
             surroundings: Surroundings::default(),
             runs: BTreeMap::new(),
             live: BTreeMap::new(),
+            looked_back: false,
             progress_told: String::new(),
             retry_at_ms: None,
             changed: Arc::new(Notify::new()),
@@ -176,6 +179,7 @@ impl Task {
     async fn step(&mut self) -> Step {
         let now_ms = now_ms();
         self.read_runs();
+        self.end_probes_of_an_earlier_agent();
         self.stop_probes_of_the_ended();
         self.keep_watch();
         let view = self.view(now_ms);
