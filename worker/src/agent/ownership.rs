@@ -12,6 +12,9 @@ use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, fchownat};
 
+/// Folders in folders that are followed: far more than people make, and far fewer than descriptors there are.
+const MAX_DEPTH: usize = 256;
+
 /// What a pod's volumes are to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ownership {
@@ -45,11 +48,12 @@ impl Ownership {
         if self.at_mismatch_only && found.gid() == self.group && found.mode() & wanted == wanted {
             return Ok(());
         }
-        self.give_one(&top, bits)
+        self.give_one(&top, bits, 0)
     }
 
     /// By descriptor throughout: what lies in a volume is the containers' to choose, and links must not lead us out.
-    fn give_one(self, at: &File, bits: u32) -> io::Result<()> {
+    /// Each level takes a descriptor and a part of the stack, so they are counted.
+    fn give_one(self, at: &File, bits: u32, depth: usize) -> io::Result<()> {
         let found = at.metadata()?;
         fchownat(at, "", None, Some(Gid::from_raw(self.group)), AtFlags::AT_EMPTY_PATH)?;
         if found.is_symlink() {
@@ -61,11 +65,16 @@ impl Ownership {
         if !found.is_dir() {
             return Ok(());
         }
-        for entry in fs::read_dir(&path)?.flatten() {
+        let names: Vec<_> = fs::read_dir(&path)?.flatten().map(|entry| entry.file_name()).collect();
+        if depth == MAX_DEPTH && !names.is_empty() {
+            let message = format!("its folders are more than {MAX_DEPTH} deep, too deep to be given to the fsGroup");
+            return Err(io::Error::other(message));
+        }
+        for name in names {
             let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            let opened: Result<OwnedFd, Errno> = openat(at, entry.file_name().as_os_str(), flags, Mode::empty());
+            let opened: Result<OwnedFd, Errno> = openat(at, name.as_os_str(), flags, Mode::empty());
             match opened {
-                Ok(entry) => self.give_one(&File::from(entry), bits)?,
+                Ok(entry) => self.give_one(&File::from(entry), bits, depth + 1)?,
                 // Another pod may use the volume.
                 Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(errno.into()),
@@ -85,6 +94,19 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn folders_without_end_are_told_of_and_not_followed() {
+        let volume = tempfile::tempdir().expect("a folder");
+        let ownership = Ownership { group: nix::unistd::getegid().as_raw(), at_mismatch_only: false };
+        let deep: PathBuf =
+            std::iter::once(volume.path()).chain(std::iter::repeat_n(Path::new("d"), MAX_DEPTH)).collect();
+        fs::create_dir_all(&deep).expect("folders");
+        ownership.give_all(volume.path(), false).expect("given");
+        fs::create_dir(deep.join("d")).expect("a folder");
+        let error = ownership.give_all(volume.path(), false).expect_err("too deep");
+        assert!(error.to_string().contains("more than 256 deep"), "{error}");
+    }
 
     #[test]
     fn links_are_given_and_not_followed() {
