@@ -5,6 +5,7 @@ PyTorchJob, torchrun; and alone, without any of them. The data are the 1,797 dig
 """
 
 import argparse
+import gc
 import json
 import os
 
@@ -46,23 +47,19 @@ def accuracy(model, data, rank, world):
     return right.item() / len(labels)
 
 
-def main():
-    args = arguments()
-    for name, alone in (("RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")):
-        os.environ.setdefault(name, alone)
-    dist.init_process_group("gloo")
+def train(args):
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(args.seed)
-    train, test = load(args.seed)
-    sampler = DistributedSampler(train, world, rank, shuffle=True, seed=args.seed)
-    loader = DataLoader(train, batch_size=max(1, args.batch // world), sampler=sampler)
+    samples, test = load(args.seed)
+    sampler = DistributedSampler(samples, world, rank, shuffle=True, seed=args.seed)
+    loader = DataLoader(samples, batch_size=max(1, args.batch // world), sampler=sampler)
     model = DistributedDataParallel(nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10)))
     optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, momentum=0.9)
     loss_of = nn.CrossEntropyLoss()
 
     steps, step = args.epochs * len(loader), 0
     if rank == 0:
-        print(f"world_size={world} train_samples={len(train)} test_samples={len(test)}", flush=True)
+        print(f"world_size={world} train_samples={len(samples)} test_samples={len(test)}", flush=True)
     for epoch in range(1, args.epochs + 1):
         sampler.set_epoch(epoch)
         for features, labels in loader:
@@ -82,6 +79,16 @@ def main():
             torch.save(model.module.state_dict(), os.path.join(args.output, "model.pt"))
             with open(os.path.join(args.output, "metrics.json"), "w", encoding="utf-8") as file:
                 json.dump({"testAccuracy": result, "epochs": args.epochs, "ranks": world}, file)
+
+
+def main():
+    args = arguments()
+    for name, alone in (("RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")):
+        os.environ.setdefault(name, alone)
+    dist.init_process_group("gloo")
+    train(args)
+    # The model holds the group. Gone must both be before Python ends: gloo's threads that are left then abort the process.
+    gc.collect()
     dist.destroy_process_group()
 
 
