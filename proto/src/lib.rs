@@ -11,5 +11,7 @@ pub mod kubeflow;
 pub mod plan;
 pub mod quantity;
 pub mod refusal;
+#[cfg(feature = "grpc")]
+pub mod rendezvous;
 pub mod trainer;
 pub mod trainyard;
