@@ -12,6 +12,7 @@ mod host;
 mod install;
 mod job;
 mod metrics;
+pub mod rendezvous;
 
 use std::fmt;
 

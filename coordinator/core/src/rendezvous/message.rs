@@ -22,6 +22,8 @@ pub struct Hello {
     pub seen: Generation,
     /// What its ranks do.
     pub ranks_are: Standing,
+    /// Name of its host, for people.
+    pub host: String,
 }
 
 /// What a member's ranks do, as it can tell after the coordinator was away.

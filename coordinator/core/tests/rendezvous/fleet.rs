@@ -191,6 +191,7 @@ impl Fleet {
             ranks: 2,
             seen: launcher.seen,
             ranks_are: launcher.standing.clone(),
+            host: "host".to_owned(),
         };
         launcher.up.push_back(ToCoordinator::Hello(hello));
     }
