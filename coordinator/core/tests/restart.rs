@@ -77,6 +77,33 @@ fn recreated_pods_count_against_the_backoff_limit() {
 }
 
 #[test]
+fn a_restart_that_is_cut_off_after_any_write_counts_once() {
+    for cut in 0..8 {
+        let mut world = World::new(TRAINING);
+        world.edit("/spec/backoffLimit", json!(1));
+        world.run();
+        world.fail("wine-worker-1", 7);
+        let mut plan = trainyard_coordinator_core::job::plan(&world.view(), world.now_ms);
+        plan.actions.truncate(cut);
+        world.apply(&plan);
+        for _ in 0..4 {
+            world.plan();
+            world.reap();
+        }
+        world.place();
+        world.start_all();
+        world.plan();
+        assert_eq!(world.conditions().last().unwrap(), "Running", "cut off after {cut} writes");
+        assert_eq!(world.status("/restarts"), json!(1), "cut off after {cut} writes");
+        assert_eq!(world.live().len(), 3);
+        // Now a pod that is taken away is a loss, and there is no restart left.
+        world.pods.remove("wine-worker-0");
+        world.plan();
+        assert_eq!(world.conditions().last().unwrap(), "Failed", "cut off after {cut} writes");
+    }
+}
+
+#[test]
 fn a_pod_that_its_node_can_never_run_fails_the_job_at_once() {
     for restart in ["Always", "OnFailure", "ExitCode", "Never"] {
         let mut world = pytorch_with(restart, json!({}));

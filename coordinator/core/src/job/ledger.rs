@@ -18,12 +18,21 @@ pub struct Ledger {
     pub generation: u64,
     /// Restarts of pods that are gone or counted below, and the restarts inside them.
     pub restarts: u32,
+    /// Whether this incarnation has yet to run whole. Until then a status that says that the job runs is about the one
+    /// before it: the ledger is written first.
+    #[serde(skip_serializing_if = "is_false")]
+    pub starting: bool,
     /// Uids of failed pods that are counted already and may still be seen.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub counted: Vec<String>,
     /// Failures in a row and when the next pod may be made: by replica, or under an empty name for the gang as a whole.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub waits: BTreeMap<String, Wait>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// A row of failures.
@@ -42,6 +51,12 @@ impl Ledger {
     pub fn read(job: &Value) -> Self {
         let text = job.pointer("/metadata/annotations").and_then(|annotations| annotations.get(label::LEDGER));
         text.and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
+
+    /// Begins a new incarnation of the gang.
+    pub(super) fn begin(&mut self) {
+        self.generation += 1;
+        self.starting = true;
     }
 
     /// Puts a failure on record. Answers when the next try is due.

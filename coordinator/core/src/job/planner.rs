@@ -179,7 +179,7 @@ impl<'view> Planner<'view> {
         self.transition(Stage::Resumed, message.clone());
         self.event(EventSeverity::Normal, &format!("{}Resumed", self.kind()), &message);
         self.change.start_ms = Some(self.now_ms);
-        self.ledger.generation += 1;
+        self.ledger.begin();
         self.ledger.waits.clear();
         self.write_ledger();
     }
@@ -221,7 +221,7 @@ impl<'view> Planner<'view> {
     /// Replicas that failed and are not counted yet, with whether they may be started again.
     fn failed(&self, model: &JobModel, current: &BTreeMap<String, Observed<'view>>) -> Vec<Lost<'view>> {
         // Where a gang ran whole, a pod that is missing was taken away while it ran.
-        let was_whole = model.restart_scope == RestartScope::Gang && self.lifecycle.running;
+        let was_whole = model.restart_scope == RestartScope::Gang && self.lifecycle.running && !self.ledger.starting;
         let mut lost = Vec::new();
         for (role, replica) in model.replicas() {
             match current.get(&replica.name) {
@@ -294,7 +294,7 @@ impl<'view> Planner<'view> {
         }
         match model.restart_scope {
             RestartScope::Gang => {
-                self.ledger.generation += 1;
+                self.ledger.begin();
                 self.ledger.restarts += 1;
                 // The counts are those of the new generation, which has no pods yet.
                 self.change.tallies = Some(tallies(model, &BTreeMap::new()));
@@ -328,7 +328,7 @@ impl<'view> Planner<'view> {
 
     /// A gang cannot go on in another size: all of it starts again, which is nobody's failure and counts as no restart.
     fn resize(&mut self, model: &JobModel) {
-        self.ledger.generation += 1;
+        self.ledger.begin();
         self.ledger.waits.clear();
         self.write_ledger();
         let message = format!("{} starts again with {} pods, as its spec says now", self.title(), model.size());
@@ -365,8 +365,17 @@ impl<'view> Planner<'view> {
         if up && !self.lifecycle.running {
             self.transition(Stage::Running, format!("{} is running.", self.title()));
         }
-        let running = up || (self.lifecycle.running && !self.lifecycle.restarting);
-        let restarting = self.lifecycle.restarting && !up;
+        if up && self.ledger.starting {
+            self.ledger.starting = false;
+            self.write_ledger();
+        }
+        // The status of the incarnation before it: its restart was cut off between the ledger and the status.
+        let is_stale = self.lifecycle.running && self.ledger.starting;
+        if is_stale {
+            self.transition(Stage::Restarting, format!("{} starts again.", self.title()));
+        }
+        let running = up || (self.lifecycle.running && !self.lifecycle.restarting && !is_stale);
+        let restarting = (self.lifecycle.restarting || is_stale) && !up;
         let unplaced = replicas().any(|standing| matches!(standing, None | Some(Standing::Unbound)));
         self.change.phase = decision::phase(&Progressing { suspended: false, restarting, running, unplaced });
         let waiting = narrate::waiting(current.values().map(|pod| pod.pod));
