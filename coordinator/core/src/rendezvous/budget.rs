@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::message::Cause;
+use super::message::{Cause, Failure};
 
 /// Restarts by cause, and over all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -14,12 +14,37 @@ pub struct Budget {
     pub total: Option<u32>,
     /// Restarts at most for one cause; a cause that is not here has only the total.
     pub by_cause: BTreeMap<Cause, u32>,
+    /// A program that ended with a code below this one is not started again: it meant to.
+    pub lowest_code: i32,
+}
+
+/// Restarts that a job has had.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Spent {
+    /// By the rendezvous.
+    pub by_cause: BTreeMap<Cause, u32>,
+    /// By others: pods that failed before they joined, whole gangs.
+    pub elsewhere: u32,
 }
 
 impl Budget {
     /// Whether a job that has restarted `restarts` times, `spent` of them for this cause, may do so again.
     #[must_use]
-    pub fn allows(&self, cause: Cause, spent: u32, restarts: u32) -> bool {
-        self.total.is_none_or(|total| restarts < total) && self.by_cause.get(&cause).is_none_or(|most| spent < *most)
+    pub fn allows(&self, failure: &Failure, spent: u32, restarts: u32) -> bool {
+        let by_program = match failure.cause {
+            Cause::ExitCode | Cause::ImportError | Cause::Exception => true,
+            Cause::Signal
+            | Cause::OutOfMemory
+            | Cause::RendezvousTimeout
+            | Cause::Hang
+            | Cause::NodeLost
+            | Cause::GpuXid => false,
+        };
+        let meant = by_program && failure.code < self.lowest_code;
+        let within = |most: &u32| spent < *most;
+        !meant
+            && self.total.is_none_or(|total| restarts < total)
+            && self.by_cause.get(&failure.cause).is_none_or(within)
     }
 }

@@ -17,6 +17,7 @@ impl Rendezvous {
         let Phase::Gathering { lack: Lack::Start, .. } = &self.phase else { return false };
         let Some(claim) = self.claim() else { return false };
         let (generation, digest, restarts) = (claim.generation, claim.digest, claim.restarts);
+        let own_restarts = restarts.saturating_sub(self.elsewhere);
         let same = |part: &&Part| part.generation == generation && part.digest == digest;
         let parts = self.members.values().filter_map(|member| member.hello.ranks_are.part()).filter(same);
         let mut seats: Vec<Seat> = parts.map(|part| part.seat.clone()).collect();
@@ -27,7 +28,7 @@ impl Rendezvous {
             return false;
         }
         self.fence.seen(generation);
-        self.restarts = self.restarts.max(restarts);
+        self.restarts = self.restarts.max(own_restarts);
         for seat in &world.seats {
             if let Some(member) = self.members.get_mut(&seat.member) {
                 member.order = u64::from(seat.node_rank);
@@ -53,8 +54,9 @@ impl Rendezvous {
         let all = here >= *expected as usize;
         let due = match lack {
             Lack::Start if self.claim().is_some() => {
-                // Somebody runs a generation: give the rest of it time to come back and be adopted.
-                now_ms >= since_ms + self.config.away_ms && here >= self.config.least as usize
+                // Somebody runs a generation: give the rest of it time to come back and be adopted, unless others have all
+                // of its places.
+                all || (now_ms >= since_ms + self.config.away_ms && here >= self.config.least as usize)
             }
             Lack::Start => all || enough_since_ms.is_some_and(|since| now_ms >= since + self.config.last_call_ms),
             Lack::Failure(_) => {
@@ -89,7 +91,7 @@ impl Rendezvous {
         if let Some(master) = chosen.first().and_then(|id| self.members.get_mut(id)) {
             master.port_taken_by = Some(generation);
         }
-        let world = World { generation, seats, restarts: self.restarts };
+        let world = World { generation, seats, restarts: self.all_restarts() };
         let (ready, finished) = (BTreeSet::new(), BTreeSet::new());
         self.phase = Phase::Running { since_ms: now_ms, world: world.clone(), ready, finished };
         out.push(Output::Form { members: chosen, world });
@@ -97,7 +99,7 @@ impl Rendezvous {
     }
 
     /// Members whose stream is open.
-    fn here(&self) -> Vec<(&MemberId, &Member)> {
+    pub(super) fn here(&self) -> Vec<(&MemberId, &Member)> {
         self.members.iter().filter(|(_, member)| member.away_since_ms.is_none()).collect()
     }
 
@@ -133,7 +135,7 @@ impl Rendezvous {
         let Phase::Gathering { since_ms, lack, .. } = &self.phase else { return };
         let here = self.here().len();
         let patience_ms = self.patience_ms(lack);
-        if here >= self.config.least as usize || now_ms < since_ms + patience_ms {
+        if self.members.is_empty() || here >= self.config.least as usize || now_ms < since_ms + patience_ms {
             return;
         }
         let missing = self.missing();
@@ -157,14 +159,17 @@ impl Rendezvous {
         Some(match lack {
             Lack::Start if enough && self.claim().is_some() => since_ms + self.config.away_ms,
             Lack::Start if enough => enough_since_ms.unwrap_or(*since_ms) + self.config.last_call_ms,
+            Lack::Failure(_) if enough => since_ms + self.config.return_ms,
+            Lack::Start | Lack::Failure(_) if self.members.is_empty() => return None,
             Lack::Start | Lack::Failure(_) => since_ms + self.patience_ms(lack),
         })
     }
 
+    /// How long too few members are borne with.
     fn patience_ms(&self, lack: &Lack) -> i64 {
         match lack {
             Lack::Start => self.config.join_ms,
-            Lack::Failure(_) => self.config.return_ms,
+            Lack::Failure(_) => self.config.lost_ms,
         }
     }
 

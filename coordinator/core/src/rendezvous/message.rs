@@ -171,7 +171,15 @@ pub enum Input {
         to: Generation,
     },
     /// The durable record could not be written.
-    NotReserved,
+    NotReserved {
+        /// What it says, as far as is known: all numbers up to this one are taken, by whomever.
+        recorded: Generation,
+    },
+    /// The job was started again by others so often.
+    Elsewhere {
+        /// In all.
+        restarts: u32,
+    },
     /// The job is to end.
     Stop,
     /// Time passed.

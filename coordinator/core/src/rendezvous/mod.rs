@@ -33,14 +33,18 @@ mod check;
 mod fence;
 mod form;
 mod message;
+mod session;
+mod view;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-pub use budget::Budget;
+pub use budget::{Budget, Spent};
 pub use message::{Cause, Failure, Hello, Input, Outcome, Output, Part, Standing};
+pub use session::{Happened, Session};
+pub use view::{LastFailure, Pulse, RankPulse, RendezvousView, Spares, Stage, Stalled};
 pub use world::{Generation, MemberId, Seat, World};
 
 use fence::Fence;
@@ -59,9 +63,10 @@ pub struct Config {
     pub last_call_ms: i64,
     /// How long a member whose stream broke counts as running.
     pub away_ms: i64,
-    /// How long lost members are awaited after a failure: then the job goes on with fewer, or fails if these are fewer
-    /// than `least`.
+    /// How long lost members are awaited after a failure: then the job goes on with fewer, if these are enough.
     pub return_ms: i64,
+    /// How long they are awaited if these are too few: then the job fails.
+    pub lost_ms: i64,
     /// How old a generation must be before it is replaced to let newcomers in.
     pub grow_ms: i64,
     /// How many failures it bears.
@@ -122,14 +127,20 @@ pub struct Rendezvous {
     members: BTreeMap<MemberId, Member>,
     joined: u64,
     fence: Fence,
+    /// Generations that a failure ended, here or under a coordinator before this one.
     restarts: u32,
     spent: BTreeMap<Cause, u32>,
+    /// Restarts that others count.
+    elsewhere: u32,
+    /// The last failure that the budget bore.
+    last_borne: Option<Failure>,
 }
 
 impl Rendezvous {
-    /// A rendezvous that nobody has joined. `recorded` is the last generation that the durable record says is taken.
+    /// A rendezvous that nobody has joined. `recorded` is the last generation that the durable record says is taken, and
+    /// `spent` what it says of restarts.
     #[must_use]
-    pub fn new(config: Config, recorded: Generation, now_ms: i64) -> Self {
+    pub fn new(config: Config, recorded: Generation, spent: Spent, now_ms: i64) -> Self {
         let expected = config.most;
         let phase = Phase::Gathering { since_ms: now_ms, lack: Lack::Start, expected, enough_since_ms: None };
         Self {
@@ -138,8 +149,10 @@ impl Rendezvous {
             members: BTreeMap::new(),
             joined: 0,
             fence: Fence::new(recorded),
-            restarts: 0,
-            spent: BTreeMap::new(),
+            restarts: spent.by_cause.values().sum(),
+            spent: spent.by_cause,
+            elsewhere: spent.elsewhere,
+            last_borne: None,
         }
     }
 
@@ -154,7 +167,11 @@ impl Rendezvous {
             Input::Failed { member, generation, failure } => self.failed(now_ms, &member, generation, failure, out),
             Input::Finished { member, generation } => self.finished(member, generation, out),
             Input::Reserved { to } => self.fence.reserved(to),
-            Input::NotReserved => self.fence.forget(),
+            Input::NotReserved { recorded } => {
+                self.fence.seen(recorded);
+                self.fence.forget();
+            }
+            Input::Elsewhere { restarts } => self.elsewhere = self.elsewhere.max(restarts),
             Input::Stop => self.end(Outcome::Stopped, out),
             Input::Tick => {}
         }
@@ -197,6 +214,11 @@ impl Rendezvous {
         self.restarts
     }
 
+    /// Restarts of the job so far, whoever made them.
+    pub(super) const fn all_restarts(&self) -> u32 {
+        self.restarts.saturating_add(self.elsewhere)
+    }
+
     /// When [`Input::Tick`] is wanted, if nothing happens before.
     #[must_use]
     pub fn deadline(&self) -> Option<i64> {
@@ -228,6 +250,12 @@ impl Rendezvous {
             self.lose(now_ms, &rival, out);
         }
         self.fence.seen(hello.seen);
+        if let Phase::Gathering { since_ms, .. } = &mut self.phase
+            && self.members.is_empty()
+        {
+            // While nobody is there, nobody waits: pods may stand in a queue for as long as it takes.
+            *since_ms = now_ms;
+        }
         let order = self.members.get(&member).map_or(self.joined, |known| known.order);
         self.joined += 1;
         let place = Member { hello, stream, order, port_taken_by: None, away_since_ms: None };
@@ -345,11 +373,12 @@ impl Rendezvous {
     /// The present generation is over: gather for the next one, or end where the budget is spent.
     fn break_up(&mut self, now_ms: i64, failure: Failure, out: &mut Vec<Output>) {
         let spent = self.spent.get(&failure.cause).copied().unwrap_or(0);
-        if !self.config.budget.allows(failure.cause, spent, self.restarts) {
+        if !self.config.budget.allows(&failure, spent, self.all_restarts()) {
             return self.end(Outcome::Failed(failure), out);
         }
         *self.spent.entry(failure.cause).or_default() += 1;
         self.restarts += 1;
+        self.last_borne = Some(failure.clone());
         let seats = match &self.phase {
             Phase::Running { world, .. } => world.seats.clone(),
             Phase::Gathering { .. } | Phase::Ended(_) => Vec::new(),

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use trainyard_coordinator_core::rendezvous::{
-    Cause, Config, Failure, Generation, Hello, Input, MemberId, Outcome, Output, Part, Rendezvous, Standing, World,
+    Cause, Config, Failure, Generation, Hello, Input, MemberId, Outcome, Output, Part, Rendezvous, Spent, Standing,
+    World,
 };
 
 /// What can happen next. Numbers are positions among what is there, so that any number means something.
@@ -90,7 +91,7 @@ pub(crate) struct Fleet {
 impl Fleet {
     pub(crate) fn new(config: Config, launchers: u32) -> Self {
         let mut fleet = Self {
-            coordinator: Rendezvous::new(config.clone(), Generation(0), 0),
+            coordinator: Rendezvous::new(config.clone(), Generation(0), Spent::default(), 0),
             config,
             launchers: Vec::new(),
             recorded: Generation(0),
@@ -170,7 +171,7 @@ impl Fleet {
     fn crash(&mut self) {
         // A record that was under way may be written or not: here it is lost, in `Record` before it is not.
         self.recording = None;
-        self.coordinator = Rendezvous::new(self.config.clone(), self.recorded, self.now_ms);
+        self.coordinator = Rendezvous::new(self.config.clone(), self.recorded, Spent::default(), self.now_ms);
         for launcher in &mut self.launchers {
             launcher.stream = None;
             launcher.up.clear();
@@ -358,8 +359,9 @@ impl Fleet {
 
     /// Every launcher runs, or has finished, its part of the one present generation; or all were released.
     pub(crate) fn is_settled(&self) -> bool {
-        if self.coordinator.outcome().is_some() {
-            return self.launchers.iter().all(|launcher| launcher.released);
+        // A coordinator that started after that finds nobody, and waits for nobody.
+        if self.coordinator.outcome().is_some() || self.all_released() {
+            return self.all_released();
         }
         let Some(world) = self.coordinator.world() else { return false };
         let in_it = |launcher: &Launcher| {
@@ -373,6 +375,10 @@ impl Fleet {
         let waits = |launcher: &Launcher| ending && world.seat_of(&launcher.id).is_none();
         self.coordinator.is_ready()
             && self.launchers.iter().all(|launcher| in_it(launcher) || waits(launcher) || launcher.released)
+    }
+
+    pub(crate) fn all_released(&self) -> bool {
+        self.launchers.iter().all(|launcher| launcher.released)
     }
 
     /// Lets all ranks that run end well.

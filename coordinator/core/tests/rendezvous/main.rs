@@ -15,6 +15,7 @@ fn config(least: u32, most: u32) -> Config {
         last_call_ms: 1_000,
         away_ms: 10_000,
         return_ms: 30_000,
+        lost_ms: 60_000,
         grow_ms: 1_000,
         budget: Budget::default(),
     }
@@ -64,7 +65,8 @@ proptest! {
         let fine = match fleet.outcome() {
             Some(Outcome::Succeeded) => true,
             Some(Outcome::Failed(failure)) => late(failure),
-            Some(Outcome::Stopped) | None => false,
+            None => fleet.all_released(),
+            Some(Outcome::Stopped) => false,
         };
         prop_assert!(fine, "{}", fleet.describe());
         prop_assert!(fleet.is_settled(), "{}", fleet.describe());

@@ -1,0 +1,274 @@
+//! A rendezvous with its memory: what happened, when, and how long it took. Nothing here decides who forms what.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::budget::Spent;
+use super::message::{Failure, Input, Outcome, Output};
+use super::view::{LastFailure, Pulse, RendezvousView, Spares, Stage, Stalled};
+use super::world::{Generation, MemberId};
+use super::{Config, Lack, Phase, Rendezvous};
+
+/// Memory of spares changes by itself, all the time: it is told anew when it has changed by more than this part of it.
+const MEMORY_STEP: u64 = 8;
+
+/// What is worth telling of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happened {
+    /// A rank, or a whole member, failed.
+    Failed(LastFailure),
+    /// A generation was ordered, or was found running.
+    Formed {
+        /// Which.
+        generation: Generation,
+        /// Whether it ran already.
+        adopted: bool,
+    },
+    /// Every member of the generation has started its ranks.
+    Ready {
+        /// Which.
+        generation: Generation,
+        /// Its members.
+        members: usize,
+        /// Its ranks.
+        ranks: u32,
+        /// How long it took since the failure that ended the one before.
+        recovered_ms: Option<i64>,
+    },
+    /// A rank stands still.
+    Hangs(Stalled),
+    /// It is over.
+    Ended(Outcome),
+    /// An invariant does not hold.
+    Broken(String),
+}
+
+/// The rendezvous of one job, with its memory.
+#[derive(Clone, Debug)]
+pub struct Session {
+    machine: Rendezvous,
+    joined: BTreeSet<String>,
+    hosts: BTreeMap<MemberId, String>,
+    last_failure: Option<LastFailure>,
+    last_generation: Generation,
+    ready: bool,
+    pulses: BTreeMap<MemberId, Pulse>,
+    stalled: BTreeMap<u32, Stalled>,
+    spares: Option<Spares>,
+}
+
+impl Session {
+    /// See [`Rendezvous::new`].
+    #[must_use]
+    pub fn new(config: Config, recorded: Generation, spent: Spent, now_ms: i64) -> Self {
+        Self {
+            machine: Rendezvous::new(config, recorded, spent, now_ms),
+            joined: BTreeSet::new(),
+            hosts: BTreeMap::new(),
+            last_failure: None,
+            last_generation: Generation(0),
+            ready: false,
+            pulses: BTreeMap::new(),
+            stalled: BTreeMap::new(),
+            spares: None,
+        }
+    }
+
+    /// The machine itself.
+    #[must_use]
+    pub const fn machine(&self) -> &Rendezvous {
+        &self.machine
+    }
+
+    /// See [`Rendezvous::step`]. Answers what is worth telling.
+    pub fn step(&mut self, now_ms: i64, input: Input, out: &mut Vec<Output>) -> Vec<Happened> {
+        if let Input::Joined { member, hello, .. } = &input {
+            self.joined.insert(member.pod.clone());
+            self.hosts.insert(member.clone(), hello.host.clone());
+        }
+        let said_by = match &input {
+            Input::Failed { member, .. } | Input::Joined { member, .. } => Some(member.clone()),
+            Input::Away { .. }
+            | Input::Holds { .. }
+            | Input::PodGone { .. }
+            | Input::Ready { .. }
+            | Input::Finished { .. }
+            | Input::Reserved { .. }
+            | Input::NotReserved { .. }
+            | Input::Elsewhere { .. }
+            | Input::Stop
+            | Input::Tick => None,
+        };
+        let before = self.before();
+        self.machine.step(now_ms, input, out);
+        let mut happened = Vec::new();
+        if let Err(broken) = self.machine.check() {
+            happened.push(Happened::Broken(broken));
+        }
+        self.note_failure(now_ms, &before, said_by, &mut happened);
+        self.note_generation(now_ms, &before, out, &mut happened);
+        self.forget_members();
+        happened
+    }
+
+    /// Takes in what a member's ranks do.
+    pub fn pulse(&mut self, now_ms: i64, member: &MemberId, pulse: Pulse) -> Vec<Happened> {
+        let Some(world) = self.machine.world().filter(|world| world.generation.0 == pulse.generation) else {
+            return Vec::new();
+        };
+        let Some(seat) = world.seat_of(member) else { return Vec::new() };
+        let own = seat.first_rank..seat.first_rank + seat.ranks;
+        let host = self.hosts.get(member).cloned().unwrap_or_default();
+        let mut happened = Vec::new();
+        self.stalled.retain(|rank, _| !own.contains(rank) || pulse.ranks.iter().any(|r| r.rank == *rank && r.stalled));
+        for rank in pulse.ranks.iter().filter(|rank| rank.stalled && own.contains(&rank.rank)) {
+            let stalled = Stalled {
+                rank: rank.rank,
+                host: host.clone(),
+                waits_in: rank.waits_in.clone(),
+                since_ms: now_ms.saturating_sub(rank.silent_ms),
+                in_collective: rank.in_collective,
+            };
+            let known = self.stalled.get_mut(&rank.rank);
+            match known {
+                // Since when is known from the first time on; what it waits in may be found out later.
+                Some(known) => *known = Stalled { since_ms: known.since_ms, ..stalled },
+                None => {
+                    happened.push(Happened::Hangs(stalled.clone()));
+                    self.stalled.insert(rank.rank, stalled);
+                }
+            }
+        }
+        self.pulses.insert(member.clone(), pulse);
+        self.add_spares_up();
+        happened
+    }
+
+    /// When [`Input::Tick`] is wanted.
+    #[must_use]
+    pub fn deadline(&self) -> Option<i64> {
+        self.machine.deadline()
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn view(&self) -> RendezvousView {
+        let (stage, since_ms, outcome) = match &self.machine.phase {
+            Phase::Gathering { since_ms, lack: Lack::Start, .. } => (Stage::Joining, Some(*since_ms), None),
+            Phase::Gathering { since_ms, lack: Lack::Failure(_), .. } => (Stage::Recovering, Some(*since_ms), None),
+            Phase::Running { .. } if self.ready => (Stage::Running, None, None),
+            Phase::Running { since_ms, .. } => (Stage::Forming, Some(*since_ms), None),
+            Phase::Ended(outcome) => (Stage::Ended, None, Some(outcome.clone())),
+        };
+        RendezvousView {
+            generation: self.last_generation.0,
+            stage,
+            since_ms,
+            spent: self.machine.spent.clone(),
+            restarts: self.machine.restarts(),
+            outcome,
+            members: self.machine.here().into_iter().map(|(id, _)| id.pod.clone()).collect(),
+            joined: self.joined.clone(),
+            ranks: self.machine.world().map_or(0, super::World::size),
+            last_failure: self.last_failure.clone(),
+            stalled: self.stalled.values().cloned().collect(),
+            spares: self.spares,
+        }
+    }
+
+    fn before(&self) -> Before {
+        Before {
+            restarts: self.machine.restarts(),
+            generation: self.machine.world().map(|world| world.generation),
+            ended: self.machine.outcome().is_some(),
+            members: self.machine.members.keys().cloned().collect(),
+        }
+    }
+
+    fn note_failure(&mut self, now_ms: i64, before: &Before, said_by: Option<MemberId>, happened: &mut Vec<Happened>) {
+        let failure: Option<Failure> = match &self.machine.phase {
+            Phase::Ended(Outcome::Failed(failure)) if !before.ended => Some(failure.clone()),
+            Phase::Gathering { lack: Lack::Failure(failure), .. } if self.machine.restarts() > before.restarts => {
+                Some(failure.clone())
+            }
+            // The next generation began in the same step.
+            Phase::Running { .. } if self.machine.restarts() > before.restarts => self.machine.last_borne.clone(),
+            Phase::Gathering { .. } | Phase::Running { .. } | Phase::Ended(_) => None,
+        };
+        if let Some(failure) = failure {
+            let lost = before.members.iter().find(|id| !self.machine.members.contains_key(*id));
+            let blamed = if failure.rank.is_some() { said_by } else { lost.cloned().or(said_by) };
+            let last = LastFailure {
+                rank: failure.rank,
+                host: blamed.as_ref().and_then(|id| self.hosts.get(id)).cloned(),
+                pod: blamed.map(|id| id.pod),
+                cause: failure.cause,
+                code: failure.code,
+                message: failure.message,
+                generation: before.generation.unwrap_or(self.last_generation).0,
+                at_ms: now_ms,
+                recovered_ms: None,
+            };
+            self.last_failure = Some(last.clone());
+            happened.push(Happened::Failed(last));
+        }
+        if let Some(outcome) = self.machine.outcome().filter(|_| !before.ended) {
+            happened.push(Happened::Ended(outcome.clone()));
+        }
+    }
+
+    fn note_generation(&mut self, now_ms: i64, before: &Before, out: &[Output], happened: &mut Vec<Happened>) {
+        let Some(world) = self.machine.world() else {
+            self.ready = false;
+            self.stalled.clear();
+            return;
+        };
+        if before.generation != Some(world.generation) {
+            self.last_generation = world.generation;
+            self.ready = false;
+            self.stalled.clear();
+            self.pulses.clear();
+            let ordered = out
+                .iter()
+                .any(|output| matches!(output, Output::Form { world: of, .. } if of.generation == world.generation));
+            happened.push(Happened::Formed { generation: world.generation, adopted: !ordered });
+        }
+        if !self.ready && self.machine.is_ready() {
+            self.ready = true;
+            let open = self.last_failure.as_mut().filter(|failure| failure.recovered_ms.is_none());
+            let recovered_ms = open.map(|failure| {
+                let took = now_ms.saturating_sub(failure.at_ms);
+                failure.recovered_ms = Some(took);
+                took
+            });
+            let (generation, members, ranks) = (world.generation, world.seats.len(), world.size());
+            happened.push(Happened::Ready { generation, members, ranks, recovered_ms });
+        }
+    }
+
+    fn forget_members(&mut self) {
+        let members = &self.machine.members;
+        self.hosts.retain(|id, _| members.contains_key(id));
+        self.pulses.retain(|id, _| members.contains_key(id));
+        self.add_spares_up();
+    }
+
+    fn add_spares_up(&mut self) {
+        let now = self.pulses.values().fold(Spares::default(), |sum, pulse| Spares {
+            count: sum.count.saturating_add(pulse.spares.count),
+            memory_bytes: sum.memory_bytes.saturating_add(pulse.spares.memory_bytes),
+        });
+        let told = self.spares.unwrap_or_default();
+        let moved = told.memory_bytes.abs_diff(now.memory_bytes) > told.memory_bytes / MEMORY_STEP;
+        if told.count != now.count || moved {
+            self.spares = Some(now);
+        }
+    }
+}
+
+/// What was so before a step.
+struct Before {
+    restarts: u32,
+    generation: Option<Generation>,
+    ended: bool,
+    members: Vec<MemberId>,
+}
