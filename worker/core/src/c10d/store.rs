@@ -63,6 +63,8 @@ pub struct Store {
     waiting: BTreeMap<Vec<u8>, Vec<ClientId>>,
     /// Who has come to a barrier.
     barriers: BTreeMap<Vec<u8>, BTreeSet<ClientId>>,
+    /// Requests taken so far.
+    requests: u64,
 }
 
 impl Store {
@@ -83,6 +85,19 @@ impl Store {
         self.clients.len()
     }
 
+    /// How many requests were taken in all; greetings are none.
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// The key for which a client waits; of several, the first that is missing.
+    pub fn waits_for(&self, id: ClientId) -> Option<&[u8]> {
+        match self.clients.get(&id)?.pending.as_ref()? {
+            Pending::Keys(keys) => keys.iter().find(|key| !self.is_there(key)).or(keys.first()).map(Vec::as_slice),
+            Pending::Barrier(key) => Some(key),
+        }
+    }
+
     fn receive(&mut self, id: ClientId, bytes: &[u8], out: &mut Vec<Output>) {
         let Some(client) = self.clients.get_mut(&id) else { return };
         client.inbox.extend_from_slice(bytes);
@@ -98,6 +113,7 @@ impl Store {
             match next {
                 Ok(Some((Some(request), size))) => {
                     taken += size;
+                    self.requests += 1;
                     if let Err(refusal) = self.answer(id, request, out) {
                         break Some(refusal);
                     }
@@ -180,7 +196,7 @@ impl Store {
         }
         self.held = held;
         self.values.insert(key.clone(), value);
-        while self.wake_one(&key, out) {}
+        self.wake(&key, usize::MAX, out);
         Ok(())
     }
 
@@ -225,7 +241,7 @@ impl Store {
         self.held = held;
         self.queues.entry(queue.clone()).or_default().push_back(value);
         // One value, one taker: the others go on waiting.
-        self.wake_one(&queue, out);
+        self.wake(&queue, 1, out);
         Ok(())
     }
 
@@ -247,11 +263,18 @@ impl Store {
 
     /// A queue with something in it counts as a key that is there.
     fn all_there(&self, keys: &[Vec<u8>]) -> bool {
-        keys.iter().all(|key| self.values.contains_key(key) || self.queues.contains_key(key))
+        keys.iter().all(|key| self.is_there(key))
     }
 
-    fn wait(&mut self, id: ClientId, keys: Vec<Vec<u8>>, out: &mut Vec<Output>) {
+    fn is_there(&self, key: &[u8]) -> bool {
+        self.values.contains_key(key) || self.queues.contains_key(key)
+    }
+
+    fn wait(&mut self, id: ClientId, mut keys: Vec<Vec<u8>>, out: &mut Vec<Output>) {
         self.stop_waiting(id);
+        // Nobody is listed twice for a key.
+        keys.sort();
+        keys.dedup();
         if self.all_there(&keys) {
             out.push(Output::Send(id, vec![STOP_WAITING]));
             return;
@@ -264,17 +287,25 @@ impl Store {
         }
     }
 
-    /// Tells the first of those who wait for `key` and have all they wait for. False when there is none.
-    fn wake_one(&mut self, key: &[u8], out: &mut Vec<Output>) -> bool {
-        let waiting = self.waiting.get(key).map_or(&[][..], Vec::as_slice);
-        let ready = waiting.iter().copied().find(|id| {
-            let pending = self.clients.get(id).and_then(|client| client.pending.as_ref());
-            matches!(pending, Some(Pending::Keys(keys)) if self.all_there(keys))
-        });
-        let Some(id) = ready else { return false };
-        self.stop_waiting(id);
-        out.push(Output::Send(id, vec![STOP_WAITING]));
-        true
+    /// Tells those who wait for `key` and have all they wait for, in the order of arrival, but no more than `limit`.
+    ///
+    /// One pass over the list: thousands wait for the last key of a barrier.
+    fn wake(&mut self, key: &[u8], limit: usize, out: &mut Vec<Output>) {
+        let Some(waiting) = self.waiting.remove(key) else { return };
+        let (mut woken, mut rest) = (Vec::new(), Vec::new());
+        for id in waiting {
+            let pending = self.clients.get(&id).and_then(|client| client.pending.as_ref());
+            let ready = matches!(pending, Some(Pending::Keys(keys)) if self.all_there(keys));
+            let list = if ready && woken.len() < limit { &mut woken } else { &mut rest };
+            list.push(id);
+        }
+        if !rest.is_empty() {
+            self.waiting.insert(key.to_vec(), rest);
+        }
+        for id in woken {
+            self.stop_waiting(id);
+            out.push(Output::Send(id, vec![STOP_WAITING]));
+        }
     }
 
     /// The last to come lets all go; then the barrier can be used again.

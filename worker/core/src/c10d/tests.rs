@@ -96,6 +96,29 @@ fn a_wait_ends_when_all_keys_are_there() {
 }
 
 #[test]
+fn one_value_wakes_all_that_have_the_rest_in_the_order_of_arrival() {
+    let mut world = World::new();
+    assert_eq!(world.say(2, &listed(6, &["a", "a"])), [], "a key may be named twice");
+    assert_eq!(world.say(0, &listed(6, &["a", "b"])), []);
+    assert_eq!(world.say(1, &[request(1, &["a", ""]), listed(6, &["a"])].concat()), [stop(2), stop(1)]);
+    assert_eq!(world.say(1, &request(1, &["b", ""])), [stop(0)]);
+}
+
+#[test]
+fn what_a_client_waits_for_and_how_much_was_asked_are_known() {
+    let mut world = World::new();
+    assert_eq!((world.store.requests(), world.store.waits_for(0)), (0, None));
+    world.say(0, &listed(6, &["a", "b"]));
+    assert_eq!(world.store.waits_for(0), Some(b"a".as_slice()));
+    world.say(1, &request(1, &["a", ""]));
+    assert_eq!(world.store.waits_for(0), Some(b"b".as_slice()), "the first that is missing");
+    world.say(1, &[request(18, &["c"]), number(2)].concat());
+    assert_eq!(world.store.waits_for(1), Some(b"c".as_slice()));
+    world.say(2, &request(1, &["b", ""]));
+    assert_eq!((world.store.requests(), world.store.waits_for(0)), (4, None));
+}
+
+#[test]
 fn a_cancelled_wait_is_over() {
     let mut world = World::new();
     assert_eq!(world.say(0, &listed(6, &["a"])), []);
