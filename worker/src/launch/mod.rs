@@ -5,6 +5,8 @@
 //! it (parent-death signal), is killed as a group, and its orphans are adopted and ended.
 
 mod environment;
+#[cfg_attr(not(test), expect(dead_code, reason = "the report of a failure is not made from it yet"))]
+mod evidence;
 mod output;
 mod process;
 mod report;

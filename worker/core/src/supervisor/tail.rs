@@ -16,7 +16,8 @@ pub struct Tail {
 impl Tail {
     /// Remembers a line (without its end).
     pub fn push(&mut self, line: &str) {
-        if line.trim().is_empty() {
+        // Frames of C++ would push the exception itself out of the memory: torch prints up to 60 of them after it.
+        if line.trim().is_empty() || is_frame(line) {
             return;
         }
         if self.lines.len() == LINES {
@@ -27,6 +28,11 @@ impl Tail {
             end -= 1;
         }
         self.lines.push_back(line[..end].to_owned());
+    }
+
+    /// The remembered lines, oldest first.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.lines.iter().map(String::as_str)
     }
 
     /// The lines that tell why a program failed, `limit` at most: the last traceback, panic or error message with what
@@ -43,6 +49,12 @@ impl Tail {
         };
         lines[from..].to_vec()
     }
+}
+
+/// `frame #3: c10d::TCPStore::get(…)`, with or without torch's `[rank0]: ` before it.
+fn is_frame(line: &str) -> bool {
+    let rest = line.strip_prefix("[rank").and_then(|rest| rest.split_once("]:")).map_or(line, |(_, rest)| rest);
+    rest.trim_start().starts_with("frame #")
 }
 
 /// The first line of a message about a failure.
