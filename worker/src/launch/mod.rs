@@ -13,6 +13,8 @@ mod report;
 mod run;
 pub(crate) mod span;
 mod store;
+#[allow(dead_code, reason = "the generations that start ranks again call it")]
+mod warm;
 
 use std::io;
 use std::process::ExitCode;
