@@ -13,6 +13,22 @@ use std::path::Path;
 /// # Errors
 /// What the system says. No draft stays behind, so that a full disk is not made fuller.
 pub fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    put(path, contents, mode, File::sync_all)?;
+    // The name is on the disk when the folder is. An empty parent is the working directory.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+/// The same for what means nothing after a reboot, or is soon written again: it waits for no disk. Readers see the old file
+/// or the new one, never a part; both may be lost with the power.
+///
+/// # Errors
+/// What the system says. No draft stays behind.
+pub fn swap(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    put(path, contents, mode, |_| Ok(()))
+}
+
+fn put(path: &Path, contents: &[u8], mode: u32, sync: fn(&File) -> io::Result<()>) -> io::Result<()> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file"));
     };
@@ -20,21 +36,18 @@ pub fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     draft_name.push(name);
     draft_name.push(".new");
     let draft = folder.join(draft_name);
-    let written = write(&draft, contents, mode).and_then(|()| fs::rename(&draft, path));
+    let write = || {
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&draft)?;
+        file.write_all(contents)?;
+        sync(&file)?;
+        fs::rename(&draft, path)
+    };
+    let written = write();
     if written.is_err() {
         // The first trouble is the one to tell.
         let _ = fs::remove_file(&draft);
     }
-    written?;
-    // The name is on the disk when the folder is. An empty parent is the working directory.
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    File::open(folder)?.sync_all()
-}
-
-fn write(draft: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(draft)?;
-    file.write_all(contents)?;
-    file.sync_all()
+    written
 }
 
 #[cfg(test)]
@@ -49,12 +62,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spec.json");
         replace(&path, b"one", 0o600).unwrap();
-        replace(&path, b"two", 0o600).unwrap();
+        swap(&path, b"two", 0o600).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         // A folder in the place of the draft: it cannot be written.
         fs::create_dir(folder.path().join(".spec.json.new")).unwrap();
         assert!(replace(&path, b"three", 0o600).is_err());
+        assert!(swap(&path, b"three", 0o600).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"two");
     }
 }

@@ -240,10 +240,6 @@ impl Embedded {
             stopping: self.api.stopping.clone(),
             tasks: self.tasks.clone(),
         };
-        let listener = Arc::new(listener);
-        self.tasks.spawn(task::kept("listener", "nobody can connect to the API", move || {
-            listen::accept(Arc::clone(&listener), front.clone())
-        }));
         let info = ServerInfo {
             pid: std::process::id(),
             url: self.url(bound),
@@ -251,7 +247,12 @@ impl Embedded {
             ca_file: self.options.tls.as_ref().map(|files| absolute(&files.cert)),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
+        // Before the first request is answered: whoever reaches the server also finds it by its home.
         home::announce(&self.options.home, &info).map_err(|source| ServeError::Announce { source })?;
+        let listener = Arc::new(listener);
+        self.tasks.spawn(task::kept("listener", "nobody can connect to the API", move || {
+            listen::accept(Arc::clone(&listener), front.clone())
+        }));
         tracing::info!(url = info.url, "the API is served");
         Ok(info)
     }

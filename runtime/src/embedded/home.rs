@@ -37,7 +37,7 @@ pub(super) fn take(home: &Path) -> Result<File, OpenError> {
 
 /// Tells other commands where the server is: whole or not at all, readable by this user only.
 pub(super) fn announce(home: &Path, info: &ServerInfo) -> std::io::Result<()> {
-    durable::replace(&home.join(INFO), &serde_json::to_vec_pretty(info)?, 0o600)
+    durable::swap(&home.join(INFO), &serde_json::to_vec_pretty(info)?, 0o600)
 }
 
 /// Takes the announcement back.

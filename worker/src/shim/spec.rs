@@ -224,12 +224,7 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// As the file system says, for instance that the disk is full.
 pub(super) fn write_lightly(path: &Path, content: &[u8]) -> io::Result<()> {
-    let draft = draft(path);
-    let written = write_new(&draft, content).and_then(|_| fs::rename(&draft, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&draft);
-    }
-    written
+    durable::swap(path, content, MODE)
 }
 
 /// Makes a file with this content, on the disk before this returns; fails where one exists. Readers never see it half
