@@ -118,19 +118,25 @@ async fn stays(client: &kube::Client, namespace: &str, owner: &OwnerReference) -
     api.get_opt(&owner.name).await.map_or(true, |found| found.is_some_and(is_same))
 }
 
-/// Moves a pod's logs out of its folder, which is about to be removed.
+/// Moves a pod's logs out of its folder, which is about to be removed. May be cut off anywhere and begun again: the logs are in
+/// the one place or in the other, and are moved when their pod is on record there.
 fn keep(home: &Path, uid: &str, from: &PodFolder, record: &PodRecord) -> io::Result<()> {
     let to = home.join("ended").join(uid);
     // For this user's eyes only, as the pods' folders are.
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&to)?;
-    match fs::rename(from.containers(), to.join("containers")) {
-        Ok(()) => {}
-        // It never had any.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return fs::remove_dir_all(&to),
-        Err(error) => return Err(error),
-    }
     let pod = serde_json::to_vec(&record.pod).map_err(io::Error::other)?;
     crate::shim::write_atomically(&to.join("pod.json"), &pod)?;
+    let logs = to.join("containers");
+    match fs::rename(from.containers(), &logs) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if !logs.exists() {
+                // It never had any.
+                return fs::remove_dir_all(&to);
+            }
+        }
+        Err(error) => return Err(error),
+    }
     prune(home, SystemTime::now());
     Ok(())
 }
@@ -247,7 +253,8 @@ fn all(home: &Path) -> Vec<(PathBuf, Pod)> {
         let bytes = fs::read(folder.join("pod.json")).ok()?;
         Some((folder, serde_json::from_slice(&bytes).ok()?))
     };
-    entries.filter_map(|entry| read(entry.path())).collect()
+    // One without logs is still being filled.
+    entries.map(|entry| entry.path()).filter(|folder| folder.join("containers").exists()).filter_map(read).collect()
 }
 
 fn owner(pod: &Pod) -> Option<&OwnerReference> {
@@ -286,6 +293,32 @@ mod tests {
         assert_eq!(pods[0].lines("main", false), [line("t1", "hello"), line("t2", "oh"), line("t4", "")]);
         assert_eq!(pods[0].lines("main", true), [line("t0", "first run")]);
         assert_eq!(pods[0].lines("absent", false), []);
+    }
+
+    #[test]
+    fn logs_are_kept_though_keeping_them_is_cut_off() {
+        let home = tempfile::tempdir().expect("a folder");
+        let owner = serde_json::json!([{"apiVersion": "v1", "kind": "PyTorchJob", "name": "j", "uid": "job", "controller": true}]);
+        let pod = serde_json::json!({"metadata": {"name": "p", "uid": "u", "ownerReferences": owner}});
+        let record = PodRecord { pod: serde_json::from_value(pod).expect("a pod"), ..PodRecord::default() };
+        let folder = PodFolder::new(home.path(), "u");
+        folder.create(&["main"]).expect("folders");
+        folder.write_record(&record).expect("written");
+        fs::write(folder.container("main").join("0.log"), "t0 stdout F said\n").expect("written");
+        let said = |when: &str| {
+            let pods = kept_pods(home.path(), "job");
+            assert_eq!(pods.len(), 1, "{when}");
+            assert_eq!(pods[0].lines("main", false), [("t0".to_owned(), "said".to_owned())], "{when}");
+        };
+        fs::create_dir_all(home.path().join("ended/u")).expect("a folder");
+        said("cut off after its folder was made");
+        fs::write(home.path().join("ended/u/pod.json"), serde_json::to_vec(&record.pod).expect("json"))
+            .expect("written");
+        said("cut off after the record");
+        keep(home.path(), "u", &folder, &record).expect("kept");
+        keep(home.path(), "u", &folder, &record).expect("kept, when it was cut off after the move");
+        folder.remove().expect("removed");
+        said("at the end");
     }
 
     #[test]

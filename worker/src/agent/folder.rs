@@ -24,7 +24,7 @@ use super::memory;
 use crate::shim::{RunState, write_atomically};
 
 /// What the agent remembers of a pod.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PodRecord {
     /// The object as last seen; what to go by when it is gone from the API.
