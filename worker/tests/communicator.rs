@@ -3,10 +3,10 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proptest::prelude::*;
-use trainyard_worker::comm::{CommError, Communicator, Number, Options, ReduceOp};
+use trainyard_worker::comm::{CommError, Communicator, Interrupt, Number, Options, ReduceOp};
 
 /// Longer than anything here should take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,8 +26,13 @@ fn door() -> (TcpListener, u16) {
     (door, port)
 }
 
-/// Runs `body` as every rank of a group and gives the results in rank order.
+/// Runs `body` as every rank of a group and gives the results in rank order; data goes through memory.
 fn group<R: Send>(world: usize, body: impl Fn(Communicator) -> R + Sync) -> Vec<R> {
+    group_over(true, world, body)
+}
+
+/// Data goes through memory, or through sockets as between machines.
+fn group_over<R: Send>(memory: bool, world: usize, body: impl Fn(Communicator) -> R + Sync) -> Vec<R> {
     let (listener, port) = door();
     let mut listener = Some(listener);
     thread::scope(|scope| {
@@ -36,7 +41,8 @@ fn group<R: Send>(world: usize, body: impl Fn(Communicator) -> R + Sync) -> Vec<
                 let listener = listener.take();
                 let body = &body;
                 scope.spawn(move || {
-                    let options = options(rank, world, port);
+                    let mut options = options(rank, world, port);
+                    options.shared_memory = memory;
                     let comm = match listener {
                         Some(listener) => Communicator::connect_on(&options, listener),
                         None => Communicator::connect(&options),
@@ -68,26 +74,36 @@ fn any_op() -> impl Strategy<Value = ReduceOp> {
     prop_oneof![Just(ReduceOp::Sum), Just(ReduceOp::Mean), Just(ReduceOp::Min), Just(ReduceOp::Max)]
 }
 
+/// Lengths around every limit at which another algorithm is taken (of `i64`, in any world of up to 8).
+fn any_length() -> impl Strategy<Value = usize> {
+    prop_oneof![4 => 0_usize..40, 2 => 1000_usize..1400, 2 => 8000_usize..9000, 1 => 32_700_usize..33_000]
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
-    fn all_reduce_agrees_with_a_loop(world in 1_usize..=8, length in 0_usize..40, op in any_op()) {
-        let results = group(world, |mut comm| {
+    fn all_reduce_agrees_with_a_loop(memory: bool, world in 1_usize..=8, length in any_length(), op in any_op()) {
+        let results = group_over(memory, world, |mut comm| {
             let mut data: Vec<i64> = (0..length).map(|index| value(comm.rank(), index)).collect();
             comm.all_reduce(&mut data, op).unwrap();
             data
         });
         let wanted: Vec<i64> = (0..length).map(|index| expected(world, index, op)).collect();
         for result in results {
-            prop_assert_eq!(&result, &wanted);
+            prop_assert!(result == wanted, "{world} ranks, {length} elements, {op:?}");
         }
     }
 
     #[test]
-    fn gather_scatter_and_broadcast_agree_with_a_loop(world in 1_usize..=8, each in 0_usize..20, root in 0_usize..8) {
+    fn gather_scatter_and_broadcast_agree_with_a_loop(
+        memory: bool,
+        world in 1_usize..=8,
+        each in prop_oneof![4 => 0_usize..20, 1 => 5000_usize..5100],
+        root in 0_usize..8,
+    ) {
         let root = root % world;
-        let results = group(world, |mut comm| {
+        let results = group_over(memory, world, |mut comm| {
             let rank = comm.rank();
             let own: Vec<f64> = (0..each).map(|index| value(rank, index) as f64).collect();
             let gathered = comm.all_gather(&own).unwrap();
@@ -104,17 +120,53 @@ proptest! {
         for (rank, (all, share, sent)) in results.into_iter().enumerate() {
             let wanted: Vec<f32> =
                 (rank * each..(rank + 1) * each).map(|index| expected(world, index, ReduceOp::Sum) as f32).collect();
-            prop_assert_eq!(&all, &gathered);
-            prop_assert_eq!(&share, &wanted);
-            prop_assert_eq!(&sent, &from_root);
+            prop_assert!(all == gathered, "all_gather of {each} on rank {rank} of {world}");
+            prop_assert!(share == wanted, "reduce_scatter of {each} on rank {rank} of {world}");
+            prop_assert!(sent == from_root, "broadcast of {each} from {root} on rank {rank} of {world}");
         }
     }
 }
 
-fn reduced<T: Number>(world: usize, make: impl Fn(usize, usize) -> T + Sync) -> Vec<Vec<T>> {
-    group(world, |mut comm| {
+#[test]
+fn calls_of_all_lengths_follow_each_other() {
+    // What one call leaves behind must not disturb the next: banks, turns and bytes in flight.
+    for memory in [true, false] {
+        let lengths = [1, 700_001, 0, 5, 300_000, 300_000, 2, 1_100_000, 0, 9, 20_000];
+        group_over(memory, 4, |mut comm| {
+            for (turn, length) in lengths.into_iter().enumerate() {
+                let mut data: Vec<i64> = (0..length).map(|index| value(comm.rank(), index) + turn as i64).collect();
+                comm.all_reduce(&mut data, ReduceOp::Sum).unwrap();
+                let right = |(index, sum): (usize, &i64)| *sum == expected(4, index, ReduceOp::Sum) + 4 * turn as i64;
+                assert!(data.iter().enumerate().all(right), "call {turn}, memory {memory}");
+                let root = turn % 4;
+                data.iter_mut().for_each(|value| *value = comm.rank() as i64);
+                comm.broadcast(&mut data, root).unwrap();
+                assert!(data.iter().all(|value| *value == root as i64), "broadcast {turn}, memory {memory}");
+            }
+        });
+    }
+}
+
+#[test]
+fn worlds_too_large_for_a_full_mesh_go_around_the_ring() {
+    let world = 66;
+    let results = group_over(false, world, |mut comm| {
+        let mut data: Vec<i64> = (0..100).map(|index| value(comm.rank(), index)).collect();
+        comm.all_reduce(&mut data, ReduceOp::Max).unwrap();
+        let gathered = comm.all_gather(&[comm.rank() as i64]).unwrap();
+        comm.barrier().unwrap();
+        (data, gathered)
+    });
+    for (data, gathered) in results {
+        assert!((0..100).all(|index| data[index] == expected(world, index, ReduceOp::Max)));
+        assert!(gathered.iter().enumerate().all(|(rank, value)| rank as i64 == *value));
+    }
+}
+
+fn reduced<T: Number>(memory: bool, length: usize, make: impl Fn(usize, usize) -> T + Sync) -> Vec<Vec<T>> {
+    group_over(memory, 5, |mut comm| {
         let rank = comm.rank();
-        let mut data: Vec<T> = (0..10_007).map(|index| make(rank, index)).collect();
+        let mut data: Vec<T> = (0..length).map(|index| make(rank, index)).collect();
         comm.all_reduce(&mut data, ReduceOp::Mean).unwrap();
         data
     })
@@ -127,24 +179,28 @@ fn c1_floats_are_equal_bit_for_bit_on_all_ranks_and_in_all_runs() {
     let bits = |runs: Vec<Vec<f32>>| -> Vec<Vec<u32>> {
         runs.into_iter().map(|run| run.into_iter().map(f32::to_bits).collect()).collect()
     };
-    let first = bits(reduced(5, make));
-    let second = bits(reduced(5, make));
-    assert!(first.iter().all(|rank| rank == &first[0]));
-    assert_eq!(first, second);
+    for (memory, length) in [(true, 10_007), (false, 1_001), (false, 10_007), (false, 100_003)] {
+        let first = bits(reduced(memory, length, make));
+        let second = bits(reduced(memory, length, make));
+        assert!(first.iter().all(|rank| rank == &first[0]), "{length} elements, memory {memory}");
+        assert!(first == second, "{length} elements, memory {memory}: another run, other bits");
+    }
 }
 
 #[test]
 fn c2_buffers_larger_than_any_socket_buffer_pass() {
     let length = 6_000_001; // 48 MB of f64 per rank
-    let results = group(3, |mut comm| {
-        let mut data = vec![comm.rank() as f64 + 1.0; length];
-        comm.all_reduce(&mut data, ReduceOp::Sum).unwrap();
-        let reduced = data.iter().all(|value| *value == 6.0);
-        data.fill(comm.rank() as f64);
-        comm.broadcast(&mut data, 1).unwrap();
-        reduced && data.iter().all(|value| *value == 1.0)
-    });
-    assert_eq!(results, [true; 3]);
+    for memory in [true, false] {
+        let results = group_over(memory, 3, |mut comm| {
+            let mut data = vec![comm.rank() as f64 + 1.0; length];
+            comm.all_reduce(&mut data, ReduceOp::Sum).unwrap();
+            let reduced = data.iter().all(|value| *value == 6.0);
+            data.fill(comm.rank() as f64);
+            comm.broadcast(&mut data, 1).unwrap();
+            reduced && data.iter().all(|value| *value == 1.0)
+        });
+        assert_eq!(results, [true; 3], "memory {memory}");
+    }
 }
 
 #[test]
@@ -182,8 +238,8 @@ fn barrier_waits_for_the_last() {
 }
 
 /// All ranks but `dead` are in an all-reduce when `dead` goes away as a dying process does: without a word.
-fn death(world: usize, dead: usize) -> Vec<Option<CommError>> {
-    group(world, |mut comm| {
+fn death(memory: bool, world: usize, dead: usize) -> Vec<Option<CommError>> {
+    group_over(memory, world, |mut comm| {
         // The death may be told while the last ranks are still on their way out of the barrier.
         let barrier = comm.barrier();
         if comm.rank() == dead {
@@ -191,9 +247,7 @@ fn death(world: usize, dead: usize) -> Vec<Option<CommError>> {
             return None;
         }
         let mut data = vec![1.0_f32; 100_000];
-        let began = Instant::now();
         let error = barrier.and_then(|()| comm.all_reduce(&mut data, ReduceOp::Sum)).unwrap_err();
-        assert!(began.elapsed() < Duration::from_secs(5), "it took {:?} to notice", began.elapsed());
         assert_eq!(comm.barrier().unwrap_err(), error, "the first error stays");
         Some(error)
     })
@@ -201,33 +255,82 @@ fn death(world: usize, dead: usize) -> Vec<Option<CommError>> {
 
 #[test]
 fn c3_every_survivor_names_the_dead_rank() {
-    for (world, dead) in [(2, 0), (2, 1), (4, 2), (5, 0)] {
-        for (rank, error) in death(world, dead).into_iter().enumerate() {
+    for (memory, world, dead) in [
+        (true, 2, 0),
+        (true, 2, 1),
+        (true, 4, 2),
+        (true, 5, 0),
+        (false, 2, 0),
+        (false, 2, 1),
+        (false, 4, 2),
+        (false, 5, 0),
+    ] {
+        for (rank, error) in death(memory, world, dead).into_iter().enumerate() {
             let Some(error) = error else { continue };
+            // Nothing else ends it: without the news it would run into its timeout, which is another error.
             assert!(matches!(error, CommError::PeerLost { .. }), "{error}");
-            assert_eq!(error.rank(), Some(dead), "rank {rank} of {world}: {error}");
+            assert_eq!(error.rank(), Some(dead), "rank {rank} of {world}, memory {memory}: {error}");
         }
     }
 }
 
 #[test]
 fn c3_leaving_early_is_told_apart_from_dying() {
-    let errors = group(3, |mut comm| {
-        let barrier = comm.barrier();
-        if comm.rank() == 1 {
-            return None;
+    for memory in [true, false] {
+        let errors = group_over(memory, 3, |mut comm| {
+            let barrier = comm.barrier();
+            if comm.rank() == 1 {
+                return None;
+            }
+            Some(barrier.and_then(|()| comm.all_reduce(&mut [1.0_f32], ReduceOp::Sum)).unwrap_err().to_string())
+        });
+        for error in errors.into_iter().flatten() {
+            assert_eq!(error, "rank 1 is gone: it left the group while others still needed it");
         }
-        Some(barrier.and_then(|()| comm.all_reduce(&mut [1.0_f32], ReduceOp::Sum)).unwrap_err().to_string())
-    });
-    for error in errors.into_iter().flatten() {
-        assert_eq!(error, "rank 1 is gone: it left the group while others still needed it");
+    }
+}
+
+#[test]
+fn another_thread_can_end_a_collective_and_a_rendezvous() {
+    for memory in [true, false] {
+        let (listener, port) = door();
+        let interrupt = Interrupt::new().unwrap();
+        thread::scope(|scope| {
+            let (done, wait) = std::sync::mpsc::channel::<()>();
+            scope.spawn(move || {
+                let mut options = options(0, 2, port);
+                options.shared_memory = memory;
+                let comm = Communicator::connect_on(&options, listener).unwrap();
+                wait.recv().unwrap();
+                drop(comm);
+            });
+            let mut options = options(1, 2, port);
+            options.shared_memory = memory;
+            options.interrupt = Some(interrupt.clone());
+            let mut comm = Communicator::connect(&options).unwrap();
+            scope.spawn(|| interrupt.trigger());
+            // Rank 0 never comes to the barrier.
+            assert_eq!(comm.barrier().unwrap_err(), CommError::Interrupted);
+            assert!(interrupt.is_triggered());
+            done.send(()).unwrap();
+        });
+    }
+    for rank in [0, 1] {
+        let mut lonely = options(rank, 2, door().1);
+        let interrupt = Interrupt::new().unwrap();
+        lonely.interrupt = Some(interrupt.clone());
+        let ended = thread::scope(|scope| {
+            scope.spawn(|| interrupt.trigger());
+            Communicator::connect(&lonely).unwrap_err()
+        });
+        assert_eq!(ended, CommError::Interrupted, "rank {rank}");
     }
 }
 
 #[test]
 fn ranks_may_leave_after_the_last_collective_in_any_order() {
-    for _ in 0..20 {
-        group(4, |mut comm| {
+    for turn in 0..40 {
+        group_over(turn % 2 == 0, 4, |mut comm| {
             let mut data = vec![1_i64; 1000];
             comm.all_reduce(&mut data, ReduceOp::Sum).unwrap();
             assert_eq!(data[999], 4);
@@ -267,27 +370,33 @@ fn c4_a_silent_or_rude_stranger_keeps_nobody_waiting() {
     let _silent = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let mut rude = TcpStream::connect(("127.0.0.1", port)).unwrap();
     rude.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-    let began = Instant::now();
+    // Shorter than a guest may take to say who he is: waiting for the silent one would be too late.
+    let impatient = |rank| {
+        let mut options = options(rank, 2, port);
+        options.rendezvous_timeout = Duration::from_secs(4);
+        options
+    };
     thread::scope(|scope| {
-        let host = scope.spawn(move || Communicator::connect_on(&options(0, 2, port), listener).unwrap().barrier());
-        Communicator::connect(&options(1, 2, port)).unwrap().barrier().unwrap();
+        let host = scope.spawn(move || Communicator::connect_on(&impatient(0), listener).unwrap().barrier());
+        Communicator::connect(&impatient(1)).unwrap().barrier().unwrap();
         host.join().unwrap().unwrap();
     });
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
 #[test]
 fn c5_different_calls_are_named() {
-    let errors = group(2, |mut comm| {
-        if comm.rank() == 0 {
-            comm.all_reduce(&mut [0.0_f32; 10], ReduceOp::Mean).unwrap_err()
-        } else {
-            comm.broadcast(&mut [0.0_f64; 12], 0).unwrap_err()
-        }
-    });
-    let told = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    assert!(told.contains("all_reduce(10 × f32, mean) as call 1"), "{told}");
-    assert!(told.contains("broadcast(12 × f64, root 0) as call 1"), "{told}");
+    for memory in [true, false] {
+        let errors = group_over(memory, 2, |mut comm| {
+            if comm.rank() == 0 {
+                comm.all_reduce(&mut [0.0_f32; 10], ReduceOp::Mean).unwrap_err()
+            } else {
+                comm.broadcast(&mut [0.0_f64; 12], 0).unwrap_err()
+            }
+        });
+        let told = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        assert!(told.contains("all_reduce(10 × f32, mean) as call 1"), "{told}");
+        assert!(told.contains("broadcast(12 × f64, root 0) as call 1"), "{told}");
+    }
 }
 
 #[test]

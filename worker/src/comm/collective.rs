@@ -1,16 +1,32 @@
-//! The ring algorithms. Every collective moves data one way around the ring, in portions small enough to overlap.
+//! The collectives, and which algorithm each takes.
 //!
-//! An all-reduce of `n` ranks cuts the buffer into `n` segments. In the first half (reduce-scatter) each segment
-//! travels `n − 1` hops and gathers every rank's values; in the second (all-gather) the finished segments travel on to
-//! everybody. Each rank sends `2 (n − 1) / n` of the buffer, whatever `n` is, which is the least possible. The order of
-//! additions is given by the segment's number alone.
+//! On one machine data goes through memory (see `shared`). Else, where each rank has a connection to every other (see
+//! `direct`), short buffers travel straight to whom they are for: whole, in one step, or in segments, in two. Long
+//! buffers and large worlds move one way around the ring, in portions small enough to overlap.
+//!
+//! Around the ring an all-reduce of `n` ranks cuts the buffer into `n` segments. In the first half (reduce-scatter) each
+//! segment travels `n − 1` hops and gathers every rank's values; in the second (all-gather) the finished segments travel
+//! on to everybody. Each rank sends `2 (n − 1) / n` of the buffer, whatever `n` is, which is the least possible. The
+//! order of additions is given by the segment's number alone.
 
 use std::ops::Range;
 
+use super::call::{Call, Operation};
+use super::direct::{self, Manner, Piece};
 use super::element::{self, Element, Number, ReduceOp};
-use super::ring::{Call, Operation, Ring};
+use super::mesh::Mesh;
+use super::ring::Ring;
+use super::shared::{self, Shared};
 use super::{CommError, Communicator};
 
+/// Up to this many bytes, over all other ranks together, an all-reduce sends whole buffers in one step: the system calls
+/// and wake-ups of a second step cost more than the copies.
+const WHOLE_BYTES: usize = 64 * 1024;
+/// Up to this many bytes data goes straight to whom it is for; longer buffers go around, where one connection on each side
+/// stays busy and its buffers warm.
+const DIRECT_BYTES: usize = 256 * 1024;
+/// Up to this many bytes, over all other ranks together, a broadcast goes straight from the root to everybody.
+const FAN_OUT_BYTES: usize = 256 * 1024;
 /// Bytes moved per portion: large enough that system calls cost little, small enough to stay in the second-level cache
 /// while it is reduced.
 const PORTION_BYTES: usize = 256 * 1024;
@@ -20,7 +36,7 @@ fn portion<T>() -> usize {
 }
 
 /// The part of `length` elements that segment `index` of `count` covers; lengths differ by one at most.
-fn segment(length: usize, count: usize, index: usize) -> Range<usize> {
+pub(super) fn segment(length: usize, count: usize, index: usize) -> Range<usize> {
     let (quotient, remainder) = (length / count, length % count);
     let start = index * quotient + index.min(remainder);
     start..start + quotient + usize::from(index < remainder)
@@ -47,23 +63,159 @@ fn two<T>(data: &mut [T], read: Range<usize>, write: Range<usize>) -> (&[T], &mu
     }
 }
 
-/// A rank's place in a call.
-struct Pass<'ring> {
-    ring: &'ring mut Ring,
+/// A rank's place in a call: which algorithm, and how.
+struct Pass<'mesh> {
+    mesh: &'mesh mut Mesh,
+    shared: Option<&'mesh mut Shared>,
     call: Call,
-    rank: usize,
-    world: usize,
-    opened: bool,
 }
 
 impl Pass<'_> {
-    fn exchange<T: Element>(&mut self, send: &[T], receive: &mut [T]) -> Result<(), CommError> {
-        let (send, receive) = (element::bytes(send), element::bytes_mut(receive));
-        if self.opened {
-            return self.ring.exchange(self.call, send, receive);
+    /// A piece to every other rank, the next one first. `bytes` says which part of the buffer.
+    fn outgoing(&self, manner: Manner, first: bool, bytes: impl Fn(usize) -> Range<usize>) -> Vec<Piece> {
+        let (rank, world) = (self.mesh.rank, self.mesh.world());
+        let peers = (1..world).map(|step| (rank + step) % world);
+        peers.map(|peer| Piece { peer, range: bytes(peer), manner, first }).collect()
+    }
+
+    /// A piece from every other rank, the previous one first: the mirror of `outgoing`.
+    fn incoming(&self, manner: Manner, first: bool, bytes: impl Fn(usize) -> Range<usize>) -> Vec<Piece> {
+        let mut pieces = self.outgoing(manner, first, bytes);
+        pieces.reverse();
+        pieces
+    }
+
+    fn all_reduce<T: Number>(self, data: &mut [T], op: ReduceOp) -> Result<(), CommError> {
+        let world = self.mesh.world();
+        if let Some(shared) = self.shared {
+            let combine = |ours: &mut [T], theirs: &[T]| reduce(ours, theirs, op);
+            return shared.all_reduce(self.mesh, self.call, data, combine, |sum| finish(sum, op, world));
         }
-        self.opened = true;
-        self.ring.open(self.call, send, receive)
+        if !self.mesh.is_full() || size_of_val(data) > DIRECT_BYTES {
+            let mut around = Around::new(self);
+            around.reduce_scatter(data, op)?;
+            return around.all_gather(data);
+        }
+        if size_of_val(data) * (world - 1) <= WHOLE_BYTES {
+            return self.all_reduce_whole(data, op);
+        }
+        self.reduce_directly(data, op, true)
+    }
+
+    /// Everybody's whole buffer to everybody; then each rank does the same additions.
+    fn all_reduce_whole<T: Number>(self, data: &mut [T], op: ReduceOp) -> Result<(), CommError> {
+        let (rank, world, length) = (self.mesh.rank, self.mesh.world(), data.len());
+        let mut all = vec![T::default(); length * world];
+        all[rank * length..][..length].copy_from_slice(data);
+        self.gather_directly(&mut all)?;
+        data.copy_from_slice(&all[..length]);
+        for other in 1..world {
+            reduce(data, &all[other * length..][..length], op);
+        }
+        finish(data, op, world);
+        Ok(())
+    }
+
+    /// After this, segment `rank` of `data` is reduced over all ranks, and with `gather` the others are too.
+    fn reduce_directly<T: Number>(self, data: &mut [T], op: ReduceOp, gather: bool) -> Result<(), CommError> {
+        let (world, length) = (self.mesh.world(), data.len());
+        let own = span::<T>(length, world, self.mesh.rank);
+        let mut outgoing = self.outgoing(Manner::Plain, true, |peer| span::<T>(length, world, peer));
+        let mut incoming = self.incoming(Manner::Reduce, true, |_| own.clone());
+        if gather {
+            outgoing.extend(self.outgoing(Manner::Reduced, false, |_| own.clone()));
+            incoming.extend(self.incoming(Manner::Plain, false, |peer| span::<T>(length, world, peer)));
+        }
+        direct::exchange(self.mesh, self.call, data, (&outgoing, &incoming), |ours, theirs, last| {
+            reduce(ours, theirs, op);
+            if last {
+                finish(ours, op, world);
+            }
+        })
+    }
+
+    fn gather_directly<T: Element>(self, data: &mut [T]) -> Result<(), CommError> {
+        let (world, length) = (self.mesh.world(), data.len());
+        let own = span::<T>(length, world, self.mesh.rank);
+        let outgoing = self.outgoing(Manner::Plain, true, |_| own.clone());
+        let incoming = self.incoming(Manner::Plain, true, |peer| span::<T>(length, world, peer));
+        direct::exchange(self.mesh, self.call, data, (&outgoing, &incoming), |_, _, _| {})
+    }
+
+    fn reduce_scatter<T: Number>(self, data: &mut [T], op: ReduceOp) -> Result<(), CommError> {
+        if self.shared.is_some() {
+            return self.all_reduce(data, op);
+        }
+        if self.mesh.is_full() && size_of_val(data) <= DIRECT_BYTES {
+            return self.reduce_directly(data, op, false);
+        }
+        Around::new(self).reduce_scatter(data, op)
+    }
+
+    /// Each rank's segment of `data` to every other; all segments are of one length.
+    fn all_gather<T: Element>(self, data: &mut [T]) -> Result<(), CommError> {
+        if let Some(shared) = self.shared {
+            let (world, length) = (self.mesh.world(), data.len());
+            let place = |rank| Some(segment(length, world, rank));
+            return shared.pass(self.mesh, self.call, data, length / world, place);
+        }
+        if self.mesh.is_full() && size_of_val(data) <= DIRECT_BYTES {
+            return self.gather_directly(data);
+        }
+        Around::new(self).all_gather(data)
+    }
+
+    fn broadcast<T: Element>(self, data: &mut [T], root: usize) -> Result<(), CommError> {
+        let (rank, world, bytes) = (self.mesh.rank, self.mesh.world(), size_of_val(data));
+        if let Some(shared) = self.shared {
+            let length = data.len();
+            return shared.pass(self.mesh, self.call, data, length, |rank| (rank == root).then_some(0..length));
+        }
+        if !self.mesh.is_full() || bytes * (world - 1) > FAN_OUT_BYTES {
+            return Around::new(self).broadcast(data, root);
+        }
+        let (mut outgoing, mut incoming) = (Vec::new(), Vec::new());
+        if rank == root {
+            outgoing = self.outgoing(Manner::Plain, true, |_| 0..bytes);
+        } else {
+            incoming.push(Piece { peer: root, range: 0..bytes, manner: Manner::Plain, first: true });
+        }
+        direct::exchange(self.mesh, self.call, data, (&outgoing, &incoming), |_, _, _| {})
+    }
+
+    /// Everybody hears from everybody that it has come.
+    fn barrier(self) -> Result<(), CommError> {
+        if let Some(shared) = self.shared {
+            return shared.pass::<u8>(self.mesh, self.call, &mut [], 0, |_| None);
+        }
+        if self.mesh.is_full() {
+            return self.gather_directly::<u8>(&mut []);
+        }
+        Around::new(self).barrier()
+    }
+}
+
+/// The bytes of segment `index`.
+fn span<T>(length: usize, count: usize, index: usize) -> Range<usize> {
+    let Range { start, end } = segment(length, count, index);
+    start * size_of::<T>()..end * size_of::<T>()
+}
+
+/// The algorithms of the ring.
+struct Around<'mesh> {
+    ring: Ring<'mesh>,
+    rank: usize,
+    world: usize,
+}
+
+impl<'mesh> Around<'mesh> {
+    fn new(pass: Pass<'mesh>) -> Self {
+        let (rank, world) = (pass.mesh.rank, pass.mesh.world());
+        Self { ring: Ring::new(pass.mesh, pass.call), rank, world }
+    }
+
+    fn exchange<T: Element>(&mut self, send: &[T], receive: &mut [T]) -> Result<(), CommError> {
+        self.ring.exchange(send, receive)
     }
 
     /// The segment this rank sends (`hop` = 0 for the first) and the one it receives, in the reduce-scatter half.
@@ -94,12 +246,8 @@ impl Pass<'_> {
                 reduce(&mut data[target], arrived, op);
             }
         }
-        if op == ReduceOp::Mean {
-            let own = segment(data.len(), self.world, self.rank);
-            for value in &mut data[own] {
-                *value = value.divide(self.world);
-            }
-        }
+        let own = segment(data.len(), self.world, self.rank);
+        finish(&mut data[own], op, self.world);
         Ok(())
     }
 
@@ -158,6 +306,39 @@ fn reduce<T: Number>(into: &mut [T], arrived: &[T], op: ReduceOp) {
     }
 }
 
+/// What is left to do with a sum of all ranks' values.
+fn finish<T: Number>(data: &mut [T], op: ReduceOp, world: usize) {
+    if op == ReduceOp::Mean {
+        for value in data {
+            *value = value.divide(world);
+        }
+    }
+}
+
+/// Maps memory that all ranks share, if all of them can; else `None` on every rank.
+pub(super) fn share(mesh: &mut Mesh) -> Result<Option<Shared>, CommError> {
+    let call = |sequence, reduce, length| Call {
+        sequence,
+        operation: Operation::Share,
+        element: element::code::<i64>(),
+        reduce,
+        root: 0,
+        length,
+    };
+    let (rank, world) = (mesh.rank, mesh.world());
+    let (mut memory, mut offer) = if rank == 0 { shared::offer(world) } else { (None, [0; 3]) };
+    Pass { mesh, shared: None, call: call(0, 0, 3) }.broadcast(&mut offer, 0)?;
+    if rank != 0 {
+        memory = shared::take(world, offer);
+    }
+    let mut all_have_it = [i64::from(memory.is_some())];
+    Pass { mesh, shared: None, call: call(1, ReduceOp::Min.code(), 1) }.all_reduce(&mut all_have_it, ReduceOp::Min)?;
+    Ok(memory.filter(|_| all_have_it == [1]).map(|mut memory| {
+        memory.close();
+        Shared::new(memory, rank, world)
+    }))
+}
+
 impl Communicator {
     /// Replaces `data` on every rank by the element-wise reduction over all ranks. All ranks must call it with the
     /// same length, type and operation.
@@ -168,10 +349,7 @@ impl Communicator {
     /// See [`CommError`]; `data` then holds partial results.
     pub fn all_reduce<T: Number>(&mut self, data: &mut [T], op: ReduceOp) -> Result<(), CommError> {
         let length = data.len();
-        self.call::<T>(Operation::AllReduce, op.code(), 0, length, |pass| {
-            pass.reduce_scatter(data, op)?;
-            pass.all_gather(data)
-        })
+        self.call::<T>(Operation::AllReduce, op.code(), 0, length, |pass| pass.all_reduce(data, op))
     }
 
     /// Replaces `data` on every rank by rank `root`'s. All ranks must call it with the same length, type and root.
@@ -228,13 +406,13 @@ impl Communicator {
         reduce: u8,
         root: usize,
         length: usize,
-        body: impl FnOnce(&mut Pass<'_>) -> Result<(), CommError>,
+        body: impl FnOnce(Pass<'_>) -> Result<(), CommError>,
     ) -> Result<(), CommError> {
         if let Some(error) = &self.failure {
             return Err(error.clone());
         }
         self.sequence += 1;
-        let Some(ring) = &mut self.ring else { return Ok(()) };
+        let Some(mesh) = &mut self.mesh else { return Ok(()) };
         let call = Call {
             sequence: self.sequence,
             operation,
@@ -243,8 +421,7 @@ impl Communicator {
             root: u32::try_from(root).unwrap_or(u32::MAX),
             length: length as u64,
         };
-        let mut pass = Pass { ring, call, rank: self.rank, world: self.world_size, opened: false };
-        let result = body(&mut pass);
+        let result = body(Pass { mesh, shared: self.shared.as_mut(), call });
         if let Err(error) = &result {
             self.failure = Some(error.clone());
         }

@@ -2,8 +2,8 @@
 
 /// How the values of all ranks become one.
 ///
-/// The order of reduction depends only on the world size and the buffer's length, so results are equal bit for bit
-/// between runs and on every rank.
+/// The order of reduction depends only on the world size, the buffer's length and on whether all ranks are on one machine,
+/// so results are equal bit for bit between runs and on every rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReduceOp {
     /// The sum. Integers wrap around on overflow.

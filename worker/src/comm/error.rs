@@ -76,6 +76,9 @@ pub enum CommError {
         /// The neighbour's.
         there: String,
     },
+    /// Another thread of this process threw the [`Interrupt`](super::Interrupt).
+    #[error("interrupted by this process")]
+    Interrupted,
     /// The network failed in a way that is nobody's death.
     #[error("connection to {peer}: {reason}")]
     Io {
@@ -96,7 +99,7 @@ impl CommError {
             | Self::Mismatch { rank, .. } => Some(*rank),
             Self::Missing { ranks, .. } => ranks.first().copied(),
             Self::MasterUnreachable { .. } => Some(0),
-            Self::Options(_) | Self::Listen { .. } | Self::Io { .. } => None,
+            Self::Options(_) | Self::Listen { .. } | Self::Interrupted | Self::Io { .. } => None,
         }
     }
 

@@ -80,7 +80,7 @@ pub(super) fn start(members: BTreeMap<usize, TcpStream>, door: TcpListener) -> i
     own.set_nonblocking(true)?;
     let mut known = BTreeMap::new();
     for (rank, stream) in members {
-        super::rendezvous::keep_alive(&stream);
+        super::connect::keep_alive(&stream);
         stream.set_nonblocking(true)?;
         known.insert(rank, Member { stream, inbox: Inbox::default() });
     }

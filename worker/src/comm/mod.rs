@@ -1,4 +1,4 @@
-//! Collective operations between the ranks of a job, over TCP.
+//! Collective operations between the ranks of a job: through memory where all are on one machine, else over TCP.
 //!
 //! Start the program once per rank with `trainyard launch --nproc N -- program`, or as a TrainingJob; then every
 //! process calls the same collectives in the same order:
@@ -17,8 +17,8 @@
 //! Without the launcher's environment a process is a group of one, and every collective is the identity.
 //!
 //! What is promised:
-//! - **C-1, equal results.** Reductions happen in an order that depends on the world size and the length only: the same
-//!   bits on every rank and in every run.
+//! - **C-1, equal results.** Reductions happen in an order that depends on the world size, the length, and on whether all
+//!   ranks are on one machine: the same bits on every rank and in every run.
 //! - **C-2, no deadlock by size.** Sending and receiving overlap, so buffers of any length work.
 //! - **C-3, a death is told at once.** When a process ends, every collective of every other rank fails with
 //!   [`CommError::PeerLost`], and all name the same rank.
@@ -29,13 +29,20 @@
 //!
 //! A rank leaves in good order by dropping its `Communicator`; `std::process::exit` before that looks like a death.
 
+mod call;
 mod collective;
+mod connect;
+mod direct;
 mod element;
 mod error;
 mod hub;
+mod interrupt;
+mod memory;
+mod mesh;
 mod options;
 mod rendezvous;
 mod ring;
+mod shared;
 mod wait;
 mod wire;
 
@@ -44,9 +51,11 @@ use std::thread::JoinHandle;
 
 pub use element::{Element, Number, ReduceOp};
 pub use error::CommError;
+pub use interrupt::Interrupt;
 pub use options::Options;
 
-use ring::Ring;
+use mesh::Mesh;
+use shared::Shared;
 use wire::Message;
 
 /// One rank's membership in the group of all ranks.
@@ -59,7 +68,9 @@ pub struct Communicator {
     sequence: u64,
     failure: Option<CommError>,
     /// `None` in a group of one.
-    ring: Option<Ring>,
+    mesh: Option<Mesh>,
+    /// Where all ranks are on one machine: data goes through memory.
+    shared: Option<Shared>,
     /// Rank 0 only.
     hub: Option<JoinHandle<()>>,
 }
@@ -95,7 +106,7 @@ impl Communicator {
 
     /// A group of one, in which every collective is the identity.
     pub fn solo() -> Self {
-        Self { rank: 0, world_size: 1, sequence: 0, failure: None, ring: None, hub: None }
+        Self { rank: 0, world_size: 1, sequence: 0, failure: None, mesh: None, shared: None, hub: None }
     }
 
     fn join(options: &Options, listener: Option<TcpListener>) -> Result<Self, CommError> {
@@ -103,24 +114,30 @@ impl Communicator {
         if options.world_size == 1 {
             return Ok(Self::solo());
         }
-        let (rank, world_size) = (options.rank, options.world_size);
+        let interrupt = match &options.interrupt {
+            Some(interrupt) => interrupt.clone(),
+            None => Interrupt::new().map_err(|error| CommError::io("this process", &error))?,
+        };
         let meeting = rendezvous::meet(options, listener)?;
-        let ring = Ring {
-            right_rank: (rank + 1) % world_size,
-            left_rank: (rank + world_size - 1) % world_size,
-            right: meeting.right,
-            left: meeting.left,
+        let mut mesh = Mesh {
+            rank: options.rank,
+            looking: mesh::looking(&meeting.links),
+            links: meeting.links,
             control: meeting.control,
             hub_left: false,
+            interrupt,
             patience: options.operation_timeout,
         };
-        Ok(Self { rank, world_size, sequence: 0, failure: None, ring: Some(ring), hub: meeting.hub })
+        let local = options.shared_memory && meeting.one_machine;
+        let shared = if local { collective::share(&mut mesh)? } else { None };
+        let (rank, world_size) = (options.rank, options.world_size);
+        Ok(Self { rank, world_size, sequence: 0, failure: None, mesh: Some(mesh), shared, hub: meeting.hub })
     }
 
     /// Leaves without a word, as a process that dies does. The others fail at once.
     pub fn abort(mut self) {
-        // The farewell is told over the ring's control connection; without the ring there is none.
-        self.ring = None;
+        // The farewell is told over the control connection; without the mesh there is none.
+        self.mesh = None;
     }
 
     /// This process's number, `0..world_size`.
@@ -136,7 +153,7 @@ impl Communicator {
 
 impl Drop for Communicator {
     fn drop(&mut self) {
-        if let Some(ring) = &mut self.ring {
+        if let Some(mesh) = &mut self.mesh {
             let rank = self.rank;
             let farewell = match &self.failure {
                 None if std::thread::panicking() => Message::Lost { rank, reason: "it panicked".to_owned() },
@@ -144,10 +161,10 @@ impl Drop for Communicator {
                 // The hub keeps its first verdict; this one counts only if it knows of none.
                 Some(error) => Message::Lost { rank: error.rank().unwrap_or(rank), reason: error.to_string() },
             };
-            ring.control.tell(&farewell);
+            mesh.control.tell(&farewell);
         }
         // Closing the line ends the hub.
-        self.ring = None;
+        self.mesh = None;
         if let Some(hub) = self.hub.take() {
             // A hub that panicked has nobody left to tell.
             let _ = hub.join();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::CommError;
+use super::{CommError, Interrupt};
 
 /// How long ranks may take to come together, if nothing else is said. Pods of one gang start together; two minutes
 /// cover a slow image or a slow interpreter.
@@ -29,6 +29,10 @@ pub struct Options {
     pub rendezvous_timeout: Duration,
     /// How long a collective may stand still without a byte moving.
     pub operation_timeout: Duration,
+    /// A switch by which another thread ends the rendezvous and every collective; `None` where nobody has one.
+    pub interrupt: Option<Interrupt>,
+    /// Whether ranks of one machine may exchange data through memory instead of sockets. All ranks must say the same.
+    pub shared_memory: bool,
 }
 
 impl Options {
@@ -43,12 +47,16 @@ impl Options {
             generation: 0,
             rendezvous_timeout: RENDEZVOUS_TIMEOUT,
             operation_timeout: OPERATION_TIMEOUT,
+            interrupt: None,
+            shared_memory: true,
         }
     }
 
     /// Reads what the launcher (or torchrun, or a PyTorchJob) sets: `RANK`, `WORLD_SIZE`, `MASTER_ADDR`,
     /// `MASTER_PORT`; then `TRAINYARD_JOB_TOKEN`, `TRAINYARD_GENERATION`, `TRAINYARD_RENDEZVOUS_TIMEOUT` and
     /// `TRAINYARD_OPERATION_TIMEOUT` (both in seconds).
+    ///
+    /// `TRAINYARD_SHARED_MEMORY=0` keeps data on sockets even where all ranks are on one machine.
     ///
     /// Without `RANK` and `WORLD_SIZE` the process is alone: rank 0 of 1.
     ///
@@ -90,6 +98,7 @@ impl Options {
         if let Some(timeout) = lookup("TRAINYARD_OPERATION_TIMEOUT") {
             options.operation_timeout = Duration::from_secs(number("TRAINYARD_OPERATION_TIMEOUT", &timeout)?);
         }
+        options.shared_memory = lookup("TRAINYARD_SHARED_MEMORY").is_none_or(|value| value != "0");
         options.check()?;
         Ok(options)
     }

@@ -1,18 +1,19 @@
-//! How ranks find each other: all call rank 0, rank 0 tells each where its neighbours are, then the ring closes.
+//! How ranks find each other: all call rank 0, rank 0 tells each where its neighbours are, then they connect to each other (see `connect`).
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::connect;
 use super::hub::{self, Control};
-use super::wait::{self, readable};
+use super::wait::{self, Interest, readable};
 use super::wire::{Arrival, Inbox, MAGIC, Message, same_token, say};
 use super::{CommError, Options};
 
 /// How long somebody who connects may take to say who he is. Honest ranks take one round trip.
-const INTRODUCTION: Duration = Duration::from_secs(5);
+pub(super) const INTRODUCTION: Duration = Duration::from_secs(5);
 /// How many connections may be unintroduced at a time, beyond the world size: enough for strays, not for a flood.
 const SPARE_GUESTS: usize = 64;
 /// The first and the longest pause between attempts to reach rank 0.
@@ -28,10 +29,10 @@ pub(super) struct Meeting {
     pub(super) control: Control,
     /// The hub's thread, on rank 0.
     pub(super) hub: Option<JoinHandle<()>>,
-    /// The connection that data leaves on, to rank + 1.
-    pub(super) right: TcpStream,
-    /// The connection that data comes on, from rank − 1.
-    pub(super) left: TcpStream,
+    /// The connections to the other ranks, by rank.
+    pub(super) links: Vec<Option<TcpStream>>,
+    /// Whether all ranks seem to be on one machine; the same on every rank.
+    pub(super) one_machine: bool,
 }
 
 /// Meets as `options.rank`. `door` is rank 0's listener where the caller has one already.
@@ -59,8 +60,8 @@ fn receive(
 ) -> Result<Meeting, CommError> {
     let door = door.map_or_else(|| open(options, deadline), Ok)?;
     let local = door.local_addr().map_err(|error| CommError::io("the rendezvous port", &error))?;
-    let ring_door = ring_listener(local.ip())?;
-    let own = ring_door.local_addr().map_err(|error| CommError::io("the ring port", &error))?;
+    let data_door = connect::listen(local.ip())?;
+    let own = data_door.local_addr().map_err(|error| CommError::io("the data port", &error))?;
     door.set_nonblocking(true).map_err(|error| CommError::io("the rendezvous port", &error))?;
 
     let mut members = BTreeMap::new();
@@ -71,7 +72,7 @@ fn receive(
             return Err(incomplete(options, &mut members, &addresses, began));
         }
         guests.retain(|guest| guest.since.elapsed() < INTRODUCTION);
-        await_news(&door, &guests, &members, deadline)?;
+        await_news(&door, &guests, &members, options, deadline)?;
         admit(&door, &mut guests, options.world_size + SPARE_GUESTS);
         let mut waiting = Vec::new();
         for mut guest in guests.drain(..) {
@@ -101,8 +102,8 @@ fn receive(
             .map_err(|error| lost(*rank, &error))?;
     }
     let (mut control, hub) = hub::start(members, door).map_err(|error| CommError::io("the other ranks", &error))?;
-    let (right, left) = close_ring(options, &roster, &ring_door, &mut control, deadline)?;
-    Ok(Meeting { control, hub: Some(hub), right, left })
+    let links = connect::all(options, &roster, &data_door, &mut control, deadline)?;
+    Ok(Meeting { control, hub: Some(hub), links, one_machine: one_machine(&roster) })
 }
 
 /// Binds the address that the others will call. A service's address is not ours to bind: then any address will do.
@@ -117,7 +118,7 @@ fn open(options: &Options, deadline: Instant) -> Result<TcpListener, CommError> 
         match bound {
             Ok(door) => return Ok(door),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < patience => {
-                std::thread::sleep(RETRY.0);
+                pause(options, RETRY.0)?;
             }
             Err(error) => return Err(CommError::listen(address, &error)),
         }
@@ -129,15 +130,27 @@ fn await_news(
     door: &TcpListener,
     guests: &[Guest],
     members: &BTreeMap<usize, TcpStream>,
+    options: &Options,
     deadline: Instant,
 ) -> Result<(), CommError> {
     let oldest = guests.iter().map(|guest| guest.since + INTRODUCTION).min();
-    let mut interests = vec![readable(door)];
+    let mut interests = vec![interruption(options), readable(door)];
     interests.extend(guests.iter().map(|guest| readable(&guest.stream)));
     interests.extend(members.values().map(readable));
     let until = oldest.map_or(deadline, |oldest| oldest.min(deadline));
-    wait::until(&interests, until).map_err(|error| CommError::io("the rendezvous port", &error))?;
-    Ok(())
+    let ready = wait::until(&interests, until).map_err(|error| CommError::io("the rendezvous port", &error))?;
+    if ready[0] { Err(CommError::Interrupted) } else { Ok(()) }
+}
+
+/// The switch by which another thread ends this, where there is one.
+pub(super) fn interruption(options: &Options) -> Interest<'_> {
+    options.interrupt.as_ref().map_or(Interest::Nothing, readable)
+}
+
+/// Sleeps, unless it is interrupted.
+fn pause(options: &Options, time: Duration) -> Result<(), CommError> {
+    let ready = wait::until(&[interruption(options)], Instant::now() + time);
+    if ready.is_ok_and(|ready| ready == [true]) { Err(CommError::Interrupted) } else { Ok(()) }
 }
 
 fn admit(door: &TcpListener, guests: &mut Vec<Guest>, limit: usize) {
@@ -244,13 +257,13 @@ fn incomplete(
 // ---- the other ranks ----
 
 fn visit(options: &Options, began: Instant, deadline: Instant) -> Result<Meeting, CommError> {
-    let mut pause = RETRY.0;
+    let mut rest = RETRY.0;
     loop {
         let reason = match attempt(options, deadline)? {
             Visit::Met(meeting) => return Ok(*meeting),
             Visit::Again(reason) => reason,
         };
-        if Instant::now() + pause >= deadline {
+        if Instant::now() + rest >= deadline {
             return Err(CommError::MasterUnreachable {
                 rank: options.rank,
                 address: options.address(),
@@ -258,8 +271,8 @@ fn visit(options: &Options, began: Instant, deadline: Instant) -> Result<Meeting
                 reason,
             });
         }
-        std::thread::sleep(pause);
-        pause = (pause * 3 / 2).min(RETRY.1);
+        pause(options, rest)?;
+        rest = (rest * 3 / 2).min(RETRY.1);
     }
 }
 
@@ -278,8 +291,8 @@ fn attempt(options: &Options, deadline: Instant) -> Result<Visit, CommError> {
     };
     // The address by which rank 0 is reached is one by which the others reach us.
     let here = stream.local_addr().map_err(|error| CommError::io("rank 0", &error))?;
-    let ring_door = ring_listener(here.ip())?;
-    let ring = ring_door.local_addr().map_err(|error| CommError::io("the ring port", &error))?;
+    let data_door = connect::listen(here.ip())?;
+    let ring = data_door.local_addr().map_err(|error| CommError::io("the data port", &error))?;
     let hello = Message::Hello {
         rank: options.rank,
         world_size: options.world_size,
@@ -289,6 +302,10 @@ fn attempt(options: &Options, deadline: Instant) -> Result<Visit, CommError> {
     };
     if let Err(error) = introduce_self(&mut stream, &hello) {
         return Ok(Visit::Again(error.to_string()));
+    }
+    let ready = wait::until(&[interruption(options), readable(&stream)], deadline + HEARING);
+    if ready.is_ok_and(|ready| ready[0]) {
+        return Err(CommError::Interrupted);
     }
     let answer = wait_for_answer(&mut stream, deadline + HEARING);
     let roster = match answer {
@@ -308,13 +325,13 @@ fn attempt(options: &Options, deadline: Instant) -> Result<Visit, CommError> {
         Ok(other) => return Ok(Visit::Again(format!("unexpected answer {other:?}"))),
         Err(error) => return Ok(Visit::Again(error.to_string())),
     };
-    keep_alive(&stream);
+    connect::keep_alive(&stream);
     let mut control = Control::new(stream).map_err(|error| CommError::io("rank 0", &error))?;
-    let (right, left) = close_ring(options, &roster, &ring_door, &mut control, deadline)?;
-    Ok(Visit::Met(Box::new(Meeting { control, hub: None, right, left })))
+    let links = connect::all(options, &roster, &data_door, &mut control, deadline)?;
+    Ok(Visit::Met(Box::new(Meeting { control, hub: None, links, one_machine: one_machine(&roster) })))
 }
 
-fn introduce_self(stream: &mut TcpStream, message: &Message) -> io::Result<()> {
+pub(super) fn introduce_self(stream: &mut TcpStream, message: &Message) -> io::Result<()> {
     use std::io::Write as _;
     stream.set_nodelay(true)?;
     let mut bytes = MAGIC.to_vec();
@@ -331,82 +348,10 @@ fn wait_for_answer(stream: &mut TcpStream, deadline: Instant) -> io::Result<Mess
     Ok(answer)
 }
 
-// ---- the ring ----
-
-fn ring_listener(ip: IpAddr) -> Result<TcpListener, CommError> {
-    TcpListener::bind((ip, 0)).map_err(|error| CommError::listen((ip, 0).into(), &error))
-}
-
-/// Connects to the right neighbour, then takes the left one's call. Nobody waits for anybody in the first half (the
-/// kernel completes connections to a listening socket), so the ring closes without a deadlock.
-fn close_ring(
-    options: &Options,
-    roster: &[SocketAddr],
-    door: &TcpListener,
-    control: &mut Control,
-    deadline: Instant,
-) -> Result<(TcpStream, TcpStream), CommError> {
-    let (rank, world) = (options.rank, options.world_size);
-    let (right_rank, left_rank) = ((rank + 1) % world, (rank + world - 1) % world);
-    let remaining = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
-    let address = roster[right_rank];
-    let mut right = TcpStream::connect_timeout(&address, remaining).map_err(|error| lost(right_rank, &error))?;
-    let hello = Message::Ring { rank, generation: options.generation, token: options.token.clone() };
-    introduce_self(&mut right, &hello).map_err(|error| lost(right_rank, &error))?;
-
-    let set_up = |error: io::Error| CommError::io("the ring port", &error);
-    door.set_nonblocking(true).map_err(set_up)?;
-    let left = loop {
-        let ready = wait::until(&[readable(door), readable(control.socket())], deadline).map_err(set_up)?;
-        if ready[1] && !ready[0] {
-            bad_news(control)?;
-        }
-        if Instant::now() >= deadline && !ready[0] {
-            let reason = "it never closed the ring".to_owned();
-            return Err(CommError::PeerLost { rank: left_rank, reason });
-        }
-        let Ok((stream, _)) = door.accept() else { continue };
-        if let Some(left) = accept_left(stream, left_rank, options) {
-            break left;
-        }
-    };
-    for stream in [&right, &left] {
-        keep_alive(stream);
-        stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).map_err(set_up)?;
-    }
-    Ok((right, left))
-}
-
-/// The hub speaks between the welcome and the first collective only to end things.
-fn bad_news(control: &mut Control) -> Result<(), CommError> {
-    match control.look() {
-        Arrival::Nothing => Ok(()),
-        Arrival::Message(Message::Lost { rank, reason }) => Err(CommError::PeerLost { rank, reason }),
-        Arrival::Message(_) | Arrival::Closed => {
-            Err(CommError::PeerLost { rank: 0, reason: "it ended while the ring was closing".to_owned() })
-        }
-    }
-}
-
-fn accept_left(mut stream: TcpStream, left_rank: usize, options: &Options) -> Option<TcpStream> {
-    use std::io::Read as _;
-    stream.set_nonblocking(false).ok()?;
-    stream.set_read_timeout(Some(INTRODUCTION)).ok()?;
-    let mut magic = [0; MAGIC.len()];
-    stream.read_exact(&mut magic).ok()?;
-    let Message::Ring { rank, generation, token } = super::wire::hear(&mut stream).ok()? else { return None };
-    let ours = magic == MAGIC && rank == left_rank && generation == options.generation;
-    (ours && same_token(&options.token, &token)).then_some(stream)
-}
-
-/// Lets the kernel notice a host that vanished without a word: 10 s of silence, then 4 probes 5 s apart.
-pub(super) fn keep_alive(stream: &TcpStream) {
-    use nix::sys::socket::{setsockopt, sockopt};
-    // Best effort: without it a vanished host is noticed by the operation timeout.
-    let _ = setsockopt(stream, sockopt::KeepAlive, &true);
-    let _ = setsockopt(stream, sockopt::TcpKeepIdle, &10);
-    let _ = setsockopt(stream, sockopt::TcpKeepInterval, &5);
-    let _ = setsockopt(stream, sockopt::TcpKeepCount, &4);
+/// Pods of one machine may have different loopback addresses.
+fn one_machine(roster: &[SocketAddr]) -> bool {
+    let first = roster.first().map(SocketAddr::ip);
+    roster.iter().all(|address| address.ip().is_loopback()) || roster.iter().all(|address| Some(address.ip()) == first)
 }
 
 /// The master's address; IPv4 first, because pods have IPv4 addresses more often than not.
@@ -420,6 +365,6 @@ fn resolve(options: &Options) -> io::Result<SocketAddr> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{} has no address", options.master_addr)))
 }
 
-fn lost(rank: usize, error: &io::Error) -> CommError {
-    CommError::PeerLost { rank, reason: format!("it ended while the ring was closing ({error})") }
+pub(super) fn lost(rank: usize, error: &io::Error) -> CommError {
+    CommError::PeerLost { rank, reason: format!("it ended while the ranks were connecting ({error})") }
 }
