@@ -3,6 +3,7 @@
 pub mod http;
 pub mod samples;
 pub mod server;
+pub mod store;
 
 /// What can go wrong in a measurement.
 #[derive(Debug, thiserror::Error)]
