@@ -5,6 +5,7 @@
     allow(clippy::unwrap_used, reason = "a test that unwraps the wrong thing fails, which is what it is for")
 )]
 
+mod alone;
 mod api;
 mod app;
 mod arg;

@@ -2,6 +2,7 @@
 
 use trainyard_worker::launch::{self, LaunchArgs};
 
+use crate::alone;
 use crate::error::CliError;
 
 /// Start the ranks of one pod, each with the environment that torchrun gives.
@@ -18,5 +19,5 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<std::process::ExitCode, CliError> {
-    Ok(launch::main(args.inner))
+    Ok(launch::main(args.inner, Some(alone::rendezvous)))
 }

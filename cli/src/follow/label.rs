@@ -50,6 +50,8 @@ impl Speaker {
     pub(crate) fn attribute<'a>(&self, line: &'a str) -> (Label, &'a str) {
         let rank = line.strip_prefix("[rank ").and_then(|rest| {
             let (number, text) = rest.split_once(']')?;
+            // `[rank 3 gen 2]` after ranks were started again.
+            let number = number.split_once(" gen ").map_or(number, |(number, _)| number);
             Some((number.parse().ok()?, text.strip_prefix(' ').unwrap_or(text)))
         });
         rank.map_or_else(|| (self.own.clone(), line), |(number, text)| (Label::Rank(number), text))
@@ -68,6 +70,7 @@ mod tests {
             json!({"metadata": {"name": "job-worker-1"}, "spec": {"containers": [{"name": "trainer", "env": env}]}});
         let many = Speaker::new(&pod, "job", "trainer", false);
         assert_eq!(many.attribute("[rank 6] loss=1"), (Label::Rank(6), "loss=1"));
+        assert_eq!(many.attribute("[rank 6 gen 12] loss=1"), (Label::Rank(6), "loss=1"));
         assert_eq!(many.attribute("[rank x] loss=1"), (Label::Named("worker-1".to_owned()), "[rank x] loss=1"));
         assert_eq!(many.attribute("[rank 3]"), (Label::Rank(3), ""));
         let sidecar = Speaker::new(&pod, "job", "tensorboard", false);

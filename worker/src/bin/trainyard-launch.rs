@@ -14,5 +14,6 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    launch::main(Cli::parse().launch)
+    // Who starts ranks again needs a rendezvous, which is not part of this crate.
+    launch::main(Cli::parse().launch, None)
 }

@@ -1,9 +1,19 @@
 //! Who the ranks of this pod are, from the pod's environment, and what each rank is told: torchrun's variables.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{LaunchError, store};
+use trainyard_proto::rendezvous::{Hello, Member, Seat, Standing, World, standing};
 
+use super::{LaunchArgs, LaunchError, store};
+
+/// Which generation a rank belongs to.
+const GENERATION: &str = "TRAINYARD_GENERATION";
+/// Where the coordinator's rendezvous is: `unix:/path` or `http://host:port`.
+pub(super) const RENDEZVOUS: &str = "TRAINYARD_RENDEZVOUS";
+
+/// `true` in a pod of a job that has no rendezvous: the launcher may spend the job's restarts by itself.
+const IN_PLACE: &str = "TRAINYARD_RESTART_IN_PLACE";
 /// Seconds that the pod gets to end after a stop.
 const STOP_GRACE: &str = "TRAINYARD_STOP_GRACE_SECONDS";
 /// What Kubernetes gives a pod that says nothing else.
@@ -11,15 +21,19 @@ const DEFAULT_STOP_GRACE_SECONDS: u32 = 30;
 /// How much earlier than the pod's grace ends the ranks are killed: by us, who report it, and not by somebody who does not.
 const REPORT_MS: i64 = 2_000;
 
-/// The place of this pod's ranks among all ranks of the job.
+/// What this pod was told before any rendezvous, and what does not change from one generation to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct World {
+pub(super) struct Pod {
     /// Ranks in this pod.
     pub(super) nproc: usize,
+    /// Pods, and this one's place among them, as the manifest has them.
     nnodes: usize,
     node_rank: usize,
     master_addr: String,
-    master_port: u16,
+    /// The port that the user or the job chose; any where a pod is alone and nobody chose.
+    master_port: Option<u16>,
+    /// Where the other pods reach this one.
+    address: String,
     run_id: String,
     /// Set when the user has not chosen one and several ranks share the machine, as torchrun does.
     omp_threads: bool,
@@ -27,20 +41,65 @@ pub(super) struct World {
     token: Option<String>,
     /// Whether PyTorch's ranks meet at a store of the first pod's launcher instead of rank 0's.
     agent_store: bool,
-    /// How often the ranks were started again, and how often they may be.
+    /// How often the ranks were started again before this launcher began, and how often they may be.
     restarts: u32,
     max_restarts: u32,
+    /// Whether this launcher may start them again by itself: a job without a rendezvous counts its restarts by its pods.
+    in_place: bool,
     stop_grace_seconds: u32,
+    /// The last generation before this launcher began.
+    generation: u64,
+    /// Where the coordinator's rendezvous is.
+    pub(super) rendezvous: Option<String>,
+    /// A name of this pod that no other of the job has.
+    uid: String,
+    gpus: bool,
 }
 
-impl World {
+/// This launcher's part of one generation.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Part {
+    pub(super) generation: u64,
+    /// To be given back to the rendezvous, which knows the world by it.
+    pub(super) digest: u64,
+    pub(super) restarts: u32,
+    pub(super) seat: Seat,
+    pub(super) nnodes: usize,
+    pub(super) ranks: usize,
+    pub(super) master: (String, u16),
+}
+
+impl Part {
+    /// This pod's part of a world; none if it has no seat there.
+    pub(super) fn of(world: &World, own: &Member) -> Option<Self> {
+        let seat = world.seats.iter().find(|seat| seat.member.as_ref() == Some(own))?.clone();
+        let first = world.seats.first()?;
+        Some(Self {
+            generation: world.generation,
+            digest: world.digest,
+            restarts: world.restarts,
+            nnodes: world.seats.len(),
+            ranks: world.seats.iter().map(|seat| seat.ranks as usize).sum(),
+            master: (first.address.clone(), u16::try_from(first.port).unwrap_or_default()),
+            seat,
+        })
+    }
+
+    /// The rank of a local rank among all of the job.
+    pub(super) fn rank(&self, local_rank: usize) -> usize {
+        self.seat.first_rank as usize + local_rank
+    }
+
+    /// Whether the first rank is here, and with it the place where all meet.
+    pub(super) fn is_master(&self) -> bool {
+        self.seat.node_rank == 0
+    }
+}
+
+impl Pod {
     /// Reads `PET_NNODES`, `PET_NODE_RANK`, `PET_MASTER_ADDR` and `PET_MASTER_PORT` (or `MASTER_ADDR` and
     /// `MASTER_PORT`). A pod that is alone needs none of them.
-    pub(super) fn read(
-        nproc: &str,
-        command: &[String],
-        lookup: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, LaunchError> {
+    pub(super) fn read(args: &LaunchArgs, lookup: impl Fn(&str) -> Option<String>) -> Result<Self, LaunchError> {
         let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
         let nnodes = lookup("PET_NNODES").map_or(Ok(1), |text| nodes(&text))?;
         let node_rank = lookup("PET_NODE_RANK").map_or(Ok(0), |text| number("PET_NODE_RANK", &text))?;
@@ -56,41 +115,125 @@ impl World {
             None => return Err(missing("PET_MASTER_ADDR", nnodes)),
         };
         let master_port = match either("PET_MASTER_PORT", "MASTER_PORT") {
-            Some(port) => number("PET_MASTER_PORT", &port)?,
-            None if nnodes == 1 => free_port()?,
+            Some(port) => Some(number("PET_MASTER_PORT", &port)?),
+            None if nnodes == 1 => None,
             None => return Err(missing("PET_MASTER_PORT", nnodes)),
         };
-        let nproc = processes(nproc, &lookup)?;
-        let run_id = lookup("TRAINYARD_JOB").unwrap_or_else(|| "none".to_owned());
-        let omp_threads = nproc > 1 && lookup("OMP_NUM_THREADS").is_none();
-        let token = (nnodes == 1 && lookup("TRAINYARD_JOB_TOKEN").is_none()).then(token).flatten();
-        // A rank that is alone meets nobody.
-        let agent_store = nnodes * nproc > 1 && store::wanted(command, lookup(store::VARIABLE).as_deref())?;
+        let nproc = processes(&args.nproc, &lookup)?;
         let count = |name: &str, default| lookup(name).map_or(Ok(default), |text| number(name, &text));
+        let restarts = count("TRAINYARD_RESTARTS", 0)?;
+        let own = || either("TRAINYARD_POD_IP", "POD_IP").unwrap_or_else(host_name);
         Ok(Self {
-            restarts: count("TRAINYARD_RESTARTS", 0)?,
-            max_restarts: count("TRAINYARD_MAX_RESTARTS", 0)?,
+            address: if node_rank == 0 { master_addr.clone() } else { own() },
+            run_id: lookup("TRAINYARD_JOB").unwrap_or_else(|| "none".to_owned()),
+            omp_threads: nproc > 1 && lookup("OMP_NUM_THREADS").is_none(),
+            token: (nnodes == 1 && lookup("TRAINYARD_JOB_TOKEN").is_none()).then(token).flatten(),
+            // A rank that is alone meets nobody.
+            agent_store: nnodes * nproc > 1 && store::wanted(&args.command, lookup(store::VARIABLE).as_deref())?,
+            restarts,
+            max_restarts: match args.max_restarts {
+                Some(more) => restarts.saturating_add(more),
+                None => count("TRAINYARD_MAX_RESTARTS", 0)?,
+            },
+            in_place: args.max_restarts.is_some()
+                || lookup("TRAINYARD_JOB").is_none()
+                || lookup(IN_PLACE).is_some_and(|value| value == "true"),
             stop_grace_seconds: count(STOP_GRACE, DEFAULT_STOP_GRACE_SECONDS)?,
+            generation: lookup(GENERATION).map_or(Ok(0), |text| number(GENERATION, &text))?,
+            rendezvous: lookup(RENDEZVOUS),
+            gpus: gpus(&lookup) > 0,
+            uid: lookup("TRAINYARD_POD_UID").unwrap_or_else(|| format!("node-{node_rank}")),
             nproc,
             nnodes,
             node_rank,
             master_addr,
             master_port,
-            run_id,
-            omp_threads,
-            token,
-            agent_store,
         })
     }
 
-    /// The rank of a local rank among all of the job.
-    pub(super) fn rank(&self, local_rank: usize) -> usize {
-        self.node_rank * self.nproc + local_rank
+    /// This launcher, among all that there ever are in its job.
+    pub(super) fn member(&self) -> Member {
+        // A later launcher of the pod must have a higher number, whatever the machine's process numbers do.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Member { pod: self.uid.clone(), incarnation: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
     }
 
-    /// Whether this pod's launcher hosts the store.
+    /// What this launcher says of itself on a new line.
+    pub(super) fn hello(&self, member: Member, port: u16, seen: u64, standing: standing::Standing) -> Hello {
+        Hello {
+            member: Some(member),
+            index: u32::try_from(self.node_rank).ok(),
+            address: self.address.clone(),
+            port: port.into(),
+            ranks: u32::try_from(self.nproc).unwrap_or(u32::MAX),
+            seen,
+            standing: Some(Standing { standing: Some(standing) }),
+            host: host_name(),
+        }
+    }
+
+    /// For a launcher that cannot decide by itself: the first failure is the end.
+    pub(super) fn without_restarts(self) -> Self {
+        Self { in_place: false, ..self }
+    }
+
+    /// Whether nobody may change this launcher's world: the first failure is the end.
+    pub(super) fn is_fixed(&self) -> bool {
+        self.rendezvous.is_none() && (self.nnodes > 1 || self.budget() == 0)
+    }
+
+    /// Whether processes of this pod may hold memory of a GPU.
+    pub(super) fn has_gpus(&self) -> bool {
+        self.gpus
+    }
+
+    /// How often the ranks may be started again by this launcher, if it is to decide itself.
+    pub(super) fn budget(&self) -> u32 {
+        if self.in_place { self.max_restarts.saturating_sub(self.restarts) } else { 0 }
+    }
+
+    /// The last generation before this launcher began.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The places that all pods were told alike; `port` is where this one holds the store's, if it does.
+    pub(super) fn fixed_seats(&self, member: &Member, port: u16) -> Vec<Seat> {
+        let ranks = u32::try_from(self.nproc).unwrap_or(u32::MAX);
+        let seat = |node: usize| Seat {
+            member: (node == self.node_rank).then(|| member.clone()),
+            node_rank: u32::try_from(node).unwrap_or(u32::MAX),
+            first_rank: u32::try_from(node).unwrap_or(u32::MAX).saturating_mul(ranks),
+            ranks,
+            address: if node == 0 { self.master_addr.clone() } else { String::new() },
+            port: if node == 0 { u32::from(self.master_port.unwrap_or(port)) } else { 0 },
+        };
+        (0..self.nnodes).map(seat).collect()
+    }
+
+    /// How often this job's ranks were started again before this launcher began.
+    pub(super) fn restarts(&self) -> u32 {
+        self.restarts
+    }
+
+    /// How often this job's ranks may be started again, over all.
+    pub(super) fn max_restarts(&self) -> u32 {
+        self.max_restarts
+    }
+
+    /// Where this pod's ranks, and the others', meet if it is the first: an address of this pod, and the first port.
+    pub(super) fn meeting_place(&self) -> (String, Option<u16>) {
+        (self.address.clone(), self.master_port.filter(|_| self.node_rank == 0))
+    }
+
+    /// Whether this launcher never hosts the place where the ranks meet.
+    pub(super) fn only_visits(&self) -> bool {
+        self.is_fixed() && self.node_rank > 0
+    }
+
+    /// Whether this pod's launcher hosts PyTorch's store when it has the first rank.
     pub(super) fn hosts_store(&self) -> bool {
-        self.agent_store && self.node_rank == 0
+        self.agent_store
     }
 
     /// How long the ranks may take to end after a stop from outside: a little less than the pod's grace.
@@ -99,30 +242,27 @@ impl World {
         (grace - REPORT_MS).max(grace / 2)
     }
 
-    /// Where the ranks meet.
-    pub(super) fn master(&self) -> (&str, u16) {
-        (&self.master_addr, self.master_port)
-    }
-
     /// What a rank's environment has beside the pod's.
-    pub(super) fn variables(&self, local_rank: usize) -> Vec<(&'static str, String)> {
-        let rank = self.rank(local_rank).to_string();
-        let world = (self.nnodes * self.nproc).to_string();
+    pub(super) fn variables(&self, part: &Part, local_rank: usize) -> Vec<(&'static str, String)> {
+        let rank = part.rank(local_rank).to_string();
+        let world = part.ranks.to_string();
+        let (master_addr, master_port) = &part.master;
         let mut variables = vec![
             ("RANK", rank.clone()),
             ("LOCAL_RANK", local_rank.to_string()),
-            ("GROUP_RANK", self.node_rank.to_string()),
+            ("GROUP_RANK", part.seat.node_rank.to_string()),
             ("ROLE_RANK", rank),
             ("ROLE_NAME", "default".to_owned()),
             ("LOCAL_WORLD_SIZE", self.nproc.to_string()),
             ("WORLD_SIZE", world.clone()),
-            ("GROUP_WORLD_SIZE", self.nnodes.to_string()),
+            ("GROUP_WORLD_SIZE", part.nnodes.to_string()),
             ("ROLE_WORLD_SIZE", world),
-            ("MASTER_ADDR", self.master_addr.clone()),
-            ("MASTER_PORT", self.master_port.to_string()),
-            ("TORCHELASTIC_RESTART_COUNT", self.restarts.to_string()),
+            ("MASTER_ADDR", master_addr.clone()),
+            ("MASTER_PORT", master_port.to_string()),
+            ("TORCHELASTIC_RESTART_COUNT", part.restarts.to_string()),
             ("TORCHELASTIC_MAX_RESTARTS", self.max_restarts.to_string()),
             ("TORCHELASTIC_RUN_ID", self.run_id.clone()),
+            (GENERATION, part.generation.to_string()),
             (store::VARIABLE, if self.agent_store { "True" } else { "False" }.to_owned()),
             ("PYTHONUNBUFFERED", "1".to_owned()),
         ];
@@ -137,6 +277,10 @@ impl World {
         }
         variables
     }
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
 }
 
 /// `4`, or torchrun's `4:4`. A range needs somebody who decides the number, which this launcher is not.
@@ -192,14 +336,6 @@ fn devices() -> usize {
     entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_gpu)).count()
 }
 
-/// A port that was free a moment ago. Ranks on one machine meet there; a pod among others is told its port.
-fn free_port() -> Result<u16, LaunchError> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(|source| LaunchError::System { doing: "find a free port", source })
-}
-
 /// 128 random bits in hex; none where the system has no randomness, which only weakens the guard.
 fn token() -> Option<String> {
     use std::io::Read as _;
@@ -221,20 +357,33 @@ fn number<N: std::str::FromStr>(name: &str, text: &str) -> Result<N, LaunchError
 mod tests {
     use super::*;
 
-    fn read(nproc: &str, pairs: &[(&str, &str)]) -> Result<World, String> {
-        let lookup = |name: &str| pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-        World::read(nproc, &["program".to_owned()], lookup).map_err(|error| error.to_string())
+    fn read(nproc: &str, pairs: &[(&str, &str)]) -> Result<Pod, String> {
+        read_for("program", nproc, pairs)
     }
 
-    fn variable(world: &World, local_rank: usize, name: &str) -> Option<String> {
-        world.variables(local_rank).into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    fn read_for(command: &str, nproc: &str, pairs: &[(&str, &str)]) -> Result<Pod, String> {
+        let lookup = |name: &str| pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let command = command.split(' ').map(str::to_owned).collect();
+        let args = LaunchArgs { nproc: nproc.to_owned(), command, ..LaunchArgs::default() };
+        Pod::read(&args, lookup).map_err(|error| error.to_string())
+    }
+
+    /// This pod's part of the world that the manifest fixed.
+    fn part(pod: &Pod) -> Part {
+        let own = pod.member();
+        let world = World { generation: 1, seats: pod.fixed_seats(&own, 4242), restarts: pod.restarts(), digest: 0 };
+        Part::of(&world, &own).unwrap()
+    }
+
+    fn variable(pod: &Pod, local_rank: usize, name: &str) -> Option<String> {
+        pod.variables(&part(pod), local_rank).into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
     #[test]
     fn a_lone_pod_needs_nothing() {
         let world = read("4", &[]).unwrap();
-        assert_eq!((world.nproc, world.rank(3), world.master_addr.as_str()), (4, 3, "127.0.0.1"));
-        assert_ne!(world.master_port, 0);
+        assert_eq!((world.nproc, part(&world).rank(3), world.master_addr.as_str()), (4, 3, "127.0.0.1"));
+        assert_eq!(variable(&world, 0, "MASTER_PORT").as_deref(), Some("4242"));
         assert_eq!(variable(&world, 3, "WORLD_SIZE").as_deref(), Some("4"));
         assert_eq!(variable(&world, 3, "OMP_NUM_THREADS").as_deref(), Some("1"));
         assert_eq!(variable(&world, 0, "TRAINYARD_JOB_TOKEN").map(|token| token.len()), Some(32));
@@ -262,21 +411,19 @@ mod tests {
 
     #[test]
     fn the_first_pod_of_a_python_job_hosts_the_store() {
-        let python = ["python".to_owned(), "train.py".to_owned()];
-        let pod = |nproc, node: &str| {
+        let pod = |node: &str| {
             let pairs = [
                 ("PET_NNODES", "2"),
                 ("PET_NODE_RANK", node),
                 ("PET_MASTER_ADDR", "localhost"),
                 ("PET_MASTER_PORT", "1"),
             ];
-            let lookup = |name: &str| pairs.iter().find(|(known, _)| *known == name).map(|(_, v)| (*v).to_owned());
-            World::read(nproc, &python, lookup).unwrap()
+            read_for("python train.py", "2", &pairs).unwrap()
         };
-        assert!(pod("2", "0").hosts_store());
-        assert!(!pod("2", "1").hosts_store());
-        assert_eq!(variable(&pod("2", "1"), 0, store::VARIABLE).as_deref(), Some("True"));
-        let lone = World::read("1", &python, |_| None).unwrap();
+        assert!(pod("0").hosts_store() && part(&pod("0")).is_master());
+        assert!(!part(&pod("1")).is_master());
+        assert_eq!(variable(&pod("1"), 0, store::VARIABLE).as_deref(), Some("True"));
+        let lone = read_for("python train.py", "1", &[]).unwrap();
         assert_eq!(variable(&lone, 0, store::VARIABLE).as_deref(), Some("False"));
     }
 
@@ -296,6 +443,18 @@ mod tests {
         };
         assert_eq!(told(&[]), ["0", "0"]);
         assert_eq!(told(&[("TRAINYARD_RESTARTS", "2"), ("TRAINYARD_MAX_RESTARTS", "3")]), ["2", "3"]);
+    }
+
+    #[test]
+    fn restarts_in_place_are_what_is_left_of_the_budget() {
+        let budget = |pairs: &[(&str, &str)]| read("1", pairs).unwrap().budget();
+        let spent = [("TRAINYARD_RESTARTS", "2"), ("TRAINYARD_MAX_RESTARTS", "3")];
+        assert_eq!(budget(&[]), 0);
+        assert_eq!(budget(&spent), 1);
+        let job = [spent[0], spent[1], ("TRAINYARD_JOB", "wine")];
+        assert_eq!(budget(&job), 0, "the job starts new pods, and counts them");
+        assert_eq!(budget(&[job[0], job[1], job[2], (IN_PLACE, "true")]), 1);
+        assert_eq!(budget(&[("TRAINYARD_RESTARTS", "4"), ("TRAINYARD_MAX_RESTARTS", "3")]), 0);
     }
 
     #[test]

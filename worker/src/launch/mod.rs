@@ -7,17 +7,24 @@
 mod environment;
 #[cfg_attr(not(test), expect(dead_code, reason = "the report of a failure is not made from it yet"))]
 mod evidence;
+mod grpc;
+pub mod link;
+mod orders;
 mod output;
+mod port;
 mod process;
 mod report;
 mod run;
 pub(crate) mod span;
+mod start;
 mod store;
 #[allow(dead_code, reason = "the generations that start ranks again call it")]
 mod warm;
 
 use std::io;
 use std::process::ExitCode;
+
+use link::{Alone, Link};
 
 /// The arguments of `trainyard launch`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -28,6 +35,9 @@ pub struct LaunchArgs {
     /// How long the other ranks may take to end after one failed, in seconds, before they are killed
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub grace: u64,
+    /// How often this launcher may start the ranks again after one failed
+    #[arg(long, env = "PET_MAX_RESTARTS", value_name = "N")]
+    pub max_restarts: Option<u32>,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub command: Vec<String>,
@@ -54,9 +64,12 @@ const CANNOT_LAUNCH: u8 = 125;
 ///
 /// SIGTERM, SIGINT and SIGHUP are passed on to the ranks; a second one kills them. Blocks signals in the calling
 /// thread, so call it before any other thread is started.
-pub fn main(args: LaunchArgs) -> ExitCode {
-    let world = environment::World::read(&args.nproc, &args.command, |name| std::env::var(name).ok());
-    match world.and_then(|world| run::run(&args, &world)) {
+///
+/// `alone` makes the rendezvous of a launcher that has restarts left and no coordinator; without it, it has none left.
+pub fn main(args: LaunchArgs, alone: Option<fn(Alone) -> Box<dyn Link>>) -> ExitCode {
+    let pod = environment::Pod::read(&args, |name| std::env::var(name).ok());
+    let pod = pod.map(|pod| if alone.is_some() { pod } else { pod.without_restarts() });
+    match pod.and_then(|pod| run::run(&args, &pod, alone)) {
         // Exit codes are 8 bits wide.
         Ok(code) => ExitCode::from((code & 0xff) as u8),
         Err(error) => {

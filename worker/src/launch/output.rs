@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use trainyard_worker_core::supervisor::Tail;
+use trainyard_worker_core::supervisor::{ProcessId, Tail};
 
 /// A line is passed on in parts when it is longer: a program that never ends its line must not fill the memory.
 const LINE_BYTES: usize = 64 * 1024;
@@ -24,20 +24,20 @@ pub(super) enum Channel {
 
 /// The reading end of one output of one rank.
 pub(super) struct Stream {
-    pub(super) local_rank: usize,
+    pub(super) process: ProcessId,
     channel: Channel,
     pipe: File,
-    /// `[rank 3] `, or nothing when the pod has one rank only.
-    prefix: String,
+    /// `[rank 3] `, `[rank 3 gen 2] `, or nothing when the pod has one rank only.
+    pub(super) prefix: String,
     /// The beginning of a line whose end has not come.
     partial: Vec<u8>,
 }
 
 impl Stream {
-    pub(super) fn new(local_rank: usize, channel: Channel, pipe: OwnedFd, prefix: String) -> io::Result<Self> {
+    pub(super) fn new(process: ProcessId, channel: Channel, pipe: OwnedFd, prefix: String) -> io::Result<Self> {
         let flags = OFlag::from_bits_retain(fcntl(&pipe, FcntlArg::F_GETFL)?);
         fcntl(&pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Self { local_rank, channel, pipe: pipe.into(), prefix, partial: Vec::new() })
+        Ok(Self { process, channel, pipe: pipe.into(), prefix, partial: Vec::new() })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -13,16 +13,19 @@ use trainyard_worker_core::supervisor::{Exit, Stop};
 
 use super::span::SPANS;
 
-/// One running rank.
+/// A running process of a rank, and our child.
 pub(super) struct Process {
-    child: Child,
+    pid: Pid,
     /// Readable when the process has ended.
     pub(super) pidfd: OwnedFd,
 }
 
+/// The reading ends of a process's standard output and standard error.
+pub(super) type Pipes = [OwnedFd; 2];
+
 impl Process {
     /// Starts `command` with `variables` added to our environment, its output in pipes and nothing to read.
-    pub(super) fn start(command: &[String], variables: &[(&'static str, String)]) -> io::Result<Self> {
+    pub(super) fn start(command: &[String], variables: &[(&'static str, String)]) -> io::Result<(Self, Pipes)> {
         let Some((program, arguments)) = command.split_first() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no command"));
         };
@@ -32,45 +35,75 @@ impl Process {
         builder.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: `prepare` makes system calls only; it neither allocates nor takes locks.
         unsafe { builder.pre_exec(move || prepare(launcher)) };
-        let child = builder.spawn()?;
-        let pidfd = pidfd_open(&child)?;
-        Ok(Self { child, pidfd })
+        let mut child = builder.spawn()?;
+        let process = Self::adopt(Pid::from_raw(child.id().cast_signed()))?;
+        match (child.stdout.take(), child.stderr.take()) {
+            (Some(out), Some(error)) => Ok((process, [out.into(), error.into()])),
+            (None | Some(_), None | Some(_)) => Err(io::Error::other("a child without pipes")),
+        }
+    }
+
+    /// Takes over a child that was started in some other way, and leads a process group of its own.
+    pub(super) fn adopt(pid: Pid) -> io::Result<Self> {
+        let pidfd = pidfd_open(pid)?;
+        Ok(Self { pid, pidfd })
     }
 
     /// The process's number, which is its group's too.
-    pub(super) fn pid(&self) -> u32 {
-        self.child.id()
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
     }
 
-    /// The pipes of standard output and standard error. Once.
-    pub(super) fn pipes(&mut self) -> [Option<OwnedFd>; 2] {
-        [self.child.stdout.take().map(OwnedFd::from), self.child.stderr.take().map(OwnedFd::from)]
-    }
-
-    /// Signals the process group.
-    pub(super) fn signal(&self, stop: Stop) {
+    /// Signals the process group. True when the process does not handle that signal, so that none of its code runs on.
+    pub(super) fn signal(&self, stop: Stop) -> bool {
         let signal = match stop {
             Stop::Terminate => Signal::SIGTERM,
             Stop::Interrupt => Signal::SIGINT,
             Stop::Kill => Signal::SIGKILL,
         };
+        let ends = stop == Stop::Kill || has_default_effect(self.pid, signal);
         // A group that is gone needs no signal.
-        let _ = killpg(self.group(), signal);
+        let _ = killpg(self.pid, signal);
+        ends
     }
 
     /// How the process ended; `None` while it runs. What it left behind in its group ends with it, as in a container.
-    pub(super) fn ended(&mut self) -> io::Result<Option<Exit>> {
-        if !is_over(self.group()) {
+    pub(super) fn ended(&self) -> io::Result<Option<Exit>> {
+        if !is_over(self.pid) {
             return Ok(None);
         }
         // Before the number is given back to the system, so that no other group can be hit.
-        let _ = killpg(self.group(), Signal::SIGKILL);
-        Ok(Some(exit(self.child.wait()?)))
+        let _ = killpg(self.pid, Signal::SIGKILL);
+        exit_of(self.pid).map(Some)
     }
+}
 
-    fn group(&self) -> Pid {
-        Pid::from_raw(self.child.id().cast_signed())
+/// Takes the status of a child that has ended.
+fn exit_of(pid: Pid) -> io::Result<Exit> {
+    let mut status = 0;
+    // SAFETY: the system call writes one integer, to a place that is ours. (nix knows no real-time signals.)
+    while unsafe { libc::waitpid(pid.as_raw(), &raw mut status, 0) } < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
     }
+    if libc::WIFEXITED(status) {
+        Ok(Exit::Code(libc::WEXITSTATUS(status)))
+    } else {
+        Ok(Exit::Signal(libc::WTERMSIG(status)))
+    }
+}
+
+/// Whether this signal ends the process: it neither handles, nor ignores, nor blocks it.
+fn has_default_effect(pid: Pid, signal: Signal) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let bit = 1_u64 << (signal as i32 - 1);
+    let set = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    };
+    ["SigCgt:", "SigIgn:", "SigBlk:"].iter().all(|name| set(name).is_some_and(|set| set & bit == 0))
 }
 
 /// In the child, before the program: a session of its own, die with the launcher, and take signals again (the launcher
@@ -88,10 +121,10 @@ fn prepare(launcher: Pid) -> io::Result<()> {
     crate::signal::reset()
 }
 
-fn pidfd_open(child: &Child) -> io::Result<OwnedFd> {
+fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: the system call takes two integers and returns a new descriptor that nobody else owns, or -1.
     unsafe {
-        let fd = libc::syscall(libc::SYS_pidfd_open, child.id(), 0);
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0);
         let fd = i32::try_from(fd).map_err(io::Error::other)?;
         if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
     }
@@ -104,27 +137,29 @@ fn is_over(pid: Pid) -> bool {
     !matches!(waitid(Id::Pid(pid), flags), Ok(WaitStatus::StillAlive))
 }
 
-fn exit(status: ExitStatus) -> Exit {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Exit::Code(code),
-        (None, Some(signal)) => Exit::Signal(signal),
-        (None, None) => Exit::Code(1),
-    }
-}
-
 /// Makes orphans of our ranks our own children, so that none escapes.
 pub(super) fn adopt_orphans() -> io::Result<()> {
     nix::sys::prctl::set_child_subreaper(true)?;
     Ok(())
 }
 
-/// Takes the status of adopted children that ended. `ranks` are left to their watchers.
-pub(super) fn reap_adopted(ranks: &[u32]) {
-    for pid in children() {
-        if !ranks.contains(&pid.as_raw().cast_unsigned()) {
-            let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+/// Takes the status of adopted children that ended, and ends those that an earlier generation left. `ours` have their own
+/// watchers.
+pub(super) fn reap_adopted(ours: &[Pid], generation: u64) {
+    for pid in children().into_iter().filter(|pid| !ours.contains(pid)) {
+        if is_of_before(pid, generation) {
+            let _ = kill(pid, Signal::SIGKILL);
         }
+        let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
     }
+}
+
+/// Whether a process was started by a rank of an earlier generation, as its environment tells.
+fn is_of_before(pid: Pid, generation: u64) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let told = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"TRAINYARD_GENERATION="));
+    let number = told.and_then(|value| std::str::from_utf8(value).ok()).and_then(|value| value.parse::<u64>().ok());
+    number.is_some_and(|of| of < generation)
 }
 
 /// Ends every child that is left, and theirs as they become ours.

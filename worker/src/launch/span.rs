@@ -1,6 +1,7 @@
 //! What the ranks did, for the job's trace. The launcher speaks to no collector itself: it writes a line per rank, and
 //! the node agent passes them on when the container has ended.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use trainyard_runtime::trace::child_of;
+use trainyard_worker_core::supervisor::ProcessId;
 
 /// Names the file; set by the node agent while traces are exported.
 pub(crate) const SPANS: &str = "TRAINYARD_SPANS";
@@ -29,27 +31,27 @@ pub(crate) struct RankSpan {
 /// Spans of the ranks of this pod, if anybody wants them.
 pub(super) struct Spans {
     wanted: Option<(PathBuf, String)>,
-    open: Vec<Option<(String, i64)>>,
+    open: BTreeMap<ProcessId, (String, i64)>,
 }
 
 impl Spans {
-    pub(super) fn new(ranks: usize) -> Self {
+    pub(super) fn new() -> Self {
         let wanted = std::env::var_os(SPANS).map(PathBuf::from).zip(std::env::var(PARENT).ok());
-        Self { wanted, open: vec![None; ranks] }
+        Self { wanted, open: BTreeMap::new() }
     }
 
     /// A rank is about to be started: what its environment says of the trace.
-    pub(super) fn begin(&mut self, local_rank: usize) -> Option<(&'static str, String)> {
+    pub(super) fn begin(&mut self, process: ProcessId) -> Option<(&'static str, String)> {
         let (_, parent) = self.wanted.as_ref()?;
         let this = child_of(parent)?;
-        *self.open.get_mut(local_rank)? = Some((this.clone(), now_ms()));
+        self.open.insert(process, (this.clone(), now_ms()));
         Some((PARENT, this))
     }
 
     /// A rank has ended.
-    pub(super) fn end(&mut self, local_rank: usize, rank: usize, code: i32) {
+    pub(super) fn end(&mut self, process: ProcessId, rank: usize, code: i32) {
         let Some((file, parent)) = &self.wanted else { return };
-        let Some((this, start_ms)) = self.open.get_mut(local_rank).and_then(Option::take) else { return };
+        let Some((this, start_ms)) = self.open.remove(&process) else { return };
         let span = RankSpan { this, parent: parent.clone(), rank, start_ms, end_ms: now_ms(), code };
         let Ok(line) = serde_json::to_string(&span) else { return };
         // A trace that misses a rank is no reason to trouble the job.

@@ -5,8 +5,6 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
 use super::LaunchError;
-use super::environment::World;
-use crate::c10d::Server;
 
 /// torch's variable: `True` tells the ranks that somebody else hosts the store at `MASTER_ADDR:MASTER_PORT`.
 pub(super) const VARIABLE: &str = "TORCHELASTIC_USE_AGENT_STORE";
@@ -44,34 +42,29 @@ fn is_python_program(command: &[String]) -> bool {
     python && !module.is_some_and(|module| LAUNCHERS.contains(&module.as_str()))
 }
 
-/// Starts the store if this pod is the one that hosts it.
-pub(super) fn host(world: &World) -> Result<Option<Server>, LaunchError> {
-    if !world.hosts_store() {
-        return Ok(None);
-    }
-    let (address, port) = world.master();
-    let failed = |source| LaunchError::Store { address: format!("{address}:{port}"), source };
-    listen(address, port).and_then(Server::start).map(Some).map_err(failed)
-}
-
-/// Binds the address that the ranks call. A service's address is not ours to bind: then any address will do.
-fn listen(address: &str, port: u16) -> io::Result<TcpListener> {
-    let anywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+/// Binds a port that the ranks were told by others; waits for it if it is still taken.
+pub(super) fn listen(address: &str, port: u16) -> io::Result<TcpListener> {
     let deadline = Instant::now() + PORT_PATIENCE;
     loop {
-        let found: Vec<SocketAddr> = (address, port).to_socket_addrs().map(Iterator::collect).unwrap_or_default();
-        let chosen = found.iter().find(|address| address.is_ipv4()).or(found.first()).copied().unwrap_or(anywhere);
-        let mut bound = TcpListener::bind(chosen);
-        if bound.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable) {
-            bound = TcpListener::bind(anywhere);
-        }
-        match bound {
+        match bind(address, port) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
                 std::thread::sleep(RETRY);
             }
-            Ok(_) | Err(_) => return bound,
+            bound => return bound,
         }
     }
+}
+
+/// Binds the address that the ranks call; port 0 is any. A service's address is not ours to bind: then any will do.
+pub(super) fn bind(address: &str, port: u16) -> io::Result<TcpListener> {
+    let anywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let found: Vec<SocketAddr> = (address, port).to_socket_addrs().map(Iterator::collect).unwrap_or_default();
+    let chosen = found.iter().find(|address| address.is_ipv4()).or(found.first()).copied().unwrap_or(anywhere);
+    let bound = TcpListener::bind(chosen);
+    if bound.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable) {
+        return TcpListener::bind(anywhere);
+    }
+    bound
 }
 
 #[cfg(test)]

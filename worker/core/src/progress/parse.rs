@@ -92,10 +92,11 @@ pub fn parse(line: &str) -> Option<Sample> {
     (!sample.is_empty()).then_some(sample)
 }
 
-/// The line without its `[rank N] ` prefix; nothing for ranks that are not 0.
+/// The line without its `[rank N] ` or `[rank N gen G] ` prefix; nothing for ranks that are not 0.
 fn of_first_rank(line: &str) -> Option<&str> {
     let Some(rest) = line.strip_prefix("[rank ") else { return Some(line) };
     let Some((rank, rest)) = rest.split_once(']') else { return Some(line) };
+    let rank = rank.split_once(" gen ").map_or(rank, |(rank, _)| rank);
     if rank.parse::<u64>().is_ok_and(|rank| rank != 0) { None } else { Some(rest.trim_start()) }
 }
 
@@ -196,6 +197,8 @@ mod tests {
     fn only_the_first_rank_counts() {
         assert_eq!(parse("[rank 0] step=1").and_then(|s| s.step), Some(1));
         assert!(parse("[rank 1] step=1").is_none());
+        assert_eq!(parse("[rank 0 gen 2] step=1").and_then(|s| s.step), Some(1));
+        assert!(parse("[rank 1 gen 2] step=1").is_none());
     }
 
     #[test]

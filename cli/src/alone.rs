@@ -1,0 +1,86 @@
+//! The rendezvous of a launcher that is alone: the coordinator's own machine, without the coordinator.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::BorrowedFd;
+
+use trainyard_coordinator::rendezvous::convert;
+use trainyard_coordinator_core::rendezvous::{Budget, Config, Generation, Input, MemberId, Output, Rendezvous, Spent};
+use trainyard_proto::rendezvous::FromLauncher;
+use trainyard_proto::rendezvous::from_launcher::Message;
+use trainyard_worker::launch::link::{Alone, Event, Link};
+
+/// One launcher, one stream, and nobody to wait for.
+struct InProcess {
+    machine: Rendezvous,
+    member: Option<MemberId>,
+    events: VecDeque<Event>,
+}
+
+/// A line to a rendezvous in this process.
+pub(crate) fn rendezvous(alone: Alone) -> Box<dyn Link> {
+    let config = Config {
+        least: 1,
+        most: 1,
+        join_ms: i64::MAX / 4,
+        last_call_ms: 0,
+        away_ms: 0,
+        lost_ms: 0,
+        return_ms: i64::MAX / 4,
+        grow_ms: i64::MAX / 4,
+        budget: Budget { total: Some(alone.max_restarts), by_cause: BTreeMap::new(), lowest_code: 0 },
+    };
+    let spent = Spent { by_cause: BTreeMap::new(), elsewhere: alone.restarts };
+    let machine = Rendezvous::new(config, Generation(alone.generation), spent, 0);
+    Box::new(InProcess { machine, member: None, events: VecDeque::from([Event::Up]) })
+}
+
+impl InProcess {
+    fn step(&mut self, now_ms: i64, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let mut outputs = Vec::new();
+            self.machine.step(now_ms, input, &mut outputs);
+            for output in outputs {
+                if let Output::Reserve { to } = output {
+                    // A number is safe from being given out again by the end of this process.
+                    inputs.push_back(Input::Reserved { to });
+                } else if let Some(order) = convert::told(&output).and_then(|(_, order)| order.message) {
+                    self.events.push_back(Event::Order(order));
+                }
+            }
+        }
+    }
+}
+
+impl Link for InProcess {
+    fn readable(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn deadline(&self) -> Option<i64> {
+        None
+    }
+
+    fn say(&mut self, now_ms: i64, message: Message) {
+        let message = FromLauncher { message: Some(message) };
+        let input = match self.member.clone() {
+            None => convert::hello(message).map(|(member, hello)| {
+                self.member = Some(member.clone());
+                Some(Input::Joined { member, stream: 1, hello })
+            }),
+            Some(member) => convert::heard(&member, message).map(|heard| match heard {
+                convert::Heard::Input(input) => Some(input),
+                convert::Heard::Pulse(_) => None,
+            }),
+        };
+        match input {
+            Ok(Some(input)) => self.step(now_ms, input),
+            Ok(None) => {}
+            Err(nonsense) => eprintln!("trainyard: the launcher misspoke: {nonsense}"),
+        }
+    }
+
+    fn receive(&mut self, _now_ms: i64) -> Option<Event> {
+        self.events.pop_front()
+    }
+}

@@ -1,0 +1,135 @@
+//! What goes over the line: orders in, reports out.
+
+use trainyard_proto::rendezvous::from_launcher::Message as Said;
+use trainyard_proto::rendezvous::release::Outcome;
+use trainyard_proto::rendezvous::standing::Standing as Stands;
+use trainyard_proto::rendezvous::to_launcher::Message as Order;
+use trainyard_proto::rendezvous::{self as wire, Failed, Finished, Holds, Ready, Release, World};
+use trainyard_worker_core::supervisor::{Input, Report, Standing, Verdict};
+
+use super::LaunchError;
+use super::environment::Part;
+use super::link::Event;
+use super::report;
+use super::run::Launch;
+
+impl Launch<'_> {
+    /// Takes in all that the line brings, and what is answered to that.
+    pub(super) fn hear_link(&mut self) -> Result<(), LaunchError> {
+        while let Some(event) = self.link.receive(self.now_ms()) {
+            match event {
+                Event::Up => {
+                    self.tell(Input::Link { up: true })?;
+                    self.greet()?;
+                }
+                Event::Down => self.tell(Input::Link { up: false })?,
+                Event::Order(Order::Form(world)) => self.form(&world)?,
+                Event::Order(Order::Halt(halt)) => {
+                    self.note_trouble();
+                    self.tell(Input::Halt { generation: halt.generation })?;
+                }
+                Event::Order(Order::Release(release)) => self.release(release)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The first words on a line. Its port is a new one each time: the last may have been named in an order that was lost.
+    fn greet(&mut self) -> Result<(), LaunchError> {
+        let port = match self.unannounced.take() {
+            Some(port) => port,
+            None => self.ports.hold()?,
+        };
+        let (seen, standing) = (self.supervisor.seen(), self.standing());
+        let hello = self.pod.hello(self.member.clone(), port, seen, standing);
+        self.link.say(self.now_ms(), Said::Hello(hello));
+        Ok(())
+    }
+
+    fn standing(&self) -> Stands {
+        let part = |generation: u64| {
+            let present = self.present.as_ref().map(|present| &present.part);
+            let part = self.order.as_ref().into_iter().chain(present).find(|part| part.generation == generation)?;
+            Some(wire::Part { generation, digest: part.digest, restarts: part.restarts, seat: Some(part.seat.clone()) })
+        };
+        let idle = Stands::Idle(wire::Idle {});
+        match self.supervisor.standing() {
+            Standing::Idle => idle,
+            Standing::Running { generation } => part(generation).map_or(idle, Stands::Running),
+            Standing::Finished { generation } => part(generation).map_or(idle, Stands::Finished),
+            Standing::Failed { generation, .. } => Stands::Failed(Failed { generation, failure: self.failure.clone() }),
+        }
+    }
+
+    fn form(&mut self, world: &World) -> Result<(), LaunchError> {
+        let generation = world.generation;
+        if generation <= self.supervisor.seen() {
+            return Ok(());
+        }
+        self.note_trouble();
+        if let Some(text) = self.borne.take() {
+            eprint!("{text}");
+        }
+        self.order = Part::of(world, &self.member);
+        self.tell(Input::Form { generation, seated: self.order.is_some() })
+    }
+
+    fn release(&mut self, release: Release) -> Result<(), LaunchError> {
+        let verdict = match release.outcome {
+            Some(Outcome::Succeeded(_)) => Verdict::Succeeded,
+            Some(Outcome::Failed(failure)) => {
+                let code = failure.code;
+                self.verdict = Some(failure);
+                Verdict::Failed { code }
+            }
+            Some(Outcome::Stopped(_)) | None => Verdict::Stopped,
+        };
+        self.tell(Input::Release(verdict))
+    }
+
+    fn note_trouble(&mut self) {
+        if self.present.is_some() {
+            let now_ms = self.now_ms();
+            self.trouble_ms.get_or_insert(now_ms);
+        }
+    }
+
+    /// Holds the port of the generation after the present one, and says so.
+    pub(super) fn announce(&mut self) -> Result<(), LaunchError> {
+        if self.pod.is_fixed() {
+            return Ok(());
+        }
+        let port = self.ports.hold()?;
+        let message = Holds { port: port.into(), seen: self.supervisor.seen() };
+        self.link.say(self.now_ms(), Said::Holds(message));
+        Ok(())
+    }
+
+    /// Passes a report on, and tells the user what it means for them.
+    pub(super) fn report(&mut self, report: Report) {
+        let message = match report {
+            Report::Ready { generation } => {
+                self.say_again();
+                Said::Ready(Ready { generation })
+            }
+            Report::Failed { generation, local_rank, exit } => {
+                self.note_trouble();
+                let rank = self.present.as_ref().map_or(local_rank, |present| present.part.rank(local_rank));
+                let tail = self.tail(local_rank);
+                let failure = report::failure(rank, exit, tail);
+                self.borne = Some(report::borne(generation, rank, exit, tail));
+                self.failure = Some(failure.clone());
+                Said::Failed(Failed { generation, failure: Some(failure) })
+            }
+            Report::Finished { generation } => Said::Finished(Finished { generation }),
+        };
+        self.link.say(self.now_ms(), message);
+    }
+
+    fn say_again(&mut self) {
+        let Some((since_ms, present)) = self.trouble_ms.take().zip(self.present.as_ref()) else { return };
+        let part = &present.part;
+        let restart = (part.restarts, self.pod.max_restarts());
+        eprint!("{}", report::again(part.generation, self.pod.nproc, restart, self.now_ms() - since_ms));
+    }
+}
