@@ -7,4 +7,5 @@ pub mod c10d;
 pub mod cause;
 pub mod pod;
 pub mod progress;
+pub mod stall;
 pub mod supervisor;

@@ -1,0 +1,73 @@
+//! How long a rank usually takes from one sign of progress to the next.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+/// Intervals remembered: enough for a steady median, few enough to follow a change of pace.
+const INTERVALS: usize = 15;
+/// Signs after which there is a rhythm. The first interval holds the compilation and loading of data.
+const ENOUGH: usize = 2;
+/// Signs closer together than this are one: a page of lines is not a page of steps.
+const TOGETHER_MS: i64 = 5;
+
+/// The beats of one rank.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Rhythm {
+    last_ms: Option<i64>,
+    /// The beat before belongs to a pause: the interval that follows is no step.
+    paused: bool,
+    step: Option<u64>,
+    intervals: VecDeque<i64>,
+}
+
+impl Rhythm {
+    /// A step is done. False when it is none: it was told before.
+    pub(super) fn count(&mut self, now_ms: i64, step: u64) -> bool {
+        // A program may count from the beginning again (a new epoch): less is progress too.
+        if self.step.replace(step) == Some(step) {
+            return false;
+        }
+        self.beat(now_ms);
+        true
+    }
+
+    pub(super) fn beat(&mut self, now_ms: i64) {
+        let Some(last) = self.last_ms else {
+            self.last_ms = Some(now_ms);
+            return;
+        };
+        if now_ms - last >= TOGETHER_MS && !self.paused {
+            if self.intervals.len() == INTERVALS {
+                self.intervals.pop_front();
+            }
+            self.intervals.push_back(now_ms - last);
+        }
+        self.paused = false;
+        self.last_ms = Some(now_ms.max(last));
+    }
+
+    /// What comes next is measured from now, and is no step.
+    pub(super) fn pause(&mut self, now_ms: i64) {
+        if self.last_ms.is_some() {
+            self.last_ms = Some(now_ms);
+            self.paused = true;
+        }
+    }
+
+    pub(super) fn last_step(&self) -> Option<u64> {
+        self.step
+    }
+
+    /// The last beat, and the usual time from one to the next: the median, which one long step among many does not change.
+    pub(super) fn silence(&self) -> Option<(i64, i64)> {
+        if self.intervals.len() < ENOUGH {
+            return None;
+        }
+        let mut sorted: Vec<i64> = self.intervals.iter().copied().collect();
+        sorted.sort_unstable();
+        let median = sorted[sorted.len() / 2];
+        Some((self.last_ms?, median))
+    }
+}

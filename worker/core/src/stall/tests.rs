@@ -1,0 +1,320 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// Ranks in virtual time: each does steps, or stands still in something.
+struct World {
+    detector: Detector,
+    now_ms: i64,
+    ranks: Vec<Process>,
+    said: Vec<Finding>,
+    moves: Vec<u32>,
+}
+
+#[derive(Clone)]
+struct Process {
+    look: Look,
+    /// CPU time in a second.
+    cpu: u64,
+    waits: Waits,
+}
+
+fn waits(place: &str, collective: bool) -> Waits {
+    Waits { place: place.to_owned(), collective, ..Waits::default() }
+}
+
+impl World {
+    fn new(ranks: u32) -> Self {
+        let look = Look { state: State::Sleeps, cpu_ms: 0, io_bytes: 0 };
+        Self {
+            detector: Detector::new(0, 0..ranks, true),
+            now_ms: 0,
+            ranks: vec![Process { look, cpu: 900, waits: Waits::default() }; ranks as usize],
+            said: Vec::new(),
+            moves: Vec::new(),
+        }
+    }
+
+    /// Time passes; the detector is woken when it wants to be.
+    fn pass(&mut self, ms: i64) {
+        let end = self.now_ms + ms;
+        while let Some(at) = self.detector.deadline().filter(|at| *at <= end) {
+            self.advance(at.max(self.now_ms + 1));
+            let looks = (0_u32..).zip(&self.ranks).map(|(number, rank)| (number, rank.look)).collect();
+            for change in self.detector.look(self.now_ms, &looks) {
+                match change {
+                    Change::Suspect(ranks) => {
+                        let waits =
+                            ranks.iter().map(|rank| (*rank, self.ranks[*rank as usize].waits.clone())).collect();
+                        self.said.extend(self.detector.judge(self.now_ms, &waits));
+                    }
+                    Change::Moves(rank) => self.moves.push(rank),
+                }
+            }
+        }
+        self.advance(end);
+    }
+
+    fn advance(&mut self, now_ms: i64) {
+        let ms = (now_ms - self.now_ms).max(0).unsigned_abs();
+        self.now_ms = self.now_ms.max(now_ms);
+        for rank in &mut self.ranks {
+            rank.look.cpu_ms += rank.cpu * ms / 1_000;
+        }
+    }
+
+    /// Rank 0 tells of `steps` steps.
+    fn train(&mut self, first: u64, steps: u64, step_ms: i64) {
+        for step in first..first + steps {
+            self.pass(step_ms);
+            self.detector.sign(self.now_ms, 0, Sign::Step(step));
+        }
+    }
+
+    fn stand(&mut self, rank: usize, waits: Waits) {
+        self.ranks[rank].cpu = 0;
+        self.ranks[rank].waits = waits;
+    }
+
+    fn found(&mut self) -> Vec<(u32, Role)> {
+        self.said.drain(..).map(|finding| (finding.rank, finding.role)).collect()
+    }
+}
+
+#[test]
+fn who_sleeps_is_to_blame_and_who_is_in_a_collective_is_not() {
+    let mut world = World::new(3);
+    world.train(0, 20, 100);
+    assert_eq!(world.found(), []);
+    world.stand(0, waits("all_reduce", true));
+    world.stand(1, waits("time.sleep", false));
+    world.stand(2, waits("all_reduce", true));
+    let stop = world.now_ms;
+    world.pass(LEAST_MS);
+    let finding = world.said[0].clone();
+    assert!(finding.silent_ms <= LEAST_MS, "{finding:?}");
+    assert_eq!((finding.since_ms, finding.usual_ms), (stop, None), "rank 1 says nothing itself");
+    assert_eq!(world.found(), [(1, Role::Culprit), (0, Role::Victim), (2, Role::Victim)]);
+    world.pass(600_000);
+    assert_eq!(world.found(), [], "said once");
+    assert_eq!(world.detector.found().count(), 3);
+    for rank in &mut world.ranks {
+        rank.cpu = 500;
+    }
+    world.pass(LOOK_AGAIN_MS * 2);
+    assert_eq!(world.moves, [0, 1, 2]);
+}
+
+#[test]
+fn long_steps_have_three_times_their_time() {
+    let mut world = World::new(1);
+    world.train(0, 5, 4_000);
+    world.stand(0, waits("queue.get", false));
+    world.pass(3 * 4_000 / 5 * 4 - 1_000);
+    assert_eq!(world.found(), []);
+    world.pass(3 * 4_000 / 5 + 1_000);
+    assert_eq!(world.found(), [(0, Role::Culprit)]);
+}
+
+#[test]
+fn a_stopped_rank_is_found_though_it_has_never_said_anything() {
+    let mut world = World::new(3);
+    world.ranks[1].look.state = State::Stopped;
+    world.ranks[1].cpu = 0;
+    world.pass(1_000 + LEAST_MS);
+    assert_eq!(world.found(), [(1, Role::Culprit)]);
+    world.ranks[1].look.state = State::Sleeps;
+    world.ranks[1].cpu = 100;
+    world.pass(LOOK_AGAIN_MS * 2);
+    assert_eq!(world.moves, [1]);
+}
+
+#[test]
+fn a_rank_that_computes_while_the_others_wait_is_evaluating() {
+    let mut world = World::new(3);
+    world.train(0, 20, 50);
+    for rank in [1, 2] {
+        world.stand(rank, waits("barrier", true));
+    }
+    world.pass(600_000);
+    assert_eq!(world.found(), []);
+}
+
+#[test]
+fn a_rank_that_only_reads_or_writes_gets_on() {
+    let mut world = World::new(1);
+    world.train(0, 20, 50);
+    world.stand(0, waits("write", false));
+    for _ in 0..600 {
+        world.pass(100);
+        world.ranks[0].look.io_bytes += 100_000;
+    }
+    assert_eq!(world.found(), []);
+}
+
+#[test]
+fn disks_and_checkpoints_have_a_minute() {
+    for (state, checkpoint) in [(State::Blocked, false), (State::Sleeps, true)] {
+        let mut world = World::new(2);
+        world.train(0, 20, 50);
+        world.stand(0, Waits { checkpoint, ..waits("fsync", false) });
+        world.ranks[0].look.state = state;
+        world.stand(1, waits("barrier", true));
+        world.pass(PAUSE_MS - 1_000);
+        assert_eq!(world.found(), []);
+        world.pass(PAUSE_MS);
+        assert_eq!(world.found(), [(0, Role::Culprit), (1, Role::Victim)]);
+    }
+}
+
+#[test]
+fn a_phase_that_is_told_is_no_hang() {
+    let mut world = World::new(2);
+    world.train(0, 20, 50);
+    world.detector.phase(world.now_ms, 1, Phase::Evaluate);
+    world.stand(0, waits("barrier", true));
+    world.stand(1, waits("gpu", false));
+    world.pass(3_600_000);
+    assert_eq!(world.found(), []);
+    world.detector.phase(world.now_ms, 1, Phase::Train);
+    world.ranks[0].look.cpu_ms += 1_000;
+    world.pass(LEAST_MS * 2);
+    assert_eq!(world.found(), [(1, Role::Culprit), (0, Role::Victim)]);
+}
+
+#[test]
+fn where_all_wait_for_each_other_it_is_a_deadlock_unless_others_are_elsewhere() {
+    for whole in [true, false] {
+        let mut world = World::new(2);
+        world.detector = Detector::new(0, 0..2, whole);
+        world.train(0, 20, 50);
+        world.stand(0, waits("all_reduce", true));
+        world.stand(1, waits("broadcast", true));
+        world.pass(10_000);
+        assert_eq!(world.found().len(), if whole { 2 } else { 0 });
+    }
+}
+
+#[test]
+fn lines_that_go_on_do_not_hide_steps_that_do_not() {
+    let mut world = World::new(1);
+    world.train(0, 20, 50);
+    world.stand(0, waits("get", false));
+    for _ in 0..100 {
+        world.pass(50);
+        world.detector.sign(world.now_ms, 0, Sign::Step(19));
+        world.detector.sign(world.now_ms, 0, Sign::Life);
+    }
+    assert_eq!(world.found(), [(0, Role::Culprit)]);
+}
+
+#[test]
+fn a_rank_that_ended_is_not_waited_for() {
+    let mut world = World::new(2);
+    world.train(0, 20, 50);
+    world.stand(1, waits("sleep", false));
+    world.stand(0, waits("sleep", false));
+    world.detector.ended(1);
+    world.pass(10_000);
+    assert_eq!(world.found(), [(0, Role::Culprit)]);
+    world.detector.ended(0);
+    assert_eq!(world.detector.deadline(), None);
+}
+
+#[test]
+fn words() {
+    let mut world = World::new(3);
+    world.train(0, 20, 100);
+    world.stand(0, waits("all_reduce", true));
+    let stack = vec!["fetch (train.py:12)".to_owned(), "main (train.py:40)".to_owned()];
+    world.stand(1, Waits { stack, ..waits("fetch (train.py:12)", false) });
+    world.stand(2, waits("all_reduce", true));
+    world.pass(LEAST_MS);
+    let text = report(&world.said, "node-a");
+    assert!(text.starts_with("trainyard: rank 1 on node-a hangs: no progress for 1."), "{text}");
+    assert!(text.contains("waits in fetch (train.py:12)\n  | fetch (train.py:12)\n  | main (train.py:40)\n"), "{text}");
+    assert!(text.ends_with("trainyard: ranks 0, 2 wait for it in all_reduce\n"), "{text}");
+}
+
+#[derive(Clone, Debug)]
+enum Pause {
+    Step(i64),
+    Checkpoint(i64),
+    Evaluate(i64),
+    Compute(i64),
+    Disk(i64),
+}
+
+fn any_pause() -> impl Strategy<Value = Pause> {
+    prop_oneof![
+        8 => (20_i64..600).prop_map(Pause::Step),
+        1 => (100_i64..30_000).prop_map(Pause::Checkpoint),
+        1 => (100_i64..120_000).prop_map(Pause::Evaluate),
+        1 => (100_i64..120_000).prop_map(Pause::Compute),
+        1 => (100_i64..30_000).prop_map(Pause::Disk),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// A program that gets on, however unevenly, is never said to hang; the moment one of its ranks really stands still,
+    /// that one is found in time, and no other.
+    #[test]
+    fn no_false_alarm_and_no_missed_hang(pauses in prop::collection::vec(any_pause(), 10..120), culprit in 0_usize..3) {
+        let mut world = World::new(3);
+        world.train(0, 4, 300);
+        for (step, pause) in (10_u64..).zip(pauses) {
+            match pause {
+                Pause::Step(ms) => world.pass(ms),
+                // Told, without any movement.
+                Pause::Evaluate(ms) => {
+                    world.detector.phase(world.now_ms, 0, Phase::Evaluate);
+                    world.ranks.iter_mut().for_each(|rank| rank.cpu = 0);
+                    world.pass(ms);
+                    world.detector.phase(world.now_ms, 0, Phase::Train);
+                }
+                // Rank 0 computes, or writes, and the others wait for it.
+                Pause::Compute(ms) | Pause::Checkpoint(ms) | Pause::Disk(ms) => {
+                    world.stand(1, waits("barrier", true));
+                    world.stand(2, waits("barrier", true));
+                    match pause {
+                        Pause::Checkpoint(_) => world.stand(0, Waits { checkpoint: true, ..waits("fsync", false) }),
+                        Pause::Disk(_) => {
+                            world.stand(0, waits("write", false));
+                            world.ranks[0].look.state = State::Blocked;
+                        }
+                        Pause::Step(_) | Pause::Evaluate(_) | Pause::Compute(_) => world.ranks[0].cpu = 60,
+                    }
+                    world.pass(ms);
+                }
+            }
+            for rank in &mut world.ranks {
+                rank.cpu = 700;
+                rank.look.state = State::Sleeps;
+            }
+            world.pass(1);
+            world.detector.sign(world.now_ms, 0, Sign::Step(step));
+            prop_assert_eq!(world.found(), []);
+        }
+        world.train(1_000, 20, 100);
+        for rank in 0..3 {
+            world.stand(rank, waits("barrier", rank != culprit));
+        }
+        world.pass(LEAST_MS);
+        let found = world.found();
+        prop_assert_eq!(found.len(), 3);
+        prop_assert_eq!(found[0], (u32::try_from(culprit).unwrap(), Role::Culprit));
+    }
+
+    /// The state survives a dump, at any time.
+    #[test]
+    fn dumps(steps in 0_u64..10) {
+        let mut world = World::new(2);
+        world.train(0, steps, 100);
+        world.stand(0, waits("x", false));
+        world.pass(5_000);
+        let dump = serde_json::to_string(&world.detector).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Detector>(&dump).unwrap(), world.detector);
+    }
+}
