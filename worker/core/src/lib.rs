@@ -1,10 +1,11 @@
 //! Decisions of the node, as pure functions: the pod's life cycle and environment, what a program's output tells about
-//! its progress and the reason of its end, and the store by which PyTorch's ranks meet.
+//! its progress and the reason of its end, the store by which PyTorch's ranks meet, and the environment of NCCL and gloo.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 pub mod c10d;
 pub mod cause;
+pub mod collective_env;
 pub mod pod;
 pub mod progress;
 pub mod stall;

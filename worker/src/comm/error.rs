@@ -103,6 +103,20 @@ impl CommError {
         }
     }
 
+    /// Whether this ends the generation rather than the program: somebody is gone or does not come, and the job may go on
+    /// with those who are left or come again. The other errors are mistakes, which a new generation would repeat.
+    pub fn ends_generation(&self) -> bool {
+        match self {
+            Self::PeerLost { .. }
+            | Self::Missing { .. }
+            | Self::MasterUnreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Interrupted
+            | Self::Io { .. } => true,
+            Self::Options(_) | Self::Listen { .. } | Self::Refused { .. } | Self::Mismatch { .. } => false,
+        }
+    }
+
     pub(super) fn io(peer: impl std::fmt::Display, error: &std::io::Error) -> Self {
         Self::Io { peer: peer.to_string(), reason: error.to_string() }
     }

@@ -27,6 +27,8 @@
 //! - **C-5, mistakes are named.** Ranks that call different collectives, or with different lengths, get
 //!   [`CommError::Mismatch`] with both calls.
 //!
+//! A program that goes on when a rank died, in the same process, takes its communicators from [`Generations`].
+//!
 //! A rank leaves in good order by dropping its `Communicator`; `std::process::exit` before that looks like a death.
 
 mod call;
@@ -35,6 +37,7 @@ mod connect;
 mod direct;
 mod element;
 mod error;
+mod generation;
 mod hub;
 mod interrupt;
 mod memory;
@@ -51,6 +54,7 @@ use std::thread::JoinHandle;
 
 pub use element::{Element, Number, ReduceOp};
 pub use error::CommError;
+pub use generation::Generations;
 pub use interrupt::Interrupt;
 pub use options::Options;
 
