@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod c10d;
+pub mod checkpoint;
 pub mod comm;
 pub mod launch;
 pub mod sandbox;

@@ -5,6 +5,7 @@
 
 pub mod c10d;
 pub mod cause;
+pub mod checkpoint;
 pub mod collective_env;
 pub mod pod;
 pub mod progress;
