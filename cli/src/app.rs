@@ -37,9 +37,10 @@ fn choose_colour(color: Color) {
 
 fn dispatch(global: &Global, command: Command) -> Result<ExitCode, CliError> {
     let code = match command {
-        // These two run inside pods: nothing may be set up before them, no thread, no runtime, no logging.
+        // These three run inside pods: nothing may be set up before them, no thread, no runtime, no logging.
         Command::Shim(args) => return command::shim::run(args),
         Command::Launch(args) => return command::launch::run(args),
+        Command::Torchrun(args) => return command::torchrun::run(args),
         Command::Run(args) => command::run::run(global, args),
         Command::Apply(args) => command::apply::run(global, args),
         Command::Validate(args) => command::validate::run(global, args),

@@ -175,6 +175,8 @@ pub(crate) enum Command {
     Simulate(command::simulate::Args),
     /// Start the ranks of one pod (runs inside pods)
     Launch(command::launch::Args),
+    /// Start ranks with torchrun's options and variables
+    Torchrun(command::torchrun::Args),
     /// Run one of the trainers that are built in
     Example(command::example::Args),
     /// Print a completion script for a shell

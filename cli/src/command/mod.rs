@@ -18,6 +18,7 @@ pub(crate) mod shim;
 pub(crate) mod simulate;
 pub(crate) mod suspend;
 pub(crate) mod top;
+pub(crate) mod torchrun;
 pub(crate) mod up;
 pub(crate) mod validate;
 pub(crate) mod version;

@@ -261,3 +261,23 @@ fn the_only_object_of_a_kind_needs_no_name() {
     let said = place.run(&["describe", "configmap"]);
     assert!(String::from_utf8_lossy(&said.stdout).contains("alone"), "{said:?}");
 }
+
+#[test]
+fn torchruns_command_line_is_understood() {
+    let place = Place::new();
+    let run = |words: &[&str]| place.run(&[&["torchrun"], words].concat());
+    let ranks = run(&["--nproc_per_node=2", "--no-python", "sh", "-c", "echo rank $RANK of $WORLD_SIZE"]);
+    let out = String::from_utf8_lossy(&ranks.stdout).into_owned();
+    assert!(out.contains("rank 0 of 2") && out.contains("rank 1 of 2"), "{ranks:?}");
+    let effect = run(&["--monitor-interval", "5", "--no-python", "true"]);
+    assert_eq!(
+        String::from_utf8_lossy(&effect.stderr),
+        "trainyard torchrun: no effect: --monitor-interval: deaths are seen at once\n"
+    );
+    let wrong = run(&["--nnodes", "x", "train.py"]);
+    let words = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(words.starts_with("error: torchrun: --nnodes x is neither a number nor MIN:MAX"), "{words}");
+    assert_eq!(wrong.status.code(), Some(2));
+    let help = run(&["--help"]);
+    assert!(String::from_utf8_lossy(&help.stdout).contains("--nproc-per-node VALUE"), "{help:?}");
+}

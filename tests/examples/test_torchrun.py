@@ -1,0 +1,232 @@
+"""`trainyard torchrun` beside PyTorch's own: the same command lines and variables through both parsers, and real runs."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from conftest import TRAINYARD
+
+TORCH = pathlib.Path(os.environ["TORCH_BIN"]) / "python" if "TORCH_BIN" in os.environ else None
+HERE = pathlib.Path(__file__).parent
+
+pytestmark = pytest.mark.skipif(TORCH is None, reason="TORCH_BIN names no Python with torch; tests/run sets it")
+
+LINES = """
+train.py
+train.py --epochs 3 --nnodes 2 -m
+--standalone train.py
+--standalone --nproc-per-node=4 train.py a b
+--nproc_per_node 2 train.py
+--nproc-per-node cpu train.py
+--nproc-per-node xyz train.py
+--nproc-per-node 0 train.py
+--nproc-per-node -2 train.py
+--nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --master-port 1234 train.py
+--nnodes=2 train.py
+--nnodes=2 --node_rank=1 train.py
+--nnodes 1:4 --rdzv-backend c10d --rdzv-endpoint host:29400 --rdzv-id job7 train.py
+--nnodes 1:4 --rdzv_backend=c10d --rdzv_endpoint=host train.py
+--nnodes 4:1 train.py
+--nnodes 0 train.py
+--nnodes 1:2:3 train.py
+--nnodes x train.py
+--nnodes 1 --master-port 29501 train.py
+--master-addr [::1] --master-port 1 train.py
+--rdzv-endpoint 10.0.0.1:29400 train.py
+--rdzv-endpoint 10.0.0.1 train.py
+--rdzv-endpoint 10.0.0.1:99999 train.py
+--rdzv-endpoint 10.0.0.1:abc train.py
+--rdzv-endpoint [::1]:29400 train.py
+--rdzv-backend nosuch train.py
+--rdzv-backend etcd-v2 --rdzv-endpoint e:2379 train.py
+--rdzv-conf join_timeout=5,last_call_timeout=1 train.py
+--rdzv-conf join_timeout train.py
+--rdzv-conf =5 train.py
+--rdzv-conf timeout=60 train.py
+--max-restarts 3 train.py
+--max-restarts=-1 train.py
+--max-restarts -1 train.py
+--max-restarts many train.py
+--max-restarts
+--monitor-interval 0.5 train.py
+--monitor-interval x train.py
+--start-method fork train.py
+--start-method thread train.py
+--event-log-handler console train.py
+--role trainer train.py
+-m package.train --lr 1
+--module package.train
+--no-python ./a.out 1 2
+--no-python -m train
+--run-path /abs/train.py x
+--run-path --no-python /abs/train.py x
+--log-dir /tmp -r 3 train.py
+-r3 -t1 train.py
+-r=3 train.py
+-mr 3 package.train
+-mr3 package.train
+--redirects 0:3,1:1 --tee 1:2 train.py
+--redirects 4 train.py
+--redirects 0:3,10:1 train.py
+--tee 0:4 train.py
+--tee , train.py
+--local-ranks-filter 0,2 train.py
+--local-ranks-filter a train.py
+--duplicate-stdout-filters a,b,,c --tee 3 train.py
+--duplicate_stderr_filters x train.py
+--local-addr 10.1.1.1 train.py
+--logs-specs nosuch train.py
+--numa-binding node train.py
+--numa-binding some train.py
+--signals-to-handle SIGTERM,SIGUSR1 train.py
+--shutdown-timeout 5 train.py
+--shutdown-timeout -5 train.py
+--virtual-local-rank train.py
+--nosuch train.py
+-x train.py
+--stand train.py
+--standalone=1 train.py
+--m train.py
+--rdzv-e h:1 train.py
+--nn 1 train.py
+--use-env train.py
+-- train.py --foo
+train.py -- --foo
+--nnodes 1 -- train.py
+--role -x train.py
+--role -1 train.py
+- x
+"""
+
+VARIABLES = [
+    ({"PET_NNODES": "2", "PET_NODE_RANK": "1", "PET_MASTER_ADDR": "m", "PET_MASTER_PORT": "7"}, "train.py"),
+    ({"PET_NNODES": "2", "PET_NODE_RANK": "1"}, "--nnodes 3 --node-rank 2 train.py"),
+    ({"PET_NPROC_PER_NODE": "4"}, "train.py"),
+    ({"PET_NPROC_PER_NODE": "4"}, "--nproc-per-node 2 train.py"),
+    ({"PET_STANDALONE": "1", "PET_NNODES": "1"}, "train.py"),
+    ({"PET_STANDALONE": "0"}, "train.py"),
+    ({"PET_STANDALONE": "yes"}, "train.py"),
+    ({"PET_MODULE": "1"}, "package.train"),
+    ({"PET_M": "1"}, "package.train"),
+    ({"PET_MAX_RESTARTS": " 3 "}, "train.py"),
+    ({"PET_MAX_RESTARTS": "1_0"}, "train.py"),
+    ({"PET_MAX_RESTARTS": "x"}, "train.py"),
+    ({"PET_MAX_RESTARTS": "x"}, "--max-restarts 1 train.py"),
+    ({"PET_MASTER_PORT": "x"}, "train.py"),
+    ({"PET_START_METHOD": "nosuch"}, "train.py"),
+    ({"PET_RDZV_BACKEND": "c10d", "PET_RDZV_ENDPOINT": "h:1", "PET_RDZV_ID": "7"}, "train.py"),
+    ({"PET_LOCAL_RANKS_FILTER": "1"}, "train.py"),
+    ({"PET_REDIRECTS": "3", "PET_TEE": "0:1"}, "train.py"),
+    ({"PET_DUPLICATE_STDOUT_FILTERS": "a,b"}, "train.py"),
+    ({"PET_SHUTDOWN_TIMEOUT": "9"}, "train.py"),
+    ({"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "9"}, "train.py"),
+    ({"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "9"}, "--shutdown-timeout 4 train.py"),
+    ({"PET_LOGS_SPECS": "nosuch", "PET_NUMA_BINDING": "nosuch"}, "train.py"),
+    ({"PYTHON_EXEC": "/opt/python"}, "train.py"),
+    ({"PET_NNODES": ""}, "train.py"),
+]
+
+# What torchrun of Python 3.11 calls ambiguous because both spellings of one option match; later Pythons do not.
+LENIENT = {"--rdzv-e h:1 train.py"}
+
+
+def cases():
+    lines = [line for line in LINES.strip().splitlines()]
+    return [{"argv": line.split(), "env": {}} for line in lines] + \
+        [{"argv": line.split(), "env": env} for env, line in VARIABLES]
+
+
+def clean_env():
+    return {k: v for k, v in os.environ.items() if not k.startswith(("PET_", "TORCH", "TRAINYARD_"))}
+
+
+def ours(case):
+    done = subprocess.run([TRAINYARD, "torchrun", "--trainyard-plan", *case["argv"]], capture_output=True, text=True,
+                          env={**clean_env(), **case["env"]}, timeout=60)
+    if done.returncode != 0:
+        assert done.returncode == 2 and "torchrun: " in done.stderr, done.stderr
+        return {"refused": done.stderr.strip().splitlines()[0]}
+    return json.loads(done.stdout)
+
+
+def comparable(plan, cpus):
+    if "refused" in plan:
+        return "refused"
+    plan = dict(plan)
+    nproc = plan["nproc_per_node"]
+    plan["nproc_per_node"] = cpus if nproc == "cpu" else int(nproc)
+    command = plan["command"]
+    if "runpy.run_path" in " ".join(command):
+        command = ["run_path", *command[4:]]
+    # torchrun takes its own interpreter, which has several names.
+    name = os.path.basename(command[0])
+    plan["command"] = ["python" if name.startswith("python") else name, *command[1:]]
+    return plan
+
+
+def test_every_command_line_means_the_same_to_both():
+    table = cases()
+    done = subprocess.run([TORCH, HERE / "torchrun_plan.py"], input=json.dumps(table), capture_output=True, text=True,
+                          env=clean_env(), timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    cpus = len(os.sched_getaffinity(0))
+    different = []
+    for case, theirs in zip(table, json.loads(done.stdout), strict=True):
+        mine = ours(case)
+        if " ".join(case["argv"]) in LENIENT:
+            continue
+        if comparable(mine, cpus) != comparable(theirs, cpus):
+            different.append(f"{case}\n  torchrun: {theirs}\n  trainyard: {mine}")
+    assert not different, "\n".join(different)
+
+
+SCRIPT = """
+import os, sys
+import torch, torch.distributed as dist
+dist.init_process_group("gloo")
+value = torch.ones(1) * (dist.get_rank() + 1)
+dist.all_reduce(value)
+names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_NAME",
+         "ROLE_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_RUN_ID",
+         "TORCHELASTIC_USE_AGENT_STORE", "OMP_NUM_THREADS", "TORCH_NCCL_ASYNC_ERROR_HANDLING"]
+print("env", *[f"{n}={os.environ.get(n)}" for n in names], flush=True)
+print("sum", int(value.item()), "args", sys.argv[1:], flush=True)
+restart = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+if "fail" in sys.argv and restart == 0 and dist.get_rank() == 1:
+    os._exit(3)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def start(program, *words, tmp_path, env=None):
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    words = [str(script) if word == "SCRIPT" else word for word in words]
+    return subprocess.Popen([*program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env={**clean_env(), "PYTHON_EXEC": str(TORCH), **(env or {})})
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, f"{out}\n{err}"
+    return out
+
+
+OURS = [TRAINYARD, "torchrun"]
+THEIRS = [str(TORCH), "-m", "torch.distributed.run"]
+
+
+def test_two_nodes_of_a_static_rendezvous(tmp_path):
+    with __import__("socket").socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    words = ["--nnodes", "2", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", port]
+    nodes = [start(OURS, *words, "--node-rank", rank, "SCRIPT", tmp_path=tmp_path) for rank in "01"]
+    text = "".join(finish(node) for node in nodes)
+    assert text.count("sum 10") == 4
+    assert all(f" RANK={rank} " in text for rank in range(4))
