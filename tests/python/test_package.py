@@ -191,6 +191,8 @@ def test_the_next_generation_is_in_the_same_process(what, launcher):
     rank.say(interrupt={"generation": 1})
     assert rank.hear()["waiting"]["generation"] == 1
     rank.say(generation={"generation": 2, "env": {"RANK": "1", "TRAINYARD_GENERATION": "2", "WHAT": "end"}})
+    hello = rank.hear()["hello"]
+    assert (hello["rank"], hello["generation"], hello["cooperates"]) == (1, 2, True)
     code, out, error = rank.end()
     assert (code, out, error) == (0, "train x 1 2\nresult of x\n", "")
 

@@ -36,13 +36,18 @@ class Line:
         except OSError:
             self.socket.close()
             raise
+        self.stacks = stacks()
+        self.hello(cooperates)
+
+    def hello(self, cooperates: bool) -> None:
+        """Says who this is: first, and again when it has become another rank or another generation."""
         hello: Dict[str, Any] = {
             "rank": int(os.environ.get("RANK", "0")),
-            "generation": int(os.environ.get("TRAINYARD_GENERATION", "0")),
+            "generation": int(os.environ.get("TRAINYARD_GENERATION") or "0"),
             "pid": self.pid,
             "cooperates": cooperates,
         }
-        hello.update(stacks())
+        hello.update(self.stacks)
         self.say({"hello": hello})
 
     def say(self, message: Dict[str, Any], needed: bool = True) -> None:
@@ -87,11 +92,10 @@ def line(cooperates: bool = False) -> Optional[Line]:
     global _line, _off
     if _line is not None:
         if _line.pid == os.getpid():
-            if not cooperates:
-                return _line
-            _line.socket.close()
-        else:
-            return None
+            if cooperates:
+                _line.hello(cooperates)
+            return _line
+        return None
     if _off or not os.environ.get(ADDRESS) or "RANK" not in os.environ:
         return None
     try:

@@ -56,6 +56,7 @@ def run(train: "Callable[..., T]", *arguments: Any, **named: Any) -> T:
             # The exception and its frames are gone here, and with them the tensors that they held.
             _leave_groups()
             _apply(environment)
+            here.hello(cooperates=True)
     finally:
         orders.close()
 
