@@ -16,6 +16,8 @@ mod process;
 mod report;
 mod run;
 pub(crate) mod span;
+#[allow(dead_code, reason = "the loop calls it")]
+mod stall;
 mod start;
 mod store;
 #[allow(dead_code, reason = "the generations that start ranks again call it")]

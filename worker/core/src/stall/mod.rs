@@ -12,6 +12,7 @@
 //! - H-4: where no progress was ever seen, a rank is found only when it is stopped.
 //! - H-5: what waits for a disk, or in a function that writes a checkpoint, has a minute.
 
+pub mod python;
 mod rhythm;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -172,6 +173,7 @@ pub struct Detector {
     /// Whether all ranks of the world are here.
     whole: bool,
     began_ms: i64,
+    looked_ms: i64,
 }
 
 impl Detector {
@@ -187,7 +189,12 @@ impl Detector {
             suspected_ms: None,
             found: None,
         };
-        Self { ranks: ranks.into_iter().map(|number| (number, rank.clone())).collect(), whole, began_ms: now_ms }
+        Self {
+            ranks: ranks.into_iter().map(|number| (number, rank.clone())).collect(),
+            whole,
+            began_ms: now_ms,
+            looked_ms: now_ms,
+        }
     }
 
     /// A rank gets on.
@@ -231,7 +238,7 @@ impl Detector {
         self.ranks
             .values()
             .map(|rank| {
-                let seen = rank.look.map_or(self.began_ms, |(at, _)| at);
+                let seen = self.looked_ms;
                 let Some((since, limit)) = self.patience(rank) else { return seen + LOOK_AGAIN_MS };
                 let first = since + limit / 5 * 2;
                 if rank.found.is_some() {
@@ -248,6 +255,7 @@ impl Detector {
     /// What the processes of the ranks do now. Ranks that are not in `looks` are not judged.
     pub fn look(&mut self, now_ms: i64, looks: &BTreeMap<u32, Look>) -> Vec<Change> {
         let mut changes = Vec::new();
+        self.looked_ms = now_ms;
         for (number, look) in looks {
             let Some(rank) = self.ranks.get_mut(number) else { continue };
             rank.compare(now_ms, *look);

@@ -318,3 +318,16 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<Detector>(&dump).unwrap(), world.detector);
     }
 }
+
+#[test]
+fn a_rank_that_cannot_be_looked_at_keeps_nobody_busy() {
+    let mut detector = Detector::new(0, 0..2, true);
+    for step in 0..10 {
+        detector.sign(step * 100, 0, Sign::Step(step.unsigned_abs()));
+    }
+    for _ in 0..100 {
+        let at = detector.deadline().unwrap();
+        assert_eq!(detector.look(at, &BTreeMap::new()), []);
+        assert!(detector.deadline().unwrap() >= at + LOOK_MS);
+    }
+}

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 /// Where, below the folder, and what.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     ("path/trainyard/__init__.py", include_str!("../../../python/trainyard/__init__.py")),
     ("path/trainyard/_line.py", include_str!("../../../python/trainyard/_line.py")),
     ("path/trainyard/_run.py", include_str!("../../../python/trainyard/_run.py")),
@@ -15,6 +15,7 @@ const FILES: [(&str, &str); 8] = [
     ("warm/imports.py", include_str!("../../../python/warm/imports.py")),
     ("warm/peek.py", include_str!("../../../python/warm/peek.py")),
     ("warm/program.py", include_str!("../../../python/warm/program.py")),
+    ("warm/stacks.py", include_str!("../../../python/warm/stacks.py")),
     ("warm/serve.py", include_str!("../../../python/warm/serve.py")),
 ];
 /// Written like the others.

@@ -68,6 +68,11 @@ pub(super) fn python_path(command: &[String]) -> Option<OsString> {
     Some(files::python_path(&folder, std::env::var_os("PYTHONPATH").as_deref()))
 }
 
+/// The folder of the Python files that the binary carries; written if it is not there.
+pub(super) fn folder() -> io::Result<PathBuf> {
+    files::folder()
+}
+
 /// A spare that has become a rank.
 #[derive(Debug)]
 pub(super) struct Started {

@@ -1,0 +1,160 @@
+//! Hangs: looks at the ranks when they have been silent for long, and tells who stands still, where, and who waits for it.
+//!
+//! What is a hang is decided by `trainyard_worker_core::stall`. Costs nothing while there is progress.
+
+mod proc;
+mod stack;
+
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+
+use nix::unistd::Pid;
+use trainyard_worker_core::stall::{Change, Detector, Finding, Phase, Role, Sign, State, report};
+
+use self::stack::Reading;
+
+/// `report`, or `restart`, which ends the rank that is to blame.
+pub(super) const VARIABLE: &str = "TRAINYARD_ON_HANG";
+
+/// What is to be done about ranks that stand still.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// For the user, in whole lines; empty when there is nothing to say.
+    pub(super) text: String,
+    /// Those who are to blame, and in what each of them hangs, if the job wants them ended.
+    pub(super) end: Vec<(u32, String)>,
+}
+
+/// The watch over the ranks of this launcher.
+pub(super) struct Watch {
+    host: String,
+    restart: bool,
+    detector: Option<Detector>,
+    pids: BTreeMap<u32, Pid>,
+    reading: Option<Reading>,
+}
+
+/// What a pulse says of a rank.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pulse {
+    pub(super) step: Option<u64>,
+    pub(super) silent_ms: i64,
+    /// What it waits in, if it stands still.
+    pub(super) waits_in: String,
+    pub(super) in_collective: bool,
+    pub(super) stalled: bool,
+}
+
+impl Watch {
+    pub(super) fn new(host: String) -> Self {
+        let restart = std::env::var(VARIABLE).is_ok_and(|value| value == "restart");
+        Self { host, restart, detector: None, pids: BTreeMap::new(), reading: None }
+    }
+
+    /// A generation begins: these of its ranks are ours; `whole` if there are no others.
+    pub(super) fn begin(&mut self, now_ms: i64, ranks: impl IntoIterator<Item = u32>, whole: bool) {
+        self.detector = Some(Detector::new(now_ms, ranks, whole));
+        self.pids.clear();
+        self.reading = None;
+    }
+
+    /// A rank's process runs.
+    pub(super) fn started(&mut self, rank: u32, pid: Pid) {
+        self.pids.insert(rank, pid);
+    }
+
+    /// A rank's process has ended, or is being ended.
+    pub(super) fn ended(&mut self, rank: u32) {
+        self.pids.remove(&rank);
+        if let Some(detector) = &mut self.detector {
+            detector.ended(rank);
+        }
+    }
+
+    /// A rank gets on.
+    pub(super) fn sign(&mut self, now_ms: i64, rank: u32, sign: Sign) {
+        if let Some(detector) = &mut self.detector {
+            detector.sign(now_ms, rank, sign);
+        }
+    }
+
+    /// A rank says what it does.
+    pub(super) fn phase(&mut self, now_ms: i64, rank: u32, phase: Phase) {
+        if let Some(detector) = &mut self.detector {
+            detector.phase(now_ms, rank, phase);
+        }
+    }
+
+    /// To be polled for reading; then call [`Self::advance`].
+    pub(super) fn readable(&self) -> Option<BorrowedFd<'_>> {
+        self.reading.as_ref().and_then(Reading::readable)
+    }
+
+    /// When [`Self::advance`] wants to be called, if nothing happens before.
+    pub(super) fn deadline(&self, now_ms: i64) -> Option<i64> {
+        match &self.reading {
+            Some(reading) => Some(now_ms + reading.left_ms()),
+            None => self.detector.as_ref().and_then(Detector::deadline),
+        }
+    }
+
+    /// Looks, if it is time to; gives what there is to say and to do.
+    pub(super) fn advance(&mut self, now_ms: i64) -> Verdict {
+        let mut verdict = Verdict::default();
+        if let Some(waits) = self.reading.as_mut().and_then(Reading::advance) {
+            self.reading = None;
+            let findings = self.detector.as_mut().map(|detector| detector.judge(now_ms, &waits)).unwrap_or_default();
+            verdict.text = report(&findings, &self.host);
+            verdict.end = self.to_end(&findings);
+        }
+        let due = self.detector.as_ref().and_then(Detector::deadline).is_some_and(|due| due <= now_ms);
+        if self.reading.is_some() || !due {
+            return verdict;
+        }
+        let looks = self.pids.iter().filter_map(|(rank, pid)| Some((*rank, proc::look(*pid)?))).collect();
+        let changes = self.detector.as_mut().map(|detector| detector.look(now_ms, &looks)).unwrap_or_default();
+        for change in changes {
+            match change {
+                Change::Moves(rank) => {
+                    verdict.text += &format!("trainyard: rank {rank} on {} moves again\n", self.host);
+                }
+                Change::Suspect(ranks) => {
+                    let suspects = ranks.iter().filter_map(|rank| Some((*rank, *self.pids.get(rank)?))).collect();
+                    self.reading = Some(Reading::begin(suspects));
+                }
+            }
+        }
+        verdict
+    }
+
+    /// Who is to blame; of a deadlock, the first.
+    fn to_end(&self, findings: &[Finding]) -> Vec<(u32, String)> {
+        if !self.restart {
+            return Vec::new();
+        }
+        let culprits: Vec<&Finding> = findings.iter().filter(|finding| finding.role == Role::Culprit).collect();
+        let chosen = if culprits.is_empty() { findings.iter().take(1).collect() } else { culprits };
+        chosen.into_iter().map(|finding| (finding.rank, place(finding))).collect()
+    }
+
+    /// What a pulse says of a rank.
+    pub(super) fn pulse(&self, now_ms: i64, rank: u32) -> Option<Pulse> {
+        let detector = self.detector.as_ref()?;
+        let (step, silent_ms) = detector.pulse(now_ms, rank)?;
+        let finding = detector.found().find(|finding| finding.rank == rank);
+        Some(Pulse {
+            step,
+            silent_ms,
+            waits_in: finding.map(place).unwrap_or_default(),
+            in_collective: finding.is_some_and(|finding| finding.role == Role::Victim),
+            stalled: finding.is_some(),
+        })
+    }
+}
+
+fn place(finding: &Finding) -> String {
+    match finding.state {
+        State::Stopped => format!("a stop by a signal, {}", finding.waits.place),
+        State::Runs | State::Sleeps | State::Blocked => finding.waits.place.clone(),
+    }
+}
