@@ -6,6 +6,7 @@ mod proc;
 mod stack;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::os::fd::BorrowedFd;
 
 use nix::unistd::Pid;
@@ -116,7 +117,7 @@ impl Watch {
         for change in changes {
             match change {
                 Change::Moves(rank) => {
-                    verdict.text += &format!("trainyard: rank {rank} on {} moves again\n", self.host);
+                    let _ = writeln!(verdict.text, "trainyard: rank {rank} on {} moves again", self.host);
                 }
                 Change::Suspect(ranks) => {
                     let suspects = ranks.iter().filter_map(|rank| Some((*rank, *self.pids.get(rank)?))).collect();
@@ -158,3 +159,6 @@ fn place(finding: &Finding) -> String {
         State::Runs | State::Sleeps | State::Blocked => finding.waits.place.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

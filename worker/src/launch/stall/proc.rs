@@ -79,7 +79,7 @@ fn family(pid: i32) -> BTreeSet<i32> {
 /// The system call that a process waits in, or the kernel's function, by name.
 pub(super) fn waits_in(pid: Pid) -> Option<String> {
     let call = fs::read_to_string(format!("/proc/{pid}/syscall")).ok();
-    let number = call.as_deref().and_then(|text| text.split(' ').next()).and_then(|text| text.parse::<i64>().ok());
+    let number = call.as_deref().and_then(|text| text.split(' ').next()).and_then(|text| text.parse().ok());
     if let Some(name) = number.and_then(name_of_call) {
         return Some(name.to_owned());
     }
@@ -88,8 +88,7 @@ pub(super) fn waits_in(pid: Pid) -> Option<String> {
 }
 
 /// The calls that programs wait in.
-fn name_of_call(number: i64) -> Option<&'static str> {
-    #[expect(clippy::useless_conversion, reason = "c_long is narrower on some systems")]
+fn name_of_call(number: libc::c_long) -> Option<&'static str> {
     let calls = [
         (libc::SYS_futex, "futex (a lock)"),
         (libc::SYS_read, "read"),
@@ -117,9 +116,9 @@ fn name_of_call(number: i64) -> Option<&'static str> {
         (libc::SYS_flock, "flock"),
         (libc::SYS_ioctl, "ioctl (a device)"),
     ];
-    let known = calls.into_iter().find(|(known, _)| i64::from(*known) == number).map(|(_, name)| name);
+    let known = calls.into_iter().find(|(known, _)| *known == number).map(|(_, name)| name);
     #[cfg(target_arch = "x86_64")]
-    let known = known.or_else(|| match number {
+    let known = known.or(match number {
         libc::SYS_poll => Some("poll"),
         libc::SYS_select => Some("select"),
         libc::SYS_epoll_wait => Some("epoll_wait"),
