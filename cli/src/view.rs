@@ -26,6 +26,7 @@ pub(crate) async fn of_job(session: &Session, discovery: &Discovery, job: &Value
     let namespace = job["metadata"]["namespace"].as_str().unwrap_or(&session.namespace);
     let api = &session.api;
     Ok(JobView {
+        rendezvous: None,
         job: job.clone(),
         pods: list::<Pod>(api, &format!("/api/v1/namespaces/{namespace}/pods")).await?,
         services: list::<Service>(api, &format!("/api/v1/namespaces/{namespace}/services")).await?,

@@ -134,7 +134,10 @@ impl Cluster {
             embedded,
             custom: Arc::new(custom),
             queues: Arc::new(queues),
-            view_config: if config.embedded { ViewConfig::embedded() } else { ViewConfig::cluster() },
+            view_config: ViewConfig {
+                rendezvous: config.rendezvous.as_deref().map(crate::rendezvous::address),
+                ..if config.embedded { ViewConfig::embedded() } else { ViewConfig::cluster() }
+            },
             client: client.clone(),
             probes: Probes::new(starter.probes),
             events,
@@ -189,6 +192,17 @@ impl Cluster {
             controller,
             binding_lifts_gate: self.embedded.is_some(),
         }
+    }
+
+    /// Objects of a custom kind in a namespace.
+    pub(crate) fn api(&self, api_version: &str, of_kind: &str, namespace: &str) -> Api<DynamicObject> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, of_kind));
+        Api::namespaced_with(self.client.clone(), namespace, &resource)
+    }
+
+    pub(crate) fn events(&self) -> EventSink {
+        self.events.clone()
     }
 
     /// One object of a custom kind as stored, with its kind filled in.

@@ -14,12 +14,13 @@ use trainyard_runtime::driver::{Cache, Controller, Key};
 
 use crate::cluster::{Cluster, as_value, traceparent};
 use crate::host;
+use crate::rendezvous::Hub;
 
-pub(crate) fn controllers(cluster: &Cluster) -> Vec<Controller> {
-    dialects().iter().map(|dialect| controller(cluster, *dialect)).collect()
+pub(crate) fn controllers(cluster: &Cluster, hub: Option<&Hub>) -> Vec<Controller> {
+    dialects().iter().map(|dialect| controller(cluster, hub, *dialect)).collect()
 }
 
-fn controller(cluster: &Cluster, dialect: &'static dyn Dialect) -> Controller {
+fn controller(cluster: &Cluster, hub: Option<&Hub>, dialect: &'static dyn Dialect) -> Controller {
     let info = dialect.info();
     let queue = cluster.queue(info.api_version, info.kind);
     let jobs = cluster.custom.get(&(info.api_version.to_owned(), info.kind.to_owned()));
@@ -27,10 +28,10 @@ fn controller(cluster: &Cluster, dialect: &'static dyn Dialect) -> Controller {
         Cluster::wake_self(jobs, &queue);
     }
     wake_by_related(cluster, dialect);
-    let (planning, tracing) = (cluster.clone(), cluster.clone());
+    let (planning, tracing, hub) = (cluster.clone(), cluster.clone(), hub.cloned());
     Controller {
         name: info.plural,
-        plan: Arc::new(move |key, now_ms| plan(&planning, dialect, key, now_ms)),
+        plan: Arc::new(move |key, now_ms| plan(&planning, hub.as_ref(), dialect, key, now_ms)),
         trace: Arc::new(move |key, action| {
             // Actions are children of their plan's span, which is in the job's trace.
             if action.is_some() {
@@ -66,7 +67,7 @@ fn wake_by_related(cluster: &Cluster, dialect: &'static dyn Dialect) {
     }
 }
 
-fn plan(cluster: &Cluster, dialect: &dyn Dialect, key: &Key, now_ms: i64) -> Option<Plan> {
+fn plan(cluster: &Cluster, hub: Option<&Hub>, dialect: &dyn Dialect, key: &Key, now_ms: i64) -> Option<Plan> {
     let info = dialect.info();
     let job = cluster.custom_object(&ObjectRef {
         api_version: info.api_version.to_owned(),
@@ -82,6 +83,7 @@ fn plan(cluster: &Cluster, dialect: &dyn Dialect, key: &Key, now_ms: i64) -> Opt
         owned.into_iter().map(|object| as_value(&object, extra.api_version, extra.kind)).collect::<Vec<_>>()
     });
     let view = JobView {
+        rendezvous: hub.and_then(|hub| hub.view(&uid)),
         extras: extras.collect(),
         related: dialect.related(&job).iter().filter_map(|object| cluster.custom_object(object)).collect(),
         services: of_job(&cluster.services, &uid, key),

@@ -15,6 +15,7 @@ mod metrics;
 pub mod rendezvous;
 
 use std::fmt;
+use std::path::PathBuf;
 
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -35,11 +36,13 @@ pub struct Config {
     pub workers: usize,
     /// Only this namespace; `None` for all.
     pub namespace: Option<String>,
+    /// Where to listen for the launchers of jobs, if they can reach this machine's sockets; `None`: they are on their own.
+    pub rendezvous: Option<PathBuf>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { identity: "trainyard".to_owned(), embedded: true, workers: 2, namespace: None }
+        Self { identity: "trainyard".to_owned(), embedded: true, workers: 2, namespace: None, rendezvous: None }
     }
 }
 
@@ -68,9 +71,13 @@ impl Coordinator {
         }
         let stop = CancellationToken::new();
         let events = EventSink::start(client.clone(), "trainyard-coordinator");
+        let socket = rendezvous::listen(config.rendezvous.as_ref());
+        let config = Config { rendezvous: config.rendezvous.filter(|_| socket.is_some()), ..config };
         let cluster = Cluster::start(&client, &config, events.clone(), &stop);
         let metrics = metrics::JobMetrics::watch(&cluster);
-        let mut controllers = job::controllers(&cluster);
+        let meetings = rendezvous::RendezvousMetrics::default();
+        let hub = socket.is_some().then(|| rendezvous::Hub::start(&cluster, meetings.clone(), &stop));
+        let mut controllers = job::controllers(&cluster, hub.as_ref());
         if config.embedded {
             controllers.push(gang::controller(&cluster));
             controllers.push(batch::controller(&cluster));
@@ -78,6 +85,9 @@ impl Coordinator {
         }
         let installed = config.embedded.then(|| tokio::spawn(install::run(client, stop.clone())));
         let mut tasks = JoinSet::new();
+        if let (Some(hub), Some(socket)) = (hub, socket) {
+            tasks.spawn(hub.serve(socket, stop.clone()));
+        }
         for controller in controllers {
             let (cluster, stop, workers) = (cluster.clone(), stop.clone(), config.workers);
             tasks.spawn(async move {
@@ -85,7 +95,7 @@ impl Coordinator {
                 controller.run(workers, stop).await;
             });
         }
-        Ok(Handle { stop, cluster, events, tasks, metrics, installed: tokio::sync::Mutex::new(installed) })
+        Ok(Handle { stop, cluster, events, tasks, metrics, meetings, installed: tokio::sync::Mutex::new(installed) })
     }
 }
 
@@ -96,6 +106,7 @@ pub struct Handle {
     events: EventSink,
     tasks: JoinSet<()>,
     metrics: metrics::JobMetrics,
+    meetings: rendezvous::RendezvousMetrics,
     installed: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -119,6 +130,7 @@ impl Handle {
     /// Show what became of jobs and pods on the page of `page`.
     pub fn register_metrics(&self, page: &trainyard_runtime::metrics::Metrics) {
         self.metrics.register(page);
+        self.meetings.register(page);
     }
 
     /// Stop: actions in flight are finished, nothing new is begun. Running jobs go on.

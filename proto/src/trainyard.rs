@@ -34,7 +34,7 @@ custom_kind! {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrainingJobSpec {
-    /// Number of pods. Defaults to 1.
+    /// Number of pods. Defaults to 1, or to `elastic.maxReplicas`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub replicas: Option<i32>,
@@ -81,6 +81,12 @@ pub struct TrainingJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub backoff_limit: Option<i32>,
+    /// How the job comes back from failures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
+    /// Between which numbers of pods the job may train. Without it, it trains with all of them or not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elastic: Option<Elastic>,
     /// How long the job may be active, from its start time, before it is ended and has failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -110,6 +116,89 @@ pub struct TrainingJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "template_schema")]
     pub template: Option<PodTemplateSpec>,
+}
+
+/// Recovery says how a job comes back from failures. How often it does is up to `restartPolicy` and `backoffLimit`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Recovery {
+    /// Whether interpreters are kept ready to take a failed rank's place: auto or off. Defaults to auto, which is Python
+    /// programs that can have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["auto", "off"]))]
+    pub spares: Option<String>,
+    /// What is done about ranks that stand still: report or restart. Defaults to report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["report", "restart"]))]
+    pub on_hang: Option<String>,
+    /// Whether ranks are started again in the pods that are there. Defaults to true; with false, every restart is one of all
+    /// pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_place: Option<bool>,
+    /// How long a lost pod is awaited. Then an elastic job goes on with fewer, and another one starts all pods again. Defaults
+    /// to 30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub return_seconds: Option<i64>,
+    /// Restarts at most for one cause, within `backoffLimit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budgets: Option<RecoveryBudgets>,
+}
+
+/// RecoveryBudgets are restarts at most, by cause. A cause that is not named has only the job's `backoffLimit`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryBudgets {
+    /// After the program ended with an exit code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub exit_code: Option<i32>,
+    /// After a signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub signal: Option<i32>,
+    /// After a rank ran out of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub out_of_memory: Option<i32>,
+    /// After a Python module was not found or did not load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub import_error: Option<i32>,
+    /// After the program raised an exception.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub exception: Option<i32>,
+    /// After the ranks did not all meet in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub rendezvous_timeout: Option<i32>,
+    /// After a rank stood still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub hang: Option<i32>,
+    /// After a node, or a launcher, was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub node_lost: Option<i32>,
+    /// After a GPU reported an Xid error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub gpu_xid: Option<i32>,
+}
+
+/// Elastic says between which numbers of pods a job may train.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Elastic {
+    /// Pods without which it does not train. Defaults to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub min_replicas: Option<i32>,
+    /// Pods at most. Defaults to `replicas`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_replicas: Option<i32>,
 }
 
 /// Resources that each pod needs.
@@ -210,12 +299,111 @@ pub struct TrainingJobStatus {
     /// What happened and what to do next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// How many times the gang was started again.
+    /// How many times ranks were started again, in place or in new pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarts: Option<i32>,
+    /// Number of the generation of ranks that runs, or ran last. Every restart and every change of size is a new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// What failed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<LastFailure>,
+    /// Pods whose launchers have not joined, while the others wait for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<Vec<String>>,
+    /// Ranks that stand still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<Vec<StalledRank>>,
+    /// Interpreters that are ready to take a failed rank's place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spares: Option<SpareInterpreters>,
+    /// The newest complete checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointStatus>,
     /// Number of ranks, if it is known before they start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranks: Option<i32>,
+}
+
+/// A failure, and how it was recovered from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastFailure {
+    /// The rank that failed first; absent when a whole pod was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<i64>,
+    /// Its pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Its host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Why: exitCode, signal, outOfMemory, importError, exception, rendezvousTimeout, hang, nodeLost or gpuXid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// The exit code that it stands for (128 + n for signal n).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// The first meaningful line of what the rank said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The generation that it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// When it became known, in milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<i64>,
+    /// Milliseconds from then until all ranks of the next generation were started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered_ms: Option<i64>,
+}
+
+/// A rank that stands still.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StalledRank {
+    /// Which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<i64>,
+    /// Its host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The function, or the system call, that it waits in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_in: Option<String>,
+    /// Since when, in milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<i64>,
+}
+
+/// Interpreters that are ready to take a failed rank's place.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SpareInterpreters {
+    /// How many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<i64>,
+    /// Memory that they hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<i64>,
+}
+
+/// A checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointStatus {
+    /// The step that it was written after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<i64>,
+    /// Where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// When it was complete, in milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<i64>,
+    /// Its size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<i64>,
 }
 
 /// How far a training is.

@@ -150,6 +150,7 @@ impl Caches {
         let busy_ports: BTreeSet<u16> =
             others.chain(other_services.iter().map(|service| &service.metadata)).filter_map(port).collect();
         Some(JobView {
+            rendezvous: None,
             job: job.value().clone(),
             pods: pods.into_iter().cloned().collect(),
             services: services.into_iter().cloned().collect(),

@@ -6,16 +6,20 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use trainyard_proto::plan::{ObjectRef, Plan, Reason};
 
+use crate::rendezvous::{LastFailure, Spares, Stalled};
 use crate::view::JobView;
 
 mod build;
 mod decision;
 mod ending;
 mod ledger;
+mod meeting;
 mod narrate;
 mod planner;
+mod progress;
 mod removal;
 pub(crate) mod replica;
+mod restart;
 mod subject;
 mod tally;
 
@@ -148,6 +152,26 @@ pub struct StatusChange {
     pub restarts: u32,
     /// Number of ranks, if known.
     pub ranks: Option<u32>,
+    /// What its launchers do; `None` keeps what the status says.
+    pub meeting: Option<Meeting>,
+    /// The newest checkpoint.
+    pub checkpoint: Option<Value>,
+}
+
+/// What a status says of the launchers of a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Meeting {
+    /// The generation that runs, or ran last.
+    pub generation: u64,
+    /// The last failure, with the name of its pod in place of the uid.
+    pub last_failure: Option<LastFailure>,
+    /// Pods whose launchers are awaited.
+    pub missing: Vec<String>,
+    /// Ranks that stand still.
+    pub stalled: Vec<Stalled>,
+    /// Interpreters that wait.
+    pub spares: Option<Spares>,
 }
 
 /// Where a job is.
@@ -210,6 +234,10 @@ pub enum JobCode {
     Starting,
     /// It runs.
     Running,
+    /// It runs, and ranks of it stand still.
+    StandsStill,
+    /// Its launchers wait for each other.
+    WaitsForRanks,
     /// Replicas are started again.
     Restarting,
     /// It ended with success.
@@ -236,6 +264,8 @@ impl JobCode {
             Self::NameTaken => "NameTaken",
             Self::Starting => "Starting",
             Self::Running => "Running",
+            Self::StandsStill => "StandsStill",
+            Self::WaitsForRanks => "WaitsForRanks",
             Self::Restarting => "Restarting",
             Self::Succeeded => "Succeeded",
             Self::Failed => "Failed",

@@ -41,6 +41,12 @@ pub const TRACEPARENT: &str = "trainyard.dev/traceparent";
 pub const WORKING_DIR: &str = "trainyard.dev/working-dir";
 /// Annotations of a job that its pods carry as well.
 pub const PASSED_ON: &[&str] = &[TRACEPARENT, WORKING_DIR];
+/// Annotation on jobs: `keep` leaves `torchrun` as it is.
+pub const TORCHRUN: &str = "trainyard.dev/torchrun";
+/// Annotation on jobs: the last generation of ranks whose number is taken.
+pub const GENERATIONS: &str = "trainyard.dev/generations";
+/// Annotation on pods: the newest checkpoint, as JSON, written by the node agent.
+pub const CHECKPOINT: &str = "trainyard.dev/checkpoint";
 /// Annotation on pods: progress, as JSON, written by the node agent.
 pub const PROGRESS: &str = "trainyard.dev/progress";
 /// `spec.managedBy` value that means this controller.

@@ -16,10 +16,13 @@ use crate::model::JobModel;
 use crate::view::Config;
 
 mod kubeflow;
+mod meeting;
 mod pod;
 pub mod pytorchjob;
 mod read;
+mod recovery;
 mod status;
+mod torchrun;
 pub mod trainingjob;
 pub mod trainjob;
 

@@ -6,6 +6,8 @@ use k8s_openapi::api::core::v1::{PodTemplateSpec, ServicePort};
 use serde::{Deserialize, Serialize};
 use trainyard_proto::plan::ObjectRef;
 
+use crate::rendezvous;
+
 /// A job of any dialect, complete and free of contradictions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -33,6 +35,12 @@ pub struct JobModel {
     pub leader: ReplicaKey,
     /// Number of ranks, if it is known before they start.
     pub ranks: Option<u32>,
+    /// The rendezvous of its launchers, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rendezvous: Option<rendezvous::Config>,
+    /// What the user may like to know. The message becomes an event.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Warning>,
     /// What the user should know though the job runs: overwritten or ignored fields. The message becomes an event.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
@@ -265,6 +273,8 @@ pub enum SuccessRule {
     One(ReplicaKey),
     /// When all replicas of all roles have.
     All,
+    /// When any replica has and none runs: those that never came are not needed.
+    Elastic,
 }
 
 /// A replica by position.

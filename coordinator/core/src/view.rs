@@ -6,6 +6,8 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::rendezvous::RendezvousView;
+
 /// Where the job runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -17,6 +19,9 @@ pub struct Config {
     pub cluster_domain: Option<String>,
     /// Image of the init container that waits for the master's name.
     pub init_container_image: String,
+    /// Where launchers reach the rendezvous (`unix:/path`), if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rendezvous: Option<String>,
 }
 
 impl Config {
@@ -29,7 +34,7 @@ impl Config {
     /// The settings of a cluster.
     #[must_use]
     pub fn cluster() -> Self {
-        Self { embedded: false, cluster_domain: None, init_container_image: "alpine:3.10".to_owned() }
+        Self { embedded: false, cluster_domain: None, init_container_image: "alpine:3.10".to_owned(), rendezvous: None }
     }
 }
 
@@ -56,6 +61,9 @@ pub struct JobView {
     /// [`crate::label::MASTER_PORT`] annotations).
     #[serde(default)]
     pub busy_ports: BTreeSet<u16>,
+    /// What the job's launchers do, if it has a rendezvous.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rendezvous: Option<RendezvousView>,
     /// Where the job runs.
     pub config: Config,
 }

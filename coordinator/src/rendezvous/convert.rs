@@ -2,7 +2,8 @@
 //! can make the core see what it must not (a port 0, a member without a pod, a part that is another's).
 
 use trainyard_coordinator_core::rendezvous::{
-    Cause, Failure, Generation, Hello, Input, MemberId, Outcome, Output, Part, Seat, Standing, World,
+    Cause, Failure, Generation, Hello, Input, MemberId, Outcome, Output, Part, Pulse, RankPulse, Seat, Spares,
+    Standing, World,
 };
 use trainyard_proto::rendezvous as wire;
 use wire::from_launcher::Message as From;
@@ -225,6 +226,26 @@ pub fn wire_seat(seat: &Seat) -> wire::Seat {
         address: seat.address.clone(),
         port: seat.port.into(),
     }
+}
+
+/// The order to end.
+#[must_use]
+pub fn release(outcome: &Outcome) -> wire::ToLauncher {
+    wire::ToLauncher { message: Some(To::Release(wire_release(outcome))) }
+}
+
+/// What a launcher's ranks do.
+#[must_use]
+pub fn pulse(pulse: wire::Pulse) -> Pulse {
+    let ranks = pulse.ranks.into_iter().take(MAX_RANKS as usize).map(|rank| RankPulse {
+        rank: rank.rank,
+        silent_ms: i64::try_from(rank.silent_ms).unwrap_or(i64::MAX),
+        waits_in: rank.waits_in.chars().take(MAX_NAME).collect(),
+        in_collective: rank.in_collective,
+        stalled: rank.stalled,
+    });
+    let spares = Spares { count: pulse.spares, memory_bytes: pulse.spare_memory_bytes };
+    Pulse { generation: pulse.generation, ranks: ranks.collect(), spares }
 }
 
 fn wire_release(outcome: &Outcome) -> wire::Release {

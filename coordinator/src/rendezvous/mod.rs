@@ -1,3 +1,312 @@
 //! The rendezvous of jobs, served: launchers join over gRPC, and the core's machine says who forms which generation.
+//!
+//! | part | what |
+//! |---|---|
+//! | `socket` | where launchers of this machine come in |
+//! | `service` | who may join, and the two halves of a stream |
+//! | `room` | one task for each job: it feeds the core, and sends what it orders |
+//! | `reserve` | the durable record of generations |
+//! | this module | which jobs have a room: it watches jobs and pods |
 
 pub mod convert;
+mod metrics;
+mod reserve;
+mod room;
+mod service;
+mod socket;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::DynamicObject;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use trainyard_coordinator_core::job::{Finish, Ledger};
+use trainyard_coordinator_core::manifest::{Dialect, dialects};
+use trainyard_coordinator_core::rendezvous::{Cause, Failure, Input, Outcome, RendezvousView};
+use trainyard_proto::plan::ObjectRef;
+use trainyard_proto::rendezvous as wire;
+use trainyard_runtime::driver::Key;
+
+use crate::cluster::{Cluster, as_value, key, owner};
+pub(crate) use metrics::RendezvousMetrics;
+use room::{Job, Message, Room};
+pub(crate) use socket::Socket;
+
+/// A launcher that is stuck answers no ping: its stream breaks after at most twice this, and then its time as a member runs.
+const PING: Duration = Duration::from_secs(5);
+
+/// Where launchers reach the rendezvous of this machine.
+pub(crate) fn address(path: &Path) -> String {
+    format!("unix:{}", path.display())
+}
+
+/// Listens at `path`, if that can be. Without it jobs run as they do where there is no rendezvous.
+pub(crate) fn listen(path: Option<&PathBuf>) -> Option<Socket> {
+    let path = path?;
+    match Socket::bind(path) {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            let path = path.display();
+            tracing::warn!(%path, %error, "cannot listen for launchers: ranks are started again by new pods only");
+            None
+        }
+    }
+}
+
+/// All rooms. Cloning shares them.
+#[derive(Clone)]
+pub(crate) struct Hub {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cluster: Cluster,
+    rooms: Mutex<HashMap<String, Room>>,
+    metrics: RendezvousMetrics,
+    stop: CancellationToken,
+}
+
+/// What a launcher finds.
+enum Place {
+    /// Its job's rendezvous.
+    Room(Room),
+    /// Its job is over: this is what it is told.
+    Over(wire::ToLauncher),
+}
+
+/// Something to look at.
+enum Changed {
+    /// A job.
+    Job(&'static dyn Dialect, Key, String),
+    /// A pod of a job: its uid, and whether it has ended.
+    Pod { of: (String, String), key: Key, owner: String, pod: String, ended: bool },
+}
+
+impl Hub {
+    /// Watches jobs and pods from now on. Nobody can join before [`Self::serve`].
+    pub(crate) fn start(cluster: &Cluster, metrics: RendezvousMetrics, stop: &CancellationToken) -> Self {
+        let inner = Inner { cluster: cluster.clone(), rooms: Mutex::new(HashMap::new()), metrics, stop: stop.clone() };
+        let hub = Self { inner: Arc::new(inner) };
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        hub.subscribe(&sender);
+        let (watching, stop) = (hub.clone(), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! { () = watching.inner.cluster.ready() => {}, () = stop.cancelled() => return }
+            loop {
+                let changed = tokio::select! { changed = receiver.recv() => changed, () = stop.cancelled() => None };
+                let Some(changed) = changed else { break };
+                watching.look(changed);
+            }
+            watching.rooms().clear();
+        });
+        hub
+    }
+
+    /// Serves the socket until `stop`.
+    pub(crate) async fn serve(self, socket: Socket, stop: CancellationToken) {
+        tokio::select! { () = self.inner.cluster.ready() => {}, () = stop.cancelled() => return }
+        let service = wire::rendezvous_server::RendezvousServer::new(service::Service::new(self));
+        let server = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(PING))
+            .http2_keepalive_timeout(Some(PING))
+            .add_service(service)
+            .serve_with_incoming(socket.incoming());
+        tokio::select! {
+            ended = server => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "the rendezvous is served no more; training goes on");
+                }
+            }
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// How a job's rendezvous stands, if it has one.
+    pub(crate) fn view(&self, uid: &str) -> Option<RendezvousView> {
+        let room = self.rooms().get(uid).cloned();
+        room.map(|room| room.view())
+    }
+
+    fn stop(&self) -> CancellationToken {
+        self.inner.stop.clone()
+    }
+
+    fn rooms(&self) -> MutexGuard<'_, HashMap<String, Room>> {
+        self.inner.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn subscribe(&self, sender: &mpsc::UnboundedSender<Changed>) {
+        for dialect in dialects() {
+            let info = dialect.info();
+            let cache = self.inner.cluster.custom.get(&(info.api_version.to_owned(), info.kind.to_owned()));
+            let (Some(cache), sender, dialect) = (cache, sender.clone(), *dialect) else { continue };
+            cache.subscribe(move |old, new| {
+                let Some(job) = new.or(old) else { return };
+                let uid = job.metadata.uid.clone().unwrap_or_default();
+                // The receiver is gone only when everything stops.
+                let _ = sender.send(Changed::Job(dialect, key(&job.metadata), uid));
+            });
+        }
+        let sender = sender.clone();
+        self.inner.cluster.pods.subscribe(move |old, new| {
+            // An object that was replaced under its name is gone, too.
+            let replaced = old.filter(|old| new.is_none_or(|new| new.metadata.uid != old.metadata.uid));
+            for (pod, gone) in replaced.map(|pod| (pod, true)).into_iter().chain(new.map(|pod| (pod, false))) {
+                let Some(changed) = of_pod(pod, gone) else { continue };
+                let _ = sender.send(changed);
+            }
+        });
+    }
+
+    fn look(&self, changed: Changed) {
+        match changed {
+            Changed::Job(dialect, key, uid) => self.look_at_job(dialect, &key, &uid),
+            Changed::Pod { owner, pod, ended: true, .. } => {
+                let room = self.rooms().get(&owner).cloned();
+                if let Some(room) = room {
+                    room.tell(Message::Known(Input::PodGone { pod }));
+                }
+            }
+            Changed::Pod { of, key, owner, ended: false, .. } => {
+                // A job whose pods are there will have launchers: its first generations are reserved by then.
+                if let Some(found) = self.find(&of, &key).filter(|found| found.uid == owner) {
+                    let _ = self.room(&found);
+                }
+            }
+        }
+    }
+
+    fn look_at_job(&self, dialect: &'static dyn Dialect, key: &Key, uid: &str) {
+        let Some(room) = self.rooms().get(uid).cloned() else { return };
+        let info = dialect.info();
+        let found = self.find(&(info.api_version.to_owned(), info.kind.to_owned()), key);
+        match found.filter(|found| found.uid == uid) {
+            Some(found) if found.over().is_none() => {
+                let restarts = Ledger::read(&found.value).restarts;
+                room.tell(Message::Known(Input::Elsewhere { restarts }));
+            }
+            Some(_) | None => {
+                room.tell(Message::Known(Input::Stop));
+                self.rooms().remove(uid);
+            }
+        }
+    }
+
+    /// Where a launcher of this job belongs.
+    fn place(&self, key: &Key, token: &str) -> Result<Place, Status> {
+        let kinds = dialects().iter().map(|dialect| dialect.info());
+        let mut found =
+            kinds.filter_map(|info| self.find(&(info.api_version.to_owned(), info.kind.to_owned()), key)).peekable();
+        if found.peek().is_none() {
+            return Err(Status::not_found(format!("there is no job {key}")));
+        }
+        let Some(job) = found.find(|job| job.uid == token) else {
+            return Err(Status::unauthenticated(format!("that is not the token of job {key}")));
+        };
+        if let Some(outcome) = job.over() {
+            return Ok(Place::Over(convert::release(&outcome)));
+        }
+        self.room(&job).map(Place::Room).ok_or_else(|| Status::failed_precondition(format!("{key} has no rendezvous")))
+    }
+
+    /// Whether a pod may take part in its job's rendezvous.
+    fn admit(&self, job: &str, pod: &str) -> Result<(), Status> {
+        let owned = self.inner.cluster.pods.owned_by(job);
+        let Some(found) = owned.iter().find(|found| found.metadata.uid.as_deref() == Some(pod)) else {
+            // It may have been made just now.
+            return Err(Status::unavailable(format!("pod {pod} is not known")));
+        };
+        if found.metadata.deletion_timestamp.is_some() || has_ended(found) {
+            return Err(Status::failed_precondition(format!("pod {pod} is ending")));
+        }
+        Ok(())
+    }
+
+    fn find(&self, of: &(String, String), key: &Key) -> Option<FoundJob> {
+        let dialect = dialects().iter().find(|d| d.info().api_version == of.0 && d.info().kind == of.1)?;
+        let object = self.inner.cluster.custom.get(of)?.get(key)?;
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        let value = as_value(&object, &of.0, &of.1);
+        Some(FoundJob { dialect: *dialect, key: key.clone(), uid, object: DynamicObject::clone(&object), value })
+    }
+
+    /// The room of a job, opened if need be; none if the job has no rendezvous.
+    fn room(&self, job: &FoundJob) -> Option<Room> {
+        if let Some(room) = self.rooms().get(&job.uid) {
+            return Some(room.clone());
+        }
+        if job.over().is_some() {
+            return None;
+        }
+        let cluster = &self.inner.cluster;
+        let related: Vec<Value> =
+            job.dialect.related(&job.value).iter().filter_map(|object| cluster.custom_object(object)).collect();
+        let model = job.dialect.lower(&job.value, &related, &cluster.view_config).ok()?;
+        let config = model.rendezvous?;
+        let info = job.dialect.info();
+        let object = ObjectRef {
+            api_version: info.api_version.to_owned(),
+            kind: info.kind.to_owned(),
+            namespace: job.key.namespace.clone(),
+            name: job.key.name.clone(),
+        };
+        let api = cluster.api(info.api_version, info.kind, &job.key.namespace);
+        let queue = cluster.queue(info.api_version, info.kind);
+        let (events, metrics) = (cluster.events(), self.inner.metrics.clone());
+        let whose = Job { object, uid: job.uid.clone(), key: job.key.clone(), api, queue, events, metrics };
+        let mut rooms = self.rooms();
+        // Somebody else may have opened it meanwhile.
+        let room = rooms.entry(job.uid.clone()).or_insert_with(|| {
+            let spent = Ledger::read(&job.value).spent();
+            Room::open(whose, config, reserve::recorded(&job.object), spent, self.stop())
+        });
+        Some(room.clone())
+    }
+}
+
+/// A job, as the cache has it.
+struct FoundJob {
+    dialect: &'static dyn Dialect,
+    key: Key,
+    uid: String,
+    object: DynamicObject,
+    value: Value,
+}
+
+impl FoundJob {
+    /// What its launchers are told if it is over, or is to stop.
+    fn over(&self) -> Option<Outcome> {
+        let suspended = ["/spec/suspend", "/spec/runPolicy/suspend"];
+        let is_true = |path: &&str| self.value.pointer(path).and_then(Value::as_bool) == Some(true);
+        if self.object.metadata.deletion_timestamp.is_some() || suspended.iter().any(is_true) {
+            return Some(Outcome::Stopped);
+        }
+        let lifecycle = self.dialect.read_status(&self.value);
+        Some(match lifecycle.finished? {
+            Finish::Succeeded => Outcome::Succeeded,
+            Finish::Failed => {
+                let message = lifecycle.message.unwrap_or_else(|| "the job has failed".to_owned());
+                Outcome::Failed(Failure { rank: None, cause: Cause::ExitCode, code: 1, message })
+            }
+        })
+    }
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn of_pod(pod: &Pod, gone: bool) -> Option<Changed> {
+    let (of, key) = owner(&pod.metadata)?;
+    let owners = pod.metadata.owner_references.iter().flatten();
+    let owner = owners.into_iter().find(|owner| owner.controller == Some(true))?.uid.clone();
+    let ended = gone || has_ended(pod);
+    Some(Changed::Pod { of, key, owner, pod: pod.metadata.uid.clone()?, ended })
+}

@@ -27,7 +27,11 @@ impl Planner<'_> {
         // Failures that were made good by a restart are not what ended it, though their pods may still be there.
         let failure =
             super::replica::first_failure(self.pods.iter().filter(|pod| !self.is_counted(pod)).map(|pod| pod.pod));
-        let message = narrate::failure(&self.subject, model, cause, failure.as_ref(), self.change.restarts);
+        let released = self.released(model).filter(|_| cause != FailureCause::Deadline);
+        let message = match &released {
+            Some(last) => narrate::released(&self.subject, model, cause, last, self.change.restarts),
+            None => narrate::failure(&self.subject, model, cause, failure.as_ref(), self.change.restarts),
+        };
         if matches!(cause, FailureCause::Deadline | FailureCause::BackoffLimit) {
             // A limit is there to end what runs, whatever is kept of pods that ended.
             self.delete_live_first(narrate::limit(cause));
@@ -35,8 +39,8 @@ impl Planner<'_> {
         // What is kept of a failed job is what ended, not what would start again and again.
         self.delete_pods(|pod| pod.wants_restart, "the job has failed");
         self.exit_events(model);
-        self.change.exit_code =
-            failure.as_ref().and_then(|failure| failure.exit_code).filter(|_| cause != FailureCause::Deadline);
+        let exit_code = released.map(|last| last.code).or_else(|| failure.as_ref().and_then(|first| first.exit_code));
+        self.change.exit_code = exit_code.filter(|_| cause != FailureCause::Deadline);
         self.change.message = Some(message.clone());
         self.event(EventSeverity::Warning, &format!("{}Failed", self.kind()), &message);
         self.end(Stage::Failed(cause), message);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::rendezvous::{Cause, RendezvousView, Spent};
 use crate::{backoff, label};
 
 /// How often replicas were started again.
@@ -18,6 +19,12 @@ pub struct Ledger {
     pub generation: u64,
     /// Restarts of pods that are gone or counted below, and the restarts inside them.
     pub restarts: u32,
+    /// Restarts that the rendezvous made.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub in_place: u32,
+    /// Their causes, as far as they are known.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub spent: BTreeMap<Cause, u32>,
     /// Whether this incarnation has yet to run whole. Until then a status that says that the job runs is about the one
     /// before it: the ledger is written first.
     #[serde(skip_serializing_if = "is_false")]
@@ -28,6 +35,11 @@ pub struct Ledger {
     /// Failures in a row and when the next pod may be made: by replica, or under an empty name for the gang as a whole.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub waits: BTreeMap<String, Wait>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -51,6 +63,30 @@ impl Ledger {
     pub fn read(job: &Value) -> Self {
         let text = job.pointer("/metadata/annotations").and_then(|annotations| annotations.get(label::LEDGER));
         text.and_then(Value::as_str).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
+
+    /// All restarts.
+    #[must_use]
+    pub const fn all_restarts(&self) -> u32 {
+        self.restarts.saturating_add(self.in_place)
+    }
+
+    /// What a rendezvous that begins must know of them.
+    #[must_use]
+    pub fn spent(&self) -> Spent {
+        let known: u32 = self.spent.values().sum();
+        Spent { by_cause: self.spent.clone(), unknown: self.in_place.saturating_sub(known), elsewhere: self.restarts }
+    }
+
+    /// Takes over what the rendezvous counts. Answers whether that is news.
+    pub(super) fn mirror(&mut self, meeting: &RendezvousView) -> bool {
+        let before = (self.in_place, self.spent.clone());
+        self.in_place = self.in_place.max(meeting.restarts);
+        for (cause, count) in &meeting.spent {
+            let known = self.spent.entry(*cause).or_default();
+            *known = (*known).max(*count);
+        }
+        before != (self.in_place, self.spent.clone())
     }
 
     /// Begins a new incarnation of the gang.

@@ -6,10 +6,15 @@ use trainyard_proto::refusal::Refusal;
 use super::FailureCause;
 use super::replica::{FirstFailure, Standing};
 use super::subject::Subject;
+use crate::instant;
 use crate::model::JobModel;
+use crate::rendezvous::{Cause, LastFailure, RendezvousView, Stalled};
 
 /// Longest text of a container that is repeated in a status. Kubernetes keeps up to 4096 characters of it in the pod.
 const MAX_QUOTE: usize = 400;
+
+/// Names that are written out in a status.
+const MAX_NAMES: usize = 8;
 
 /// Why the pods of a job are ended by a limit.
 pub(super) const fn limit(cause: FailureCause) -> &'static str {
@@ -39,18 +44,108 @@ pub(super) fn failure(
             )
         }
         FailureCause::BackoffLimit => {
-            let limit = model.policy.backoff_limit.unwrap_or(0);
-            format!(
-                "{title} has reached its backoffLimit of {limit} after {restarts} restart{}{}",
-                if restarts == 1 { "" } else { "s" },
-                prefixed(&first)
-            )
+            format!("{}{}", backoff_limit(&title, model, restarts), prefixed(&first))
         }
         FailureCause::Replica if first.is_empty() => {
             format!("{title} has failed: a pod was deleted while it ran; apply it again to start over")
         }
         FailureCause::Replica | FailureCause::Invalid => format!("{title} has failed{}", prefixed(&first)),
     }
+}
+
+fn backoff_limit(title: &str, model: &JobModel, restarts: u32) -> String {
+    let limit = model.policy.backoff_limit.unwrap_or(0);
+    let plural = if restarts == 1 { "" } else { "s" };
+    format!("{title} has reached its backoffLimit of {limit} after {restarts} restart{plural}")
+}
+
+/// Why the job failed, as its launchers say.
+pub(super) fn released(
+    subject: &Subject,
+    model: &JobModel,
+    cause: FailureCause,
+    last: &LastFailure,
+    restarts: u32,
+) -> String {
+    let title = format!("{} {}", subject.object.kind, subject.name);
+    let head = match cause {
+        FailureCause::BackoffLimit => backoff_limit(&title, model, restarts),
+        FailureCause::Replica | FailureCause::Deadline | FailureCause::Invalid => format!("{title} has failed"),
+    };
+    let see = match last.rank.filter(|_| model.ranks != Some(1)) {
+        Some(rank) => format!("see `{} --rank {rank}`", logs(subject)),
+        None => format!("see `{}`", logs(subject)),
+    };
+    let advice = match last.cause {
+        Cause::OutOfMemory => "raise its memory".to_owned(),
+        Cause::ImportError => "install the module where the job runs, or correct its PYTHONPATH".to_owned(),
+        Cause::NodeLost if model.policy.backoff_limit != Some(0) && restarts == 0 => {
+            "set restartPolicy to OnFailure to start it again by itself".to_owned()
+        }
+        Cause::ExitCode
+        | Cause::Signal
+        | Cause::Exception
+        | Cause::RendezvousTimeout
+        | Cause::Hang
+        | Cause::NodeLost
+        | Cause::GpuXid => see,
+    };
+    format!("{head}: {}; {advice}", what_failed(last, last.pod.as_deref()))
+}
+
+/// What failed, as the launchers say.
+pub(super) fn what_failed(last: &LastFailure, pod: Option<&str>) -> String {
+    let at = [pod.map(|pod| format!("pod {pod}")), last.host.as_ref().map(|host| format!("host {host}"))];
+    let at: Vec<String> = at.into_iter().flatten().collect();
+    let at = if at.is_empty() { String::new() } else { format!(" ({})", at.join(", ")) };
+    let who = last.rank.map_or_else(|| format!("a launcher{at}"), |rank| format!("rank {rank}{at}"));
+    let how = match last.cause {
+        Cause::ExitCode => format!("ended with exit code {}", last.code),
+        Cause::Signal if last.code > 128 => format!("was ended by signal {}", signal(last.code - 128)),
+        Cause::Signal => "was ended by a signal".to_owned(),
+        Cause::OutOfMemory => "ran out of memory".to_owned(),
+        Cause::ImportError => "could not import a module".to_owned(),
+        Cause::Exception => "raised an exception".to_owned(),
+        Cause::RendezvousTimeout => "waited for the others in vain".to_owned(),
+        Cause::Hang => "stood still".to_owned(),
+        Cause::NodeLost => "was lost".to_owned(),
+        Cause::GpuXid => "had an Xid error on its GPU".to_owned(),
+    };
+    let line = last.message.lines().find(|line| !line.trim().is_empty()).map(str::trim);
+    format!("{who} {how}{}", line.map(|line| format!(": {}", shorten(line))).unwrap_or_default())
+}
+
+/// How a job came back.
+pub(super) fn recovered(meeting: &RendezvousView) -> Option<String> {
+    let last = meeting.last_failure.as_ref()?;
+    let took = last.recovered_ms.map(|ms| format!(" {} after", duration(ms)))?;
+    Some(format!("generation {} of {} ranks,{took} {}", meeting.generation, meeting.ranks, what_failed(last, None)))
+}
+
+fn duration(ms: i64) -> String {
+    if ms < 10_000 { format!("{ms} ms") } else { format!("{} s", ms / 1000) }
+}
+
+/// Whose launchers are awaited.
+pub(super) fn unmet(missing: &[String]) -> Option<String> {
+    let shown = missing.iter().take(MAX_NAMES).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = missing.len().saturating_sub(MAX_NAMES);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!missing.is_empty()).then(|| format!("pods that have not joined: {shown}{more}"))
+}
+
+/// Which ranks stand still.
+pub(super) fn stalled(stalled: &[Stalled]) -> Option<String> {
+    // Whoever waits for others is not the one to look at, unless all do.
+    let culprit = stalled.iter().find(|rank| !rank.in_collective).or_else(|| stalled.first())?;
+    let waits = if culprit.waits_in.is_empty() { String::new() } else { format!(" in {}", culprit.waits_in) };
+    let since = instant::text(culprit.since_ms);
+    let others = match stalled.len() - 1 {
+        0 => String::new(),
+        1 => "; 1 other rank waits too".to_owned(),
+        more => format!("; {more} other ranks wait too"),
+    };
+    Some(format!("rank {} on {} has stood still{waits} since {since}{others}", culprit.rank, culprit.host))
 }
 
 /// Why the job starts again.

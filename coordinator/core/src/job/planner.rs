@@ -6,14 +6,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 use trainyard_proto::plan::{Action, EventSeverity, Fence, Plan, Reason};
 
-use super::decision::{self, Decision, Progressing, Situation};
+use super::decision::{self, Decision, Situation};
 use super::ledger::Ledger;
 use super::replica::{Observed, Standing};
+use super::restart::Lost;
 use super::subject::Subject;
-use super::tally::{leads, succeeded, tallies};
-use super::{FailureCause, JobCode, Lifecycle, Phase, Stage, StatusChange, Tally, Transition, narrate};
+use super::tally::{succeeded, tallies};
+use super::{FailureCause, JobCode, Lifecycle, Phase, Stage, StatusChange, Tally, Transition};
 use crate::diagnostic::Diagnostic;
-use crate::instant;
 use crate::manifest::Dialect;
 use crate::model::{JobModel, RestartRule, RestartScope};
 use crate::view::JobView;
@@ -33,6 +33,7 @@ pub(super) struct Planner<'view> {
     pub(super) change: StatusChange,
     /// Uids of the pods that this plan deletes.
     pub(super) deleted: BTreeSet<String>,
+    ledger_changed: bool,
     /// Actions that must be done before the status says what they stand for.
     before: Vec<Action>,
     after: Vec<Action>,
@@ -62,8 +63,10 @@ impl<'view> Planner<'view> {
             progress: None,
             exit_code: None,
             message: None,
-            restarts: ledger.restarts,
+            restarts: ledger.all_restarts(),
             ranks: None,
+            meeting: None,
+            checkpoint: None,
         };
         let (before, after, events, reasons) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let deleted = BTreeSet::new();
@@ -77,6 +80,7 @@ impl<'view> Planner<'view> {
             pods,
             change,
             deleted,
+            ledger_changed: false,
             before,
             after,
             events,
@@ -151,6 +155,9 @@ impl<'view> Planner<'view> {
         if !model.policy.suspend {
             self.change.start_ms = Some(self.now_ms);
         }
+        for note in &model.notes {
+            self.event(EventSeverity::Normal, &note.reason, &note.message);
+        }
         for warning in &model.warnings {
             self.event(EventSeverity::Warning, &warning.reason, &warning.message);
         }
@@ -191,16 +198,32 @@ impl<'view> Planner<'view> {
             self.converge(model);
             return;
         }
-        let failed = self.failed(model, &current);
-        let situation = self.situation(model, &current, &failed);
-        self.change.restarts = situation.restarts;
+        let meeting = self.meeting(model, &current);
         self.change.tallies = Some(tallies(model, &current));
         self.read_progress(model, &current);
+        self.read_meeting(model, &current);
+        if self.waits_for_launchers(&current) || self.end_released(model, &current) {
+            return;
+        }
+        if let Some(meeting) = meeting {
+            self.replace_lost(model, &current, meeting);
+        }
+        let gang_due = meeting.is_some_and(|meeting| self.gang_is_due(model, &current, meeting));
+        let failed = self.failed(model, &current);
+        let mut situation = self.situation(model, &current, &failed);
+        situation.wanted += u32::from(gang_due);
+        self.change.restarts = situation.restarts;
         match decision::decide(&situation) {
             Decision::Succeed => self.succeed(model),
             Decision::Fail(cause) => self.fail(model, cause),
             Decision::Restart => {
-                self.restart(model, &failed, &situation);
+                let alone = meeting.is_some() && !gang_due;
+                let scope = match model.restart_scope {
+                    RestartScope::Gang if alone => RestartScope::Replica,
+                    RestartScope::Replica if gang_due => RestartScope::Gang,
+                    scope @ (RestartScope::Gang | RestartScope::Replica) => scope,
+                };
+                self.restart(model, &failed, &situation, scope);
                 self.converge(model);
             }
             Decision::Continue => {
@@ -220,11 +243,16 @@ impl<'view> Planner<'view> {
 
     /// Replicas that failed and are not counted yet, with whether they may be started again.
     fn failed(&self, model: &JobModel, current: &BTreeMap<String, Observed<'view>>) -> Vec<Lost<'view>> {
-        // Where a gang ran whole, a pod that is missing was taken away while it ran.
-        let was_whole = model.restart_scope == RestartScope::Gang && self.lifecycle.running && !self.ledger.starting;
+        let meeting = self.meeting(model, current);
+        // Where a gang ran whole, a pod that is missing was taken away while it ran. What launchers know they count.
+        let was_whole = meeting.is_none()
+            && model.restart_scope == RestartScope::Gang
+            && self.lifecycle.running
+            && !self.ledger.starting;
         let mut lost = Vec::new();
         for (role, replica) in model.replicas() {
             match current.get(&replica.name) {
+                Some(pod) if meeting.is_some_and(|meeting| meeting.joined.contains(pod.uid)) => {}
                 Some(pod) if has_failed(pod, role.restart) && !self.is_counted(pod) => {
                     let code = super::replica::container_exit_code(pod.pod, &role.main_container);
                     // What the node can never run it will not run the next time either.
@@ -251,10 +279,13 @@ impl<'view> Planner<'view> {
         current: &BTreeMap<String, Observed<'view>>,
         failed: &[Lost<'view>],
     ) -> Situation {
-        let in_place: u32 = current.values().filter(|pod| !self.is_counted(pod)).map(|pod| pod.restarts).sum();
+        let meeting = self.meeting(model, current);
+        let by_launcher = |pod: &Observed<'_>| meeting.is_some_and(|meeting| meeting.joined.contains(pod.uid));
+        let own = current.values().filter(|pod| !self.is_counted(pod) && !by_launcher(pod));
+        let in_place: u32 = own.map(|pod| pod.restarts).sum();
         let wanted = match model.restart_scope {
-            RestartScope::Gang => usize::from(!failed.is_empty()),
-            RestartScope::Replica => failed.len(),
+            RestartScope::Gang if meeting.is_none() => usize::from(!failed.is_empty()),
+            RestartScope::Gang | RestartScope::Replica => failed.len(),
         };
         let deadline = self.deadline_ms(model);
         Situation {
@@ -263,7 +294,7 @@ impl<'view> Planner<'view> {
             fatal: failed.iter().any(|lost| !lost.retryable),
             wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
             wanted_in_place: current.values().any(|pod| pod.wants_restart && !pod.deleting),
-            restarts: self.ledger.restarts.saturating_add(in_place),
+            restarts: self.ledger.all_restarts().saturating_add(in_place),
             limit: model.policy.backoff_limit,
         }
     }
@@ -278,70 +309,16 @@ impl<'view> Planner<'view> {
         let text = annotations.and_then(|annotations| annotations.get(crate::label::PROGRESS));
         self.change.progress =
             text.and_then(|text| serde_json::from_str(text).ok()).filter(|progress: &Value| progress.is_object());
-    }
-
-    fn restart(&mut self, model: &JobModel, failed: &[Lost<'view>], situation: &Situation) {
-        let failure =
-            super::replica::first_failure(failed.iter().filter_map(|lost| lost.pod.as_ref()).map(|pod| pod.pod));
-        let mut message =
-            narrate::restart(&self.subject, model, failure.as_ref(), situation.restarts, situation.wanted);
-        self.exit_events(model);
-        let seen: BTreeSet<String> = self.pods.iter().map(|pod| pod.uid.to_owned()).collect();
-        self.ledger.counted.retain(|uid| seen.contains(uid));
-        let due = self.put_off(model, failed);
-        if due > self.now_ms {
-            message = format!("{message}; it starts again at {}", instant::text(due));
-        }
-        match model.restart_scope {
-            RestartScope::Gang => {
-                self.ledger.begin();
-                self.ledger.restarts += 1;
-                // The counts are those of the new generation, which has no pods yet.
-                self.change.tallies = Some(tallies(model, &BTreeMap::new()));
-            }
-            RestartScope::Replica => {
-                for pod in failed.iter().filter_map(|lost| lost.pod.as_ref()) {
-                    self.ledger.restarts += 1 + pod.restarts;
-                    self.ledger.counted.push(pod.uid.to_owned());
-                }
-            }
-        }
-        self.write_ledger();
-        self.change.restarts = situation.restarts + situation.wanted;
-        self.change.message = Some(message.clone());
-        self.change.phase = Phase::Restarting;
-        self.event(EventSeverity::Warning, &format!("{}Restarting", self.kind()), &message);
-        self.transition(Stage::Restarting, message.clone());
-        self.reason(JobCode::Restarting, &message, None);
-    }
-
-    /// Puts what failed on record, and off if it was not the first time. Answers when the last of it starts again. A pod
-    /// that somebody took away did not fail: what replaces it need not wait.
-    fn put_off(&mut self, model: &JobModel, failed: &[Lost<'view>]) -> i64 {
-        let now_ms = self.now_ms;
-        let mut pods = failed.iter().filter_map(|lost| lost.pod.as_ref()).filter(|pod| !pod.deleting);
-        match model.restart_scope {
-            RestartScope::Gang => pods.next().map_or(now_ms, |_| self.ledger.wait("", now_ms)),
-            RestartScope::Replica => pods.map(|pod| self.ledger.wait(pod.name, now_ms)).max().unwrap_or(now_ms),
-        }
-    }
-
-    /// A gang cannot go on in another size: all of it starts again, which is nobody's failure and counts as no restart.
-    fn resize(&mut self, model: &JobModel) {
-        self.ledger.begin();
-        self.ledger.waits.clear();
-        self.write_ledger();
-        let message = format!("{} starts again with {} pods, as its spec says now", self.title(), model.size());
-        self.change.tallies = Some(tallies(model, &BTreeMap::new()));
-        self.change.message = Some(message.clone());
-        self.change.phase = Phase::Restarting;
-        self.event(EventSeverity::Normal, &format!("{}Restarting", self.kind()), &message);
-        self.transition(Stage::Restarting, message.clone());
-        self.reason(JobCode::Restarting, &message, None);
+        let checkpoints = current.values().filter_map(|pod| {
+            let text = pod.pod.metadata.annotations.as_ref()?.get(crate::label::CHECKPOINT)?;
+            serde_json::from_str(text).ok().filter(Value::is_object)
+        });
+        // Any pod may have written the newest one.
+        self.change.checkpoint = checkpoints.max_by_key(|found: &Value| found.get("step").and_then(Value::as_i64));
     }
 
     /// Makes what is missing and takes away what is too much.
-    fn converge(&mut self, model: &JobModel) {
+    pub(super) fn converge(&mut self, model: &JobModel) {
         self.delete_counted();
         let stale = self.delete_foreign(model);
         self.create_services(model);
@@ -351,44 +328,6 @@ impl<'view> Planner<'view> {
             self.create_pods(model);
         }
         self.wake_at(self.deadline_ms(model));
-    }
-
-    fn tell_progress(&mut self, model: &JobModel, current: &BTreeMap<String, Observed<'view>>) {
-        let standing = |name: &str| current.get(name).map(|pod| pod.standing);
-        let replicas = || model.replicas().map(|(_, replica)| standing(&replica.name));
-        let whole = replicas().all(|standing| matches!(standing, Some(Standing::Active | Standing::Succeeded)));
-        let any_active = replicas().any(|standing| standing == Some(Standing::Active));
-        let up = match (model.restart_scope, self.lifecycle.restarting) {
-            (RestartScope::Gang, _) | (RestartScope::Replica, true) => whole && any_active,
-            (RestartScope::Replica, false) => leads(model, current),
-        };
-        if up && !self.lifecycle.running {
-            self.transition(Stage::Running, format!("{} is running.", self.title()));
-        }
-        if up && self.ledger.starting {
-            self.ledger.starting = false;
-            self.write_ledger();
-        }
-        // The status of the incarnation before it: its restart was cut off between the ledger and the status.
-        let is_stale = self.lifecycle.running && self.ledger.starting;
-        if is_stale {
-            self.transition(Stage::Restarting, format!("{} starts again.", self.title()));
-        }
-        let running = up || (self.lifecycle.running && !self.lifecycle.restarting && !is_stale);
-        let restarting = (self.lifecycle.restarting || is_stale) && !up;
-        let unplaced = replicas().any(|standing| matches!(standing, None | Some(Standing::Unbound)));
-        self.change.phase = decision::phase(&Progressing { suspended: false, restarting, running, unplaced });
-        let waiting = narrate::waiting(current.values().map(|pod| pod.pod));
-        let (code, message) = match self.change.phase {
-            Phase::Restarting => (JobCode::Restarting, self.lifecycle.message.clone().or(waiting)),
-            Phase::Running => (JobCode::Running, None),
-            Phase::Pending => (JobCode::WaitsForPlace, waiting),
-            Phase::Starting | Phase::Succeeded | Phase::Failed | Phase::Suspended => (JobCode::Starting, waiting),
-        };
-        let counts = narrate::counts(model, replicas());
-        let text = message.as_ref().map_or_else(|| counts.clone(), |message| format!("{counts}; {message}"));
-        self.reason(code, &text, None);
-        self.change.message = message;
     }
 
     fn create_services(&mut self, model: &JobModel) {
@@ -518,13 +457,8 @@ impl<'view> Planner<'view> {
     }
 
     /// The ledger goes first: what it counts must be on record before the pods are gone.
-    fn write_ledger(&mut self) {
-        let action = Action::Patch {
-            object: self.subject.object.clone(),
-            fence: Fence { uid: self.subject.uid(), resource_version: self.subject.resource_version.clone() },
-            patch: self.ledger.patch(),
-        };
-        self.before.insert(0, action);
+    pub(super) fn write_ledger(&mut self) {
+        self.ledger_changed = true;
     }
 
     pub(super) fn push_before(&mut self, actions: Vec<Action>) {
@@ -536,7 +470,12 @@ impl<'view> Planner<'view> {
     }
 
     fn finish(self, write_status: bool) -> Plan {
-        let mut actions = self.before;
+        let ledger = self.ledger_changed.then(|| Action::Patch {
+            object: self.subject.object.clone(),
+            fence: Fence { uid: self.subject.uid(), resource_version: self.subject.resource_version.clone() },
+            patch: self.ledger.patch(),
+        });
+        let mut actions: Vec<Action> = ledger.into_iter().chain(self.before).collect();
         if write_status {
             let present = self.view.job.get("status").cloned().unwrap_or(Value::Null);
             let next = self.dialect.render_status(&self.view.job, &self.change);
@@ -559,7 +498,7 @@ impl<'view> Planner<'view> {
 
 /// Whether a pod failed. One that would start again in place, though its replica's rule leaves that to the controller, has:
 /// it was made before the rule was changed.
-const fn has_failed(pod: &Observed<'_>, rule: RestartRule) -> bool {
+pub(super) const fn has_failed(pod: &Observed<'_>, rule: RestartRule) -> bool {
     let by_controller = matches!(rule, RestartRule::Never | RestartRule::ExitCode);
     matches!(pod.standing, Standing::Failed) || (by_controller && pod.wants_restart)
 }
@@ -569,13 +508,6 @@ fn is_resized(model: &JobModel, current: &BTreeMap<String, Observed<'_>>) -> boo
     let other = |pod: &Observed<'_>| pod.gang_size.is_some_and(|size| size != model.policy.min_available);
     model.restart_scope == RestartScope::Gang
         && current.values().any(|pod| pod.standing != Standing::Unbound && other(pod))
-}
-
-/// A replica that failed, or whose pod was taken away.
-#[derive(Clone, Debug)]
-struct Lost<'view> {
-    pod: Option<Observed<'view>>,
-    retryable: bool,
 }
 
 /// The second in which a time lies: API objects keep whole seconds, and the plan must not depend on whether the time was

@@ -20,6 +20,10 @@ pub(super) fn succeeded(model: &JobModel, current: &BTreeMap<String, Observed<'_
         SuccessRule::AllOf { role: at } => !role(at).is_empty() && role(at).iter().all(|replica| done(&replica.name)),
         SuccessRule::AnyOf { role: at } => role(at).iter().any(|replica| done(&replica.name)),
         SuccessRule::All => model.size() > 0 && model.replicas().all(|(_, replica)| done(&replica.name)),
+        SuccessRule::Elastic => {
+            let standing = |of| current.values().any(|pod| pod.standing == of);
+            standing(Standing::Succeeded) && !standing(Standing::Active)
+        }
     }
 }
 
@@ -33,7 +37,7 @@ pub(super) fn leads(model: &JobModel, current: &BTreeMap<String, Observed<'_>>) 
     match model.success {
         SuccessRule::One(key) => standing_of(model, key, current) == Some(Standing::Active),
         SuccessRule::AllOf { role } | SuccessRule::AnyOf { role } => model.roles.get(role).is_some_and(active),
-        SuccessRule::All => model.roles.iter().any(active),
+        SuccessRule::All | SuccessRule::Elastic => model.roles.iter().any(active),
     }
 }
 

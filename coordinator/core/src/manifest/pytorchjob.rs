@@ -134,6 +134,8 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
         success,
         restart_scope: RestartScope::Replica,
         leader,
+        rendezvous: None,
+        notes: Vec::new(),
         ranks,
         warnings,
     })

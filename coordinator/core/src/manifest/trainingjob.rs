@@ -15,23 +15,26 @@ use trainyard_proto::trainyard::{Amount, Resources, TrainingJob, TrainingJobSpec
 
 use super::Dialect;
 use super::kubeflow::{self, RoleSpec, Shape};
-use super::read::{self, Findings, Head, join};
-use super::status;
+use super::read::{self, Findings, join};
+use super::recovery::{self, Size, Terms};
+use super::{meeting, status, torchrun};
 use crate::diagnostic::Diagnostic;
 use crate::job::{Lifecycle, StatusChange};
 use crate::label;
 use crate::model::{
     CleanPods, EnvModel, EnvValue, JobModel, Policy, PortWish, ReplicaKey, RestartRule, RestartScope, SuccessRule,
+    Warning,
 };
 use crate::view::Config;
 
 /// Restarts of a job that names no `backoffLimit`: enough for a hiccup, few enough that a broken program ends soon.
 const DEFAULT_BACKOFF_LIMIT: u32 = 3;
-/// What Kubernetes gives a pod to end when its manifest does not say.
-const DEFAULT_GRACE_SECONDS: i64 = 30;
 
 /// The container that runs the program.
 const CONTAINER: &str = "trainer";
+
+/// What runs the program.
+const LAUNCH: [&str; 3] = ["trainyard", "launch", "--"];
 
 /// Resource name of GPUs.
 const GPU: &str = "nvidia.com/gpu";
@@ -85,6 +88,7 @@ fn own_status(job: &Value) -> TrainingJobStatus {
 fn render_status(job: &Value, kind: &str, change: &StatusChange) -> Value {
     let present = own_status(job);
     let common = status::advance(&status::status_of(job), kind, change);
+    let of_launchers = meeting::render(change, &present);
     let next = TrainingJobStatus {
         phase: Some(change.phase.name().to_owned()),
         conditions: common.conditions,
@@ -100,6 +104,12 @@ fn render_status(job: &Value, kind: &str, change: &StatusChange) -> Value {
         message: change.message.clone(),
         restarts: Some(i32::try_from(change.restarts).unwrap_or(i32::MAX)),
         ranks: change.ranks.map(|ranks| i32::try_from(ranks).unwrap_or(i32::MAX)).or(present.ranks),
+        checkpoint: change
+            .checkpoint
+            .as_ref()
+            .and_then(|value| serde_json::from_value(value.clone()).ok())
+            .or(present.checkpoint),
+        ..of_launchers
     };
     serde_json::to_value(next).expect("a status of strings, numbers and times serialises")
 }
@@ -122,7 +132,8 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
         return None;
     };
     let spec: TrainingJobSpec = findings.read(written, "spec")?;
-    let replicas = count(spec.replicas, findings);
+    let size = Size::read(spec.replicas, spec.elastic.as_ref(), read::MAX_REPLICAS, findings);
+    let replicas = size.replicas;
     let nproc = nproc(spec.procs_per_replica.as_ref(), findings);
     let restart = findings.one_of(
         spec.restart_policy.as_deref(),
@@ -130,11 +141,20 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
         kubeflow::RESTART_RULES,
         RestartRule::Never,
     );
-    let policy = policy(&spec, replicas, findings);
-    let template = template(&spec, config, findings);
+    let terms = Terms::read(spec.recovery.as_ref(), findings);
+    let mut policy = policy(&spec, replicas, findings);
+    let mut template = template(&spec, config, findings);
     read::check_pod_name(&kubeflow::replica_name(&head, "Worker", replicas.saturating_sub(1)), findings);
     if !findings.list.is_empty() {
         return None;
+    }
+    let rendezvous = config.rendezvous.as_deref().filter(|_| terms.in_place).filter(|_| reaches_socket(&template));
+    let mut warnings = Vec::new();
+    let notes = rendezvous.and_then(|_| replace_torchrun(job, &mut template)).into_iter().collect();
+    if rendezvous.is_some() {
+        policy.min_available = size.least;
+    } else if spec.elastic.is_some() {
+        warnings.push(Warning::ignored("spec.elastic"));
     }
     let port = fixed_port(&template).map_or(PortWish::Default(SHAPE.port), PortWish::Fixed);
     let role = RoleSpec {
@@ -148,14 +168,15 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     };
     let (mut role, services) = kubeflow::lower_role(&head, &SHAPE, role, 0, true);
     role.main_container = main_name(&role.template);
-    let launch = Launch {
-        replicas,
-        nproc: &nproc,
+    let told = recovery::Told {
+        head: &head,
+        terms: &terms,
+        rendezvous,
         max_restarts: if restart == RestartRule::Never { 0 } else { policy.backoff_limit.unwrap_or(u32::MAX) },
         grace_seconds: role.template.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds),
     };
     for replica in &mut role.replicas {
-        replica.env = env(&head, &launch, replica.node_rank);
+        replica.env = env(&told, replicas, &nproc, replica.node_rank);
     }
     if let Some(leader) = role.replicas.first_mut() {
         leader.labels.insert(label::JOB_ROLE.to_owned(), "master".to_owned());
@@ -167,21 +188,32 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
         services,
         extras: Vec::new(),
         port,
-        policy,
-        success: SuccessRule::All,
+        success: if rendezvous.is_some() && size.least < replicas { SuccessRule::Elastic } else { SuccessRule::All },
         restart_scope: RestartScope::Gang,
         leader: ReplicaKey { role: 0, index: 0 },
         ranks: nproc.parse::<u32>().ok().map(|nproc| nproc.saturating_mul(replicas)),
-        warnings: Vec::new(),
+        rendezvous: rendezvous.map(|_| recovery::config(&terms, restart, policy.backoff_limit, size)),
+        policy,
+        notes,
+        warnings,
     })
 }
 
-fn count(replicas: Option<i32>, findings: &mut Findings) -> u32 {
-    let replicas = replicas.unwrap_or(1);
-    if !(1..=read::MAX_REPLICAS).contains(&replicas) {
-        findings.add(Diagnostic::new("spec.replicas", format!("must be from 1 to {}", read::MAX_REPLICAS)));
-    }
-    u32::try_from(replicas).unwrap_or(1)
+/// Puts our launcher in torchrun's place, unless the job keeps it.
+fn replace_torchrun(job: &Value, template: &mut PodTemplateSpec) -> Option<Warning> {
+    let main = main_name(template);
+    let containers = &mut template.spec.as_mut()?.containers;
+    let container = containers.iter_mut().find(|container| container.name == main)?;
+    let mut own = container.clone();
+    // What the user wrote is behind our launcher.
+    own.command = own.command.map(|command| command.into_iter().skip(LAUNCH.len()).collect());
+    let note = torchrun::replace(&mut own).filter(|_| !torchrun::is_kept(job))?;
+    *container = own;
+    Some(note)
+}
+
+fn reaches_socket(template: &PodTemplateSpec) -> bool {
+    template.spec.as_ref().is_some_and(recovery::reaches_socket)
 }
 
 fn nproc(written: Option<&IntOrString>, findings: &mut Findings) -> String {
@@ -323,8 +355,7 @@ fn complete_container(container: &mut Container, spec: &TrainingJobSpec, finding
         }
         Some(_) => {}
     }
-    let launch = ["trainyard", "launch", "--"].map(str::to_owned);
-    container.command = Some(launch.into_iter().chain(command).collect());
+    container.command = Some(LAUNCH.map(str::to_owned).into_iter().chain(command).collect());
     if spec.args.is_some() {
         container.args.clone_from(&spec.args);
     }
@@ -446,32 +477,17 @@ fn fixed_port(template: &PodTemplateSpec) -> Option<u16> {
     u16::try_from(port.container_port).ok()
 }
 
-/// What the launchers of all pods are told alike.
-struct Launch<'job> {
-    replicas: u32,
-    nproc: &'job str,
-    max_restarts: u32,
-    grace_seconds: Option<i64>,
-}
-
 /// What the launcher reads.
-fn env(head: &Head, launch: &Launch<'_>, node_rank: u32) -> Vec<EnvModel> {
+fn env(told: &recovery::Told<'_>, replicas: u32, nproc: &str, node_rank: u32) -> Vec<EnvModel> {
     let variable = |name: &str, value| EnvModel { name: name.to_owned(), value };
     let text = |name: &str, value: &str| variable(name, EnvValue::Text(value.to_owned()));
-    vec![
-        text("TRAINYARD_JOB", &head.name),
-        text("TRAINYARD_NAMESPACE", &head.namespace),
-        // The uid is known only to those who may read the job: enough to keep other processes of the machine out.
-        text("TRAINYARD_JOB_TOKEN", &head.uid),
-        variable("TRAINYARD_GENERATION", EnvValue::Generation),
-        // Not the generation, which a change of size and a resumption raise as well.
-        variable("TRAINYARD_RESTARTS", EnvValue::Restarts),
-        text("TRAINYARD_MAX_RESTARTS", &launch.max_restarts.to_string()),
-        text("TRAINYARD_STOP_GRACE_SECONDS", &launch.grace_seconds.unwrap_or(DEFAULT_GRACE_SECONDS).to_string()),
-        text("PET_NNODES", &launch.replicas.to_string()),
+    let mut env = told.env();
+    env.extend([
+        text("PET_NNODES", &replicas.to_string()),
         text("PET_NODE_RANK", &node_rank.to_string()),
-        text("PET_NPROC_PER_NODE", launch.nproc),
-        text("PET_MASTER_ADDR", &kubeflow::replica_name(head, "Worker", 0)),
+        text("PET_NPROC_PER_NODE", nproc),
+        text("PET_MASTER_ADDR", &kubeflow::replica_name(told.head, "Worker", 0)),
         variable("PET_MASTER_PORT", EnvValue::Port(String::new())),
-    ]
+    ]);
+    env
 }

@@ -148,6 +148,8 @@ fn lower_into(job: &Value, related: &[Value], findings: &mut Findings) -> Option
         success: SuccessRule::AllOf { role: 0 },
         restart_scope: RestartScope::Replica,
         leader: ReplicaKey { role: 0, index: 0 },
+        rendezvous: None,
+        notes: Vec::new(),
         ranks: nproc.parse::<u32>().ok().map(|nproc| nproc.saturating_mul(nodes)),
         warnings: ignored(&spec, &runtime),
         owner: head.owner,

@@ -24,6 +24,8 @@ pub struct Budget {
 pub struct Spent {
     /// By the rendezvous.
     pub by_cause: BTreeMap<Cause, u32>,
+    /// By the rendezvous, of causes that are not on record.
+    pub unknown: u32,
     /// By others: pods that failed before they joined, whole gangs.
     pub elsewhere: u32,
 }

@@ -114,13 +114,15 @@ impl Rendezvous {
     /// Whether a generation runs that has room for a member who waits. None is broken up that has begun to end.
     pub(super) fn could_grow(&self) -> bool {
         let Phase::Running { world, finished, .. } = &self.phase else { return false };
-        let room = world.seats.len() < self.config.most as usize;
+        if world.seats.len() >= self.config.most as usize || !finished.is_empty() {
+            return false;
+        }
         // All of the present ones must be there to be told.
         let whole = world
             .seats
             .iter()
             .all(|seat| self.members.get(&seat.member).is_some_and(|member| member.away_since_ms.is_none()));
-        room && whole && finished.is_empty() && self.here().iter().any(|(id, _)| world.seat_of(id).is_none())
+        whole && self.here().iter().any(|(id, _)| world.seat_of(id).is_none())
     }
 
     pub(super) fn note_enough(&mut self, now_ms: i64) {

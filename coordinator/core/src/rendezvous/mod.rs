@@ -149,7 +149,7 @@ impl Rendezvous {
             members: BTreeMap::new(),
             joined: 0,
             fence: Fence::new(recorded),
-            restarts: spent.by_cause.values().sum(),
+            restarts: spent.by_cause.values().sum::<u32>().saturating_add(spent.unknown),
             spent: spent.by_cause,
             elsewhere: spent.elsewhere,
             last_borne: None,
@@ -181,6 +181,18 @@ impl Rendezvous {
         }
     }
 
+    /// Whether this launcher takes part.
+    #[must_use]
+    pub fn has(&self, member: &MemberId) -> bool {
+        self.members.contains_key(member)
+    }
+
+    /// Launchers that take part, and those of them whose streams are open.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        (self.members.len(), self.here().len())
+    }
+
     /// The world that runs, if one does.
     #[must_use]
     pub fn world(&self) -> Option<&World> {
@@ -194,7 +206,8 @@ impl Rendezvous {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         match &self.phase {
-            Phase::Running { world, ready, .. } => world.seats.iter().all(|seat| ready.contains(&seat.member)),
+            // whoever is ready has a seat.
+            Phase::Running { world, ready, .. } => ready.len() == world.seats.len(),
             Phase::Gathering { .. } | Phase::Ended(_) => false,
         }
     }

@@ -10,6 +10,8 @@ use super::{Config, Lack, Phase, Rendezvous};
 
 /// Memory of spares changes by itself, all the time: it is told anew when it has changed by more than this part of it.
 const MEMORY_STEP: u64 = 8;
+/// Up to so many members, the invariants are derived anew after each step; of more, when the generation changes.
+const CHECK_EACH_STEP: usize = 64;
 
 /// What is worth telling of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,7 @@ pub struct Session {
     last_failure: Option<LastFailure>,
     last_generation: Generation,
     ready: bool,
+    ended_ms: Option<i64>,
     pulses: BTreeMap<MemberId, Pulse>,
     stalled: BTreeMap<u32, Stalled>,
     spares: Option<Spares>,
@@ -67,6 +70,7 @@ impl Session {
             last_failure: None,
             last_generation: Generation(0),
             ready: false,
+            ended_ms: None,
             pulses: BTreeMap::new(),
             stalled: BTreeMap::new(),
             spares: None,
@@ -101,7 +105,11 @@ impl Session {
         let before = self.before();
         self.machine.step(now_ms, input, out);
         let mut happened = Vec::new();
-        if let Err(broken) = self.machine.check() {
+        // Of a large job, deriving everything anew for each message would be most of the work of a restart.
+        let changed = self.machine.world().map(|world| world.generation) != before.generation;
+        if (changed || self.machine.members.len() <= CHECK_EACH_STEP)
+            && let Err(broken) = self.machine.check()
+        {
             happened.push(Happened::Broken(broken));
         }
         self.note_failure(now_ms, &before, said_by, &mut happened);
@@ -149,6 +157,18 @@ impl Session {
         self.machine.deadline()
     }
 
+    /// Ranks that stand still, and in what.
+    #[must_use]
+    pub fn view_of_pulses(&self) -> Vec<(u32, String)> {
+        self.stalled.values().map(|rank| (rank.rank, rank.waits_in.clone())).collect()
+    }
+
+    /// Interpreters that wait to become ranks.
+    #[must_use]
+    pub const fn spares(&self) -> Option<Spares> {
+        self.spares
+    }
+
     /// How it stands.
     #[must_use]
     pub fn view(&self) -> RendezvousView {
@@ -157,7 +177,7 @@ impl Session {
             Phase::Gathering { since_ms, lack: Lack::Failure(_), .. } => (Stage::Recovering, Some(*since_ms), None),
             Phase::Running { .. } if self.ready => (Stage::Running, None, None),
             Phase::Running { since_ms, .. } => (Stage::Forming, Some(*since_ms), None),
-            Phase::Ended(outcome) => (Stage::Ended, None, Some(outcome.clone())),
+            Phase::Ended(outcome) => (Stage::Ended, self.ended_ms, Some(outcome.clone())),
         };
         RendezvousView {
             generation: self.last_generation.0,
@@ -166,7 +186,8 @@ impl Session {
             spent: self.machine.spent.clone(),
             restarts: self.machine.restarts(),
             outcome,
-            members: self.machine.here().into_iter().map(|(id, _)| id.pod.clone()).collect(),
+            members: self.machine.members.keys().map(|id| id.pod.clone()).collect(),
+            present: self.machine.here().into_iter().map(|(id, _)| id.pod.clone()).collect(),
             joined: self.joined.clone(),
             ranks: self.machine.world().map_or(0, super::World::size),
             last_failure: self.last_failure.clone(),
@@ -180,7 +201,6 @@ impl Session {
             restarts: self.machine.restarts(),
             generation: self.machine.world().map(|world| world.generation),
             ended: self.machine.outcome().is_some(),
-            members: self.machine.members.keys().cloned().collect(),
         }
     }
 
@@ -195,7 +215,7 @@ impl Session {
             Phase::Gathering { .. } | Phase::Running { .. } | Phase::Ended(_) => None,
         };
         if let Some(failure) = failure {
-            let lost = before.members.iter().find(|id| !self.machine.members.contains_key(*id));
+            let lost = self.hosts.keys().find(|id| !self.machine.members.contains_key(*id));
             let blamed = if failure.rank.is_some() { said_by } else { lost.cloned().or(said_by) };
             let last = LastFailure {
                 rank: failure.rank,
@@ -212,6 +232,7 @@ impl Session {
             happened.push(Happened::Failed(last));
         }
         if let Some(outcome) = self.machine.outcome().filter(|_| !before.ended) {
+            self.ended_ms = Some(now_ms);
             happened.push(Happened::Ended(outcome.clone()));
         }
     }
@@ -247,6 +268,9 @@ impl Session {
 
     fn forget_members(&mut self) {
         let members = &self.machine.members;
+        if self.hosts.len() == members.len() && self.pulses.is_empty() {
+            return;
+        }
         self.hosts.retain(|id, _| members.contains_key(id));
         self.pulses.retain(|id, _| members.contains_key(id));
         self.add_spares_up();
@@ -270,5 +294,4 @@ struct Before {
     restarts: u32,
     generation: Option<Generation>,
     ended: bool,
-    members: Vec<MemberId>,
 }

@@ -14,7 +14,7 @@ pub struct RendezvousView {
     pub generation: u64,
     /// How far it is.
     pub stage: Stage,
-    /// Since when nobody trains, while that is so.
+    /// Since when it is at this stage; not told while all ranks run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<i64>,
     /// Restarts, by cause: those that the rendezvous made.
@@ -25,8 +25,10 @@ pub struct RendezvousView {
     /// How it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// UIDs of the pods whose launchers take part now.
+    /// UIDs of the pods whose launchers take part.
     pub members: BTreeSet<String>,
+    /// UIDs of those of them that hold a stream now.
+    pub present: BTreeSet<String>,
     /// UIDs of the pods whose launchers ever took part.
     pub joined: BTreeSet<String>,
     /// Ranks of the world that runs.

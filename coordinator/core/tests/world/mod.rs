@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use trainyard_coordinator_core::gang::{self, GangView, Placement};
 use trainyard_coordinator_core::instant;
 use trainyard_coordinator_core::job;
+use trainyard_coordinator_core::rendezvous::RendezvousView;
 use trainyard_coordinator_core::view::{Config, JobView};
 use trainyard_proto::plan::{Action, Plan};
 
@@ -63,6 +64,8 @@ pub struct World {
     pub related: Vec<Value>,
     pub nodes: Vec<Node>,
     pub config: Config,
+    /// What the launchers do.
+    pub meeting: Option<RendezvousView>,
     pub now_ms: i64,
     pub wake_at_ms: Option<i64>,
     pub events: Vec<String>,
@@ -86,6 +89,7 @@ impl World {
             related: Vec::new(),
             nodes: vec![node("laptop", "64", "256Gi")],
             config: Config::embedded(),
+            meeting: None,
             now_ms: START_MS,
             wake_at_ms: None,
             events: Vec::new(),
@@ -102,6 +106,7 @@ impl World {
             extras: Vec::new(),
             related: self.related.clone(),
             busy_ports: BTreeSet::new(),
+            rendezvous: self.meeting.clone(),
             config: self.config.clone(),
         }
     }

@@ -1,0 +1,206 @@
+//! What the launchers of a job do, as far as it concerns its pods. They start ranks again by themselves; here a lost pod is
+//! replaced, a gang that waits in vain starts again as a whole, and a failure that is not borne ends the job.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trainyard_proto::plan::EventSeverity;
+
+use super::planner::{Planner, has_failed};
+use super::replica::{Observed, Standing};
+use super::{FailureCause, JobCode, Meeting, Phase, Stage, narrate};
+use crate::instant;
+use crate::model::{JobModel, RestartScope};
+use crate::rendezvous::{self, LastFailure, Outcome, RendezvousView};
+
+/// How long launchers have to come back to a control plane that has just started, before their pods are judged without
+/// them. They knock several times a second.
+const SETTLE_MS: i64 = 3_000;
+/// How long the pods of a job that is over may take to say so by themselves, before they are ended with it.
+const END_MS: i64 = 15_000;
+
+impl<'view> Planner<'view> {
+    /// The rendezvous, if launchers of this incarnation take part in one.
+    pub(super) fn meeting(
+        &self,
+        model: &JobModel,
+        current: &BTreeMap<String, Observed<'view>>,
+    ) -> Option<&'view RendezvousView> {
+        model.rendezvous.as_ref()?;
+        let view = self.view.rendezvous.as_ref()?;
+        current.values().any(|pod| view.joined.contains(pod.uid)).then_some(view)
+    }
+
+    /// Takes over what the launchers say: counts into the ledger, the rest into the status.
+    pub(super) fn read_meeting(&mut self, model: &JobModel, current: &BTreeMap<String, Observed<'view>>) {
+        let Some(meeting) = self.meeting(model, current) else { return };
+        if self.ledger.mirror(meeting) {
+            self.write_ledger();
+            if self.lifecycle.running && meeting.outcome.is_none() {
+                let last = meeting.last_failure.as_ref();
+                let failed = last.map_or_else(|| "its ranks failed".to_owned(), |last| self.what_failed(last));
+                let number = self.ledger.all_restarts();
+                let of = model.policy.backoff_limit.map(|limit| format!(" of {limit}")).unwrap_or_default();
+                let message = format!("{} is restarting (restart {number}{of}): {failed}", self.title());
+                self.transition(Stage::Restarting, message);
+                (self.lifecycle.running, self.lifecycle.restarting) = (false, true);
+            }
+        }
+        self.change.restarts = self.ledger.all_restarts();
+        if meeting.ranks > 0 {
+            self.change.ranks = Some(meeting.ranks);
+        }
+        let awaited = match meeting.stage {
+            rendezvous::Stage::Joining | rendezvous::Stage::Recovering => true,
+            rendezvous::Stage::Forming | rendezvous::Stage::Running => is_elastic(model),
+            rendezvous::Stage::Ended => false,
+        };
+        let present = |name: &str| current.get(name).is_some_and(|pod| meeting.present.contains(pod.uid));
+        let missing = model.replicas().map(|(_, replica)| &replica.name).filter(|name| awaited && !present(name));
+        self.change.meeting = Some(Meeting {
+            generation: meeting.generation,
+            missing: missing.cloned().collect(),
+            last_failure: meeting.last_failure.clone().map(|last| LastFailure { pod: self.pod_of(&last), ..last }),
+            stalled: meeting.stalled.clone(),
+            spares: meeting.spares,
+        });
+    }
+
+    fn pod_of(&self, last: &LastFailure) -> Option<String> {
+        let uid = last.pod.as_deref()?;
+        self.pods.iter().find(|pod| pod.uid == uid).map(|pod| pod.name.to_owned())
+    }
+
+    fn what_failed(&self, last: &LastFailure) -> String {
+        narrate::what_failed(last, self.pod_of(last).as_deref())
+    }
+
+    pub(super) fn restarting_message(&self, model: &JobModel) -> Option<String> {
+        let meeting = self.change.meeting.as_ref();
+        let said = meeting.and_then(|meeting| {
+            let last = meeting.last_failure.as_ref()?;
+            let waits = narrate::unmet(&meeting.missing).map(|waits| format!("; {waits}")).unwrap_or_default();
+            let of = model.policy.backoff_limit.map(|limit| format!(" of {limit}")).unwrap_or_default();
+            let what = narrate::what_failed(last, last.pod.as_deref());
+            Some(format!("{} is restarting (restart {}{of}): {what}{waits}", self.title(), self.ledger.all_restarts()))
+        });
+        said.or_else(|| self.lifecycle.message.clone())
+    }
+
+    /// Whether launchers that run may be about to join a rendezvous that has just begun: until they have, nobody knows
+    /// whether what is missing was counted.
+    pub(super) fn waits_for_launchers(&mut self, current: &BTreeMap<String, Observed<'view>>) -> bool {
+        let Some(view) = self.view.rendezvous.as_ref().filter(|view| view.joined.is_empty()) else { return false };
+        let Some(until) = view.since_ms.map(|since| since + SETTLE_MS).filter(|until| self.now_ms < *until) else {
+            return false;
+        };
+        let runs = current.values().any(|pod| pod.standing == Standing::Active);
+        let ended = current.values().any(|pod| pod.standing == Standing::Failed);
+        if !(self.lifecycle.running && runs && ended) {
+            return false;
+        }
+        self.change.phase = Phase::Running;
+        self.change.message.clone_from(&self.lifecycle.message);
+        self.reason(JobCode::WaitsForRanks, "waits for its launchers to come back to this control plane", None);
+        self.wake_at(Some(until));
+        true
+    }
+
+    /// Ends a job whose rendezvous bears a failure no more, when its pods have ended. Answers whether it is over.
+    pub(super) fn end_released(&mut self, model: &JobModel, current: &BTreeMap<String, Observed<'view>>) -> bool {
+        if super::tally::succeeded(model, current) {
+            return false;
+        }
+        let Some(meeting) = self.meeting(model, current) else { return false };
+        let Some(Outcome::Failed(failure)) = &meeting.outcome else { return false };
+        let until = meeting.since_ms.unwrap_or(self.now_ms) + END_MS;
+        let ending = |pod: &Observed<'_>| pod.standing == Standing::Active && meeting.joined.contains(pod.uid);
+        if self.now_ms < until && current.values().any(ending) {
+            let what = meeting.last_failure.as_ref().map_or_else(|| failure.message.clone(), |l| self.what_failed(l));
+            self.change.phase = if self.lifecycle.running { Phase::Running } else { Phase::Starting };
+            self.reason(JobCode::Failed, &format!("is ending: {what}"), None);
+            self.change.message = Some(what);
+            self.wake_at(Some(until));
+            return true;
+        }
+        let limit = model.policy.backoff_limit.filter(|limit| *limit > 0 && self.ledger.all_restarts() >= *limit);
+        self.fail(model, if limit.is_some() { FailureCause::BackoffLimit } else { FailureCause::Replica });
+        true
+    }
+
+    /// The failure that the rendezvous did not bear.
+    pub(super) fn released(&self, model: &JobModel) -> Option<LastFailure> {
+        let current = self.current(model);
+        let meeting = self.meeting(model, &current)?;
+        let Some(Outcome::Failed(_)) = &meeting.outcome else { return None };
+        let last = meeting.last_failure.clone()?;
+        Some(LastFailure { pod: self.pod_of(&last), ..last })
+    }
+
+    /// Replaces the pods of launchers that were lost. The rendezvous has counted them, and the others wait for the new ones.
+    pub(super) fn replace_lost(
+        &mut self,
+        model: &JobModel,
+        current: &BTreeMap<String, Observed<'view>>,
+        meeting: &RendezvousView,
+    ) {
+        if meeting.outcome.as_ref().is_some_and(|outcome| *outcome != Outcome::Succeeded) {
+            return;
+        }
+        // Whoever still counts as a member is not given up yet: the next look will tell.
+        let is_lost = |pod: &&Observed<'_>| meeting.joined.contains(pod.uid) && !meeting.members.contains(pod.uid);
+        let rules = model.replicas().map(|(role, replica)| (role.restart, current.get(&replica.name)));
+        let lost: Vec<Observed<'view>> = rules
+            .filter_map(|(rule, pod)| pod.filter(|pod| has_failed(pod, rule)))
+            .filter(is_lost)
+            .filter(|pod| !self.is_counted(pod))
+            .cloned()
+            .collect();
+        if lost.is_empty() {
+            return;
+        }
+        let seen: BTreeSet<String> = self.pods.iter().map(|pod| pod.uid.to_owned()).collect();
+        self.ledger.counted.retain(|uid| seen.contains(uid));
+        for pod in &lost {
+            let due = if pod.deleting { self.now_ms } else { self.ledger.wait(pod.name, self.now_ms) };
+            self.ledger.counted.push(pod.uid.to_owned());
+            let when = if due > self.now_ms { format!(" at {}", instant::text(due)) } else { String::new() };
+            let message = format!("The launcher of pod {} is gone: a new pod takes its place{when}", pod.name);
+            self.event(EventSeverity::Warning, "PodReplaced", &message);
+        }
+        // Until the new pods run, what the status says is about the old ones.
+        self.ledger.starting |= model.restart_scope == RestartScope::Gang;
+        self.write_ledger();
+    }
+
+    /// Whether those that are left have waited long enough for the others: then all start again.
+    pub(super) fn gang_is_due(
+        &mut self,
+        model: &JobModel,
+        current: &BTreeMap<String, Observed<'view>>,
+        meeting: &RendezvousView,
+    ) -> bool {
+        let Some(config) = &model.rendezvous else { return false };
+        let waits = match meeting.stage {
+            rendezvous::Stage::Recovering => true,
+            rendezvous::Stage::Joining => self.lifecycle.running,
+            rendezvous::Stage::Forming | rendezvous::Stage::Running | rendezvous::Stage::Ended => false,
+        };
+        let enough = meeting.present.len() >= config.least as usize;
+        let Some(since) = meeting.since_ms.filter(|_| waits && !enough) else { return false };
+        // A gang that was started again since then has all the time of a first start.
+        let created = |pod: &Observed<'_>| pod.pod.metadata.creation_timestamp.as_ref().map_or(0, instant::ms);
+        let survives = |pod: &Observed<'_>| meeting.members.contains(pod.uid) && created(pod) <= since;
+        if !current.values().any(survives) {
+            return false;
+        }
+        let at = since.saturating_add(config.return_ms);
+        if self.now_ms < at {
+            self.wake_at(Some(at));
+        }
+        self.now_ms >= at
+    }
+}
+
+fn is_elastic(model: &JobModel) -> bool {
+    model.rendezvous.as_ref().is_some_and(|config| config.least < config.most)
+}

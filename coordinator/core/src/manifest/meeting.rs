@@ -1,0 +1,65 @@
+//! What a TrainingJob's status says of its launchers.
+
+use trainyard_proto::trainyard::{LastFailure, SpareInterpreters, StalledRank, TrainingJobStatus};
+
+use crate::job::{Meeting, Phase, StatusChange};
+use crate::rendezvous;
+
+/// Names of pods that are kept in a status: of a job with a thousand of them all may be missing.
+const MAX_MISSING: usize = 64;
+
+/// The fields that are about launchers; the others are empty.
+pub(super) fn render(change: &StatusChange, present: &TrainingJobStatus) -> TrainingJobStatus {
+    let over = match change.phase {
+        Phase::Succeeded | Phase::Failed | Phase::Suspended => true,
+        Phase::Pending | Phase::Starting | Phase::Running | Phase::Restarting => false,
+    };
+    let kept = TrainingJobStatus {
+        generation: present.generation,
+        last_failure: present.last_failure.clone(),
+        missing: present.missing.clone().filter(|_| !over),
+        stalled: present.stalled.clone().filter(|_| !over),
+        spares: present.spares.clone().filter(|_| !over),
+        ..TrainingJobStatus::default()
+    };
+    let Some(meeting) = &change.meeting else { return kept };
+    let Meeting { generation, last_failure, missing, stalled, spares } = meeting;
+    TrainingJobStatus {
+        generation: (*generation > 0).then(|| number(*generation)).or(kept.generation),
+        last_failure: last_failure.as_ref().map(failure).or(kept.last_failure),
+        missing: (!over && !missing.is_empty()).then(|| missing.iter().take(MAX_MISSING).cloned().collect()),
+        stalled: (!over && !stalled.is_empty()).then(|| stalled.iter().map(rank).collect()),
+        spares: spares.filter(|_| !over).map(|spares| SpareInterpreters {
+            count: Some(i64::from(spares.count)),
+            memory_bytes: Some(number(spares.memory_bytes)),
+        }),
+        ..TrainingJobStatus::default()
+    }
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn failure(last: &rendezvous::LastFailure) -> LastFailure {
+    LastFailure {
+        rank: last.rank.map(i64::from),
+        pod: last.pod.clone(),
+        host: last.host.clone(),
+        cause: Some(last.cause.word().to_owned()),
+        code: Some(last.code),
+        message: Some(last.message.clone()),
+        generation: Some(number(last.generation)),
+        at_ms: Some(last.at_ms),
+        recovered_ms: last.recovered_ms,
+    }
+}
+
+fn rank(stalled: &rendezvous::Stalled) -> StalledRank {
+    StalledRank {
+        rank: Some(i64::from(stalled.rank)),
+        host: Some(stalled.host.clone()),
+        waits_in: Some(stalled.waits_in.clone()),
+        since_ms: Some(stalled.since_ms),
+    }
+}
