@@ -29,7 +29,7 @@ pub(crate) fn rendezvous(alone: Alone) -> Box<dyn Link> {
         grow_ms: i64::MAX / 4,
         budget: Budget { total: Some(alone.max_restarts), by_cause: BTreeMap::new(), lowest_code: 0 },
     };
-    let spent = Spent { by_cause: BTreeMap::new(), elsewhere: alone.restarts };
+    let spent = Spent { elsewhere: alone.restarts, ..Spent::default() };
     let machine = Rendezvous::new(config, Generation(alone.generation), spent, 0);
     Box::new(InProcess { machine, member: None, events: VecDeque::from([Event::Up]) })
 }

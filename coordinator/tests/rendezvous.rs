@@ -172,8 +172,8 @@ async fn ranks_that_fail_are_started_again_in_the_pods_that_are_there() {
     assert_eq!((world.generation, world.restarts, world.seats.len()), (1, 0, 2));
     one.start(&world).await;
     two.start(&world).await;
-    let seen = status(&lab, "able", |status| status["phase"] == "Running").await;
-    assert_eq!((&seen["generation"], &seen["ranks"]), (&json!(1), &json!(4)));
+    let seen = status(&lab, "able", |status| status["generation"] == 1 && status["phase"] == "Running").await;
+    assert_eq!(seen["ranks"], 4);
 
     two.fail(1, 3).await;
     let next = one.formed().await;
