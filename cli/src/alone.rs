@@ -4,10 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::BorrowedFd;
 
 use trainyard_coordinator::rendezvous::convert;
-use trainyard_coordinator_core::rendezvous::{Budget, Config, Generation, Input, MemberId, Output, Rendezvous, Spent};
+use trainyard_coordinator_core::rendezvous::{
+    Budget, Cause, Config, Generation, Input, MemberId, Output, Rendezvous, Spent,
+};
 use trainyard_proto::rendezvous::FromLauncher;
 use trainyard_proto::rendezvous::from_launcher::Message;
 use trainyard_worker::launch::link::{Alone, Event, Link};
+
+/// A module that is not there will not be there the next time, unless its file system was away for a moment.
+const IMPORT_ERRORS: u32 = 3;
 
 /// One launcher, one stream, and nobody to wait for.
 struct InProcess {
@@ -27,7 +32,11 @@ pub(crate) fn rendezvous(alone: Alone) -> Box<dyn Link> {
         lost_ms: 0,
         return_ms: i64::MAX / 4,
         grow_ms: i64::MAX / 4,
-        budget: Budget { total: Some(alone.max_restarts), by_cause: BTreeMap::new(), lowest_code: 0 },
+        budget: Budget {
+            total: Some(alone.max_restarts),
+            by_cause: [(Cause::ImportError, IMPORT_ERRORS)].into(),
+            lowest_code: 0,
+        },
     };
     let spent = Spent { elsewhere: alone.restarts, ..Spent::default() };
     let machine = Rendezvous::new(config, Generation(alone.generation), spent, 0);

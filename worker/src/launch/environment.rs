@@ -21,6 +21,9 @@ const DEFAULT_STOP_GRACE_SECONDS: u32 = 30;
 /// How much earlier than the pod's grace ends the ranks are killed: by us, who report it, and not by somebody who does not.
 const REPORT_MS: i64 = 2_000;
 
+/// What a rank's environment has beside the launcher's.
+pub(super) type Variables = Vec<(String, String)>;
+
 /// What this pod was told before any rendezvous, and what does not change from one generation to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pod {
@@ -54,6 +57,7 @@ pub(super) struct Pod {
     /// A name of this pod that no other of the job has.
     uid: String,
     gpus: bool,
+    preflight: bool,
 }
 
 /// This launcher's part of one generation.
@@ -142,6 +146,7 @@ impl Pod {
             generation: lookup(GENERATION).map_or(Ok(0), |text| number(GENERATION, &text))?,
             rendezvous: lookup(RENDEZVOUS),
             gpus: gpus(&lookup) > 0,
+            preflight: lookup("TRAINYARD_PREFLIGHT").is_some_and(|value| value == "1"),
             uid: lookup("TRAINYARD_POD_UID").unwrap_or_else(|| format!("node-{node_rank}")),
             nproc,
             nnodes,
@@ -185,6 +190,11 @@ impl Pod {
     /// Whether processes of this pod may hold memory of a GPU.
     pub(super) fn has_gpus(&self) -> bool {
         self.gpus
+    }
+
+    /// Whether the machines and the links between them are looked at before the first generation.
+    pub(super) fn checks_first(&self) -> bool {
+        self.preflight
     }
 
     /// How often the ranks may be started again by this launcher, if it is to decide itself.
@@ -243,7 +253,7 @@ impl Pod {
     }
 
     /// What a rank's environment has beside the pod's.
-    pub(super) fn variables(&self, part: &Part, local_rank: usize) -> Vec<(&'static str, String)> {
+    pub(super) fn variables(&self, part: &Part, local_rank: usize) -> Variables {
         let rank = part.rank(local_rank).to_string();
         let world = part.ranks.to_string();
         let (master_addr, master_port) = &part.master;
@@ -275,7 +285,7 @@ impl Pod {
         if let Some(token) = &self.token {
             variables.push(("TRAINYARD_JOB_TOKEN", token.clone()));
         }
-        variables
+        variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 

@@ -5,22 +5,22 @@
 //! it (parent-death signal), is killed as a group, and its orphans are adopted and ended.
 
 mod environment;
-#[cfg_attr(not(test), expect(dead_code, reason = "the report of a failure is not made from it yet"))]
 mod evidence;
 mod grpc;
 pub mod link;
+mod notes;
 mod orders;
 mod output;
 mod port;
 mod process;
+mod pulse;
+mod ranks;
 mod report;
 mod run;
 pub(crate) mod span;
 #[allow(dead_code, reason = "the loop calls it")]
 mod stall;
-mod start;
 mod store;
-#[allow(dead_code, reason = "the generations that start ranks again call it")]
 mod warm;
 
 use std::io;

@@ -4,14 +4,15 @@ use trainyard_proto::rendezvous::from_launcher::Message as Said;
 use trainyard_proto::rendezvous::release::Outcome;
 use trainyard_proto::rendezvous::standing::Standing as Stands;
 use trainyard_proto::rendezvous::to_launcher::Message as Order;
-use trainyard_proto::rendezvous::{self as wire, Failed, Finished, Holds, Ready, Release, World};
-use trainyard_worker_core::supervisor::{Input, Report, Standing, Verdict};
+use trainyard_proto::rendezvous::{self as wire, Cause, Failed, Failure, Finished, Holds, Ready, Release, World};
+use trainyard_worker_core::supervisor::{Exit, Input, Report, Standing, Verdict};
 
 use super::LaunchError;
 use super::environment::Part;
 use super::link::Event;
-use super::report;
+use super::report::{self, Spares};
 use super::run::Launch;
+use super::warm::Warm;
 
 impl Launch<'_> {
     /// Takes in all that the line brings, and what is answered to that.
@@ -109,15 +110,16 @@ impl Launch<'_> {
     pub(super) fn report(&mut self, report: Report) {
         let message = match report {
             Report::Ready { generation } => {
+                self.prepare_spares();
                 self.say_again();
                 Said::Ready(Ready { generation })
             }
             Report::Failed { generation, local_rank, exit } => {
                 self.note_trouble();
-                let rank = self.present.as_ref().map_or(local_rank, |present| present.part.rank(local_rank));
-                let tail = self.tail(local_rank);
-                let failure = report::failure(rank, exit, tail);
-                self.borne = Some(report::borne(generation, rank, exit, tail));
+                let failure = self.to_blame(local_rank, exit);
+                let first = self.present.as_ref().map_or(0, |present| present.part.rank(0));
+                let blamed = failure.rank.map_or(local_rank, |rank| (rank as usize).saturating_sub(first));
+                self.borne = Some(report::borne(generation, &failure, self.tail(blamed)));
                 self.failure = Some(failure.clone());
                 Said::Failed(Failed { generation, failure: Some(failure) })
             }
@@ -126,10 +128,23 @@ impl Launch<'_> {
         self.link.say(self.now_ms(), message);
     }
 
+    /// The failure of the generation in which this rank was the first to end badly.
+    fn to_blame(&self, local_rank: usize, exit: Exit) -> Failure {
+        if let Some(candidate) = self.blame() {
+            return report::failure(&candidate);
+        }
+        // Given up while it runs: there is no end to judge yet.
+        let rank = self.present.as_ref().map_or(local_rank, |present| present.part.rank(local_rank));
+        let message = format!("it stands still (exit code {})", exit.code());
+        Failure { rank: u32::try_from(rank).ok(), cause: Cause::Hang.into(), code: exit.code(), message }
+    }
+
     fn say_again(&mut self) {
         let Some((since_ms, present)) = self.trouble_ms.take().zip(self.present.as_ref()) else { return };
         let part = &present.part;
         let restart = (part.restarts, self.pod.max_restarts());
-        eprint!("{}", report::again(part.generation, self.pod.nproc, restart, self.now_ms() - since_ms));
+        let why = self.warm.as_ref().and_then(Warm::trouble);
+        let spares = Spares { used: self.promoted, why };
+        eprint!("{}", report::again(part.generation, self.pod.nproc, restart, self.now_ms() - since_ms, &spares));
     }
 }

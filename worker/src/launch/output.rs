@@ -44,25 +44,29 @@ impl Stream {
         self.pipe.as_fd()
     }
 
-    /// Passes on what is there, or much of it. False when the output has ended.
-    pub(super) fn forward(&mut self, tail: &mut Tail) -> bool {
+    /// Passes on what is there, or much of it. Whether more may come, and whether anything came.
+    pub(super) fn forward(&mut self, tail: &mut Tail) -> (bool, bool) {
         let mut chunk = vec![0; READ_BYTES];
+        let mut any = false;
         for _ in 0..ROUNDS {
             match self.pipe.read(&mut chunk) {
                 Ok(0) => {
                     self.finish(tail);
-                    return false;
+                    return (false, any);
                 }
-                Ok(count) => self.take(&chunk[..count], tail),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Ok(count) => {
+                    any = true;
+                    self.take(&chunk[..count], tail);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (true, any),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
                     self.finish(tail);
-                    return false;
+                    return (false, any);
                 }
             }
         }
-        true
+        (true, any)
     }
 
     /// Ends the last line if the program did not.

@@ -11,6 +11,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid};
 use trainyard_worker_core::supervisor::{Exit, Stop};
 
+use super::environment::RENDEZVOUS;
 use super::span::SPANS;
 
 /// A running process of a rank, and our child.
@@ -25,28 +26,32 @@ pub(super) type Pipes = [OwnedFd; 2];
 
 impl Process {
     /// Starts `command` with `variables` added to our environment, its output in pipes and nothing to read.
-    pub(super) fn start(command: &[String], variables: &[(&'static str, String)]) -> io::Result<(Self, Pipes)> {
+    pub(super) fn start(command: &[String], variables: &[(String, String)]) -> io::Result<(Self, Pipes)> {
         let Some((program, arguments)) = command.split_first() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no command"));
         };
         let launcher = getpid();
         let mut builder = Command::new(program);
-        builder.args(arguments).env_remove(SPANS).envs(variables.iter().map(|(name, value)| (name, value)));
+        builder
+            .args(arguments)
+            .env_remove(SPANS)
+            .env_remove(RENDEZVOUS)
+            .envs(variables.iter().map(|(name, value)| (name, value)));
         builder.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: `prepare` makes system calls only; it neither allocates nor takes locks.
         unsafe { builder.pre_exec(move || prepare(launcher)) };
         let mut child = builder.spawn()?;
-        let process = Self::adopt(Pid::from_raw(child.id().cast_signed()))?;
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let process = Self { pid, pidfd: pidfd_open(pid)? };
         match (child.stdout.take(), child.stderr.take()) {
             (Some(out), Some(error)) => Ok((process, [out.into(), error.into()])),
             (None | Some(_), None | Some(_)) => Err(io::Error::other("a child without pipes")),
         }
     }
 
-    /// Takes over a child that was started in some other way, and leads a process group of its own.
-    pub(super) fn adopt(pid: Pid) -> io::Result<Self> {
-        let pidfd = pidfd_open(pid)?;
-        Ok(Self { pid, pidfd })
+    /// A child that was started in some other way, and leads a process group of its own.
+    pub(super) fn of(pid: Pid, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd }
     }
 
     /// The process's number, which is its group's too.

@@ -4,33 +4,37 @@ use std::fmt::Write as _;
 
 use nix::sys::signal::Signal;
 use trainyard_proto::rendezvous::{Cause, Failure};
+use trainyard_worker_core::cause::{Candidate, Kind};
 use trainyard_worker_core::supervisor::{Exit, Outcome, Stop, Tail};
 
 /// Lines of the failed rank's output that are shown again: enough for the end of a traceback.
 const LINES: usize = 15;
-/// Bytes of a failure's message.
-const MESSAGE_BYTES: usize = 500;
 
-/// The end of a launch that did not go well, in words; empty when it did. `ranks` of this pod; `rank` counts over all pods.
-pub(super) fn report(outcome: &Outcome, rank: impl Fn(usize) -> usize, tail: Option<&Tail>, ranks: usize) -> String {
-    let mut text = String::new();
-    if let Some((local_rank, exit)) = outcome.first_failure {
-        let rank = rank(local_rank);
-        let others = if ranks > 1 { "; the other ranks of this pod were stopped" } else { "" };
-        let _ = writeln!(text, "trainyard: rank {rank} failed first: {}{others}", words(exit));
-        last_words(&mut text, tail);
-        if let Some(hint) = hint(exit) {
-            let _ = writeln!(text, "hint: {hint}");
-        }
-    } else if let Some(stop) = outcome.stopped {
-        let why = match stop {
-            Stop::Terminate => "SIGTERM",
-            Stop::Interrupt => "SIGINT",
-            Stop::Kill => "SIGKILL",
-        };
-        let _ = writeln!(text, "trainyard: stopped by {why}; exit code {}", outcome.code);
+/// The failure of which a launch ended. `exit` is how that rank ended, `ranks` how many this pod has.
+pub(super) fn failed_first(failure: &Failure, exit: Option<Exit>, tail: Option<&Tail>, ranks: usize) -> String {
+    let rank = failure.rank.unwrap_or_default();
+    // A rank that was about to fail by itself may have been ended before it could.
+    let exit = exit.filter(|exit| exit.code() == failure.code);
+    let how = exit.map_or_else(|| format!("exit code {}", failure.code), words);
+    let others = if ranks > 1 { "; the other ranks of this pod were stopped" } else { "" };
+    let mut text = format!("trainyard: rank {rank} failed first: {how}{others}\n");
+    last_words(&mut text, tail);
+    let memory = (failure.cause() == Cause::OutOfMemory).then_some(failure.message.as_str());
+    if let Some(hint) = memory.or_else(|| exit.and_then(hint)) {
+        let _ = writeln!(text, "hint: {hint}");
     }
     text
+}
+
+/// The end of a launch that was stopped; empty when it was not.
+pub(super) fn stopped(outcome: &Outcome) -> String {
+    let Some(stop) = outcome.stopped else { return String::new() };
+    let why = match stop {
+        Stop::Terminate => "SIGTERM",
+        Stop::Interrupt => "SIGINT",
+        Stop::Kill => "SIGKILL",
+    };
+    format!("trainyard: stopped by {why}; exit code {}\n", outcome.code)
 }
 
 /// The end of a job because of a rank of another pod.
@@ -40,40 +44,57 @@ pub(super) fn elsewhere(failure: &Failure) -> String {
 }
 
 /// A failure after which the ranks are started again.
-pub(super) fn borne(generation: u64, rank: usize, exit: Exit, tail: Option<&Tail>) -> String {
-    let mut text = format!("trainyard: generation {generation}: rank {rank} failed: {}\n", words(exit));
-    if matches!(exit, Exit::Code(_)) {
-        last_words(&mut text, tail);
+pub(super) fn borne(generation: u64, failure: &Failure, tail: Option<&Tail>) -> String {
+    let who = failure.rank.map_or_else(|| "a launcher".to_owned(), |rank| format!("rank {rank}"));
+    let mut text = format!("trainyard: generation {generation}: {who} failed: {}\n", failure.message);
+    match failure.cause() {
+        Cause::Exception | Cause::ImportError | Cause::ExitCode => last_words(&mut text, tail),
+        Cause::Unspecified
+        | Cause::Signal
+        | Cause::OutOfMemory
+        | Cause::RendezvousTimeout
+        | Cause::Hang
+        | Cause::NodeLost
+        | Cause::GpuXid => {}
     }
     text
 }
 
+/// How ranks came to run again.
+pub(super) struct Spares<'a> {
+    /// Out of how many spares.
+    pub(super) used: usize,
+    /// Why there were none, as far as that is known.
+    pub(super) why: Option<&'a str>,
+}
+
 /// The ranks run again.
-pub(super) fn again(generation: u64, ranks: usize, restart: (u32, u32), after_ms: i64) -> String {
+pub(super) fn again(generation: u64, ranks: usize, restart: (u32, u32), after_ms: i64, spares: &Spares<'_>) -> String {
     let (restart, most) = restart;
     let are = if ranks == 1 { "1 rank runs" } else { &format!("{ranks} ranks run") };
     let most = if most >= restart { format!(" of {most}") } else { String::new() };
-    format!("trainyard: generation {generation}: {are} again, {after_ms} ms later (restart {restart}{most})\n")
+    let how = match spares {
+        Spares { used: 0, why: Some(why) } => format!("; without spares: {why}"),
+        Spares { used: 0, why: None } => String::new(),
+        Spares { used, .. } => format!(", {used} from spares"),
+    };
+    format!("trainyard: generation {generation}: {are} again, {after_ms} ms later (restart {restart}{most}){how}\n")
 }
 
 /// What the rendezvous is told of a failure.
-pub(super) fn failure(rank: usize, exit: Exit, tail: Option<&Tail>) -> Failure {
-    let cause = match exit {
-        Exit::Code(_) => Cause::ExitCode,
-        Exit::Signal(_) => Cause::Signal,
+pub(super) fn failure(candidate: &Candidate) -> Failure {
+    let cause = match candidate.cause.kind {
+        Kind::ExitCode => Cause::ExitCode,
+        Kind::Signal => Cause::Signal,
+        Kind::OutOfMemory => Cause::OutOfMemory,
+        Kind::ImportError => Cause::ImportError,
+        Kind::Exception => Cause::Exception,
+        Kind::RendezvousTimeout => Cause::RendezvousTimeout,
+        Kind::Hang => Cause::Hang,
+        Kind::GpuXid => Cause::GpuXid,
     };
-    // The last line of a traceback says what it was; without one there is nothing better than the exit.
-    let said = tail.and_then(|tail| tail.meaningful(1).first().map(|line| (*line).to_owned()));
-    let mut message = match (exit, said) {
-        (Exit::Code(_), Some(line)) => format!("{}: {}", words(exit), line.trim()),
-        (Exit::Code(_) | Exit::Signal(_), _) => words(exit),
-    };
-    let mut end = message.len().min(MESSAGE_BYTES);
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
-    message.truncate(end);
-    Failure { rank: u32::try_from(rank).ok(), cause: cause.into(), code: exit.code(), message }
+    let (code, message) = (candidate.cause.code, candidate.cause.message.clone());
+    Failure { rank: Some(candidate.rank), cause: cause.into(), code, message }
 }
 
 fn last_words(text: &mut String, tail: Option<&Tail>) {

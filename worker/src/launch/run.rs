@@ -1,6 +1,7 @@
 //! The loop: wait for something to happen, tell the supervisor, do what it says.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -11,16 +12,20 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use trainyard_proto::rendezvous::{Failure, Member};
-use trainyard_worker_core::supervisor::{Input, Outcome, Output, Patience, ProcessId, Stop, Supervisor, Tail};
+use trainyard_worker_core::cause::Candidate;
+use trainyard_worker_core::supervisor::{Exit, Input, Outcome, Output, Patience, ProcessId, Stop, Supervisor, Tail};
 
 use super::environment::{Part, Pod};
+use super::evidence::Watch;
 use super::grpc::{Job, Remote};
 use super::link::{Alone, Fixed, Link};
-use super::output::{Channel, Stream};
+use super::notes::Notes;
+use super::output::Stream;
 use super::port::Ports;
-use super::process::{self, Pipes, Process};
+use super::process::{self, Process};
+use super::pulse::Signs;
 use super::span::Spans;
-use super::start::{Start, Starter};
+use super::warm::{self, Warm};
 use super::{LaunchArgs, LaunchError, report};
 use crate::c10d::Server;
 
@@ -28,6 +33,9 @@ use crate::c10d::Server;
 const DRAIN: Duration = Duration::from_millis(500);
 /// How long a rank that can join the next generation by itself may take: what it does then is a few messages.
 const REJOIN_MS: i64 = 5_000;
+/// How long after a generation's beginning spares are made where nothing tells of its progress: not at once, so that they do
+/// not take time from the ranks' own beginning.
+const SPARES_MS: i64 = 3_000;
 /// How long the memory of a killed process on a GPU may take to be free.
 const CORPSE_MS: i64 = 30_000;
 /// How long a coordinator may take to come back after all ranks ended well: as long as a pod of it may be started anew.
@@ -64,10 +72,21 @@ pub(super) fn run(args: &LaunchArgs, pod: &Pod, alone: Option<fn(Alone) -> Box<d
         processes: BTreeMap::new(),
         streams: Vec::new(),
         tails: BTreeMap::new(),
+        exits: BTreeMap::new(),
+        promoted: 0,
+        signs: Signs::default(),
+        ends: Vec::new(),
         spans: Spans::new(),
-        starter: Starter { command: &args.command, warm: None },
+        command: &args.command,
+        python_path: warm::python_path(&args.command),
+        evidence: None,
+        warm: None,
+        spares_due_ms: None,
+        // Without it ranks are not heard, and start again as strangers.
+        notes: Notes::open(pod.nproc).ok(),
     };
     let outcome = launch.run()?;
+    launch.warm = None;
     process::end_adopted();
     launch.drain();
     launch.say_end(&outcome);
@@ -125,14 +144,16 @@ fn take_signals() -> io::Result<SignalFd> {
 pub(super) struct Generation {
     pub(super) part: Part,
     /// Serves until the generation is over.
-    _store: Option<Server>,
+    pub(super) store: Option<Server>,
 }
 
 /// A process of a rank.
-struct Running {
-    process: Process,
+pub(super) struct Running {
+    pub(super) process: Process,
     /// Among all ranks.
-    rank: usize,
+    pub(super) rank: usize,
+    /// Whether it was told to end.
+    pub(super) signalled: bool,
 }
 
 pub(super) struct Launch<'args> {
@@ -150,7 +171,7 @@ pub(super) struct Launch<'args> {
     /// The generation that began last.
     pub(super) present: Option<Generation>,
     /// The first generation that began here.
-    first: Option<u64>,
+    pub(super) first: Option<u64>,
     /// The present generation's first failure, as it was reported.
     pub(super) failure: Option<Failure>,
     /// What to say of it if the ranks are started again.
@@ -159,11 +180,25 @@ pub(super) struct Launch<'args> {
     pub(super) trouble_ms: Option<i64>,
     /// The failure of which the job ended.
     pub(super) verdict: Option<Failure>,
-    processes: BTreeMap<ProcessId, Running>,
-    streams: Vec<Stream>,
+    pub(super) processes: BTreeMap<ProcessId, Running>,
+    pub(super) streams: Vec<Stream>,
+    /// The last words of each process that is, or was, a rank of the present generation.
     pub(super) tails: BTreeMap<ProcessId, Tail>,
-    spans: Spans,
-    starter: Starter<'args>,
+    /// How the ranks of the present generation ended, by local rank.
+    pub(super) exits: BTreeMap<usize, Exit>,
+    /// Spares that became ranks of the present generation.
+    pub(super) promoted: usize,
+    pub(super) signs: Signs,
+    /// Why those that failed did.
+    pub(super) ends: Vec<Candidate>,
+    pub(super) spans: Spans,
+    pub(super) command: &'args [String],
+    pub(super) python_path: Option<OsString>,
+    pub(super) evidence: Option<Watch>,
+    pub(super) warm: Option<Warm>,
+    /// When spares are made at the latest, where nothing tells that the ranks made progress.
+    pub(super) spares_due_ms: Option<i64>,
+    pub(super) notes: Option<Notes>,
 }
 
 impl Launch<'_> {
@@ -174,15 +209,18 @@ impl Launch<'_> {
                 return Ok(outcome);
             }
             let now_ms = self.now_ms();
-            let due = self.supervisor.deadline().into_iter().chain(self.link.deadline()).min();
+            let due = [self.supervisor.deadline(), self.link.deadline(), self.spares_due_ms(), self.pulse_due_ms()];
+            let due = due.into_iter().flatten().min();
             let failed = |source| LaunchError::System { doing: "watch the ranks", source };
             self.wait(due.map(|due| due - now_ms)).map_err(failed)?;
             self.hear_signals()?;
             // Output before deaths: a rank's last words are then known when its end is judged.
             self.forward();
-            self.hear_warm()?;
+            self.hear_notes()?;
             self.look_for_deaths()?;
             self.tell(Input::Tick)?;
+            self.tend_spares();
+            self.beat();
         }
     }
 
@@ -192,10 +230,11 @@ impl Launch<'_> {
 
     /// Sleeps until something happens or `timeout_ms` is over.
     fn wait(&self, timeout_ms: Option<i64>) -> io::Result<()> {
-        let warm = self.starter.warm.as_ref().map(|warm| warm.readable()).unwrap_or_default();
+        let warm = self.warm.as_ref().and_then(Warm::socket);
         let ends = self.processes.values().map(|running| running.process.pidfd.as_fd());
         let outputs = self.streams.iter().map(Stream::socket);
         let all = std::iter::once(self.signals.as_fd()).chain(self.link.readable()).chain(warm);
+        let all = all.chain(self.notes.iter().flat_map(Notes::readable));
         let all: Vec<BorrowedFd<'_>> = all.chain(ends).chain(outputs).collect();
         let mut polled: Vec<PollFd<'_>> = all.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         let timeout = timeout_ms.map_or(PollTimeout::NONE, |ms| {
@@ -220,40 +259,10 @@ impl Launch<'_> {
         Ok(())
     }
 
+    /// Orphans that became ours. The warm starts' processes are watched by them, and need only be reaped.
     fn reap_adopted(&self) {
-        let spares = match &self.starter.warm {
-            None => Vec::new(),
-            Some(warm) => match warm.own() {
-                // Any child may be a rank of which we are still to hear.
-                None => return,
-                Some(own) => own,
-            },
-        };
-        let ours: Vec<Pid> = self.processes.values().map(|running| running.process.pid()).chain(spares).collect();
-        process::reap_adopted(&ours, self.present.as_ref().map_or(0, |present| present.part.generation));
-    }
-
-    fn forward(&mut self) {
-        let tails = &mut self.tails;
-        self.streams.retain_mut(|stream| stream.forward(tails.entry(stream.process).or_default()));
-    }
-
-    fn look_for_deaths(&mut self) -> Result<(), LaunchError> {
-        let mut ended = Vec::new();
-        for (id, running) in &self.processes {
-            let exit = running.process.ended();
-            let exit = exit.map_err(|source| LaunchError::System { doing: "take the status of a rank", source })?;
-            ended.extend(exit.map(|exit| (*id, exit)));
-        }
-        // Who is killed does not fail because of the others; who returns a code may well have.
-        ended.sort_by_key(|(_, exit)| std::cmp::Reverse(*exit));
-        for (process, exit) in ended {
-            let Some(running) = self.processes.remove(&process) else { continue };
-            self.spans.end(process, running.rank, exit.code());
-            self.forward();
-            self.tell(Input::Ended { process, exit })?;
-        }
-        Ok(())
+        let ranks: Vec<Pid> = self.processes.values().map(|running| running.process.pid()).collect();
+        process::reap_adopted(&ranks, self.present.as_ref().map_or(0, |present| present.part.generation));
     }
 
     /// Feeds the supervisor and does what it says, and what follows from that.
@@ -266,8 +275,8 @@ impl Launch<'_> {
                 match order {
                     Output::Begin { generation } => self.begin(generation)?,
                     Output::Start(process) => inputs.extend(self.start(process)),
-                    // Nobody cooperates before it has said so.
-                    Output::Interrupt { .. } | Output::Assign { .. } => {}
+                    Output::Interrupt { process, generation } => inputs.extend(self.interrupt(process, generation)),
+                    Output::Assign { process, generation } => inputs.extend(self.assign(process, generation)),
                     Output::Signal { process, stop } => inputs.extend(self.signal(process, stop)),
                     Output::Report(report) => self.report(report),
                     // Read from the supervisor by the loop.
@@ -276,11 +285,6 @@ impl Launch<'_> {
             }
         }
         Ok(())
-    }
-
-    fn signal(&self, process: ProcessId, stop: Stop) -> Option<Input> {
-        let ends = self.processes.get(&process)?.process.signal(stop);
-        (ends && stop != Stop::Kill).then_some(Input::Doomed(process))
     }
 
     /// The ordered generation begins: its store serves, and that of the one before does not.
@@ -297,77 +301,15 @@ impl Launch<'_> {
         };
         self.first.get_or_insert(generation);
         self.failure = None;
+        self.exits.clear();
+        self.promoted = 0;
+        self.signs.forget();
+        self.ends.clear();
         let alive = &self.processes;
         self.tails.retain(|process, _| alive.contains_key(process));
-        self.present = Some(Generation { part, _store: store });
+        self.spares_due_ms = self.warm.as_ref().map(|_| self.now_ms() + SPARES_MS);
+        self.present = Some(Generation { part, store });
         self.announce()
-    }
-
-    /// Starts a process; what came of it, unless that is told later.
-    fn start(&mut self, process: ProcessId) -> Option<Input> {
-        let part = &self.present.as_ref()?.part;
-        let rank = part.rank(process.local_rank);
-        let mut variables = self.pod.variables(part, process.local_rank);
-        variables.extend(self.spans.begin(process));
-        let attached = match self.starter.start(process, &variables) {
-            Ok(Start::Now(running, pipes)) => self.attach(process, rank, pipes).map(|()| Some(running)),
-            Ok(Start::Later(pipes)) => self.attach(process, rank, pipes).map(|()| None),
-            Err(error) => Err(error),
-        };
-        match attached {
-            Ok(running) => running.map(|running| self.run_as(process, running)),
-            Err(error) => Some(self.not_started(process, rank, &error)),
-        }
-    }
-
-    fn run_as(&mut self, process: ProcessId, running: Process) -> Input {
-        let rank = self.present.as_ref().map_or(0, |present| present.part.rank(process.local_rank));
-        self.processes.insert(process, Running { process: running, rank });
-        Input::Started(process)
-    }
-
-    fn not_started(&mut self, process: ProcessId, rank: usize, error: &io::Error) -> Input {
-        let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
-        let program = self.starter.command.first().map_or("", String::as_str);
-        self.spans.end(process, rank, code);
-        self.tails.entry(process).or_default().push(&format!("error: cannot start `{program}`: {error}"));
-        Input::NotStarted { process, code }
-    }
-
-    /// What became of starts that were handed over.
-    fn hear_warm(&mut self) -> Result<(), LaunchError> {
-        let Some(warm) = &mut self.starter.warm else { return Ok(()) };
-        for (process, started) in warm.advance() {
-            let input = match started.and_then(Process::adopt) {
-                Ok(running) => self.run_as(process, running),
-                Err(error) => {
-                    let rank = self.present.as_ref().map_or(0, |present| present.part.rank(process.local_rank));
-                    self.not_started(process, rank, &error)
-                }
-            };
-            self.tell(input)?;
-        }
-        Ok(())
-    }
-
-    fn attach(&mut self, process: ProcessId, rank: usize, pipes: Pipes) -> io::Result<()> {
-        let prefix = self.prefix(process.generation, rank);
-        self.tails.entry(process).or_default();
-        for (channel, pipe) in [Channel::Out, Channel::Error].into_iter().zip(pipes) {
-            self.streams.push(Stream::new(process, channel, pipe, prefix.clone())?);
-        }
-        Ok(())
-    }
-
-    /// What a rank's lines begin with.
-    fn prefix(&self, generation: u64, rank: usize) -> String {
-        if self.pod.nproc == 1 {
-            String::new()
-        } else if self.first == Some(generation) {
-            format!("[rank {rank}] ")
-        } else {
-            format!("[rank {rank} gen {generation}] ")
-        }
     }
 
     /// Passes on the rest of the output.
@@ -387,22 +329,19 @@ impl Launch<'_> {
         }
     }
 
-    /// The last words of a rank's newest process.
-    pub(super) fn tail(&self, local_rank: usize) -> Option<&Tail> {
-        self.tails.iter().rev().find(|(process, _)| process.local_rank == local_rank).map(|(_, tail)| tail)
-    }
-
     fn say_end(&self, outcome: &Outcome) {
         let part = self.present.as_ref().map(|present| &present.part);
-        let rank = |local_rank| part.map_or(local_rank, |part| part.rank(local_rank));
-        let own = outcome.first_failure.map(|(local_rank, _)| local_rank);
-        if let Some(verdict) =
-            self.verdict.as_ref().filter(|verdict| verdict.rank.map(|rank| rank as usize) != own.map(rank))
-        {
-            eprint!("{}", report::elsewhere(verdict));
-            return;
-        }
-        let tail = own.and_then(|local_rank| self.tail(local_rank));
-        eprint!("{}", report::report(outcome, rank, tail, self.pod.nproc));
+        let own = self.failure.as_ref().and_then(|failure| failure.rank);
+        let elsewhere = self.verdict.as_ref().filter(|verdict| own.is_none() || verdict.rank != own);
+        let text = match (elsewhere, &self.failure, part) {
+            (Some(verdict), _, _) => report::elsewhere(verdict),
+            (None, Some(failure), Some(part)) if outcome.first_failure.is_some() => {
+                let local_rank = failure.rank.map_or(0, |rank| (rank as usize).saturating_sub(part.rank(0)));
+                let exit = self.exits.get(&local_rank).copied();
+                report::failed_first(failure, exit, self.tail(local_rank), self.pod.nproc)
+            }
+            (None, _, _) => report::stopped(outcome),
+        };
+        eprint!("{text}");
     }
 }

@@ -47,6 +47,23 @@ impl Supervisor {
         }
     }
 
+    pub(super) fn cooperates(&mut self, now_ms: i64, id: ProcessId, does: bool, out: &mut Vec<Output>) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.cooperates = does;
+        match &mut process.phase {
+            Phase::Interrupted if !does => {
+                first_rung(id, process, now_ms + self.patience.failure_grace_ms, Stop::Terminate, out);
+            }
+            Phase::Joining { until_ms } if !does => *until_ms = now_ms,
+            Phase::Starting
+            | Phase::Running
+            | Phase::Interrupted
+            | Phase::Joining { .. }
+            | Phase::Stopping { .. }
+            | Phase::Killed { .. } => {}
+        }
+    }
+
     /// The end of a generation: those who cooperate are told, if there is a place for them; the others end.
     pub(super) fn retire(&mut self, now_ms: i64, keep: bool, out: &mut Vec<Output>) {
         let kill_at_ms = now_ms + self.patience.failure_grace_ms;

@@ -57,8 +57,13 @@ pub enum Input {
         /// How.
         exit: Exit,
     },
-    /// The process can leave a generation, and join the next, without ending.
-    Cooperates(ProcessId),
+    /// Whether the process can leave a generation, and join the next, without ending. None can before it said so.
+    Cooperates {
+        /// Which.
+        process: ProcessId,
+        /// Can it? False when it no longer can be told.
+        does: bool,
+    },
     /// The process, which was told to, takes part in this generation.
     Joined {
         /// Which.

@@ -30,6 +30,7 @@
 //! | running     | generation over    | interrupted | tell it, if it cooperates                 |
 //! | interrupted | generation begins  | joining     | tell it                                   |
 //! | joining     | joined             | running     |                                           |
+//! | interrupted | cannot be told     | stopping    | signal it                                 |
 //! | joining     | deadline, or ended | killed      | a new process takes its rank              |
 //! | stopping    | grace is over      | killed      | SIGKILL                                   |
 //! | any         | ended              | (gone)      |                                           |
@@ -167,11 +168,7 @@ impl Supervisor {
             Input::NotStarted { process, code } => self.ended(now_ms, process, Exit::Code(code), out),
             Input::Doomed(process) => self.doomed(now_ms, process),
             Input::Ended { process, exit } => self.ended(now_ms, process, exit, out),
-            Input::Cooperates(process) => {
-                if let Some(process) = self.processes.get_mut(&process) {
-                    process.cooperates = true;
-                }
-            }
+            Input::Cooperates { process, does } => self.cooperates(now_ms, process, does, out),
             Input::Joined { process, generation } => self.joined(process, generation),
             Input::Condemned { generation, local_rank, code } => {
                 self.condemned(now_ms, generation, local_rank, code, out);

@@ -241,7 +241,7 @@ fn a_launcher_without_a_seat_ends_its_ranks_and_waits() {
 #[test]
 fn who_cooperates_goes_on_in_the_next_generation() {
     let mut world = World::running(2);
-    world.feed(Input::Cooperates(p(1, 0)));
+    world.feed(Input::Cooperates { process: p(1, 0), does: true });
     world.end(p(1, 1), Exit::Signal(9));
     world.expect(&[failed(1, 1, Exit::Signal(9)), Output::Interrupt { process: p(1, 0), generation: 1 }]);
     world.feed(Input::Form { generation: 2, seated: true });
@@ -264,7 +264,7 @@ fn who_cooperates_goes_on_in_the_next_generation() {
 fn who_does_not_join_in_time_is_replaced_in_the_same_generation() {
     for dies in [false, true] {
         let mut world = World::running(2);
-        world.feed(Input::Cooperates(p(1, 0)));
+        world.feed(Input::Cooperates { process: p(1, 0), does: true });
         world.end(p(1, 1), Exit::Signal(9));
         world.feed(Input::Form { generation: 2, seated: true });
         world.feed(Input::Started(p(2, 1)));
@@ -283,9 +283,21 @@ fn who_does_not_join_in_time_is_replaced_in_the_same_generation() {
 }
 
 #[test]
+fn who_can_no_longer_be_told_is_ended_like_the_others() {
+    let mut world = World::running(2);
+    world.feed(Input::Cooperates { process: p(1, 0), does: true });
+    world.end(p(1, 1), Exit::Signal(9));
+    world.said.clear();
+    world.feed(Input::Cooperates { process: p(1, 0), does: false });
+    world.expect(&[signal(p(1, 0), Stop::Terminate)]);
+    world.feed(Input::Doomed(p(1, 0)));
+    world.forms(2, 2);
+}
+
+#[test]
 fn a_rank_that_stands_still_is_a_failure_and_ends_with_the_others() {
     let mut world = World::running(2);
-    world.feed(Input::Cooperates(p(1, 0)));
+    world.feed(Input::Cooperates { process: p(1, 0), does: true });
     world.feed(Input::Condemned { generation: 7, local_rank: 0, code: 124 });
     world.silent();
     world.feed(Input::Condemned { generation: 1, local_rank: 0, code: 124 });
@@ -424,7 +436,8 @@ fn any_input(ranks: usize) -> impl Strategy<Value = Input> {
         1 => process().prop_map(|process| Input::NotStarted { process, code: 127 }),
         4 => process().prop_map(Input::Doomed),
         6 => (process(), exit).prop_map(|(process, exit)| Input::Ended { process, exit }),
-        4 => process().prop_map(Input::Cooperates),
+        4 => (process(), prop::bool::weighted(0.8))
+            .prop_map(|(process, does)| Input::Cooperates { process, does }),
         4 => (process(), 1..5_u64).prop_map(|(process, generation)| Input::Joined { process, generation }),
         1 => (1..5_u64, 0..=ranks)
             .prop_map(|(generation, local_rank)| Input::Condemned { generation, local_rank, code: 124 }),
@@ -456,7 +469,7 @@ impl Observer {
             | Input::Halt { .. }
             | Input::Release(_)
             | Input::Link { .. }
-            | Input::Cooperates(_)
+            | Input::Cooperates { .. }
             | Input::Joined { .. }
             | Input::Condemned { .. }
             | Input::Stop(_)

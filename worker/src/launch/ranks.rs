@@ -1,0 +1,269 @@
+//! The processes of ranks: how they start, what they say, how they end, and who is to blame.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use nix::unistd::Pid;
+use trainyard_worker_core::cause::{self, Candidate};
+use trainyard_worker_core::supervisor::{Exit, Input, ProcessId, Stop, Tail};
+
+use super::LaunchError;
+use super::environment::Variables;
+use super::evidence::{ERROR_FILE, Watch};
+use super::notes::{Hello, Note, SOCKET};
+use super::output::{Channel, Stream};
+use super::process::{Pipes, Process};
+use super::run::{Launch, Running};
+use super::warm::Warm;
+
+impl Launch<'_> {
+    /// Starts a process for the rank in its name, warm if it can be.
+    pub(super) fn start(&mut self, process: ProcessId) -> Option<Input> {
+        let part = &self.present.as_ref()?.part;
+        let rank = part.rank(process.local_rank);
+        let mut variables = self.variables(process.local_rank)?;
+        variables.extend(self.spans.begin(process).map(|(name, value)| (name.to_owned(), value)));
+        let file = self.evidence.get_or_insert_with(Watch::begin).error_file(process.local_rank, process.generation);
+        variables.extend(file.map(|file| (ERROR_FILE.to_owned(), file)));
+        let started = self.start_warm(&variables).map_or_else(|| self.start_cold(process, &variables), Ok);
+        let attached = started.and_then(|(running, pipes)| {
+            self.attach(process, rank, pipes)?;
+            Ok(Running { process: running, rank, signalled: false })
+        });
+        match attached {
+            Ok(running) => {
+                self.processes.insert(process, running);
+                Some(Input::Started(process))
+            }
+            Err(error) => Some(self.not_started(process, rank, &error)),
+        }
+    }
+
+    /// What the rank's environment has beside ours, as far as it is the same for all processes of that rank.
+    fn variables(&self, local_rank: usize) -> Option<Variables> {
+        let mut variables = self.pod.variables(&self.present.as_ref()?.part, local_rank);
+        variables.extend(self.notes.as_ref().map(|notes| (SOCKET.to_owned(), notes.address())));
+        let path = self.python_path.as_ref().and_then(|path| path.to_str());
+        variables.extend(path.map(|path| ("PYTHONPATH".to_owned(), path.to_owned())));
+        Some(variables)
+    }
+
+    fn start_warm(&mut self, variables: &Variables) -> Option<(Process, Pipes)> {
+        let started = self.warm.as_mut()?.try_start(variables)?;
+        let pid = Pid::from_raw(started.pid.cast_signed());
+        self.promoted += 1;
+        Some((Process::of(pid, started.pidfd), started.pipes))
+    }
+
+    fn start_cold(&self, process: ProcessId, variables: &Variables) -> io::Result<(Process, Pipes)> {
+        if self.pod.checks_first() && self.first == Some(process.generation) {
+            let own = std::env::current_exe()?.to_string_lossy().into_owned();
+            let checked: Vec<String> = [own, "preflight".to_owned(), "--".to_owned()]
+                .into_iter()
+                .chain(self.command.iter().cloned())
+                .collect();
+            return Process::start(&checked, variables);
+        }
+        Process::start(self.command, variables)
+    }
+
+    fn not_started(&mut self, process: ProcessId, rank: usize, error: &io::Error) -> Input {
+        let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
+        let program = self.command.first().map_or("", String::as_str);
+        self.spans.end(process, rank, code);
+        self.exits.insert(process.local_rank, Exit::Code(code));
+        self.tails.entry(process).or_default().push(&format!("error: cannot start `{program}`: {error}"));
+        self.judge(process, rank, None, Exit::Code(code), false);
+        Input::NotStarted { process, code }
+    }
+
+    fn attach(&mut self, process: ProcessId, rank: usize, pipes: [OwnedFd; 2]) -> io::Result<()> {
+        let prefix = self.prefix(process.generation, rank);
+        self.tails.insert(process, Tail::default());
+        for (channel, pipe) in [Channel::Out, Channel::Error].into_iter().zip(pipes) {
+            self.streams.push(Stream::new(process, channel, pipe, prefix.clone())?);
+        }
+        Ok(())
+    }
+
+    /// What a rank's lines begin with.
+    fn prefix(&self, generation: u64, rank: usize) -> String {
+        if self.pod.nproc == 1 {
+            String::new()
+        } else if self.first == Some(generation) {
+            format!("[rank {rank}] ")
+        } else {
+            format!("[rank {rank} gen {generation}] ")
+        }
+    }
+
+    pub(super) fn signal(&mut self, process: ProcessId, stop: Stop) -> Option<Input> {
+        let running = self.processes.get_mut(&process)?;
+        running.signalled = true;
+        let ends = running.process.signal(stop);
+        (ends && stop != Stop::Kill).then_some(Input::Doomed(process))
+    }
+
+    /// Tells a process that its generation is over.
+    pub(super) fn interrupt(&mut self, process: ProcessId, generation: u64) -> Option<Input> {
+        let told = self.notes.as_mut().is_some_and(|notes| notes.interrupt(process, generation));
+        (!told).then_some(Input::Cooperates { process, does: false })
+    }
+
+    /// Tells a process which rank it is in the generation that begins.
+    pub(super) fn assign(&mut self, process: ProcessId, generation: u64) -> Option<Input> {
+        let variables = self.variables(process.local_rank)?;
+        let rank = self.present.as_ref()?.part.rank(process.local_rank);
+        let prefix = self.prefix(generation, rank);
+        for stream in self.streams.iter_mut().filter(|stream| stream.process == process) {
+            stream.prefix.clone_from(&prefix);
+        }
+        if let Some(running) = self.processes.get_mut(&process) {
+            (running.rank, running.signalled) = (rank, false);
+        }
+        // What it said of the last generation's end is no sign of this one's.
+        self.tails.insert(process, Tail::default());
+        let told = self.notes.as_mut().is_some_and(|notes| notes.assign(process, generation, &variables));
+        (!told).then_some(Input::Cooperates { process, does: false })
+    }
+
+    /// Passes on what the ranks write.
+    pub(super) fn forward(&mut self) {
+        let now_ms = self.now_ms();
+        let (tails, signs, supervisor) = (&mut self.tails, &mut self.signs, &self.supervisor);
+        let mut spoke = false;
+        self.streams.retain_mut(|stream| {
+            let (open, any) = stream.forward(tails.entry(stream.process).or_default());
+            if any && supervisor.is_present(stream.process) {
+                signs.seen(stream.process.local_rank, now_ms, None);
+                spoke = true;
+            }
+            open
+        });
+        if spoke && self.present.as_ref().is_some_and(|present| present.store.is_none()) {
+            self.progressed();
+        }
+    }
+
+    /// Takes in what the ranks tell us.
+    pub(super) fn hear_notes(&mut self) -> Result<(), LaunchError> {
+        let Some(notes) = &mut self.notes else { return Ok(()) };
+        let processes = &self.processes;
+        let who = |pid: Pid, hello: &Hello| {
+            let of = |wanted: &dyn Fn(&ProcessId, &Running) -> bool| {
+                processes.iter().rev().find(|(id, running)| wanted(id, running)).map(|(id, _)| *id)
+            };
+            // A shell may stand between the rank and us.
+            of(&|_, running| running.process.pid() == pid)
+                .or_else(|| of(&|id, running| id.generation == hello.generation && running.rank == hello.rank as usize))
+        };
+        for (process, note) in notes.hear(who) {
+            match note {
+                Note::Hello(hello) => {
+                    self.tell(Input::Cooperates { process, does: hello.cooperates })?;
+                    self.tell(Input::Joined { process, generation: hello.generation })?;
+                }
+                Note::Step(step) => {
+                    if self.supervisor.is_present(process) {
+                        let now_ms = self.now_ms();
+                        self.signs.seen(process.local_rank, now_ms, Some(step));
+                    }
+                    self.progressed();
+                }
+                Note::Phase(_) => {}
+                Note::Gone => self.tell(Input::Cooperates { process, does: false })?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The ranks of the present generation are past their beginning: there is time to prepare for their end.
+    fn progressed(&mut self) {
+        self.spares_due_ms = None;
+        let present = self.processes.iter().find(|(process, _)| self.supervisor.is_present(**process));
+        if let Some((pid, warm)) = present.map(|(_, running)| running.process.pid()).zip(self.warm.as_mut()) {
+            warm.progress(pid.as_raw().cast_unsigned());
+        }
+    }
+
+    /// When spares want to be thought of, if nothing happens before.
+    pub(super) fn spares_due_ms(&self) -> Option<i64> {
+        self.spares_due_ms
+    }
+
+    /// Makes spares when it is time, and hears of them.
+    pub(super) fn tend_spares(&mut self) {
+        if let Some(warm) = &mut self.warm {
+            warm.hear();
+        }
+        let store = self.present.as_ref().and_then(|present| present.store.as_ref());
+        let met = store.is_some_and(|store| store.requests() > 0);
+        if self.spares_due_ms.is_some_and(|due| met || self.now_ms() >= due) {
+            self.progressed();
+        }
+    }
+
+    /// Spares are for ranks that may start again.
+    pub(super) fn prepare_spares(&mut self) {
+        if self.warm.is_none() && !self.pod.is_fixed() {
+            let variables = self.variables(0).unwrap_or_default();
+            self.warm = Warm::new(self.command, self.pod.nproc, &variables);
+        }
+    }
+
+    pub(super) fn look_for_deaths(&mut self) -> Result<(), LaunchError> {
+        let mut ended = Vec::new();
+        for (id, running) in &self.processes {
+            let exit = running.process.ended();
+            let exit = exit.map_err(|source| LaunchError::System { doing: "take the status of a rank", source })?;
+            ended.extend(exit.map(|exit| (*id, exit)));
+        }
+        if ended.is_empty() {
+            return Ok(());
+        }
+        // Their last words, before anybody is blamed.
+        self.forward();
+        let mut inputs = Vec::new();
+        for (process, exit) in ended {
+            let Some(running) = self.processes.remove(&process) else { continue };
+            self.spans.end(process, running.rank, exit.code());
+            if self.supervisor.is_present(process) {
+                self.exits.insert(process.local_rank, exit);
+                if !exit.success() {
+                    self.judge(process, running.rank, Some(running.process.pid()), exit, running.signalled);
+                }
+            }
+            inputs.push(Input::Ended { process, exit });
+        }
+        inputs.into_iter().try_for_each(|input| self.tell(input))
+    }
+
+    /// Why a rank ended.
+    fn judge(&mut self, process: ProcessId, rank: usize, pid: Option<Pid>, exit: Exit, stopped: bool) {
+        let Some(tail) = self.tails.get(&process) else { return };
+        let pid = pid.map(|pid| pid.as_raw().cast_unsigned());
+        let key = (process.local_rank, process.generation);
+        let evidence = self.evidence.as_ref().map(|watch| watch.evidence(key, pid, stopped, None)).unwrap_or_default();
+        let (rank, at_ms) = (u32::try_from(rank).unwrap_or(u32::MAX), self.now_ms());
+        self.ends.push(Candidate { rank, at_ms, cause: cause::cause(exit, tail, &evidence) });
+    }
+
+    /// The failure to blame for the end of the present generation: of a rank that ended, or that is about to.
+    pub(super) fn blame(&self) -> Option<Candidate> {
+        let about = self.processes.iter().filter(|(process, running)| {
+            self.supervisor.is_present(**process) && !running.signalled && !self.exits.contains_key(&process.local_rank)
+        });
+        let at_ms = self.now_ms();
+        let suspects = about.filter_map(|(process, running)| {
+            let cause = cause::suspect(self.tails.get(process)?)?;
+            Some(Candidate { rank: u32::try_from(running.rank).ok()?, at_ms, cause })
+        });
+        let mut all: Vec<Candidate> = self.ends.iter().cloned().chain(suspects).collect();
+        cause::root(&all).map(|index| all.swap_remove(index))
+    }
+
+    /// The last words of a rank's newest process.
+    pub(super) fn tail(&self, local_rank: usize) -> Option<&Tail> {
+        self.tails.iter().rev().find(|(process, _)| process.local_rank == local_rank).map(|(_, tail)| tail)
+    }
+}
