@@ -43,10 +43,9 @@ NEVER_FORK = ("grpc", "tensorflow", "jax", "jaxlib", "ray", "pyspark")
 # What native libraries read when they are loaded, or what decides how Python itself runs.
 NATIVE = re.compile(r"(PYTHON|LD_|MALLOC_|GLIBC_|OMP_|GOMP_|KMP_|MKL_|OPENBLAS_|GOTO_|BLIS_|NUMEXPR_|VECLIB_)")
 # How much lower than the ranks the zygote ranks where CPU and memory are short.
-NICE, KILL_FIRST = 10, 500
+NICE, KILL_FIRST = 5, 500
 # When the rank's modules are looked at again, in seconds after the imports; then every LATER seconds.
 LOOKS, LATER = (0.5, 1, 2, 4, 8, 15), 60
-# The first spares wait for the rank's modules to be stable for one look, so that they are not made in vain.
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -57,7 +56,7 @@ def main(namespace):
     zygote = Zygote(launcher, control)
     order = zygote.serve()
     if order is not None:
-        load("program").run(namespace, zygote.program, order)
+        zygote.starter.run(namespace, zygote.program, order)
 
 
 class Reads:
@@ -92,8 +91,10 @@ class Zygote:
         self.began = dict(os.environ)
         self.program, self.static, self.memory, self.rank = None, None, None, None
         self.interpreter, self.path = None, None
-        self.tried, self.spares, self.looks = set(), 0, None
-        self.priority = Priority()
+        self.tried, self.spares, self.looks, self.next_look = set(), 0, None, None
+        self.priority, self.learns = Priority(), True
+        # Before the fork: a rank has no time to compile it.
+        self.starter = load("program")
 
     def serve(self):
         """Returns in a spare, when it becomes a rank, with its order; in the zygote when the launcher is gone."""
@@ -130,12 +131,12 @@ class Zygote:
         """Seconds until the next look at the rank's modules; None when there is no rank to look at."""
         if self.memory is None or self.looks is None or not self.learns:
             return None
-        if not hasattr(self, "next_look"):
+        if self.next_look is None:
             self.next_look = time.monotonic() + next(self.looks, LATER)
         return max(0.0, self.next_look - time.monotonic())
 
     def look(self):
-        del self.next_look
+        self.next_look = None
         return self.make() if self.learn() else None
 
     def read_program(self):
@@ -281,7 +282,7 @@ class Zygote:
             if why:
                 say(line, {"refused": {"why": why}})
                 os._exit(0)
-            load("program").become(order, descriptors, self.priority)
+            self.starter.become(order, descriptors, self.priority)
             say(line, {"started": {}})
             line.close()
             return order
