@@ -128,8 +128,9 @@ async fn workers(
     let rendezvous = (mode == ContainerMode::Process).then(|| embedded.home().join("rendezvous.sock"));
     let config = AgentConfig { mode, ..AgentConfig::for_home(embedded.home()) };
     let agent = Agent::start(client.clone(), config).await.map_err(internal("cannot start the node agent"))?;
-    let coordinator =
-        Coordinator::start(client, Config { rendezvous, ..Config::default() }).await.map_err(internal("cannot start the controllers"))?;
+    let coordinator = Coordinator::start(client, Config { rendezvous, ..Config::default() })
+        .await
+        .map_err(internal("cannot start the controllers"))?;
     coordinator.register_metrics(embedded.metrics());
     Ok((coordinator, agent))
 }

@@ -172,3 +172,40 @@ fn documents(path: &Path) -> Vec<Value> {
         text.split("\n---").map(|part| part.trim_start_matches(['-', '\n'])).filter(|part| !part.trim().is_empty());
     parts.filter_map(|part| serde_saphyr::from_str::<Value>(part).ok()).filter(Value::is_object).collect()
 }
+
+/// What the launchers of a job are told: per pod the command and the variables that are not upstream's, and the terms of the
+/// rendezvous.
+fn told(job: &Value) -> Value {
+    let config = Config { rendezvous: Some("unix:/home/rendezvous.sock".to_owned()), ..Config::embedded() };
+    let model = manifest::lower(job, &[world::yaml(RUNTIME)], &config).unwrap();
+    let pods: Vec<Value> = model
+        .replicas()
+        .map(|(role, replica)| {
+            let pod = role.template.spec.as_ref().unwrap();
+            let main = pod.containers.iter().find(|container| container.name == role.main_container).unwrap();
+            let env: Vec<Value> = replica.env.iter().map(|variable| json!([variable.name, variable.value])).collect();
+            json!({
+                "name": replica.name, "restartPolicy": pod.restart_policy, "command": main.command, "args": main.args,
+                "env": main.env, "told": env,
+            })
+        })
+        .collect();
+    json!({
+        "pods": pods,
+        "rendezvous": model.rendezvous,
+        "minAvailable": model.policy.min_available,
+        "success": model.success,
+        "notes": model.notes,
+        "warnings": model.warnings,
+    })
+}
+
+#[test]
+fn launchers_are_told_where_and_on_what_terms_they_meet() {
+    for path in own("meeting") {
+        let job = world::yaml(&std::fs::read_to_string(&path).unwrap());
+        insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_yaml_snapshot!(format!("meeting-{}", stem(&path)), told(&job));
+        });
+    }
+}

@@ -111,7 +111,9 @@ pub(super) fn what_failed(last: &LastFailure, pod: Option<&str>) -> String {
         Cause::NodeLost => "was lost".to_owned(),
         Cause::GpuXid => "had an Xid error on its GPU".to_owned(),
     };
-    let line = last.message.lines().find(|line| !line.trim().is_empty()).map(str::trim);
+    // A launcher that knows no more than how it ended says just that.
+    let said = |line: &&str| !["killed by ", "exit code "].iter().any(|known| line.starts_with(known));
+    let line = last.message.lines().find(|line| !line.trim().is_empty()).map(str::trim).filter(said);
     format!("{who} {how}{}", line.map(|line| format!(": {}", shorten(line))).unwrap_or_default())
 }
 

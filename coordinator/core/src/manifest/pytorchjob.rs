@@ -9,7 +9,8 @@ use trainyard_proto::kubeflow::{ElasticPolicy, PyTorchJob};
 use super::Dialect;
 use super::kubeflow::{self, RoleSpec, Shape};
 use super::read::{self, Findings, Head};
-use super::status;
+use super::recovery::{self, Size, Terms};
+use super::{status, torchrun};
 use crate::diagnostic::Diagnostic;
 use crate::job::{Lifecycle, StatusChange};
 use crate::label;
@@ -83,7 +84,7 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     check_nproc(nproc.as_deref(), elastic.as_ref(), findings);
     check_elastic(elastic.as_ref(), &specs, findings);
     let total: u32 = specs.iter().map(|spec| spec.replicas).sum();
-    let policy = kubeflow::policy(spec, total, &mut warnings, findings);
+    let mut policy = kubeflow::policy(spec, total, &mut warnings, findings);
     if elastic.as_ref().is_some_and(|elastic| elastic.metrics.is_some()) {
         warnings.push(Warning {
             reason: "FieldIgnored".to_owned(),
@@ -122,6 +123,24 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
         (false, Some(_)) => SuccessRule::AnyOf { role: 0 },
         (false, None) => SuccessRule::AllOf { role: 0 },
     };
+    let rules = roles.iter().map(|role| role.restart);
+    let rule = recovery::strictest(rules);
+    let note = config.rendezvous.as_deref().and_then(|address| Some((address, torchrun::take_over(job, &mut roles)?)));
+    let size = facts.size();
+    let rendezvous = note.as_ref().map(|(address, _)| {
+        // An elastic policy's own limit holds where the run policy has none.
+        let limit = policy.backoff_limit.or_else(|| facts.max_restarts());
+        let terms = Terms::default();
+        let max_restarts = if rule == RestartRule::Never { 0 } else { limit.unwrap_or(u32::MAX) };
+        let (rendezvous, grace_seconds) = (Some(*address), None);
+        recovery::Told { head: &head, terms: &terms, rendezvous, max_restarts, grace_seconds }.tell(&mut roles);
+        recovery::config(&terms, rule, limit, size)
+    });
+    let elastic = rendezvous.is_some() && size.least < size.replicas;
+    if elastic {
+        policy.min_available = policy.min_available.min(size.least);
+    }
+    let success = if elastic { SuccessRule::Elastic } else { success };
     let ranks = facts.nproc_text().parse::<u32>().ok().map(|nproc| nproc.saturating_mul(total));
     Some(JobModel {
         owner: head.owner,
@@ -134,8 +153,8 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
         success,
         restart_scope: RestartScope::Replica,
         leader,
-        rendezvous: None,
-        notes: Vec::new(),
+        rendezvous,
+        notes: note.map(|(_, note)| note).into_iter().collect(),
         ranks,
         warnings,
     })
@@ -237,6 +256,17 @@ impl Facts {
             nproc,
             elastic,
         }
+    }
+
+    /// With how many pods it trains.
+    fn size(&self) -> Size {
+        let min = self.elastic.as_ref().and_then(|elastic| elastic.min_replicas);
+        let least = min.and_then(|min| u32::try_from(min).ok()).unwrap_or(self.total);
+        Size { replicas: self.total, least: least.clamp(1, self.total.max(1)) }
+    }
+
+    fn max_restarts(&self) -> Option<u32> {
+        u32::try_from(self.elastic.as_ref()?.max_restarts?).ok()
     }
 
     /// `PET_NPROC_PER_NODE`.

@@ -8,7 +8,7 @@ use trainyard_proto::trainyard::{Elastic, Recovery};
 
 use super::read::{Findings, Head};
 use crate::diagnostic::Diagnostic;
-use crate::model::{EnvModel, EnvValue, RestartRule};
+use crate::model::{EnvModel, EnvValue, RestartRule, Role};
 use crate::rendezvous::{Budget, Cause, Config};
 
 /// How long launchers wait for each other, as torchrun does by default.
@@ -146,6 +146,12 @@ pub(super) fn config(terms: &Terms, rule: RestartRule, backoff_limit: Option<u32
     }
 }
 
+/// The rule that holds for a job whose roles have several: ranks are started again together, so the strictest.
+pub(super) fn strictest(rules: impl Iterator<Item = RestartRule> + Clone) -> RestartRule {
+    let has = |rule| rules.clone().any(|one| one == rule);
+    [RestartRule::Never, RestartRule::ExitCode].into_iter().find(|rule| has(*rule)).unwrap_or(RestartRule::OnFailure)
+}
+
 /// Whether a pod's processes can speak to the socket of the rendezvous, which is its owner's alone.
 pub(super) fn reaches_socket(pod: &PodSpec) -> bool {
     let of_pod = pod.security_context.as_ref().is_some_and(|context| context.run_as_user.is_some());
@@ -168,6 +174,17 @@ pub(super) struct Told<'job> {
 }
 
 impl Told<'_> {
+    /// Tells every replica of these roles.
+    pub(super) fn tell(&self, roles: &mut [Role]) {
+        for role in roles {
+            let grace_seconds = role.template.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+            let env = Self { grace_seconds, ..*self }.env();
+            for replica in &mut role.replicas {
+                replica.env.extend(env.iter().cloned());
+            }
+        }
+    }
+
     /// The variables of a launcher.
     pub(super) fn env(&self) -> Vec<EnvModel> {
         let variable = |name: &str, value| EnvModel { name: name.to_owned(), value };

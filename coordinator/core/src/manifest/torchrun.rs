@@ -3,8 +3,9 @@
 use k8s_openapi::api::core::v1::{Container, EnvVar};
 use serde_json::Value;
 
+use super::recovery;
 use crate::label;
-use crate::model::Warning;
+use crate::model::{Role, Warning};
 
 /// torchrun's variable for the interpreter that runs the script.
 const INTERPRETER: &str = "PYTHON_EXEC";
@@ -26,6 +27,28 @@ struct Found {
 pub(super) fn is_kept(job: &Value) -> bool {
     let annotations = job.pointer("/metadata/annotations");
     annotations.and_then(|all| all.get(label::TORCHRUN)).and_then(Value::as_str) == Some("keep")
+}
+
+/// Puts our launcher in torchrun's place in all roles, or, where it cannot be in all, in none. The launcher starts ranks again
+/// by itself, so the node does not.
+pub(super) fn take_over(job: &Value, roles: &mut [Role]) -> Option<Warning> {
+    let mut ours = Vec::new();
+    for role in roles.iter().filter(|_| !is_kept(job)) {
+        let pod = role.template.spec.as_ref().filter(|pod| recovery::reaches_socket(pod))?;
+        let main = pod.containers.iter().find(|container| container.name == role.main_container)?;
+        let mut container = main.clone();
+        let note = replace(&mut container)?;
+        ours.push((container, note));
+    }
+    let note = ours.first().map(|(_, note)| note.clone())?;
+    for (role, (container, _)) in roles.iter_mut().zip(ours) {
+        let pod = role.template.spec.get_or_insert_default();
+        pod.restart_policy = Some("Never".to_owned());
+        if let Some(main) = pod.containers.iter_mut().find(|main| main.name == container.name) {
+            *main = container;
+        }
+    }
+    Some(note)
 }
 
 /// Puts our launcher in torchrun's place, if that is what the container runs. Answers what to tell the user.

@@ -12,7 +12,8 @@ use trainyard_proto::plan::ObjectRef;
 use trainyard_proto::trainer::{ClusterTrainingRuntime, ReplicatedJob, TrainJob, TrainJobSpec, TrainingRuntimeSpec};
 
 use super::read::{self, Findings, Head};
-use super::{Dialect, ExtraKind};
+use super::recovery::{self, Size, Terms};
+use super::{Dialect, ExtraKind, torchrun};
 use crate::diagnostic::Diagnostic;
 use crate::job::{Lifecycle, StatusChange};
 use crate::label;
@@ -66,8 +67,8 @@ impl Dialect for TrainJobs {
         &[snapshot::KIND]
     }
 
-    fn lower(&self, job: &Value, related: &[Value], _config: &Config) -> Result<JobModel, Vec<Diagnostic>> {
-        lower(job, related)
+    fn lower(&self, job: &Value, related: &[Value], config: &Config) -> Result<JobModel, Vec<Diagnostic>> {
+        lower(job, related, config)
     }
 
     fn read_status(&self, job: &Value) -> Lifecycle {
@@ -97,13 +98,13 @@ fn runtime_ref(job: &Value) -> Option<ObjectRef> {
 ///
 /// # Errors
 /// With everything that is wrong with them.
-pub fn lower(job: &Value, related: &[Value]) -> Result<JobModel, Vec<Diagnostic>> {
+pub fn lower(job: &Value, related: &[Value], config: &Config) -> Result<JobModel, Vec<Diagnostic>> {
     let mut findings = Findings::default();
-    let model = lower_into(job, related, &mut findings);
+    let model = lower_into(job, related, config, &mut findings);
     findings.finish(model)
 }
 
-fn lower_into(job: &Value, related: &[Value], findings: &mut Findings) -> Option<JobModel> {
+fn lower_into(job: &Value, related: &[Value], config: &Config, findings: &mut Findings) -> Option<JobModel> {
     let head = read::head(job, TrainJobs.info(), findings)?;
     let spec: TrainJobSpec = findings.read(job.get("spec").unwrap_or(&Value::Null), "spec")?;
     let found = runtime(job, related, findings)?;
@@ -128,10 +129,19 @@ fn lower_into(job: &Value, related: &[Value], findings: &mut Findings) -> Option
         return None;
     }
     let backoff_limit = job_spec.backoff_limit.map_or(DEFAULT_BACKOFF_LIMIT, |limit| u32::try_from(limit).unwrap_or(0));
-    let role = role(&head, template, nodes, &nproc, framework);
+    let mut roles = vec![role(&head, template, nodes, &nproc, framework)];
+    let address = config.rendezvous.as_deref().filter(|_| framework == Framework::Torch);
+    let note = address.and_then(|address| Some((address, torchrun::take_over(job, &mut roles)?)));
+    let rendezvous = note.as_ref().map(|(address, _)| {
+        let terms = Terms::default();
+        let (rendezvous, max_restarts, grace_seconds) = (Some(*address), backoff_limit, None);
+        recovery::Told { head: &head, terms: &terms, rendezvous, max_restarts, grace_seconds }.tell(&mut roles);
+        let size = Size { replicas: nodes, least: nodes };
+        recovery::config(&terms, RestartRule::OnFailure, Some(backoff_limit), size)
+    });
     Some(JobModel {
         services: vec![service(&head)],
-        roles: vec![role],
+        roles,
         extras: vec![snapshot::body(&head.name, &found)],
         port: PortWish::Default(PORT),
         policy: Policy {
@@ -148,8 +158,8 @@ fn lower_into(job: &Value, related: &[Value], findings: &mut Findings) -> Option
         success: SuccessRule::AllOf { role: 0 },
         restart_scope: RestartScope::Replica,
         leader: ReplicaKey { role: 0, index: 0 },
-        rendezvous: None,
-        notes: Vec::new(),
+        rendezvous,
+        notes: note.map(|(_, note)| note).into_iter().collect(),
         ranks: nproc.parse::<u32>().ok().map(|nproc| nproc.saturating_mul(nodes)),
         warnings: ignored(&spec, &runtime),
         owner: head.owner,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::message::{Cause, Failure, Outcome, Output, Part, Standing};
 use super::world::{MemberId, Seat, World};
-use super::{Lack, Member, Phase, Rendezvous};
+use super::{HASTY_FREE, Lack, Member, PAUSE_MS, Phase, Rendezvous};
 
 impl Rendezvous {
     /// The highest generation that a member says it runs.
@@ -60,7 +60,8 @@ impl Rendezvous {
             }
             Lack::Start => all || enough_since_ms.is_some_and(|since| now_ms >= since + self.config.last_call_ms),
             Lack::Failure(_) => {
-                all || (now_ms >= since_ms + self.config.return_ms && here >= self.config.least as usize)
+                let late = now_ms >= since_ms + self.config.return_ms && here >= self.config.least as usize;
+                now_ms >= since_ms + self.pause_ms() && (all || late)
             }
         };
         due && self.order_next(now_ms, out)
@@ -156,15 +157,26 @@ impl Rendezvous {
 
     /// When gathering wants to look at the clock.
     pub(super) fn gathering_deadline(&self) -> Option<i64> {
-        let Phase::Gathering { since_ms, lack, enough_since_ms, .. } = &self.phase else { return None };
+        let Phase::Gathering { since_ms, lack, enough_since_ms, expected } = &self.phase else { return None };
         let enough = self.here().len() >= self.config.least as usize;
         Some(match lack {
             Lack::Start if enough && self.claim().is_some() => since_ms + self.config.away_ms,
             Lack::Start if enough => enough_since_ms.unwrap_or(*since_ms) + self.config.last_call_ms,
-            Lack::Failure(_) if enough => since_ms + self.config.return_ms,
+            Lack::Failure(_) if self.here().len() >= *expected as usize => since_ms + self.pause_ms(),
+            Lack::Failure(_) if enough => since_ms + self.config.return_ms.max(self.pause_ms()),
             Lack::Start | Lack::Failure(_) if self.members.is_empty() => return None,
             Lack::Start | Lack::Failure(_) => since_ms + self.patience_ms(lack),
         })
+    }
+
+    /// How long a program that fails again and again as soon as it has begun is kept from doing so.
+    fn pause_ms(&self) -> i64 {
+        let (first, longest) = PAUSE_MS;
+        match self.hasty.checked_sub(HASTY_FREE + 1) {
+            None => 0,
+            // A second doubled six times is more than the longest.
+            Some(doublings) => (first << doublings.min(6)).min(longest),
+        }
     }
 
     /// How long too few members are borne with.

@@ -49,6 +49,13 @@ pub use world::{Generation, MemberId, Seat, World};
 
 use fence::Fence;
 
+/// A generation that lives shorter than this may well be of a program that cannot run.
+const HASTY_MS: i64 = 5_000;
+/// So many of them in a row are followed at once.
+const HASTY_FREE: u32 = 2;
+/// The wait before the next one after that, doubled with each, and the longest.
+const PAUSE_MS: (i64, i64) = (1_000, 60_000);
+
 /// What a job allows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -132,6 +139,8 @@ pub struct Rendezvous {
     spent: BTreeMap<Cause, u32>,
     /// Restarts that others count.
     elsewhere: u32,
+    /// Generations in a row that ended as soon as they had begun.
+    hasty: u32,
     /// The last failure that the budget bore.
     last_borne: Option<Failure>,
 }
@@ -152,6 +161,7 @@ impl Rendezvous {
             restarts: spent.by_cause.values().sum::<u32>().saturating_add(spent.unknown),
             spent: spent.by_cause,
             elsewhere: spent.elsewhere,
+            hasty: 0,
             last_borne: None,
         }
     }
@@ -392,10 +402,11 @@ impl Rendezvous {
         *self.spent.entry(failure.cause).or_default() += 1;
         self.restarts += 1;
         self.last_borne = Some(failure.clone());
-        let seats = match &self.phase {
-            Phase::Running { world, .. } => world.seats.clone(),
-            Phase::Gathering { .. } | Phase::Ended(_) => Vec::new(),
+        let (seats, lived_ms) = match &self.phase {
+            Phase::Running { world, since_ms, .. } => (world.seats.clone(), now_ms.saturating_sub(*since_ms)),
+            Phase::Gathering { .. } | Phase::Ended(_) => (Vec::new(), 0),
         };
+        self.hasty = if lived_ms < HASTY_MS { self.hasty.saturating_add(1) } else { 0 };
         let expected = u32::try_from(seats.len()).ok().filter(|count| *count > 0).unwrap_or(self.config.most);
         let over = self.world().map(|world| world.generation);
         self.phase =

@@ -57,6 +57,7 @@ pub fn yaml(text: &str) -> Value {
     serde_saphyr::from_str(text).expect("the test's YAML reads")
 }
 
+#[derive(Clone)]
 pub struct World {
     pub job: Option<Value>,
     pub pods: BTreeMap<String, Pod>,

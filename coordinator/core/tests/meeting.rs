@@ -1,0 +1,450 @@
+//! Jobs whose launchers meet: the planner and the rendezvous together, as the shell brings them together.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a test may panic, and reads files"
+)]
+
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+use trainyard_coordinator_core::job::{self, Ledger};
+use trainyard_coordinator_core::manifest;
+use trainyard_coordinator_core::rendezvous::{
+    Cause, Failure, Generation, Happened, Hello, Input, MemberId, Outcome, Output, Pulse, RankPulse, Session, Spares,
+    Standing,
+};
+use trainyard_coordinator_core::view::Config;
+use world::{World, phase};
+
+/// A job, and its launchers: they join as soon as their pods run, and obey.
+#[derive(Clone)]
+struct Lab {
+    world: World,
+    session: Session,
+    /// Launchers that do not join though their pods run.
+    stuck: BTreeSet<String>,
+    streams: BTreeMap<String, MemberId>,
+    next: u64,
+    seen: u64,
+    happened: Vec<Happened>,
+    released: Option<Outcome>,
+}
+
+fn job(spec: &str) -> String {
+    format!(
+        "{{apiVersion: trainyard.dev/v1alpha1, kind: TrainingJob, metadata: {{name: wine, namespace: team, uid: job-uid}}, spec: {{command: [train], {spec}}}}}"
+    )
+}
+
+impl Lab {
+    fn new(spec: &str) -> Self {
+        let mut world = World::new(&job(spec));
+        world.config = Config { rendezvous: Some("unix:/sock".to_owned()), ..Config::embedded() };
+        let session = Self::session(&world, 0);
+        let mut lab = Self {
+            world,
+            session,
+            stuck: BTreeSet::new(),
+            streams: BTreeMap::new(),
+            next: 0,
+            seen: 0,
+            happened: Vec::new(),
+            released: None,
+        };
+        lab.world.plan();
+        lab.world.place();
+        lab.world.start_all();
+        lab
+    }
+
+    fn session(world: &World, recorded: u64) -> Session {
+        let job = world.job.as_ref().unwrap();
+        let config = manifest::lower(job, &[], &world.config).unwrap().rendezvous.unwrap();
+        Session::new(config, Generation(recorded), Ledger::read(job).spent(), world.now_ms)
+    }
+
+    fn step(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            let mut out = Vec::new();
+            let happened = self.session.step(self.world.now_ms, input, &mut out);
+            assert!(!happened.iter().any(|event| matches!(event, Happened::Broken(_))), "{happened:?}");
+            self.happened.extend(happened);
+            for output in out {
+                match output {
+                    Output::Reserve { to } => inputs.push(Input::Reserved { to }),
+                    Output::Form { members, world } => {
+                        let generation = world.generation;
+                        self.seen = generation.0;
+                        let port = u16::try_from(2000 + generation.0).unwrap();
+                        for member in members {
+                            inputs.push(Input::Holds { member: member.clone(), port, seen: generation });
+                            inputs.push(Input::Ready { member, generation });
+                        }
+                    }
+                    Output::Halt { .. } => {}
+                    Output::Release { outcome, .. } => self.released = Some(outcome),
+                }
+            }
+        }
+    }
+
+    /// Tells the rendezvous what became of pods, and lets launchers join.
+    fn meet(&mut self) {
+        let known: Vec<String> = self.streams.keys().cloned().collect();
+        for pod in known {
+            let lives = self
+                .world
+                .pods
+                .values()
+                .any(|p| p.metadata.uid.as_deref() == Some(&pod) && !matches!(phase(p), "Failed" | "Succeeded"));
+            if !lives {
+                self.streams.remove(&pod);
+                self.step(Input::PodGone { pod });
+            }
+        }
+        let running: Vec<(String, u32)> = self
+            .world
+            .pods
+            .iter()
+            .filter(|(name, pod)| {
+                phase(pod) == "Running" && pod.metadata.deletion_timestamp.is_none() && !self.stuck.contains(*name)
+            })
+            .map(|(name, pod)| (pod.metadata.uid.clone().unwrap(), name.rsplit_once('-').unwrap().1.parse().unwrap()))
+            .collect();
+        for (pod, index) in running {
+            if self.streams.contains_key(&pod) {
+                continue;
+            }
+            self.next += 1;
+            let member = MemberId { pod: pod.clone(), incarnation: self.next };
+            self.streams.insert(pod, member.clone());
+            let hello = Hello {
+                index: Some(index),
+                address: format!("10.0.0.{index}"),
+                port: 1000,
+                ranks: 2,
+                seen: Generation(0),
+                ranks_are: Standing::Idle,
+                host: format!("host-{index}"),
+            };
+            self.step(Input::Joined { member, stream: self.next, hello });
+        }
+        self.step(Input::Tick);
+        self.world.meeting = Some(self.session.view());
+    }
+
+    /// Everything that can happen by itself, until nothing changes.
+    fn run(&mut self) {
+        for _ in 0..8 {
+            self.meet();
+            self.world.plan();
+            self.world.reap();
+            self.meet();
+            self.world.plan();
+            self.world.place();
+            self.world.start_all();
+        }
+    }
+
+    fn pass(&mut self, ms: i64) {
+        self.world.now_ms += ms;
+        self.meet();
+        self.world.plan();
+    }
+
+    fn fail_rank(&mut self, pod: &str, cause: Cause, code: i32) {
+        let uid = self.world.pods[pod].metadata.uid.clone().unwrap();
+        let member = self.streams[&uid].clone();
+        let generation = Generation(self.session.view().generation);
+        let failure = Failure { rank: Some(1), cause, code, message: "ValueError: no such file".to_owned() };
+        self.step(Input::Failed { member, generation, failure });
+        self.world.meeting = Some(self.session.view());
+    }
+
+    fn uids(&self) -> Vec<(String, String)> {
+        let pods = self.world.pods.iter();
+        pods.map(|(name, pod)| (name.clone(), pod.metadata.uid.clone().unwrap())).collect()
+    }
+
+    fn restarts(&self) -> u64 {
+        self.world.status("/restarts").as_u64().unwrap()
+    }
+}
+
+#[test]
+fn a_restart_in_place_is_counted_and_told_and_touches_no_pod() {
+    let mut lab = Lab::new("replicas: 2, restartPolicy: OnFailure");
+    lab.run();
+    let before = lab.uids();
+    assert_eq!(lab.world.status("/phase"), json!("Running"));
+    lab.fail_rank("wine-worker-1", Cause::Exception, 1);
+    lab.world.plan();
+    assert_eq!((lab.restarts(), lab.world.status("/phase")), (1, json!("Running")));
+    let message = lab.world.status("/conditions/1/message");
+    let message = message.as_str().unwrap();
+    assert!(message.starts_with("TrainingJob wine is running again: generation 2 of 4 ranks, 0 ms after"), "{message}");
+    assert_eq!(lab.world.status("/lastFailure/pod"), json!("wine-worker-1"));
+    assert_eq!(lab.world.status("/lastFailure/cause"), json!("exception"));
+    assert_eq!(lab.uids(), before);
+}
+
+#[test]
+fn one_budget_holds_for_restarts_in_place_and_for_new_pods() {
+    let mut lab = Lab::new("replicas: 2, restartPolicy: OnFailure, backoffLimit: 2");
+    lab.run();
+    lab.fail_rank("wine-worker-0", Cause::Signal, 139);
+    lab.run();
+    lab.world.fail("wine-worker-1", 137);
+    lab.run();
+    assert_eq!((lab.restarts(), lab.world.status("/phase")), (2, json!("Running")), "a launcher was lost");
+    lab.fail_rank("wine-worker-0", Cause::Exception, 1);
+    for pod in ["wine-worker-0", "wine-worker-1"] {
+        lab.world.fail(pod, 1);
+    }
+    lab.world.plan();
+    assert_eq!(lab.world.conditions().last().unwrap(), "Failed");
+    assert_eq!((lab.restarts(), lab.world.status("/exitCode")), (2, json!(1)));
+    assert_eq!(
+        lab.world.status("/message"),
+        json!(
+            "TrainingJob wine has reached its backoffLimit of 2 after 2 restarts: rank 1 (pod wine-worker-0, host host-0) raised an exception: ValueError: no such file; see `trainyard logs wine -n team --rank 1`"
+        )
+    );
+}
+
+#[test]
+fn each_cause_has_a_budget_of_its_own() {
+    let mut lab = Lab::new("restartPolicy: OnFailure, recovery: {budgets: {outOfMemory: 1}}");
+    lab.run();
+    lab.fail_rank("wine-worker-0", Cause::OutOfMemory, 137);
+    assert_eq!(lab.released, None);
+    lab.fail_rank("wine-worker-0", Cause::Signal, 139);
+    assert_eq!(lab.released, None, "another cause");
+    lab.fail_rank("wine-worker-0", Cause::OutOfMemory, 137);
+    assert!(matches!(lab.released, Some(Outcome::Failed(_))));
+}
+
+#[test]
+fn under_exit_code_what_the_program_says_counts_and_what_befell_it_is_borne() {
+    for (cause, code, ends) in [
+        (Cause::ExitCode, 3, true),
+        (Cause::Exception, 1, true),
+        (Cause::ExitCode, 130, false),
+        (Cause::Signal, 139, false),
+        (Cause::OutOfMemory, 137, false),
+    ] {
+        let mut lab = Lab::new("restartPolicy: ExitCode");
+        lab.run();
+        lab.fail_rank("wine-worker-0", cause, code);
+        assert_eq!(lab.released.is_some(), ends, "{cause:?} {code}");
+    }
+}
+
+#[test]
+fn a_lost_pod_is_replaced_alone() {
+    for size in [1, 3] {
+        let mut lab = Lab::new(&format!("replicas: {size}, restartPolicy: OnFailure"));
+        lab.run();
+        let before = lab.uids();
+        lab.world.fail("wine-worker-0", 137);
+        lab.run();
+        assert_eq!((lab.restarts(), lab.world.status("/phase")), (1, json!("Running")), "of {size}");
+        let after = lab.uids();
+        assert_eq!(after[1..], before[1..], "the others stay");
+        assert_ne!(after[0], before[0]);
+        assert_eq!(lab.session.view().generation, 2);
+    }
+}
+
+#[test]
+fn a_pod_that_somebody_deletes_is_replaced_alone() {
+    let mut lab = Lab::new("replicas: 2, restartPolicy: OnFailure");
+    lab.run();
+    let before = lab.uids();
+    lab.world.pods.remove("wine-worker-1");
+    lab.run();
+    assert_eq!((lab.restarts(), lab.world.status("/phase")), (1, json!("Running")));
+    assert_eq!(lab.uids()[0], before[0]);
+}
+
+#[test]
+fn a_loss_that_is_cut_off_after_any_write_counts_once() {
+    let mut lost = Lab::new("replicas: 2, restartPolicy: OnFailure, backoffLimit: 1");
+    lost.run();
+    lost.world.fail("wine-worker-1", 137);
+    lost.meet();
+    let writes = job::plan(&lost.world.view(), lost.world.now_ms).actions;
+    assert!(writes.len() > 2, "{writes:#?}");
+    for cut in 0..=writes.len() {
+        let mut lab = lost.clone();
+        for action in &writes[..cut] {
+            lab.world.apply_one(action);
+        }
+        lab.run();
+        assert_eq!((lab.restarts(), lab.world.status("/phase")), (1, json!("Running")), "cut off after {cut} writes");
+    }
+}
+
+#[test]
+fn whoever_waits_in_vain_starts_again_with_all() {
+    let mut lab = Lab::new("replicas: 2, restartPolicy: OnFailure, recovery: {returnSeconds: 20}");
+    lab.run();
+    let before = lab.uids();
+    lab.stuck.insert("wine-worker-1".to_owned());
+    lab.world.fail("wine-worker-1", 137);
+    lab.run();
+    assert_eq!(lab.world.status("/phase"), json!("Restarting"));
+    assert_eq!(lab.world.status("/missing"), json!(["wine-worker-1"]));
+    assert_eq!(lab.world.codes, ["Restarting"]);
+    lab.pass(19_000);
+    assert_eq!(lab.uids()[0], before[0], "it waits");
+    lab.stuck.clear();
+    lab.stuck.insert("nobody".to_owned());
+    lab.pass(1_000);
+    // It came at the last moment: nothing more is to be done.
+    assert_eq!((lab.restarts(), lab.uids()[0].clone()), (1, before[0].clone()));
+
+    lab.stuck.insert("wine-worker-1".to_owned());
+    lab.world.now_ms += 600_000;
+    lab.world.fail("wine-worker-1", 137);
+    lab.run();
+    lab.stuck.clear();
+    let waits = lab.clone();
+    lab.stuck.insert("wine-worker-1".to_owned());
+    lab.pass(20_000);
+    assert_eq!(lab.restarts(), 3, "the loss, and the restart of all");
+    lab.stuck.clear();
+    lab.run();
+    assert_eq!(lab.world.status("/phase"), json!("Running"));
+    assert!(lab.uids().iter().zip(&before).all(|(now, then)| now.1 != then.1), "all are new");
+    drop(waits);
+}
+
+#[test]
+fn an_elastic_job_goes_on_with_fewer_and_grows_again() {
+    let mut lab =
+        Lab::new("restartPolicy: OnFailure, elastic: {minReplicas: 1, maxReplicas: 3}, recovery: {returnSeconds: 10}");
+    lab.run();
+    assert_eq!(lab.world.pods.len(), 3);
+    assert_eq!(lab.world.status("/ranks"), json!(6));
+    lab.stuck.insert("wine-worker-2".to_owned());
+    lab.world.fail("wine-worker-2", 137);
+    lab.run();
+    assert_eq!(lab.world.status("/phase"), json!("Restarting"));
+    lab.pass(10_000);
+    assert_eq!((lab.world.status("/phase"), lab.world.status("/ranks")), (json!("Running"), json!(4)));
+    assert_eq!(lab.world.status("/missing"), json!(["wine-worker-2"]));
+    lab.stuck.clear();
+    lab.run();
+    lab.pass(30_000);
+    assert_eq!((lab.world.status("/phase"), lab.world.status("/ranks")), (json!("Running"), json!(6)));
+    assert_eq!(lab.restarts(), 1, "growing is nobody's failure");
+    // It ends when those that were there have ended.
+    lab.world.succeed("wine-worker-0");
+    lab.world.plan();
+    assert_eq!(lab.world.status("/phase"), json!("Running"));
+    lab.world.succeed("wine-worker-1");
+    lab.world.succeed("wine-worker-2");
+    lab.world.plan();
+    assert_eq!(lab.world.status("/phase"), json!("Succeeded"));
+}
+
+#[test]
+fn a_failure_that_is_not_borne_waits_for_the_pods_to_end_but_not_for_ever() {
+    let mut lab = Lab::new("replicas: 2");
+    lab.run();
+    lab.fail_rank("wine-worker-0", Cause::Exception, 1);
+    lab.world.plan();
+    assert_eq!(lab.world.status("/phase"), json!("Running"), "its launchers are ending");
+    lab.world.fail("wine-worker-0", 1);
+    lab.meet();
+    lab.world.plan();
+    assert_eq!(lab.world.live().len(), 2, "nothing is started again");
+    lab.pass(15_000);
+    assert_eq!(lab.world.status("/phase"), json!("Failed"));
+    assert_eq!(lab.world.live(), ["wine-worker-0"]);
+    assert_eq!(lab.world.events.iter().filter(|event| *event == "TrainingJobFailed").count(), 1);
+}
+
+#[test]
+fn the_next_control_plane_waits_for_launchers_before_it_judges_their_pods() {
+    let mut lab = Lab::new("replicas: 2, restartPolicy: OnFailure");
+    lab.run();
+    let before = lab.uids();
+    lab.fail_rank("wine-worker-0", Cause::Signal, 139);
+    lab.run();
+    // It ends, a pod is lost meanwhile, and another one begins.
+    lab.session = Lab::session(&lab.world, 16);
+    lab.streams.clear();
+    lab.world.now_ms += 60_000;
+    lab.world.fail("wine-worker-1", 137);
+    lab.world.meeting = Some(Lab::session(&lab.world, 16).view());
+    lab.world.plan();
+    assert_eq!(lab.world.codes, ["WaitsForRanks"]);
+    assert_eq!(lab.world.live().len(), 2);
+    lab.run();
+    assert_eq!(lab.restarts(), 2);
+    assert_eq!(lab.uids()[0], before[0], "whoever ran stays");
+    assert!(lab.session.view().generation > 16);
+}
+
+#[test]
+fn ranks_that_stand_still_are_named() {
+    let mut lab = Lab::new("replicas: 2");
+    lab.run();
+    let uid = lab.world.pods["wine-worker-1"].metadata.uid.clone().unwrap();
+    let member = lab.streams[&uid].clone();
+    let rank = |rank: u32, waits_in: &str, in_collective| RankPulse {
+        rank,
+        silent_ms: 4_000,
+        waits_in: waits_in.to_owned(),
+        in_collective,
+        stalled: true,
+    };
+    let pulse =
+        |ranks: Vec<RankPulse>| Pulse { generation: 1, ranks, spares: Spares { count: 1, memory_bytes: 1 << 20 } };
+    let both = pulse(vec![rank(2, "all_reduce", true), rank(3, "load", false)]);
+    let happened = lab.session.pulse(lab.world.now_ms, &member, both.clone());
+    assert_eq!(happened.len(), 2);
+    assert_eq!(lab.session.pulse(lab.world.now_ms, &member, both), [], "told once");
+    // A rank of another launcher is not its to tell of.
+    assert_eq!(lab.session.pulse(lab.world.now_ms, &member, pulse(vec![rank(0, "x", false)])).len(), 0);
+    lab.session.pulse(lab.world.now_ms, &member, pulse(vec![rank(2, "all_reduce", true), rank(3, "load", false)]));
+    lab.world.meeting = Some(lab.session.view());
+    lab.world.plan();
+    assert_eq!(lab.world.codes, ["StandsStill"]);
+    let message = lab.world.status("/message");
+    let message = message.as_str().unwrap();
+    assert!(message.starts_with("rank 3 on host-1 has stood still in load since "), "{message}");
+    assert!(message.ends_with("; 1 other rank waits too"), "{message}");
+    assert_eq!(lab.world.status("/spares/memoryBytes"), json!(1 << 20));
+    lab.session.pulse(lab.world.now_ms, &member, pulse(Vec::new()));
+    lab.world.meeting = Some(lab.session.view());
+    lab.world.plan();
+    assert_eq!((lab.world.status("/stalled"), lab.world.status("/message")), (json!(null), json!(null)));
+}
+
+#[test]
+fn a_program_that_cannot_run_is_not_started_again_without_a_pause() {
+    let mut lab = Lab::new("restartPolicy: OnFailure, backoffLimit: 20");
+    lab.run();
+    for generation in 1..=3 {
+        assert_eq!(lab.session.view().generation, generation);
+        lab.fail_rank("wine-worker-0", Cause::Exception, 1);
+    }
+    assert_eq!(lab.session.view().generation, 3, "the third failure at once: it waits");
+    lab.pass(999);
+    assert_eq!(lab.session.view().generation, 3);
+    lab.pass(1);
+    assert_eq!(lab.session.view().generation, 4);
+    // What has lived for a while begins a new row.
+    lab.pass(5_000);
+    lab.fail_rank("wine-worker-0", Cause::Exception, 1);
+    assert_eq!(lab.session.view().generation, 5);
+}
