@@ -1,6 +1,6 @@
 //! The rendezvous of a launcher that is alone: the coordinator's own machine, without the coordinator.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 
 use trainyard_coordinator::rendezvous::convert;
