@@ -1,6 +1,7 @@
 //! What the measuring programs share: starting the servers that are measured, talking HTTP to them, and summing up.
 
 pub mod http;
+pub mod kill;
 pub mod samples;
 pub mod server;
 pub mod store;
