@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use trainyard_worker::checkpoint::{Newest, Settings, Watch, remove};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -124,6 +125,11 @@ fn a_stop_is_told_when_the_write_is_over() {
     assert!(watch.is_writing(), "whole, but still open");
     let mut stdin = rank.stdin.take().unwrap();
     stdin.write_all(b"\n").unwrap();
+    watch.hear();
+    let mut line = [PollFd::new(watch.readable(), PollFlags::POLLIN)];
+    if watch.is_writing() {
+        assert_eq!(poll(&mut line, PollTimeout::try_from(PATIENCE).unwrap()), Ok(1), "the line tells of it");
+    }
     until("it is over", || !watch.is_writing());
     drop(stdin);
     rank.wait().unwrap();

@@ -227,6 +227,34 @@ fn ranks_get_the_pods_grace_after_a_stop() {
 }
 
 #[test]
+fn a_stop_waits_for_the_checkpoint_that_is_being_written() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("checkpoints");
+    std::fs::create_dir(&folder).unwrap();
+    let go = home.path().join("go");
+    nix::unistd::mkfifo(&go, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = format!(
+        "exec 3>{folder}/step_1.pt; echo writing; read line <{go}; echo the rest >&3; exec 3>&-; echo written; exec sleep 60",
+        folder = folder.display(),
+        go = go.display(),
+    );
+    let mut command = command(1, 10, &script);
+    command.env("TRAINYARD_CHECKPOINT_PATH", &folder).env("TRAINYARD_STOP_GRACE_SECONDS", "30");
+    let mut child = command.spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut running = Running { child, lines };
+    assert_eq!(running.line(), "writing");
+    running.signal(Signal::SIGTERM);
+    // Open for both, so that it does not matter here whether anybody reads.
+    let mut go = std::fs::File::options().read(true).write(true).open(go).unwrap();
+    std::io::Write::write_all(&mut go, b"\n").unwrap();
+    let began = Instant::now();
+    let (code, lines, _) = running.finish();
+    assert_eq!((code, lines), (Some(143), vec!["written".to_owned()]));
+    assert!(began.elapsed() < PATIENCE, "and no longer than that");
+}
+
+#[test]
 fn sigterm_is_passed_on_and_a_clean_end_is_a_success() {
     let script = "trap 'echo saved; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
     let mut running = Running::start(2, 10, script);

@@ -8,7 +8,7 @@ mod look;
 mod remove;
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -109,10 +109,28 @@ impl Watch {
     /// The system's, when the thread cannot be started.
     pub fn start(settings: Settings) -> io::Result<Self> {
         let (line, end) = UnixStream::pair()?;
+        line.set_nonblocking(true)?;
+        end.set_nonblocking(true)?;
         let seen = Arc::new(Seen::default());
         let mut watcher = Watcher { looker: Looker::new(settings.folder.clone()), settings, seen: seen.clone(), end };
         let thread = std::thread::Builder::new().name("checkpoints".to_owned()).spawn(move || watcher.run())?;
         Ok(Self { seen, line: Some(line), thread: Some(thread) })
+    }
+
+    /// Readable when there is something new to ask for.
+    ///
+    /// # Panics
+    /// Never: the line is open as long as the watch.
+    #[must_use]
+    pub fn readable(&self) -> BorrowedFd<'_> {
+        self.line.as_ref().expect("open until it is dropped").as_fd()
+    }
+
+    /// Takes note that there is something new.
+    pub fn hear(&self) {
+        if let Some(line) = &self.line {
+            while matches!(io::Read::read(&mut &*line, &mut [0; 64]), Ok(1..)) {}
+        }
     }
 
     /// The newest whole checkpoint that was seen.
@@ -184,7 +202,13 @@ impl Watcher {
             Ok(found) => {
                 let newest = checkpoint::newest(&found).map(|found| Newest::of(self.looker.folder(), found));
                 // One that was there and is gone was removed by somebody; then the next newest is it.
-                *self.seen.newest.lock().unwrap_or_else(PoisonError::into_inner) = newest;
+                let mut held = self.seen.newest.lock().unwrap_or_else(PoisonError::into_inner);
+                let is_news = *held != newest;
+                *held = newest;
+                drop(held);
+                if is_news {
+                    self.notify();
+                }
                 let writing = checkpoint::is_writing(&found, now_ms);
                 self.tell_writing(hurried, writing);
                 if !hurried {
@@ -200,9 +224,16 @@ impl Watcher {
     }
 
     fn tell_writing(&self, hurried: bool, writing: bool) {
-        if hurried == self.seen.hurried.load(Ordering::Acquire) {
-            self.seen.writing.store(writing, Ordering::Release);
+        if hurried == self.seen.hurried.load(Ordering::Acquire)
+            && self.seen.writing.swap(writing, Ordering::AcqRel) != writing
+        {
+            self.notify();
         }
+    }
+
+    fn notify(&self) {
+        // A full line is readable already.
+        let _ = io::Write::write(&mut &self.end, &[0]);
     }
 
     fn prune(&self, found: &[checkpoint::Checkpoint]) {
@@ -221,7 +252,7 @@ impl Watcher {
         let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX);
         match poll(&mut polled, timeout) {
             Ok(0) | Err(_) => false,
-            Ok(_) => matches!(io::Read::read(&mut &self.end, &mut [0; 8]), Ok(0) | Err(_)),
+            Ok(_) => matches!(io::Read::read(&mut &self.end, &mut [0; 8]), Ok(0)),
         }
     }
 }

@@ -76,7 +76,7 @@ impl Link for Fixed {
             Said::Hello(_) => Order::Form(self.world.clone()),
             Said::Failed(failed) => Order::Release(Release { outcome: failed.failure.map(Outcome::Failed) }),
             Said::Finished(_) => Order::Release(Release { outcome: Some(Outcome::Succeeded(Succeeded {})) }),
-            Said::Holds(_) | Said::Ready(_) | Said::Pulse(_) => return,
+            Said::Holds(_) | Said::Ready(_) | Said::Pulse(_) | Said::Saved(_) => return,
         };
         self.said.push_back(Event::Order(answer));
     }

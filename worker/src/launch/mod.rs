@@ -17,6 +17,7 @@ mod pulse;
 mod ranks;
 mod report;
 mod run;
+mod saves;
 pub(crate) mod span;
 #[allow(dead_code, reason = "the loop calls it")]
 mod stall;

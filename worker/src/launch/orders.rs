@@ -5,7 +5,7 @@ use trainyard_proto::rendezvous::release::Outcome;
 use trainyard_proto::rendezvous::standing::Standing as Stands;
 use trainyard_proto::rendezvous::to_launcher::Message as Order;
 use trainyard_proto::rendezvous::{self as wire, Cause, Failed, Failure, Finished, Holds, Ready, Release, World};
-use trainyard_worker_core::supervisor::{Exit, Input, Report, Standing, Verdict};
+use trainyard_worker_core::supervisor::{Exit, Input, Report, Standing, Stop, Verdict};
 
 use super::LaunchError;
 use super::environment::Part;
@@ -44,7 +44,8 @@ impl Launch<'_> {
         let (seen, standing) = (self.supervisor.seen(), self.standing());
         let hello = self.pod.hello(self.member.clone(), port, seen, standing);
         self.link.say(self.now_ms(), Said::Hello(hello));
-        Ok(())
+        self.saves.forget();
+        self.hear_saves()
     }
 
     fn standing(&self) -> Stands {
@@ -85,7 +86,27 @@ impl Launch<'_> {
             }
             Some(Outcome::Stopped(_)) | None => Verdict::Stopped,
         };
-        self.tell(Input::Release(verdict))
+        match verdict {
+            Verdict::Stopped => self.stop(Input::Release(verdict)),
+            Verdict::Succeeded | Verdict::Failed { .. } => self.tell(Input::Release(verdict)),
+        }
+    }
+
+    /// Ends the ranks because somebody wants that; not in the middle of a checkpoint, if they do not see to that themselves.
+    pub(super) fn stop(&mut self, stop: Input) -> Result<(), LaunchError> {
+        let cut_off = self.processes.values().any(|running| running.process.ends_by(Stop::Terminate));
+        let now_ms = self.now_ms();
+        let stop = if cut_off { self.saves.hold(stop, now_ms, self.pod.stop_grace_ms()) } else { Some(stop) };
+        stop.map_or(Ok(()), |stop| self.tell(stop))
+    }
+
+    /// What is new of checkpoints.
+    pub(super) fn hear_saves(&mut self) -> Result<(), LaunchError> {
+        let now_ms = self.now_ms();
+        if let Some(saved) = self.saves.news() {
+            self.link.say(now_ms, Said::Saved(saved));
+        }
+        self.saves.due(now_ms).map_or(Ok(()), |stop| self.tell(stop))
     }
 
     fn note_trouble(&mut self) {
@@ -112,6 +133,8 @@ impl Launch<'_> {
             Report::Ready { generation } => {
                 self.prepare_spares();
                 self.say_again();
+                let is_first = self.present.as_ref().is_some_and(|present| present.part.is_master());
+                self.saves.begin(is_first);
                 Said::Ready(Ready { generation })
             }
             Report::Failed { generation, local_rank, exit } => {

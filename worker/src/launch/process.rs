@@ -59,16 +59,16 @@ impl Process {
         self.pid
     }
 
+    /// Whether a stop ends the process without any code of its own.
+    pub(super) fn ends_by(&self, stop: Stop) -> bool {
+        stop == Stop::Kill || has_default_effect(self.pid, signal_of(stop))
+    }
+
     /// Signals the process group. True when the process does not handle that signal, so that none of its code runs on.
     pub(super) fn signal(&self, stop: Stop) -> bool {
-        let signal = match stop {
-            Stop::Terminate => Signal::SIGTERM,
-            Stop::Interrupt => Signal::SIGINT,
-            Stop::Kill => Signal::SIGKILL,
-        };
-        let ends = stop == Stop::Kill || has_default_effect(self.pid, signal);
+        let ends = self.ends_by(stop);
         // A group that is gone needs no signal.
-        let _ = killpg(self.pid, signal);
+        let _ = killpg(self.pid, signal_of(stop));
         ends
     }
 
@@ -109,6 +109,14 @@ fn has_default_effect(pid: Pid, signal: Signal) -> bool {
         u64::from_str_radix(line.trim(), 16).ok()
     };
     ["SigCgt:", "SigIgn:", "SigBlk:"].iter().all(|name| set(name).is_some_and(|set| set & bit == 0))
+}
+
+const fn signal_of(stop: Stop) -> Signal {
+    match stop {
+        Stop::Terminate => Signal::SIGTERM,
+        Stop::Interrupt => Signal::SIGINT,
+        Stop::Kill => Signal::SIGKILL,
+    }
 }
 
 /// In the child, before the program: a session of its own, die with the launcher, and take signals again (the launcher

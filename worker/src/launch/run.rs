@@ -24,6 +24,7 @@ use super::output::Stream;
 use super::port::Ports;
 use super::process::{self, Process};
 use super::pulse::Signs;
+use super::saves::Saves;
 use super::span::Spans;
 use super::warm::{self, Warm};
 use super::{LaunchArgs, LaunchError, report};
@@ -84,6 +85,7 @@ pub(super) fn run(args: &LaunchArgs, pod: &Pod, alone: Option<fn(Alone) -> Box<d
         spares_due_ms: None,
         // Without it ranks are not heard, and start again as strangers.
         notes: Notes::open(pod.nproc).ok(),
+        saves: Saves::new(|name| std::env::var(name).ok()),
     };
     let outcome = launch.run()?;
     launch.warm = None;
@@ -199,6 +201,7 @@ pub(super) struct Launch<'args> {
     /// When spares are made at the latest, where nothing tells that the ranks made progress.
     pub(super) spares_due_ms: Option<i64>,
     pub(super) notes: Option<Notes>,
+    pub(super) saves: Saves,
 }
 
 impl Launch<'_> {
@@ -209,11 +212,12 @@ impl Launch<'_> {
                 return Ok(outcome);
             }
             let now_ms = self.now_ms();
-            let due = [self.supervisor.deadline(), self.link.deadline(), self.spares_due_ms(), self.pulse_due_ms()];
+            let due = [self.supervisor.deadline(), self.link.deadline(), self.spares_due_ms(), self.pulse_due_ms(), self.saves.deadline()];
             let due = due.into_iter().flatten().min();
             let failed = |source| LaunchError::System { doing: "watch the ranks", source };
             self.wait(due.map(|due| due - now_ms)).map_err(failed)?;
             self.hear_signals()?;
+            self.hear_saves()?;
             // Output before deaths: a rank's last words are then known when its end is judged.
             self.forward();
             self.hear_notes()?;
@@ -234,7 +238,7 @@ impl Launch<'_> {
         let ends = self.processes.values().map(|running| running.process.pidfd.as_fd());
         let outputs = self.streams.iter().map(Stream::socket);
         let all = std::iter::once(self.signals.as_fd()).chain(self.link.readable()).chain(warm);
-        let all = all.chain(self.notes.iter().flat_map(Notes::readable));
+        let all = all.chain(self.notes.iter().flat_map(Notes::readable)).chain(self.saves.readable());
         let all: Vec<BorrowedFd<'_>> = all.chain(ends).chain(outputs).collect();
         let mut polled: Vec<PollFd<'_>> = all.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         let timeout = timeout_ms.map_or(PollTimeout::NONE, |ms| {
@@ -251,7 +255,7 @@ impl Launch<'_> {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match Signal::try_from(info.ssi_signo.cast_signed()) {
                 Ok(Signal::SIGINT) => self.tell(Input::Stop(Stop::Interrupt))?,
-                Ok(Signal::SIGTERM | Signal::SIGHUP) => self.tell(Input::Stop(Stop::Terminate))?,
+                Ok(Signal::SIGTERM | Signal::SIGHUP) => self.stop(Input::Stop(Stop::Terminate))?,
                 // SIGCHLD: ranks are watched by their pidfds, the rest are orphans that became ours.
                 Ok(_) | Err(_) => self.reap_adopted(),
             }
