@@ -79,7 +79,7 @@ impl Link for InProcess {
             }),
             Some(member) => convert::heard(&member, message).map(|heard| match heard {
                 convert::Heard::Input(input) => Some(input),
-                convert::Heard::Pulse(_) => None,
+                convert::Heard::Pulse(_) | convert::Heard::Saved(_) => None,
             }),
         };
         match input {

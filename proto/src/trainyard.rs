@@ -87,6 +87,10 @@ pub struct TrainingJobSpec {
     /// Between which numbers of pods the job may train. Without it, it trains with all of them or not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elastic: Option<Elastic>,
+    /// Where the program writes its checkpoints. Then the newest whole one is shown, and a stop waits for one that is being
+    /// written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
     /// How long the job may be active, from its start time, before it is ended and has failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -356,6 +360,9 @@ pub struct LastFailure {
     /// Milliseconds from then until all ranks of the next generation were started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered_ms: Option<i64>,
+    /// Steps that were done since the newest whole checkpoint, and are to be done again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_steps: Option<i64>,
 }
 
 /// A rank that stands still.
@@ -386,6 +393,24 @@ pub struct SpareInterpreters {
     /// Memory that they hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<i64>,
+}
+
+/// Where a program writes its checkpoints.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Checkpoint {
+    /// The folder, as the program sees it; below the folder in which it starts if it is not absolute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// How many checkpoints stay: older whole ones that have a step or an epoch in their names are removed. All stay if not
+    /// given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub keep: Option<i32>,
+    /// How often the folder is looked at. Defaults to 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub every_seconds: Option<i32>,
 }
 
 /// A checkpoint.

@@ -2,7 +2,7 @@
 //! can make the core see what it must not (a port 0, a member without a pod, a part that is another's).
 
 use trainyard_coordinator_core::rendezvous::{
-    Cause, Failure, Generation, Hello, Input, MemberId, Outcome, Output, Part, Pulse, RankPulse, Seat, Spares,
+    Cause, Failure, Generation, Hello, Input, MemberId, Outcome, Output, Part, Pulse, RankPulse, Saved, Seat, Spares,
     Standing, World,
 };
 use trainyard_proto::rendezvous as wire;
@@ -56,6 +56,8 @@ pub enum Heard {
     Input(Input),
     /// What its ranks do; nothing depends on it.
     Pulse(wire::Pulse),
+    /// The newest whole checkpoint.
+    Saved(wire::Saved),
 }
 
 /// The first message of a stream.
@@ -97,6 +99,7 @@ pub fn heard(speaker: &MemberId, message: wire::FromLauncher) -> Result<Heard, N
         }
         From::Finished(finished) => Input::Finished { member, generation: Generation(finished.generation) },
         From::Pulse(pulse) => return Ok(Heard::Pulse(pulse)),
+        From::Saved(saved) => return Ok(Heard::Saved(saved)),
     };
     Ok(Heard::Input(input))
 }
@@ -246,6 +249,13 @@ pub fn pulse(pulse: wire::Pulse) -> Pulse {
     });
     let spares = Spares { count: pulse.spares, memory_bytes: pulse.spare_memory_bytes };
     Pulse { generation: pulse.generation, ranks: ranks.collect(), spares }
+}
+
+/// The newest whole checkpoint.
+#[must_use]
+pub fn saved(saved: wire::Saved) -> Saved {
+    let wire::Saved { step, path, at_ms, bytes } = saved;
+    Saved { step, path: path.chars().take(MAX_TEXT).collect(), at_ms, bytes }
 }
 
 fn wire_release(outcome: &Outcome) -> wire::Release {

@@ -154,6 +154,7 @@ impl Task {
                     match *heard {
                         convert::Heard::Input(input) => self.step(input),
                         convert::Heard::Pulse(pulse) => self.pulse(&member, pulse),
+                        convert::Heard::Saved(saved) => self.saved(saved),
                     }
                 }
             }
@@ -196,6 +197,12 @@ impl Task {
         drop(session);
         self.tell(&happened);
         if changed {
+            self.job.queue.wake(self.job.key.clone());
+        }
+    }
+
+    fn saved(&self, saved: wire::Saved) {
+        if lock(&self.session).saved(convert::saved(saved)) {
             self.job.queue.wake(self.job.key.clone());
         }
     }

@@ -212,7 +212,13 @@ impl Launch<'_> {
                 return Ok(outcome);
             }
             let now_ms = self.now_ms();
-            let due = [self.supervisor.deadline(), self.link.deadline(), self.spares_due_ms(), self.pulse_due_ms(), self.saves.deadline()];
+            let due = [
+                self.supervisor.deadline(),
+                self.link.deadline(),
+                self.spares_due_ms(),
+                self.pulse_due_ms(),
+                self.saves.deadline(),
+            ];
             let due = due.into_iter().flatten().min();
             let failed = |source| LaunchError::System { doing: "watch the ranks", source };
             self.wait(due.map(|due| due - now_ms)).map_err(failed)?;

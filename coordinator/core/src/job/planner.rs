@@ -314,7 +314,9 @@ impl<'view> Planner<'view> {
             serde_json::from_str(text).ok().filter(Value::is_object)
         });
         // Any pod may have written the newest one.
-        self.change.checkpoint = checkpoints.max_by_key(|found: &Value| found.get("step").and_then(Value::as_i64));
+        let annotated = checkpoints.max_by_key(|found: &Value| found.get("step").and_then(Value::as_i64));
+        let told = || serde_json::to_value(self.meeting(model, current)?.checkpoint.as_ref()?).ok();
+        self.change.checkpoint = annotated.or_else(told);
     }
 
     /// Makes what is missing and takes away what is too much.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::PodSpec;
-use trainyard_proto::trainyard::{Elastic, Recovery};
+use trainyard_proto::trainyard::{Checkpoint, Elastic, Recovery};
 
 use super::read::{Findings, Head};
 use crate::diagnostic::Diagnostic;
@@ -160,6 +160,31 @@ pub(super) fn reaches_socket(pod: &PodSpec) -> bool {
         .iter()
         .any(|container| container.security_context.as_ref().is_some_and(|context| context.run_as_user.is_some()));
     !of_pod && !of_containers
+}
+
+/// What launchers are told of `spec.checkpoint`.
+pub(super) fn checkpoint(written: Option<&Checkpoint>, findings: &mut Findings) -> Vec<EnvModel> {
+    let Some(checkpoint) = written else { return Vec::new() };
+    let path = checkpoint.path.as_deref().unwrap_or_default().trim();
+    if path.is_empty() {
+        findings.add(
+            Diagnostic::new("spec.checkpoint.path", "is missing")
+                .hint("name the folder into which the program writes its checkpoints"),
+        );
+    }
+    let numbers = [
+        ("TRAINYARD_CHECKPOINT_KEEP", checkpoint.keep, "keep"),
+        ("TRAINYARD_CHECKPOINT_EVERY_SECONDS", checkpoint.every_seconds, "everySeconds"),
+    ];
+    let text = |name: &str, value: String| EnvModel { name: name.to_owned(), value: EnvValue::Text(value) };
+    let mut env = vec![text("TRAINYARD_CHECKPOINT_PATH", path.to_owned())];
+    for (name, number, field) in numbers {
+        if number.is_some_and(|number| number < 1) {
+            findings.add(Diagnostic::new(format!("spec.checkpoint.{field}"), "must be 1 or more"));
+        }
+        env.extend(number.map(|number| text(name, number.to_string())));
+    }
+    env
 }
 
 /// What every launcher of a job is told.

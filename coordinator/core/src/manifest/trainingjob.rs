@@ -132,6 +132,7 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
         return None;
     };
     let spec: TrainingJobSpec = findings.read(written, "spec")?;
+    let checkpoint = recovery::checkpoint(spec.checkpoint.as_ref(), findings);
     let size = Size::read(spec.replicas, spec.elastic.as_ref(), read::MAX_REPLICAS, findings);
     let replicas = size.replicas;
     let nproc = nproc(spec.procs_per_replica.as_ref(), findings);
@@ -177,6 +178,7 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     };
     for replica in &mut role.replicas {
         replica.env = env(&told, replicas, &nproc, replica.node_rank);
+        replica.env.extend(checkpoint.iter().cloned());
     }
     if let Some(leader) = role.replicas.first_mut() {
         leader.labels.insert(label::JOB_ROLE.to_owned(), "master".to_owned());

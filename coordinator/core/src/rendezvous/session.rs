@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::budget::Spent;
 use super::message::{Failure, Input, Outcome, Output};
-use super::view::{LastFailure, Pulse, RendezvousView, Spares, Stage, Stalled};
+use super::view::{LastFailure, Pulse, RendezvousView, Saved, Spares, Stage, Stalled};
 use super::world::{Generation, MemberId};
 use super::{Config, Lack, Phase, Rendezvous};
 
@@ -57,6 +57,7 @@ pub struct Session {
     pulses: BTreeMap<MemberId, Pulse>,
     stalled: BTreeMap<u32, Stalled>,
     spares: Option<Spares>,
+    checkpoint: Option<Saved>,
 }
 
 impl Session {
@@ -74,6 +75,7 @@ impl Session {
             pulses: BTreeMap::new(),
             stalled: BTreeMap::new(),
             spares: None,
+            checkpoint: None,
         }
     }
 
@@ -116,6 +118,13 @@ impl Session {
         self.note_generation(now_ms, &before, out, &mut happened);
         self.forget_members();
         happened
+    }
+
+    /// Takes in the newest whole checkpoint. Answers whether it is another one.
+    pub fn saved(&mut self, saved: Saved) -> bool {
+        let is_news = self.checkpoint.as_ref() != Some(&saved);
+        self.checkpoint = Some(saved);
+        is_news
     }
 
     /// Takes in what a member's ranks do.
@@ -193,6 +202,7 @@ impl Session {
             last_failure: self.last_failure.clone(),
             stalled: self.stalled.values().cloned().collect(),
             spares: self.spares,
+            checkpoint: self.checkpoint.clone(),
         }
     }
 

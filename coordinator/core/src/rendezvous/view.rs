@@ -42,6 +42,24 @@ pub struct RendezvousView {
     /// Interpreters that wait to become ranks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spares: Option<Spares>,
+    /// The newest whole checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Saved>,
+}
+
+/// A whole checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Saved {
+    /// Its step, if its name tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<u64>,
+    /// Where it lies, as its launcher sees it.
+    pub path: String,
+    /// When it was finished.
+    pub at_ms: i64,
+    /// Size of all its files.
+    pub bytes: u64,
 }
 
 /// How far a rendezvous is.
