@@ -383,6 +383,13 @@ impl Rendezvous {
     }
 
     fn finished(&mut self, member: MemberId, generation: Generation, out: &mut Vec<Output>) {
+        // Before the rest of its generation has come back to be adopted: then this is what it says of itself.
+        if let Some(known) = self.members.get_mut(&member)
+            && let Standing::Running(part) = &known.hello.ranks_are
+            && part.generation == generation
+        {
+            known.hello.ranks_are = Standing::Finished(part.clone());
+        }
         let Phase::Running { world, finished, .. } = &mut self.phase else { return };
         if world.generation != generation || world.seat_of(&member).is_none() {
             return;

@@ -72,3 +72,19 @@ proptest! {
         prop_assert!(fleet.is_settled(), "{}", fleet.describe());
     }
 }
+
+/// A launcher whose ranks end while the coordinator, which was just started, still waits for the other launcher.
+#[test]
+fn an_end_that_is_told_before_the_generation_is_adopted_counts() {
+    let mut fleet = Fleet::new(config(2, 2), 2);
+    fleet.calm();
+    fleet.step(Event::Crash);
+    for event in [Event::Connect(0), Event::Up(0), Event::Finish(0), Event::Up(0), Event::Finish(1)] {
+        if fleet.can(event) {
+            fleet.step(event);
+        }
+    }
+    fleet.calm();
+    assert_eq!(fleet.broken, None);
+    assert!(fleet.all_released(), "{}", fleet.describe());
+}
