@@ -19,7 +19,6 @@ mod report;
 mod run;
 mod saves;
 pub(crate) mod span;
-#[allow(dead_code, reason = "the loop calls it")]
 mod stall;
 mod store;
 mod warm;

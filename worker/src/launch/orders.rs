@@ -153,12 +153,16 @@ impl Launch<'_> {
 
     /// The failure of the generation in which this rank was the first to end badly.
     fn to_blame(&self, local_rank: usize, exit: Exit) -> Failure {
-        if let Some(candidate) = self.blame() {
+        let hangs = self.hung.get(&local_rank);
+        if let Some(candidate) = self.blame().filter(|_| hangs.is_none()) {
             return report::failure(&candidate);
         }
         // Given up while it runs: there is no end to judge yet.
         let rank = self.present.as_ref().map_or(local_rank, |present| present.part.rank(local_rank));
-        let message = format!("it stands still (exit code {})", exit.code());
+        let message = match hangs {
+            Some(place) => format!("it hangs in {place}"),
+            None => format!("it stands still (exit code {})", exit.code()),
+        };
         Failure { rank: u32::try_from(rank).ok(), cause: Cause::Hang.into(), code: exit.code(), message }
     }
 

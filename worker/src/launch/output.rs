@@ -5,6 +5,8 @@ use std::io::{self, Read as _, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use trainyard_worker_core::progress::parse;
+use trainyard_worker_core::stall::Sign;
 use trainyard_worker_core::supervisor::{ProcessId, Tail};
 
 /// A line is passed on in parts when it is longer: a program that never ends its line must not fill the memory.
@@ -31,42 +33,42 @@ pub(super) struct Stream {
     pub(super) prefix: String,
     /// The beginning of a line whose end has not come.
     partial: Vec<u8>,
+    /// What it told of progress since it was asked last.
+    sign: Option<Sign>,
 }
 
 impl Stream {
     pub(super) fn new(process: ProcessId, channel: Channel, pipe: OwnedFd, prefix: String) -> io::Result<Self> {
         let flags = OFlag::from_bits_retain(fcntl(&pipe, FcntlArg::F_GETFL)?);
         fcntl(&pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Self { process, channel, pipe: pipe.into(), prefix, partial: Vec::new() })
+        Ok(Self { process, channel, pipe: pipe.into(), prefix, partial: Vec::new(), sign: None })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
     }
 
-    /// Passes on what is there, or much of it. Whether more may come, and whether anything came.
-    pub(super) fn forward(&mut self, tail: &mut Tail) -> (bool, bool) {
+    /// Passes on what is there, or much of it. Whether more may come, and what it says of progress.
+    pub(super) fn forward(&mut self, tail: &mut Tail) -> (bool, Option<Sign>) {
         let mut chunk = vec![0; READ_BYTES];
-        let mut any = false;
+        let mut open = true;
         for _ in 0..ROUNDS {
             match self.pipe.read(&mut chunk) {
-                Ok(0) => {
-                    self.finish(tail);
-                    return (false, any);
-                }
+                Ok(0) => open = false,
                 Ok(count) => {
-                    any = true;
+                    self.sign.get_or_insert(Sign::Life);
                     self.take(&chunk[..count], tail);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (true, any),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.finish(tail);
-                    return (false, any);
-                }
+                Err(_) => open = false,
+            }
+            if !open {
+                self.finish(tail);
+                break;
             }
         }
-        (true, any)
+        (open, self.sign.take())
     }
 
     /// Ends the last line if the program did not.
@@ -91,7 +93,11 @@ impl Stream {
             if !line.ends_with(b"\n") {
                 page.push(b'\n');
             }
-            tail.push(String::from_utf8_lossy(line).trim_end());
+            let text = String::from_utf8_lossy(line);
+            tail.push(text.trim_end());
+            if let Some(step) = parse(text.trim_end()).and_then(|sample| sample.step) {
+                self.sign = Some(Sign::Step(step));
+            }
         }
         // One write for all lines, so that lines of two ranks never mix. Nobody reading us is no reason to end.
         let _ = match self.channel {

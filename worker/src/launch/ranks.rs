@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use nix::unistd::Pid;
 use trainyard_worker_core::cause::{self, Candidate};
+use trainyard_worker_core::stall::{Phase, Sign};
 use trainyard_worker_core::supervisor::{Exit, Input, ProcessId, Stop, Tail};
 
 use super::LaunchError;
@@ -15,6 +16,23 @@ use super::output::{Channel, Stream};
 use super::process::{Pipes, Process};
 use super::run::{Launch, Running};
 use super::warm::Warm;
+use crate::c10d::Server;
+
+/// What `timeout` exits with when time is over.
+const HANG_CODE: i32 = 124;
+
+/// A rank as it is told to others.
+fn number(rank: usize) -> u32 {
+    u32::try_from(rank).unwrap_or(u32::MAX)
+}
+
+fn phase(name: &str) -> Phase {
+    match name {
+        "checkpoint" => Phase::Checkpoint,
+        "evaluate" => Phase::Evaluate,
+        _ => Phase::Train,
+    }
+}
 
 impl Launch<'_> {
     /// Starts a process for the rank in its name, warm if it can be.
@@ -32,6 +50,7 @@ impl Launch<'_> {
         });
         match attached {
             Ok(running) => {
+                self.hangs.started(number(rank), running.process.pid());
                 self.processes.insert(process, running);
                 Some(Input::Started(process))
             }
@@ -100,6 +119,9 @@ impl Launch<'_> {
     pub(super) fn signal(&mut self, process: ProcessId, stop: Stop) -> Option<Input> {
         let running = self.processes.get_mut(&process)?;
         running.signalled = true;
+        if self.supervisor.is_present(process) {
+            self.hangs.ended(number(running.rank));
+        }
         let ends = running.process.signal(stop);
         (ends && stop != Stop::Kill).then_some(Input::Doomed(process))
     }
@@ -120,6 +142,7 @@ impl Launch<'_> {
         }
         if let Some(running) = self.processes.get_mut(&process) {
             (running.rank, running.signalled) = (rank, false);
+            self.hangs.started(number(rank), running.process.pid());
         }
         // What it said of the last generation's end is no sign of this one's.
         self.tails.insert(process, Tail::default());
@@ -130,12 +153,15 @@ impl Launch<'_> {
     /// Passes on what the ranks write.
     pub(super) fn forward(&mut self) {
         let now_ms = self.now_ms();
-        let (tails, signs, supervisor) = (&mut self.tails, &mut self.signs, &self.supervisor);
+        let (tails, hangs, supervisor) = (&mut self.tails, &mut self.hangs, &self.supervisor);
+        let processes = &self.processes;
         let mut spoke = false;
         self.streams.retain_mut(|stream| {
-            let (open, any) = stream.forward(tails.entry(stream.process).or_default());
-            if any && supervisor.is_present(stream.process) {
-                signs.seen(stream.process.local_rank, now_ms, None);
+            let (open, sign) = stream.forward(tails.entry(stream.process).or_default());
+            if let Some(sign) = sign.filter(|_| supervisor.is_present(stream.process)) {
+                if let Some(running) = processes.get(&stream.process) {
+                    hangs.sign(now_ms, number(running.rank), sign);
+                }
                 spoke = true;
             }
             open
@@ -164,15 +190,48 @@ impl Launch<'_> {
                     self.tell(Input::Joined { process, generation: hello.generation })?;
                 }
                 Note::Step(step) => {
-                    if self.supervisor.is_present(process) {
-                        let now_ms = self.now_ms();
-                        self.signs.seen(process.local_rank, now_ms, Some(step));
+                    if let Some(rank) = self.present_rank(process) {
+                        self.hangs.sign(self.now_ms(), rank, Sign::Step(step));
                     }
                     self.progressed();
                 }
-                Note::Phase(_) => {}
+                Note::Phase(name) => {
+                    if let Some(rank) = self.present_rank(process) {
+                        self.hangs.phase(self.now_ms(), rank, phase(&name));
+                    }
+                }
                 Note::Gone => self.tell(Input::Cooperates { process, does: false })?,
             }
+        }
+        Ok(())
+    }
+
+    /// The rank that a process of the present generation is.
+    fn present_rank(&self, process: ProcessId) -> Option<u32> {
+        let running = self.processes.get(&process).filter(|_| self.supervisor.is_present(process))?;
+        Some(number(running.rank))
+    }
+
+    /// Says who stands still, and ends those who do if the job wants that.
+    pub(super) fn look_for_hangs(&mut self) -> Result<(), LaunchError> {
+        let now_ms = self.now_ms();
+        let requests = self.present.as_ref().and_then(|present| present.store.as_ref()).map(Server::requests);
+        let verdict = self.hangs.advance(now_ms, requests);
+        if !verdict.text.is_empty() {
+            eprint!("{}", verdict.text);
+        }
+        for (rank, place) in verdict.end {
+            let found = self
+                .processes
+                .iter()
+                .find(|(process, running)| number(running.rank) == rank && self.supervisor.is_present(**process));
+            let Some(process) = found.map(|(process, _)| *process) else { continue };
+            self.hung.insert(process.local_rank, place);
+            let condemned = (process.generation, process.local_rank);
+            let generation = self.present.as_ref().map_or(condemned.0, |present| present.part.generation);
+            self.tell(Input::Condemned { generation, local_rank: condemned.1, code: HANG_CODE })?;
+            // It may be stopped, and then hears nothing less.
+            self.signal(process, Stop::Kill);
         }
         Ok(())
     }
@@ -228,6 +287,7 @@ impl Launch<'_> {
             let Some(running) = self.processes.remove(&process) else { continue };
             self.spans.end(process, running.rank, exit.code());
             if self.supervisor.is_present(process) {
+                self.hangs.ended(number(running.rank));
                 self.exits.insert(process.local_rank, exit);
                 if !exit.success() {
                     self.judge(process, running.rank, Some(running.process.pid()), exit, running.signalled);

@@ -15,7 +15,7 @@ use trainyard_proto::rendezvous::{Failure, Member};
 use trainyard_worker_core::cause::Candidate;
 use trainyard_worker_core::supervisor::{Exit, Input, Outcome, Output, Patience, ProcessId, Stop, Supervisor, Tail};
 
-use super::environment::{Part, Pod};
+use super::environment::{Part, Pod, host_name};
 use super::evidence::Watch;
 use super::grpc::{Job, Remote};
 use super::link::{Alone, Fixed, Link};
@@ -23,11 +23,10 @@ use super::notes::Notes;
 use super::output::Stream;
 use super::port::Ports;
 use super::process::{self, Process};
-use super::pulse::Signs;
 use super::saves::Saves;
 use super::span::Spans;
 use super::warm::{self, Warm};
-use super::{LaunchArgs, LaunchError, report};
+use super::{LaunchArgs, LaunchError, report, stall};
 use crate::c10d::Server;
 
 /// How long output is awaited after every process has ended: only a process that escaped from its group holds it open.
@@ -75,7 +74,9 @@ pub(super) fn run(args: &LaunchArgs, pod: &Pod, alone: Option<fn(Alone) -> Box<d
         tails: BTreeMap::new(),
         exits: BTreeMap::new(),
         promoted: 0,
-        signs: Signs::default(),
+        hangs: stall::Watch::new(host_name()),
+        hung: BTreeMap::new(),
+        pulsed_ms: 0,
         ends: Vec::new(),
         spans: Spans::new(),
         command: &args.command,
@@ -190,7 +191,10 @@ pub(super) struct Launch<'args> {
     pub(super) exits: BTreeMap<usize, Exit>,
     /// Spares that became ranks of the present generation.
     pub(super) promoted: usize,
-    pub(super) signs: Signs,
+    /// Who stands still, and who of those was ended for it, and in what it stood.
+    pub(super) hangs: stall::Watch,
+    pub(super) hung: BTreeMap<usize, String>,
+    pub(super) pulsed_ms: i64,
     /// Why those that failed did.
     pub(super) ends: Vec<Candidate>,
     pub(super) spans: Spans,
@@ -218,6 +222,7 @@ impl Launch<'_> {
                 self.spares_due_ms(),
                 self.pulse_due_ms(),
                 self.saves.deadline(),
+                self.hangs.deadline(now_ms),
             ];
             let due = due.into_iter().flatten().min();
             let failed = |source| LaunchError::System { doing: "watch the ranks", source };
@@ -230,6 +235,7 @@ impl Launch<'_> {
             self.look_for_deaths()?;
             self.tell(Input::Tick)?;
             self.tend_spares();
+            self.look_for_hangs()?;
             self.beat();
         }
     }
@@ -245,6 +251,7 @@ impl Launch<'_> {
         let outputs = self.streams.iter().map(Stream::socket);
         let all = std::iter::once(self.signals.as_fd()).chain(self.link.readable()).chain(warm);
         let all = all.chain(self.notes.iter().flat_map(Notes::readable)).chain(self.saves.readable());
+        let all = all.chain(self.hangs.readable());
         let all: Vec<BorrowedFd<'_>> = all.chain(ends).chain(outputs).collect();
         let mut polled: Vec<PollFd<'_>> = all.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         let timeout = timeout_ms.map_or(PollTimeout::NONE, |ms| {
@@ -313,8 +320,15 @@ impl Launch<'_> {
         self.failure = None;
         self.exits.clear();
         self.promoted = 0;
-        self.signs.forget();
         self.ends.clear();
+        self.hung.clear();
+        let first = u32::try_from(part.rank(0)).unwrap_or(u32::MAX);
+        let ours = u32::try_from(self.pod.nproc).unwrap_or(u32::MAX);
+        self.hangs.begin(
+            self.now_ms(),
+            (0..ours).map(|local| first.saturating_add(local)),
+            part.ranks == self.pod.nproc,
+        );
         let alive = &self.processes;
         self.tails.retain(|process, _| alive.contains_key(process));
         self.spares_due_ms = self.warm.as_ref().map(|_| self.now_ms() + SPARES_MS);

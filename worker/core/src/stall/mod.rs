@@ -174,6 +174,8 @@ pub struct Detector {
     whole: bool,
     began_ms: i64,
     looked_ms: i64,
+    /// What goes on at the store: the last resort where no rank says anything.
+    traffic: Rhythm,
 }
 
 impl Detector {
@@ -194,6 +196,7 @@ impl Detector {
             whole,
             began_ms: now_ms,
             looked_ms: now_ms,
+            traffic: Rhythm::default(),
         }
     }
 
@@ -213,6 +216,11 @@ impl Detector {
             rank.still = None;
             rank.suspected_ms = None;
         }
+    }
+
+    /// Somebody did something at the store.
+    pub fn traffic(&mut self, now_ms: i64) {
+        self.traffic.beat(now_ms);
     }
 
     /// A rank says what it does now.
@@ -345,7 +353,7 @@ impl Detector {
     /// as silent as the others.
     fn patience(&self, rank: &Rank) -> Option<(i64, i64)> {
         let loudest = || self.ranks.values().filter_map(Rank::silence).max_by_key(|(since, _)| *since);
-        let (since, usual) = rank.silence().or_else(loudest)?;
+        let (since, usual) = rank.silence().or_else(loudest).or_else(|| self.traffic.silence())?;
         Some((since, usual.saturating_mul(STEPS).max(LEAST_MS)))
     }
 }

@@ -33,6 +33,7 @@ pub(super) struct Watch {
     detector: Option<Detector>,
     pids: BTreeMap<u32, Pid>,
     reading: Option<Reading>,
+    requests: Option<u64>,
 }
 
 /// What a pulse says of a rank.
@@ -49,14 +50,14 @@ pub(super) struct Pulse {
 impl Watch {
     pub(super) fn new(host: String) -> Self {
         let restart = std::env::var(VARIABLE).is_ok_and(|value| value == "restart");
-        Self { host, restart, detector: None, pids: BTreeMap::new(), reading: None }
+        Self { host, restart, detector: None, pids: BTreeMap::new(), reading: None, requests: None }
     }
 
     /// A generation begins: these of its ranks are ours; `whole` if there are no others.
     pub(super) fn begin(&mut self, now_ms: i64, ranks: impl IntoIterator<Item = u32>, whole: bool) {
         self.detector = Some(Detector::new(now_ms, ranks, whole));
         self.pids.clear();
-        self.reading = None;
+        (self.reading, self.requests) = (None, None);
     }
 
     /// A rank's process runs.
@@ -99,9 +100,15 @@ impl Watch {
         }
     }
 
-    /// Looks, if it is time to; gives what there is to say and to do.
-    pub(super) fn advance(&mut self, now_ms: i64) -> Verdict {
+    /// Looks, if it is time to; gives what there is to say and to do. `requests` counts what was asked of our store.
+    pub(super) fn advance(&mut self, now_ms: i64, requests: Option<u64>) -> Verdict {
         let mut verdict = Verdict::default();
+        if let Some(requests) = requests.filter(|requests| self.requests != Some(*requests))
+            && let Some(detector) = &mut self.detector
+        {
+            self.requests = Some(requests);
+            detector.traffic(now_ms);
+        }
         if let Some(waits) = self.reading.as_mut().and_then(Reading::advance) {
             self.reading = None;
             let findings = self.detector.as_mut().map(|detector| detector.judge(now_ms, &waits)).unwrap_or_default();

@@ -77,7 +77,7 @@ impl Bed {
             let mut fds: Vec<PollFd<'_>> =
                 self.watch.readable().into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
             let _ = poll(&mut fds, PollTimeout::try_from(wait).unwrap());
-            let verdict = self.watch.advance(self.now_ms());
+            let verdict = self.watch.advance(self.now_ms(), None);
             if verdict != Verdict::default() {
                 return verdict;
             }

@@ -40,7 +40,7 @@ const IMPORTS: Duration = Duration::from_secs(600);
 /// Zygotes that may fail before it is given up.
 const FAILURES: u32 = 3;
 /// How old a measurement of the memory may be: reading it costs milliseconds.
-const MEASURED: Duration = Duration::from_secs(10);
+const MEASURED: Duration = Duration::from_secs(60);
 /// What differs from rank to rank, or from generation to generation. What imports read beside these is the same for all.
 const OF_RANKS: [&str; 16] = [
     "RANK",
