@@ -319,7 +319,7 @@ impl Detector {
             }
             let role = if waits.collective && !stopped { Role::Victim } else { Role::Culprit };
             let usual_ms = rank.silence().map(|(_, usual)| usual);
-            let since_ms = self.patience(rank).map_or(still_since, |(since, _)| since.min(still_since));
+            let since_ms = self.patience(rank).map_or(still_since, |(since, _)| since);
             let silent_ms = now_ms - since_ms;
             findings.push(Finding { rank: *number, role, state: look.state, since_ms, silent_ms, usual_ms, waits });
         }
@@ -369,11 +369,15 @@ impl Rank {
         let still = look.state == State::Stopped
             || (look.state != State::Runs
                 && [before, self.still].into_iter().flatten().all(|past| !moved(past, now_ms, look)));
-        if !still {
+        let stopped = look.state == State::Stopped && before.is_none_or(|(_, before)| before.state != State::Stopped);
+        if stopped {
+            // What it did before the stop is no part of it.
+            self.still = Some((now_ms, look));
+        } else if !still {
             self.still = None;
         } else if self.still.is_none() {
             // Before the first look nothing is known.
-            self.still = before.or((look.state == State::Stopped).then_some((now_ms, look)));
+            self.still = before;
         }
     }
 }
