@@ -14,6 +14,9 @@ use crate::session::{self, Owner, internal};
 /// How long the parts of a failed control plane may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Where launchers of this machine's jobs meet, in the state folder.
+pub(crate) const SOCKET: &str = "rendezvous.sock";
+
 /// All parts, running.
 #[derive(Debug)]
 pub(crate) struct Plane {
@@ -125,7 +128,7 @@ async fn workers(
 ) -> Result<(trainyard_coordinator::Handle, trainyard_worker::agent::Handle), CliError> {
     let client = embedded.client();
     // A socket of this machine is out of reach in a container.
-    let rendezvous = (mode == ContainerMode::Process).then(|| embedded.home().join("rendezvous.sock"));
+    let rendezvous = (mode == ContainerMode::Process).then(|| embedded.home().join(SOCKET));
     let config = AgentConfig { mode, ..AgentConfig::for_home(embedded.home()) };
     let agent = Agent::start(client.clone(), config).await.map_err(internal("cannot start the node agent"))?;
     let coordinator = Coordinator::start(client, Config { rendezvous, ..Config::default() })

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use trainyard_coordinator_core::explain::told;
 use trainyard_coordinator_core::gang::GangView;
 use trainyard_coordinator_core::manifest::dialect_of;
 use trainyard_coordinator_core::view::{Config, JobView};
@@ -10,6 +11,7 @@ use trainyard_proto::plan::ObjectRef;
 
 use crate::api::{Api, ApiError};
 use crate::error::CliError;
+use crate::plane;
 use crate::resource::Discovery;
 use crate::session::{Place, Session};
 
@@ -17,7 +19,9 @@ use crate::session::{Place, Session};
 pub(crate) fn config(session: &Session) -> Config {
     match session.place {
         Place::Cluster(_) => Config::cluster(),
-        Place::Server { .. } | Place::InProcess { .. } => Config::embedded(),
+        Place::Server { ref home } | Place::InProcess { ref home } => {
+            Config { rendezvous: Some(format!("unix:{}", home.join(plane::SOCKET).display())), ..Config::embedded() }
+        }
     }
 }
 
@@ -25,10 +29,11 @@ pub(crate) fn config(session: &Session) -> Config {
 pub(crate) async fn of_job(session: &Session, discovery: &Discovery, job: &Value) -> Result<JobView, CliError> {
     let namespace = job["metadata"]["namespace"].as_str().unwrap_or(&session.namespace);
     let api = &session.api;
+    let pods = list::<Pod>(api, &format!("/api/v1/namespaces/{namespace}/pods")).await?;
     Ok(JobView {
-        rendezvous: None,
+        rendezvous: told(job, &pods),
         job: job.clone(),
-        pods: list::<Pod>(api, &format!("/api/v1/namespaces/{namespace}/pods")).await?,
+        pods,
         services: list::<Service>(api, &format!("/api/v1/namespaces/{namespace}/services")).await?,
         extras: Vec::new(),
         related: related(api, discovery, job).await?,

@@ -1,12 +1,15 @@
 //! Why a job is where it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
-use trainyard_proto::plan::Reason;
+use trainyard_proto::plan::{ObjectRef, Reason};
+use trainyard_proto::trainyard::{LastFailure as Told, TrainingJobStatus};
 
 use crate::gang::GangView;
+use crate::job::Ledger;
+use crate::rendezvous::{self, Cause, LastFailure, RendezvousView, Stage};
 use crate::view::JobView;
 
 /// Why the job is where it is: the life cycle's reasons, then the scheduler's for those of its pods that wait.
@@ -25,7 +28,110 @@ pub fn explain(job: &JobView, gangs: Option<&GangView>, now_ms: i64) -> Vec<Reas
     let scheduler = placement.plan.reasons.into_iter();
     let waits =
         scheduler.filter(|reason| reason.subject.namespace == subject.namespace && own.contains(&reason.subject.name));
-    plan.reasons.into_iter().chain(waits).collect()
+    let recovery = recovery(job, &subject, now_ms);
+    plan.reasons.into_iter().chain(recovery).chain(waits).collect()
+}
+
+/// What failed last, and how many restarts are left.
+fn recovery(view: &JobView, subject: &ObjectRef, now_ms: i64) -> Vec<Reason> {
+    let Ok(model) = crate::manifest::lower(&view.job, &view.related, &view.config) else { return Vec::new() };
+    let reason = |code: &str, message: String| {
+        let (code, subject, hint) = (code.to_owned(), subject.clone(), None);
+        Reason { subject, code, message, hint }
+    };
+    let mut reasons = Vec::new();
+    if let Some(last) = last_failure(&view.job) {
+        let ago = now_ms.saturating_sub(last.at_ms).max(0) / 1000;
+        let then = match last.recovered_ms {
+            Some(ms) => format!("; all ranks ran again {ms} ms later"),
+            None => "; the ranks have not run since".to_owned(),
+        };
+        let what = crate::job::what_failed(&last);
+        let message = format!("{what}, {ago} s ago in generation {}{then}", last.generation);
+        reasons.push(reason("LastFailure", message));
+    }
+    if let Some(config) = &model.rendezvous {
+        let used = Ledger::read(&view.job).all_restarts();
+        let total = match config.budget.total {
+            Some(0) => "a failure ends the job: its restartPolicy is Never, or its backoffLimit 0".to_owned(),
+            Some(total) => format!("{} of {total} restarts are left", total.saturating_sub(used)),
+            None => format!("{used} restarts so far, and no limit"),
+        };
+        let spent = Ledger::read(&view.job).spent;
+        let by_cause = config.budget.by_cause.iter().map(|(cause, most)| {
+            let left = most.saturating_sub(spent.get(cause).copied().unwrap_or(0));
+            format!("of those for {} {left} of {most}", cause.word())
+        });
+        let parts: Vec<String> = std::iter::once(total).chain(by_cause).collect();
+        reasons.push(reason("RestartsLeft", parts.join("; ")));
+    }
+    reasons
+}
+
+/// What the status says of the launchers, for whoever cannot ask them: enough to explain the job, not to decide about it.
+#[must_use]
+pub fn told(job: &Value, pods: &[Pod]) -> Option<RendezvousView> {
+    let status = own_status(job);
+    let stage = match status.phase.as_deref()? {
+        "Running" => Stage::Running,
+        "Restarting" => Stage::Recovering,
+        "Pending" | "Starting" => Stage::Joining,
+        _ => return None,
+    };
+    let generation = status.generation?.try_into().ok()?;
+    let missing: BTreeSet<String> = status.missing.unwrap_or_default().into_iter().collect();
+    let uid = job.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+    let own: BTreeMap<String, String> = pods
+        .iter()
+        .filter(|pod| owned(pod, uid))
+        .filter_map(|pod| Some((pod.metadata.name.clone()?, pod.metadata.uid.clone()?)))
+        .collect();
+    let there: BTreeSet<String> =
+        own.iter().filter(|(name, _)| !missing.contains(*name)).map(|(_, uid)| uid.clone()).collect();
+    let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
+    Some(RendezvousView {
+        generation,
+        stage,
+        restarts: Ledger::read(job).in_place,
+        joined: there.clone(),
+        members: there.clone(),
+        present: there,
+        ranks: status.ranks.and_then(|ranks| u32::try_from(ranks).ok()).unwrap_or(0),
+        last_failure: last_failure(job),
+        stalled: status
+            .stalled
+            .into_iter()
+            .flatten()
+            .map(|rank| rendezvous::Stalled {
+                rank: u32::try_from(number(rank.rank)).unwrap_or(0),
+                host: rank.host.unwrap_or_default(),
+                waits_in: rank.waits_in.unwrap_or_default(),
+                since_ms: rank.since_ms.unwrap_or(0),
+                in_collective: false,
+            })
+            .collect(),
+        ..RendezvousView::default()
+    })
+}
+
+fn own_status(job: &Value) -> TrainingJobStatus {
+    job.get("status").and_then(|status| serde_json::from_value(status.clone()).ok()).unwrap_or_default()
+}
+
+fn last_failure(job: &Value) -> Option<LastFailure> {
+    let Told { rank, pod, host, cause, code, message, generation, at_ms, recovered_ms } =
+        own_status(job).last_failure?;
+    Some(LastFailure {
+        rank: rank.and_then(|rank| u32::try_from(rank).ok()),
+        pod,
+        host,
+        cause: Cause::ALL.into_iter().find(|known| Some(known.word()) == cause.as_deref())?,
+        code: code.unwrap_or(1),
+        message: message.unwrap_or_default(),
+        generation: generation.and_then(|number| u64::try_from(number).ok()).unwrap_or(0),
+        at_ms: at_ms.unwrap_or(0),
+        recovered_ms,
+    })
 }
 
 fn owned(pod: &Pod, uid: &str) -> bool {

@@ -288,6 +288,11 @@ pub fn plan(view: &JobView, now_ms: i64) -> Plan {
     }
 }
 
+/// A failure in words; its pod is a name.
+pub(crate) fn what_failed(last: &LastFailure) -> String {
+    narrate::what_failed(last, last.pod.as_deref())
+}
+
 fn not_a_job(object: &Value) -> Reason {
     let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
     let subject = ObjectRef {

@@ -12,6 +12,7 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
+use trainyard_coordinator_core::explain;
 use trainyard_coordinator_core::job::{self, Ledger};
 use trainyard_coordinator_core::manifest;
 use trainyard_coordinator_core::rendezvous::{
@@ -447,4 +448,29 @@ fn a_program_that_cannot_run_is_not_started_again_without_a_pause() {
     lab.pass(5_000);
     lab.fail_rank("wine-worker-0", Cause::Exception, 1);
     assert_eq!(lab.session.view().generation, 5);
+}
+
+#[test]
+fn explain_names_who_is_missing_what_failed_and_what_is_left() {
+    let mut lab = Lab::new("replicas: 2, restartPolicy: OnFailure, recovery: {budgets: {nodeLost: 2, hang: 0}}");
+    lab.run();
+    lab.stuck.insert("wine-worker-1".to_owned());
+    lab.world.fail("wine-worker-1", 137);
+    lab.run();
+    lab.world.now_ms += 5_000;
+    // As a command sees it, which cannot ask the rendezvous.
+    let mut view = lab.world.view();
+    view.rendezvous = explain::told(&view.job, &view.pods);
+    let reasons = explain::explain(&view, None, lab.world.now_ms);
+    let told: Vec<(&str, &str)> =
+        reasons.iter().map(|reason| (reason.code.as_str(), reason.message.as_str())).collect();
+    let (code, message) = told[0];
+    assert_eq!(code, "Restarting");
+    assert!(message.ends_with("pods that have not joined: wine-worker-1"), "{message}");
+    assert_eq!(told[1].0, "LastFailure");
+    assert!(told[1].1.ends_with(", 5 s ago in generation 1; the ranks have not run since"), "{}", told[1].1);
+    assert_eq!(
+        told[2],
+        ("RestartsLeft", "2 of 3 restarts are left; of those for hang 0 of 0; of those for nodeLost 1 of 2")
+    );
 }

@@ -67,7 +67,8 @@ impl<'view> Planner<'view> {
 
     fn pod_of(&self, last: &LastFailure) -> Option<String> {
         let uid = last.pod.as_deref()?;
-        self.pods.iter().find(|pod| pod.uid == uid).map(|pod| pod.name.to_owned())
+        // Whoever knows no more than the status has its name already.
+        self.pods.iter().find(|pod| pod.uid == uid || pod.name == uid).map(|pod| pod.name.to_owned())
     }
 
     fn what_failed(&self, last: &LastFailure) -> String {
