@@ -365,3 +365,34 @@ async fn a_suspended_job_releases_its_launchers() {
     lab.api(TRAINING.0, TRAINING.1).delete("rest", &DeleteParams::default()).await.unwrap();
     lab.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_gets_another_size_starts_again_and_has_not_failed() {
+    let lab = Lab::open().await;
+    let (mut one, mut two, pods) = pair(&lab, "grow", &json!({"restartPolicy": "Never"})).await;
+    let world = one.formed().await;
+    two.formed().await;
+    one.start(&world).await;
+    two.start(&world).await;
+    status(&lab, "grow", |status| status["generation"] == 1 && status["phase"] == "Running").await;
+    let resize = Patch::Merge(json!({"spec": {"replicas": 3}}));
+    lab.api(TRAINING.0, TRAINING.1).patch("grow", &PatchParams::default(), &resize).await.unwrap();
+    for launcher in [&mut one, &mut two] {
+        assert_eq!(launcher.released().await, wire::release::Outcome::Stopped(wire::Stopped {}));
+    }
+    let mut launchers = Vec::new();
+    for index in 0..3_u32 {
+        let old = pods.get(index as usize).and_then(|pod| pod.metadata.uid.clone());
+        let pod = running(&lab, &format!("grow-worker-{index}"), old.as_deref()).await;
+        launchers.push(join(&lab, "grow", hello(pod.metadata.uid.as_deref().unwrap(), index)).await);
+    }
+    for launcher in &mut launchers {
+        let world = launcher.formed().await;
+        assert_eq!((world.seats.len(), world.restarts), (3, 0));
+        assert!(world.generation > 1);
+        launcher.start(&world).await;
+    }
+    let seen = status(&lab, "grow", |status| status["ranks"] == 6 && status["phase"] == "Running").await;
+    assert_eq!((&seen["restarts"], &seen["lastFailure"]), (&json!(0), &Value::Null));
+    lab.close().await;
+}

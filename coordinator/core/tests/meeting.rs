@@ -474,3 +474,24 @@ fn explain_names_who_is_missing_what_failed_and_what_is_left() {
         ("RestartsLeft", "2 of 3 restarts are left; of those for hang 0 of 0; of those for nodeLost 1 of 2")
     );
 }
+
+#[test]
+fn an_elastic_job_that_is_made_smaller_or_larger_has_not_failed() {
+    let mut lab = Lab::new("replicas: 3, restartPolicy: Never, elastic: {minReplicas: 1, maxReplicas: 4}");
+    lab.run();
+    let resize = |lab: &mut Lab, replicas: u32| {
+        lab.world.edit("/spec/replicas", json!(replicas));
+        let job = lab.world.job.as_ref().unwrap();
+        let config = manifest::lower(job, &[], &lab.world.config).unwrap().rendezvous.unwrap();
+        lab.step(Input::Changed { config });
+        lab.run();
+    };
+    resize(&mut lab, 2);
+    assert_eq!((lab.world.status("/phase"), lab.world.status("/ranks")), (json!("Running"), json!(4)));
+    assert_eq!(lab.world.live(), ["wine-worker-0", "wine-worker-1"]);
+    resize(&mut lab, 4);
+    lab.pass(30_000);
+    assert_eq!((lab.world.status("/phase"), lab.world.status("/ranks")), (json!("Running"), json!(8)));
+    assert_eq!(lab.restarts(), 0);
+    assert_eq!(lab.world.status("/lastFailure"), json!(null));
+}

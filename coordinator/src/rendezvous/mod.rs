@@ -27,8 +27,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use trainyard_coordinator_core::job::{Finish, Ledger};
+use trainyard_coordinator_core::label;
 use trainyard_coordinator_core::manifest::{Dialect, dialects};
-use trainyard_coordinator_core::rendezvous::{Cause, Failure, Input, Outcome, RendezvousView};
+use trainyard_coordinator_core::rendezvous::{Cause, Config, Failure, Input, Outcome, RendezvousView};
 use trainyard_proto::plan::ObjectRef;
 use trainyard_proto::rendezvous as wire;
 use trainyard_runtime::driver::Key;
@@ -67,9 +68,21 @@ pub(crate) struct Hub {
 
 struct Inner {
     cluster: Cluster,
-    rooms: Mutex<HashMap<String, Room>>,
+    /// By the job's uid.
+    rooms: Mutex<HashMap<String, Entry>>,
     metrics: RendezvousMetrics,
     stop: CancellationToken,
+}
+
+/// The room of one incarnation of a job. The next one (a restart of all pods, a change of size, a resumption) gets another:
+/// what becomes of the old pods is no failure of the new ones.
+#[derive(Clone)]
+struct Entry {
+    room: Room,
+    /// [`Ledger::generation`].
+    incarnation: u64,
+    /// `metadata.generation` of the job whose terms hold.
+    spec: Option<i64>,
 }
 
 /// What a launcher finds.
@@ -85,7 +98,7 @@ enum Changed {
     /// A job.
     Job(&'static dyn Dialect, Key, String),
     /// A pod of a job: its uid, and whether it has ended.
-    Pod { of: (String, String), key: Key, owner: String, pod: String, ended: bool },
+    Pod { of: (String, String), key: Key, owner: String, pod: String, incarnation: u64, ended: bool },
 }
 
 impl Hub {
@@ -129,15 +142,15 @@ impl Hub {
 
     /// How a job's rendezvous stands, if it has one.
     pub(crate) fn view(&self, uid: &str) -> Option<RendezvousView> {
-        let room = self.rooms().get(uid).cloned();
-        room.map(|room| room.view())
+        let entry = self.rooms().get(uid).cloned();
+        entry.map(|entry| entry.room.view())
     }
 
     fn stop(&self) -> CancellationToken {
         self.inner.stop.clone()
     }
 
-    fn rooms(&self) -> MutexGuard<'_, HashMap<String, Room>> {
+    fn rooms(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         self.inner.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -168,34 +181,59 @@ impl Hub {
         match changed {
             Changed::Job(dialect, key, uid) => self.look_at_job(dialect, &key, &uid),
             Changed::Pod { owner, pod, ended: true, .. } => {
-                let room = self.rooms().get(&owner).cloned();
-                if let Some(room) = room {
-                    room.tell(Message::Known(Input::PodGone { pod }));
+                let entry = self.rooms().get(&owner).cloned();
+                if let Some(entry) = entry {
+                    entry.room.tell(Message::Known(Input::PodGone { pod }));
                 }
             }
-            Changed::Pod { of, key, owner, ended: false, .. } => {
+            Changed::Pod { of, key, owner, incarnation, ended: false, .. } => {
                 // A job whose pods are there will have launchers: its first generations are reserved by then.
                 if let Some(found) = self.find(&of, &key).filter(|found| found.uid == owner) {
-                    let _ = self.room(&found);
+                    let _ = self.room(&found, incarnation);
                 }
             }
         }
     }
 
     fn look_at_job(&self, dialect: &'static dyn Dialect, key: &Key, uid: &str) {
-        let Some(room) = self.rooms().get(uid).cloned() else { return };
+        let Some(entry) = self.rooms().get(uid).cloned() else { return };
         let info = dialect.info();
         let found = self.find(&(info.api_version.to_owned(), info.kind.to_owned()), key);
         match found.filter(|found| found.uid == uid) {
             Some(found) if found.over().is_none() => {
-                let restarts = Ledger::read(&found.value).restarts;
-                room.tell(Message::Known(Input::Elsewhere { restarts }));
+                let ledger = Ledger::read(&found.value);
+                if ledger.generation > entry.incarnation {
+                    // Its pods are not there yet: their launchers find a new room when they come.
+                    let _ = self.room(&found, ledger.generation);
+                    return;
+                }
+                entry.room.tell(Message::Known(Input::Elsewhere { restarts: ledger.restarts }));
+                if entry.spec != found.object.metadata.generation {
+                    self.spec_changed(&found, &entry);
+                }
             }
             Some(_) | None => {
-                room.tell(Message::Known(Input::Stop));
                 self.rooms().remove(uid);
+                entry.room.tell(Message::Known(Input::Stop));
             }
         }
+    }
+
+    fn spec_changed(&self, job: &FoundJob, entry: &Entry) {
+        if let Some(known) = self.rooms().get_mut(&job.uid) {
+            known.spec = job.object.metadata.generation;
+        }
+        if let Some(config) = self.terms(job) {
+            entry.room.tell(Message::Known(Input::Changed { config }));
+        }
+    }
+
+    /// What a job allows its launchers; none if it has no rendezvous.
+    fn terms(&self, job: &FoundJob) -> Option<Config> {
+        let cluster = &self.inner.cluster;
+        let related: Vec<Value> =
+            job.dialect.related(&job.value).iter().filter_map(|object| cluster.custom_object(object)).collect();
+        job.dialect.lower(&job.value, &related, &cluster.view_config).ok()?.rendezvous
     }
 
     /// Where a launcher of this job belongs.
@@ -212,7 +250,10 @@ impl Hub {
         if let Some(outcome) = job.over() {
             return Ok(Place::Over(convert::release(&outcome)));
         }
-        self.room(&job).map(Place::Room).ok_or_else(|| Status::failed_precondition(format!("{key} has no rendezvous")))
+        let incarnation = Ledger::read(&job.value).generation;
+        self.room(&job, incarnation)
+            .map(Place::Room)
+            .ok_or_else(|| Status::failed_precondition(format!("{key} has no rendezvous")))
     }
 
     /// Whether a pod may take part in its job's rendezvous.
@@ -222,7 +263,9 @@ impl Hub {
             // It may have been made just now.
             return Err(Status::unavailable(format!("pod {pod} is not known")));
         };
-        if found.metadata.deletion_timestamp.is_some() || has_ended(found) {
+        let entry = self.rooms().get(job).cloned();
+        let is_old = entry.is_some_and(|entry| incarnation(found) < entry.incarnation);
+        if is_old || found.metadata.deletion_timestamp.is_some() || has_ended(found) {
             return Err(Status::failed_precondition(format!("pod {pod} is ending")));
         }
         Ok(())
@@ -236,19 +279,17 @@ impl Hub {
         Some(FoundJob { dialect: *dialect, key: key.clone(), uid, object: DynamicObject::clone(&object), value })
     }
 
-    /// The room of a job, opened if need be; none if the job has no rendezvous.
-    fn room(&self, job: &FoundJob) -> Option<Room> {
-        if let Some(room) = self.rooms().get(&job.uid) {
-            return Some(room.clone());
+    /// The room of a job's incarnation, or of a later one, opened if need be; none if the job has no rendezvous.
+    fn room(&self, job: &FoundJob, incarnation: u64) -> Option<Room> {
+        let before = self.rooms().get(&job.uid).cloned();
+        if let Some(entry) = before.as_ref().filter(|entry| entry.incarnation >= incarnation) {
+            return Some(entry.room.clone());
         }
         if job.over().is_some() {
             return None;
         }
+        let config = self.terms(job)?;
         let cluster = &self.inner.cluster;
-        let related: Vec<Value> =
-            job.dialect.related(&job.value).iter().filter_map(|object| cluster.custom_object(object)).collect();
-        let model = job.dialect.lower(&job.value, &related, &cluster.view_config).ok()?;
-        let config = model.rendezvous?;
         let info = job.dialect.info();
         let object = ObjectRef {
             api_version: info.api_version.to_owned(),
@@ -260,13 +301,21 @@ impl Hub {
         let queue = cluster.queue(info.api_version, info.kind);
         let (events, metrics) = (cluster.events(), self.inner.metrics.clone());
         let whose = Job { object, uid: job.uid.clone(), key: job.key.clone(), api, queue, events, metrics };
+        let failure = before.as_ref().and_then(|entry| entry.room.view().last_failure);
+        let spent = Ledger::read(&job.value).spent();
         let mut rooms = self.rooms();
-        // Somebody else may have opened it meanwhile.
-        let room = rooms.entry(job.uid.clone()).or_insert_with(|| {
-            let spent = Ledger::read(&job.value).spent();
-            Room::open(whose, config, reserve::recorded(&job.object), spent, self.stop())
-        });
-        Some(room.clone())
+        if let Some(entry) = rooms.get(&job.uid).filter(|entry| entry.incarnation >= incarnation) {
+            // Somebody else has opened it meanwhile.
+            return Some(entry.room.clone());
+        }
+        let room = Room::open(whose, config, reserve::recorded(&job.object), (spent, failure), self.stop());
+        let spec = job.object.metadata.generation;
+        rooms.insert(job.uid.clone(), Entry { room: room.clone(), incarnation, spec });
+        drop(rooms);
+        if let Some(entry) = before {
+            entry.room.tell(Message::Known(Input::Stop));
+        }
+        Some(room)
     }
 }
 
@@ -308,5 +357,11 @@ fn of_pod(pod: &Pod, gone: bool) -> Option<Changed> {
     let owners = pod.metadata.owner_references.iter().flatten();
     let owner = owners.into_iter().find(|owner| owner.controller == Some(true))?.uid.clone();
     let ended = gone || has_ended(pod);
-    Some(Changed::Pod { of, key, owner, pod: pod.metadata.uid.clone()?, ended })
+    Some(Changed::Pod { of, key, owner, pod: pod.metadata.uid.clone()?, incarnation: incarnation(pod), ended })
+}
+
+/// Which incarnation of its job a pod belongs to.
+fn incarnation(pod: &Pod) -> u64 {
+    let text = pod.metadata.annotations.as_ref().and_then(|all| all.get(label::GENERATION));
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }

@@ -65,11 +65,17 @@ pub(crate) struct Room {
 
 impl Room {
     /// Opens one for a job.
-    pub(crate) fn open(job: Job, config: Config, recorded: Generation, spent: Spent, stop: CancellationToken) -> Self {
+    pub(crate) fn open(
+        job: Job,
+        config: Config,
+        recorded: Generation,
+        (spent, failure): (Spent, Option<LastFailure>),
+        stop: CancellationToken,
+    ) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
         let most = i64::from(config.most);
         job.metrics.open.inc();
-        let session = Arc::new(Mutex::new(Session::new(config, recorded, spent, now_ms())));
+        let session = Arc::new(Mutex::new(Session::new(config, recorded, spent, now_ms()).after(failure)));
         let task = Task {
             job,
             session: Arc::clone(&session),
@@ -165,6 +171,9 @@ impl Task {
                 self.step(Input::Away { member, stream });
             }
             Message::Known(input) => {
+                if let Input::Changed { config } = &input {
+                    self.most = i64::from(config.most);
+                }
                 if let Input::Reserved { to } = &input {
                     self.recorded = *to;
                 }

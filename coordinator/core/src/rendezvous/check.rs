@@ -40,7 +40,7 @@ impl Rendezvous {
     fn check_world(&self, world: &World) -> Result<(), String> {
         let count = u32::try_from(world.seats.len()).unwrap_or(u32::MAX);
         let members: BTreeSet<_> = world.seats.iter().map(|seat| &seat.member).collect();
-        if count < self.config.least || count > self.config.most || members.len() != world.seats.len() {
+        if count == 0 || count > self.widest || members.len() != world.seats.len() {
             return Err(format!("R-1: {count} seats for {} members", members.len()));
         }
         let mut next = 0;

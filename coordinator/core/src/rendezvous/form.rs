@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::message::{Cause, Failure, Outcome, Output, Part, Standing};
 use super::world::{MemberId, Seat, World};
-use super::{HASTY_FREE, Lack, Member, PAUSE_MS, Phase, Rendezvous};
+use super::{Config, HASTY_FREE, Lack, Member, PAUSE_MS, Phase, Rendezvous};
 
 impl Rendezvous {
     /// The highest generation that a member says it runs.
@@ -97,6 +97,37 @@ impl Rendezvous {
         self.phase = Phase::Running { since_ms: now_ms, world: world.clone(), ready, finished };
         out.push(Output::Form { members: chosen, world });
         true
+    }
+
+    /// Takes over what the job allows now. A world that is too wide for it makes room for a narrower one, which is nobody's
+    /// failure.
+    pub(super) fn changed(&mut self, now_ms: i64, config: Config, out: &mut Vec<Output>) {
+        self.widest = self.widest.max(config.most);
+        self.config = config;
+        let most = self.config.most;
+        let Phase::Running { world, finished, .. } = &self.phase else {
+            if let Phase::Gathering { expected, .. } = &mut self.phase {
+                *expected = (*expected).min(most);
+            }
+            return;
+        };
+        if world.seats.len() <= most as usize || !finished.is_empty() {
+            return;
+        }
+        let (generation, seats) = (world.generation, world.seats.clone());
+        let message = "the job has fewer pods now".to_owned();
+        let lack = Lack::Failure(Failure { rank: None, cause: Cause::NodeLost, code: 0, message });
+        self.phase = Phase::Gathering { since_ms: now_ms, lack, expected: most, enough_since_ms: None };
+        self.form(now_ms, out);
+        let stays = |id: &MemberId| self.world().is_some_and(|world| world.seat_of(id).is_some());
+        let members: Vec<MemberId> = seats
+            .into_iter()
+            .map(|seat| seat.member)
+            .filter(|id| self.members.contains_key(id) && !stays(id))
+            .collect();
+        if !members.is_empty() {
+            out.push(Output::Halt { members, generation });
+        }
     }
 
     /// Members whose stream is open.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Config;
 use super::world::{Generation, MemberId, Seat, World};
 
 /// The first message of a stream, and of each stream that replaces a broken one.
@@ -179,6 +180,11 @@ pub enum Input {
     Elsewhere {
         /// In all.
         restarts: u32,
+    },
+    /// The job's size or terms have changed.
+    Changed {
+        /// What it allows now.
+        config: Config,
     },
     /// The job is to end.
     Stop,

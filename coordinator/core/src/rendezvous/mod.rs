@@ -139,6 +139,8 @@ pub struct Rendezvous {
     spent: BTreeMap<Cause, u32>,
     /// Restarts that others count.
     elsewhere: u32,
+    /// The most members that it ever allowed.
+    widest: u32,
     /// Generations in a row that ended as soon as they had begun.
     hasty: u32,
     /// The last failure that the budget bore.
@@ -161,6 +163,7 @@ impl Rendezvous {
             restarts: spent.by_cause.values().sum::<u32>().saturating_add(spent.unknown),
             spent: spent.by_cause,
             elsewhere: spent.elsewhere,
+            widest: expected,
             hasty: 0,
             last_borne: None,
         }
@@ -182,6 +185,7 @@ impl Rendezvous {
                 self.fence.forget();
             }
             Input::Elsewhere { restarts } => self.elsewhere = self.elsewhere.max(restarts),
+            Input::Changed { config } => self.changed(now_ms, config, out),
             Input::Stop => self.end(Outcome::Stopped, out),
             Input::Tick => {}
         }

@@ -79,6 +79,13 @@ impl Session {
         }
     }
 
+    /// One that follows another: what failed there has yet to be recovered from.
+    #[must_use]
+    pub fn after(self, failure: Option<LastFailure>) -> Self {
+        let last_failure = failure.filter(|failure| failure.recovered_ms.is_none());
+        Self { last_failure, ..self }
+    }
+
     /// The machine itself.
     #[must_use]
     pub const fn machine(&self) -> &Rendezvous {
@@ -101,6 +108,7 @@ impl Session {
             | Input::Reserved { .. }
             | Input::NotReserved { .. }
             | Input::Elsewhere { .. }
+            | Input::Changed { .. }
             | Input::Stop
             | Input::Tick => None,
         };
