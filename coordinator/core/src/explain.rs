@@ -46,6 +46,8 @@ fn recovery(view: &JobView, subject: &ObjectRef, now_ms: i64) -> Vec<Reason> {
             Some(ms) => format!("; all ranks ran again {ms} ms later"),
             None => "; the ranks have not run since".to_owned(),
         };
+        let lost = own_status(&view.job).last_failure.and_then(|last| last.lost_steps).filter(|steps| *steps > 0);
+        let then = lost.map_or_else(|| then.clone(), |steps| format!("{then}; {steps} steps were lost"));
         let what = crate::job::what_failed(&last);
         let message = format!("{what}, {ago} s ago in generation {}{then}", last.generation);
         reasons.push(reason("LastFailure", message));
@@ -119,7 +121,7 @@ fn own_status(job: &Value) -> TrainingJobStatus {
 }
 
 fn last_failure(job: &Value) -> Option<LastFailure> {
-    let Told { rank, pod, host, cause, code, message, generation, at_ms, recovered_ms } =
+    let Told { rank, pod, host, cause, code, message, generation, at_ms, recovered_ms, lost_steps: _ } =
         own_status(job).last_failure?;
     Some(LastFailure {
         rank: rank.and_then(|rank| u32::try_from(rank).ok()),
