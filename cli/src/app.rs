@@ -41,6 +41,8 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode, CliError> {
         Command::Shim(args) => return command::shim::run(args),
         Command::Launch(args) => return command::launch::run(args),
         Command::Torchrun(args) => return command::torchrun::run(args),
+        // It may become another program.
+        Command::Preflight(args) => return command::preflight::run(&args),
         Command::Run(args) => command::run::run(global, args),
         Command::Apply(args) => command::apply::run(global, args),
         Command::Validate(args) => command::validate::run(global, args),

@@ -177,6 +177,8 @@ pub(crate) enum Command {
     Launch(command::launch::Args),
     /// Start ranks with torchrun's options and variables
     Torchrun(command::torchrun::Args),
+    /// Find the bad link or GPU before a job does
+    Preflight(command::preflight::Args),
     /// Run one of the trainers that are built in
     Example(command::example::Args),
     /// Print a completion script for a shell

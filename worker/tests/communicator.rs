@@ -433,6 +433,24 @@ fn rank_0_may_listen_on_every_address() {
 }
 
 #[test]
+fn beside_a_store_rank_0_listens_elsewhere_and_is_found() {
+    // The master's port is PyTorch's store's, as the launcher hosts it; two groups of one generation come one after another.
+    let (listener, port) = door();
+    let _store = trainyard_worker::c10d::Server::start(listener).unwrap();
+    for _ in 0..2 {
+        thread::scope(|scope| {
+            for rank in 0..3 {
+                scope.spawn(move || {
+                    let mut options = options(rank, 3, port);
+                    options.store = true;
+                    Communicator::connect(&options).unwrap().barrier().unwrap();
+                });
+            }
+        });
+    }
+}
+
+#[test]
 fn an_absent_rank_0_is_named() {
     let (listener, port) = door();
     drop(listener);

@@ -12,6 +12,7 @@ pub(crate) mod get;
 pub(crate) mod kubeconfig;
 pub(crate) mod launch;
 pub(crate) mod logs;
+pub(crate) mod preflight;
 pub(crate) mod reference;
 pub(crate) mod run;
 pub(crate) mod shim;

@@ -18,6 +18,7 @@ use super::mesh::Mesh;
 use super::ring::Ring;
 use super::shared::{self, Shared};
 use super::{CommError, Communicator};
+use crate::nccl::{DeviceBuffer, Group, NcclError};
 
 /// Up to this many bytes, over all other ranks together, an all-reduce sends whole buffers in one step: the system calls
 /// and wake-ups of a second step cost more than the copies.
@@ -25,6 +26,8 @@ const WHOLE_BYTES: usize = 64 * 1024;
 /// Up to this many bytes data goes straight to whom it is for; longer buffers go around, where one connection on each side
 /// stays busy and its buffers warm.
 const DIRECT_BYTES: usize = 256 * 1024;
+/// From this many bytes on the way to a GPU and back pays, where there are GPUs.
+const GPU_BYTES: usize = 1 << 20;
 /// Up to this many bytes, over all other ranks together, a broadcast goes straight from the root to everybody.
 const FAN_OUT_BYTES: usize = 256 * 1024;
 /// Bytes moved per portion: large enough that system calls cost little, small enough to stay in the second-level cache
@@ -315,6 +318,19 @@ fn finish<T: Number>(data: &mut [T], op: ReduceOp, world: usize) {
     }
 }
 
+fn over_gpus(group: &mut Group, data: &mut [f32], op: ReduceOp) -> Result<(), CommError> {
+    let failed = |error: NcclError| {
+        if error == NcclError::Interrupted {
+            return CommError::Interrupted;
+        }
+        CommError::Io { peer: "the other ranks' GPUs".to_owned(), reason: error.to_string() }
+    };
+    let mut buffer = DeviceBuffer::new(group.device(), data.len()).map_err(failed)?;
+    buffer.upload(data).map_err(failed)?;
+    group.all_reduce(&mut buffer, op).map_err(failed)?;
+    buffer.download(data).map_err(failed)
+}
+
 /// Maps memory that all ranks share, if all of them can; else `None` on every rank.
 pub(super) fn share(mesh: &mut Mesh) -> Result<Option<Shared>, CommError> {
     let call = |sequence, reduce, length| Call {
@@ -349,7 +365,24 @@ impl Communicator {
     /// See [`CommError`]; `data` then holds partial results.
     pub fn all_reduce<T: Number>(&mut self, data: &mut [T], op: ReduceOp) -> Result<(), CommError> {
         let length = data.len();
+        if size_of_val(data) >= GPU_BYTES
+            && self.gpus.is_some()
+            && let Some(data) = element::as_f32(data)
+        {
+            return self.reduce_over_gpus(data, op);
+        }
         self.call::<T>(Operation::AllReduce, op.code(), 0, length, |pass| pass.all_reduce(data, op))
+    }
+
+    fn reduce_over_gpus(&mut self, data: &mut [f32], op: ReduceOp) -> Result<(), CommError> {
+        // The others may call something else, or with another length: that is told as always, before NCCL would hang.
+        self.call::<f32>(Operation::AllReduce, op.code(), 0, data.len(), |pass| pass.barrier())?;
+        let Some(group) = &mut self.gpus else { return Ok(()) };
+        let result = over_gpus(group, data, op);
+        if let Err(error) = &result {
+            self.failure = Some(error.clone());
+        }
+        result
     }
 
     /// Replaces `data` on every rank by rank `root`'s. All ranks must call it with the same length, type and root.

@@ -138,6 +138,15 @@ pub(super) fn name_of(code: u8) -> &'static str {
     }
 }
 
+/// `data` as what it is, if it is `f32`.
+pub(super) fn as_f32<T: Element>(data: &mut [T]) -> Option<&mut [f32]> {
+    if T::CODE != f32::CODE {
+        return None;
+    }
+    // SAFETY: the code is that of one type only, so `T` is `f32`.
+    Some(unsafe { std::slice::from_raw_parts_mut(data.as_mut_ptr().cast(), data.len()) })
+}
+
 /// The memory of `data` as bytes.
 pub(super) fn bytes<T: Element>(data: &[T]) -> &[u8] {
     // SAFETY: `Element` is sealed to numbers without padding, every byte of which is initialised; u8 has no alignment.

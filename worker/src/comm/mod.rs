@@ -46,6 +46,8 @@ mod options;
 mod rendezvous;
 mod ring;
 mod shared;
+pub(crate) mod star;
+mod store;
 mod wait;
 mod wire;
 
@@ -58,9 +60,35 @@ pub use generation::Generations;
 pub use interrupt::Interrupt;
 pub use options::Options;
 
+use crate::nccl::{Group, NcclError};
 use mesh::Mesh;
 use shared::Shared;
 use wire::Message;
+
+/// By what a communicator moves data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// There is nobody to move it to.
+    Alone,
+    /// Memory that all ranks share.
+    Memory,
+    /// TCP connections.
+    Tcp,
+    /// GPUs, for long buffers of `f32`; the rest as before.
+    Nccl,
+}
+
+impl Backend {
+    /// One word: `alone`, `memory`, `tcp` or `nccl`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Memory => "memory",
+            Self::Tcp => "tcp",
+            Self::Nccl => "nccl",
+        }
+    }
+}
 
 /// One rank's membership in the group of all ranks.
 ///
@@ -75,6 +103,7 @@ pub struct Communicator {
     mesh: Option<Mesh>,
     /// Where all ranks are on one machine: data goes through memory.
     shared: Option<Shared>,
+    gpus: Option<Group>,
     /// Rank 0 only.
     hub: Option<JoinHandle<()>>,
 }
@@ -110,7 +139,7 @@ impl Communicator {
 
     /// A group of one, in which every collective is the identity.
     pub fn solo() -> Self {
-        Self { rank: 0, world_size: 1, sequence: 0, failure: None, mesh: None, shared: None, hub: None }
+        Self { rank: 0, world_size: 1, sequence: 0, failure: None, mesh: None, shared: None, gpus: None, hub: None }
     }
 
     fn join(options: &Options, listener: Option<TcpListener>) -> Result<Self, CommError> {
@@ -135,7 +164,16 @@ impl Communicator {
         let local = options.shared_memory && meeting.one_machine;
         let shared = if local { collective::share(&mut mesh)? } else { None };
         let (rank, world_size) = (options.rank, options.world_size);
-        Ok(Self { rank, world_size, sequence: 0, failure: None, mesh: Some(mesh), shared, hub: meeting.hub })
+        Ok(Self {
+            rank,
+            world_size,
+            sequence: 0,
+            failure: None,
+            mesh: Some(mesh),
+            shared,
+            gpus: None,
+            hub: meeting.hub,
+        })
     }
 
     /// Leaves without a word, as a process that dies does. The others fail at once.
@@ -147,6 +185,42 @@ impl Communicator {
     /// This process's number, `0..world_size`.
     pub fn rank(&self) -> usize {
         self.rank
+    }
+
+    /// Moves long `f32` buffers over NCCL from now on if every rank has it and a GPU, the `gpu`-th that it sees; else
+    /// everything stays as it is. All ranks must call it. Says what it is now and, where it is not NCCL, why.
+    ///
+    /// On one machine memory is faster than the way to a GPU and back; this is for ranks on several.
+    ///
+    /// # Errors
+    /// [`CommError`] when the ranks cannot agree; that there is no GPU is none.
+    pub fn use_gpus(&mut self, gpu: usize) -> Result<(Backend, Option<NcclError>), CommError> {
+        let patience = self.mesh.as_ref().map_or(std::time::Duration::from_secs(60), |mesh| mesh.patience);
+        match Group::form(self, gpu, patience) {
+            Ok(group) => {
+                self.gpus = Some(group);
+                Ok((self.backend(), None))
+            }
+            Err(NcclError::Comm(error)) => Err(error),
+            Err(reason) => Ok((self.backend(), Some(reason))),
+        }
+    }
+
+    /// The switch that ends what this communicator is blocked in.
+    pub(crate) fn interrupt(&self) -> Option<Interrupt> {
+        self.mesh.as_ref().map(|mesh| mesh.interrupt.clone())
+    }
+
+    /// By what data moves.
+    pub fn backend(&self) -> Backend {
+        if self.gpus.is_some() {
+            return Backend::Nccl;
+        }
+        match (&self.mesh, &self.shared) {
+            (None, _) => Backend::Alone,
+            (Some(_), Some(_)) => Backend::Memory,
+            (Some(_), None) => Backend::Tcp,
+        }
     }
 
     /// How many ranks there are.

@@ -33,6 +33,8 @@ pub struct Options {
     pub interrupt: Option<Interrupt>,
     /// Whether ranks of one machine may exchange data through memory instead of sockets. All ranks must say the same.
     pub shared_memory: bool,
+    /// Whether a store as PyTorch's is at the master's address: then rank 0 listens elsewhere and leaves word there.
+    pub store: bool,
 }
 
 impl Options {
@@ -49,6 +51,7 @@ impl Options {
             operation_timeout: OPERATION_TIMEOUT,
             interrupt: None,
             shared_memory: true,
+            store: false,
         }
     }
 
@@ -98,6 +101,8 @@ impl Options {
         if let Some(timeout) = lookup("TRAINYARD_OPERATION_TIMEOUT") {
             options.operation_timeout = Duration::from_secs(number("TRAINYARD_OPERATION_TIMEOUT", &timeout)?);
         }
+        // The launcher's (or torchrun's) word that the master's port is its own.
+        options.store = options.world_size > 1 && lookup("TORCHELASTIC_USE_AGENT_STORE").as_deref() == Some("True");
         options.shared_memory = lookup("TRAINYARD_SHARED_MEMORY").is_none_or(|value| value != "0");
         options.check()?;
         Ok(options)

@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::connect;
 use super::hub::{self, Control};
+use super::store;
 use super::wait::{self, Interest, readable};
 use super::wire::{Arrival, Inbox, MAGIC, Message, same_token, say};
 use super::{CommError, Options};
 
+/// What rank 0's address in the store is called.
+const PURPOSE: &str = "communicator";
 /// How long somebody who connects may take to say who he is. Honest ranks take one round trip.
 pub(super) const INTRODUCTION: Duration = Duration::from_secs(5);
 /// How many connections may be unintroduced at a time, beyond the world size: enough for strays, not for a flood.
@@ -58,7 +61,7 @@ fn receive(
     began: Instant,
     deadline: Instant,
 ) -> Result<Meeting, CommError> {
-    let door = door.map_or_else(|| open(options, deadline), Ok)?;
+    let door = door.map_or_else(|| open(options, PURPOSE, deadline), Ok)?;
     let local = door.local_addr().map_err(|error| CommError::io("the rendezvous port", &error))?;
     let data_door = connect::listen(local.ip())?;
     let own = data_door.local_addr().map_err(|error| CommError::io("the data port", &error))?;
@@ -106,8 +109,12 @@ fn receive(
     Ok(Meeting { control, hub: Some(hub), links, one_machine: one_machine(&roster) })
 }
 
-/// Binds the address that the others will call. A service's address is not ours to bind: then any address will do.
-fn open(options: &Options, deadline: Instant) -> Result<TcpListener, CommError> {
+/// Binds the address that the others will call. A service's address is not ours to bind: then any address will do. Where
+/// the launcher keeps a store at that port, any port will do.
+pub(super) fn open(options: &Options, purpose: &str, deadline: Instant) -> Result<TcpListener, CommError> {
+    if options.store {
+        return open_beside_store(options, purpose, deadline);
+    }
     let patience = deadline.min(wait::after(PORT_PATIENCE));
     loop {
         let address = resolve(options).unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, options.master_port).into());
@@ -121,6 +128,16 @@ fn open(options: &Options, deadline: Instant) -> Result<TcpListener, CommError> 
                 pause(options, RETRY.0)?;
             }
             Err(error) => return Err(CommError::listen(address, &error)),
+        }
+    }
+}
+
+fn open_beside_store(options: &Options, purpose: &str, deadline: Instant) -> Result<TcpListener, CommError> {
+    loop {
+        match store::listen(options, purpose) {
+            Ok(door) => return Ok(door),
+            Err(error) if Instant::now() >= deadline => return Err(CommError::io("the job's store", &error)),
+            Err(_) => pause(options, RETRY.0)?,
         }
     }
 }
@@ -148,7 +165,7 @@ pub(super) fn interruption(options: &Options) -> Interest<'_> {
 }
 
 /// Sleeps, unless it is interrupted.
-fn pause(options: &Options, time: Duration) -> Result<(), CommError> {
+pub(super) fn pause(options: &Options, time: Duration) -> Result<(), CommError> {
     let ready = wait::until(&[interruption(options)], Instant::now() + time);
     if ready.is_ok_and(|ready| ready == [true]) { Err(CommError::Interrupted) } else { Ok(()) }
 }
@@ -284,7 +301,7 @@ enum Visit {
 
 fn attempt(options: &Options, deadline: Instant) -> Result<Visit, CommError> {
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    let connected = resolve(options).and_then(|address| TcpStream::connect_timeout(&address, left));
+    let connected = find(options, PURPOSE).and_then(|address| TcpStream::connect_timeout(&address, left));
     let mut stream = match connected {
         Ok(stream) => stream,
         Err(error) => return Ok(Visit::Again(error.to_string())),
@@ -354,8 +371,13 @@ fn one_machine(roster: &[SocketAddr]) -> bool {
     roster.iter().all(|address| address.ip().is_loopback()) || roster.iter().all(|address| Some(address.ip()) == first)
 }
 
+/// Where rank 0 listens.
+pub(super) fn find(options: &Options, purpose: &str) -> io::Result<SocketAddr> {
+    if options.store { store::find(options, purpose) } else { resolve(options) }
+}
+
 /// The master's address; IPv4 first, because pods have IPv4 addresses more often than not.
-fn resolve(options: &Options) -> io::Result<SocketAddr> {
+pub(super) fn resolve(options: &Options) -> io::Result<SocketAddr> {
     let found: Vec<SocketAddr> = (options.master_addr.as_str(), options.master_port).to_socket_addrs()?.collect();
     found
         .iter()
