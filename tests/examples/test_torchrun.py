@@ -193,8 +193,9 @@ dist.all_reduce(value)
 names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_NAME",
          "ROLE_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_RUN_ID",
          "TORCHELASTIC_USE_AGENT_STORE", "OMP_NUM_THREADS", "TORCH_NCCL_ASYNC_ERROR_HANDLING"]
-print("env", *[f"{n}={os.environ.get(n)}" for n in names], flush=True)
-print("sum", int(value.item()), "args", sys.argv[1:], flush=True)
+# One write for a line: torchrun's ranks share its output.
+os.write(1, " ".join(["env", *[f"{n}={os.environ.get(n)}" for n in names], "\\n"]).encode())
+os.write(1, f"sum {int(value.item())} args {sys.argv[1:]}\\n".encode())
 restart = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 if "fail" in sys.argv and restart == 0 and dist.get_rank() == 1:
     os._exit(3)
@@ -221,6 +222,19 @@ OURS = [TRAINYARD, "torchrun"]
 THEIRS = [str(TORCH), "-m", "torch.distributed.run"]
 
 
+def test_the_ranks_have_the_environment_that_torchrun_gives(tmp_path):
+    words = ["--nproc-per-node", "2", "--role", "trainer", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0",
+             "--rdzv-id", "j7", "--max-restarts", "2", "SCRIPT", "${local_rank}", "x$$y"]
+
+    def lines(out):
+        return sorted(line[line.index(word):] for line in out.splitlines() for word in ("env", "sum") if word in line)
+
+    ours, theirs = (lines(finish(start(program, *words, tmp_path=tmp_path))) for program in (OURS, THEIRS))
+    # c10d of torchrun lets rank 0 host the store; our launcher hosts it.
+    known = [line.replace("TORCHELASTIC_USE_AGENT_STORE=False", "TORCHELASTIC_USE_AGENT_STORE=True") for line in theirs]
+    assert ours == known
+
+
 def test_two_nodes_of_a_static_rendezvous(tmp_path):
     with __import__("socket").socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -230,3 +244,29 @@ def test_two_nodes_of_a_static_rendezvous(tmp_path):
     text = "".join(finish(node) for node in nodes)
     assert text.count("sum 10") == 4
     assert all(f" RANK={rank} " in text for rank in range(4))
+
+
+def test_output_goes_where_torchrun_puts_it(tmp_path):
+    for name, program in (("ours", OURS), ("theirs", THEIRS)):
+        logs = tmp_path / name
+        out = finish(start(program, "--nproc-per-node", "2", "--rdzv-id", "j7", "--rdzv-backend", "c10d", "--log-dir",
+                           str(logs), "-r", "0:1", "-t", "1:1", "--duplicate-stdout-filters", "sum", "SCRIPT",
+                           tmp_path=tmp_path))
+        [run] = logs.iterdir()
+        assert run.name.startswith("j7_"), name
+        attempt = run / "attempt_0"
+        assert "sum 3" in (attempt / "0" / "stdout.log").read_text(), name
+        assert "sum 3" in (attempt / "1" / "stdout.log").read_text(), name
+        assert "[default1]:sum 3" in out and " RANK=0 " not in out, name
+        assert (attempt / "filtered_stdout.log").read_text() == "[default1]:sum 3 args []\n", name
+    only = finish(start(OURS, "--nproc-per-node", "2", "--local-ranks-filter", "1", "SCRIPT", tmp_path=tmp_path))
+    assert " RANK=1 " in only and " RANK=0 " not in only
+
+
+def test_ranks_are_started_again_as_often_as_was_said(tmp_path):
+    words = ["--nproc-per-node", "2", "--max-restarts", "1", "SCRIPT", "fail"]
+    out = finish(start(OURS, *words, tmp_path=tmp_path))
+    assert out.count("TORCHELASTIC_RESTART_COUNT=1") == 2
+    failing = start(OURS, "--nproc-per-node", "2", "SCRIPT", "fail", tmp_path=tmp_path)
+    failing.communicate(timeout=120)
+    assert failing.returncode == 3, "the exit code of the rank that failed, where torchrun has 1"

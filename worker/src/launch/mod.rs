@@ -21,6 +21,7 @@ mod saves;
 pub(crate) mod span;
 mod stall;
 mod store;
+mod torchrun;
 mod warm;
 
 use std::io;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use trainyard_worker_core::progress::parse;
@@ -24,6 +25,36 @@ pub(super) enum Channel {
     Error,
 }
 
+/// Where the lines go beside, or instead of, the launcher's own output.
+#[derive(Debug, Default)]
+pub(super) struct Route {
+    /// Nothing here.
+    pub(super) silent: bool,
+    /// What lines begin with here, instead of the rank's name.
+    pub(super) header: Option<String>,
+    /// All of it, as it came.
+    pub(super) file: Option<File>,
+    /// Lines that have one of the needles, with the header.
+    pub(super) filtered: Option<Rc<File>>,
+    pub(super) needles: Vec<String>,
+}
+
+impl Route {
+    /// Copies lines to where they go. A full disk is no reason to stop the training.
+    fn copy(&mut self, lines: &[u8]) {
+        if let Some(file) = &mut self.file {
+            let _ = file.write_all(lines);
+        }
+        let Some(mut filtered) = self.filtered.as_deref() else { return };
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            let text = String::from_utf8_lossy(line);
+            if self.needles.iter().any(|needle| text.contains(needle)) {
+                let _ = filtered.write_all(&[self.header.as_deref().unwrap_or_default().as_bytes(), line].concat());
+            }
+        }
+    }
+}
+
 /// The reading end of one output of one rank.
 pub(super) struct Stream {
     pub(super) process: ProcessId,
@@ -35,13 +66,20 @@ pub(super) struct Stream {
     partial: Vec<u8>,
     /// What it told of progress since it was asked last.
     sign: Option<Sign>,
+    route: Route,
 }
 
 impl Stream {
     pub(super) fn new(process: ProcessId, channel: Channel, pipe: OwnedFd, prefix: String) -> io::Result<Self> {
         let flags = OFlag::from_bits_retain(fcntl(&pipe, FcntlArg::F_GETFL)?);
         fcntl(&pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Self { process, channel, pipe: pipe.into(), prefix, partial: Vec::new(), sign: None })
+        let (partial, sign, route) = (Vec::new(), None, Route::default());
+        Ok(Self { process, channel, pipe: pipe.into(), prefix, partial, sign, route })
+    }
+
+    /// The same, with the lines going elsewhere.
+    pub(super) fn with_route(self, route: Route) -> Self {
+        Self { route, ..self }
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -86,9 +124,11 @@ impl Stream {
             None => return,
         };
         let lines: Vec<u8> = self.partial.drain(..whole).collect();
+        self.route.copy(&lines);
+        let prefix = self.route.header.as_ref().unwrap_or(&self.prefix);
         let mut page = Vec::with_capacity(lines.len() + 64);
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            page.extend_from_slice(self.prefix.as_bytes());
+            page.extend_from_slice(prefix.as_bytes());
             page.extend_from_slice(line);
             if !line.ends_with(b"\n") {
                 page.push(b'\n');
@@ -98,6 +138,9 @@ impl Stream {
             if let Some(step) = parse(text.trim_end()).and_then(|sample| sample.step) {
                 self.sign = Some(Sign::Step(step));
             }
+        }
+        if self.route.silent {
+            return;
         }
         // One write for all lines, so that lines of two ranks never mix. Nobody reading us is no reason to end.
         let _ = match self.channel {

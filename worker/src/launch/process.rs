@@ -13,6 +13,7 @@ use trainyard_worker_core::supervisor::{Exit, Stop};
 
 use super::environment::RENDEZVOUS;
 use super::span::SPANS;
+use super::torchrun;
 
 /// A running process of a rank, and our child.
 pub(super) struct Process {
@@ -37,6 +38,9 @@ impl Process {
             .env_remove(SPANS)
             .env_remove(RENDEZVOUS)
             .envs(variables.iter().map(|(name, value)| (name, value)));
+        for name in torchrun::VARIABLES {
+            builder.env_remove(name);
+        }
         builder.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: `prepare` makes system calls only; it neither allocates nor takes locks.
         unsafe { builder.pre_exec(move || prepare(launcher)) };

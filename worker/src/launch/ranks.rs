@@ -14,7 +14,7 @@ use super::evidence::{ERROR_FILE, Watch};
 use super::notes::{Hello, Note, SOCKET};
 use super::output::{Channel, Stream};
 use super::process::{Pipes, Process};
-use super::run::{Launch, Running};
+use super::run::{Launch, Running, SPARES_MS};
 use super::warm::Warm;
 use crate::c10d::Server;
 
@@ -64,6 +64,7 @@ impl Launch<'_> {
         variables.extend(self.notes.as_ref().map(|notes| (SOCKET.to_owned(), notes.address())));
         let path = self.python_path.as_ref().and_then(|path| path.to_str());
         variables.extend(path.map(|path| ("PYTHONPATH".to_owned(), path.to_owned())));
+        self.torchrun.change(&mut variables, local_rank);
         Some(variables)
     }
 
@@ -83,7 +84,8 @@ impl Launch<'_> {
                 .collect();
             return Process::start(&checked, variables);
         }
-        Process::start(self.command, variables)
+        let own = self.torchrun.command(self.command, process.local_rank);
+        Process::start(own.as_deref().unwrap_or(self.command), variables)
     }
 
     fn not_started(&mut self, process: ProcessId, rank: usize, error: &io::Error) -> Input {
@@ -99,8 +101,10 @@ impl Launch<'_> {
     fn attach(&mut self, process: ProcessId, rank: usize, pipes: [OwnedFd; 2]) -> io::Result<()> {
         let prefix = self.prefix(process.generation, rank);
         self.tails.insert(process, Tail::default());
-        for (channel, pipe) in [Channel::Out, Channel::Error].into_iter().zip(pipes) {
-            self.streams.push(Stream::new(process, channel, pipe, prefix.clone())?);
+        let attempt = self.present.as_ref().map_or(0, |present| present.part.restarts);
+        let routes = self.torchrun.routes(process.local_rank, rank, attempt)?.unwrap_or_default();
+        for ((channel, pipe), route) in [Channel::Out, Channel::Error].into_iter().zip(pipes).zip(routes) {
+            self.streams.push(Stream::new(process, channel, pipe, prefix.clone())?.with_route(route));
         }
         Ok(())
     }
@@ -264,9 +268,12 @@ impl Launch<'_> {
 
     /// Spares are for ranks that may start again.
     pub(super) fn prepare_spares(&mut self) {
-        if self.warm.is_none() && !self.pod.is_fixed() {
+        // A spare could not be told a command of its own.
+        let alike = self.torchrun.command(self.command, 0).is_none();
+        if self.warm.is_none() && alike && !self.pod.is_fixed() {
             let variables = self.variables(0).unwrap_or_default();
             self.warm = Warm::new(self.command, self.pod.nproc, &variables);
+            self.spares_due_ms = self.warm.as_ref().map(|_| self.now_ms() + SPARES_MS);
         }
     }
 

@@ -25,6 +25,7 @@ use super::port::Ports;
 use super::process::{self, Process};
 use super::saves::Saves;
 use super::span::Spans;
+use super::torchrun::Torchrun;
 use super::warm::{self, Warm};
 use super::{LaunchArgs, LaunchError, report, stall};
 use crate::c10d::Server;
@@ -35,7 +36,7 @@ const DRAIN: Duration = Duration::from_millis(500);
 const REJOIN_MS: i64 = 5_000;
 /// How long after a generation's beginning spares are made where nothing tells of its progress: not at once, so that they do
 /// not take time from the ranks' own beginning.
-const SPARES_MS: i64 = 3_000;
+pub(super) const SPARES_MS: i64 = 3_000;
 /// How long the memory of a killed process on a GPU may take to be free.
 const CORPSE_MS: i64 = 30_000;
 /// How long a coordinator may take to come back after all ranks ended well: as long as a pod of it may be started anew.
@@ -46,7 +47,8 @@ const VERDICT_MS: i64 = 300_000;
 /// Starts the ranks, sees them through, reports a failure on standard error, and gives the exit code.
 pub(super) fn run(args: &LaunchArgs, pod: &Pod, alone: Option<fn(Alone) -> Box<dyn Link>>) -> Result<i32, LaunchError> {
     let system = |doing| move |source: io::Error| LaunchError::System { doing, source };
-    let signals = take_signals().map_err(system("take over the signals"))?;
+    let torchrun = Torchrun::read(pod.nproc, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
+    let signals = take_signals(&torchrun.signals()).map_err(system("take over the signals"))?;
     process::adopt_orphans().map_err(system("become the parent of orphans"))?;
     // Before any rank can knock; after the signals are blocked, which the threads inherit.
     let member = pod.member();
@@ -87,6 +89,7 @@ pub(super) fn run(args: &LaunchArgs, pod: &Pod, alone: Option<fn(Alone) -> Box<d
         // Without it ranks are not heard, and start again as strangers.
         notes: Notes::open(pod.nproc).ok(),
         saves: Saves::new(|name| std::env::var(name).ok()),
+        torchrun,
     };
     let outcome = launch.run()?;
     launch.warm = None;
@@ -134,11 +137,9 @@ fn link(
 }
 
 /// Blocks the signals that we act on and opens the descriptor they come through instead.
-fn take_signals() -> io::Result<SignalFd> {
-    let mut set = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
-        set.add(signal);
-    }
+fn take_signals(ours: &[Signal]) -> io::Result<SignalFd> {
+    let mut set: SigSet = ours.iter().copied().collect();
+    set.add(Signal::SIGCHLD);
     set.thread_block()?;
     Ok(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
 }
@@ -206,6 +207,7 @@ pub(super) struct Launch<'args> {
     pub(super) spares_due_ms: Option<i64>,
     pub(super) notes: Option<Notes>,
     pub(super) saves: Saves,
+    pub(super) torchrun: Torchrun,
 }
 
 impl Launch<'_> {
@@ -268,9 +270,9 @@ impl Launch<'_> {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match Signal::try_from(info.ssi_signo.cast_signed()) {
                 Ok(Signal::SIGINT) => self.tell(Input::Stop(Stop::Interrupt))?,
-                Ok(Signal::SIGTERM | Signal::SIGHUP) => self.stop(Input::Stop(Stop::Terminate))?,
                 // SIGCHLD: ranks are watched by their pidfds, the rest are orphans that became ours.
-                Ok(_) | Err(_) => self.reap_adopted(),
+                Ok(Signal::SIGCHLD) | Err(_) => self.reap_adopted(),
+                Ok(_) => self.stop(Input::Stop(Stop::Terminate))?,
             }
         }
         Ok(())
