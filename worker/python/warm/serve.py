@@ -46,6 +46,8 @@ NATIVE = re.compile(r"(PYTHON|LD_|MALLOC_|GLIBC_|OMP_|GOMP_|KMP_|MKL_|OPENBLAS_|
 NICE, KILL_FIRST = 5, 500
 # When the rank's modules are looked at again, in seconds after the imports; then every LATER seconds.
 LOOKS, LATER = (0.5, 1, 2, 4, 8, 15), 60
+# Seconds of imports after which the first spares are made before the rank's other modules are imported.
+EARLY = 0.5
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -122,7 +124,14 @@ class Zygote:
             self.priority.lower()
             self.program = {name: order[name] for name in ("kind", "target", "arguments")}
             self.learns = order["learn"]
+            began = time.monotonic()
             self.read_program()
+            if time.monotonic() - began > EARLY and self.memory is not None and self.learns:
+                # The rest takes its time, too, and these are far better than none.
+                order = self.make()
+                if order is not None:
+                    return order
+            self.learn()
         else:
             self.learn()
         return self.make()
@@ -159,7 +168,6 @@ class Zygote:
                 self.bring(step[1], step[2])
             elif step[0] == "set" or step[1] not in os.environ:
                 self.applied[step[1]] = os.environ[step[1]] = step[2]
-        self.learn()
 
     def bring(self, name, attribute=None):
         if name in self.tried and attribute is None:
@@ -189,11 +197,19 @@ class Zygote:
             self.interpreter = self.interpreter or peek.Interpreter()
             memory = peek.Memory(self.memory)
             names, path = self.interpreter.learn(memory, self.interpreter.runtime_of(self.rank))
-        except (peek.Unreadable, OSError, ValueError) as error:
-            self.failed["learning"] = str(error)
+        except Exception as error:  # The rank may be ending just now.
+            self.failed["learning"] = repr(error)
             os.close(self.memory)
             self.memory = None
             return False
+        try:
+            return self.follow(names, path)
+        except Exception as error:
+            self.failed["learning"] = repr(error)
+            return False
+
+    def follow(self, names, path):
+        """Imports what a rank with this path has loaded. True if that was anything new."""
         before, tops = len(sys.modules), {}
         reader = load("imports")
         for name in names:

@@ -32,6 +32,8 @@ use self::line::{Heard, Line};
 
 /// `off`, or `auto` as without it.
 pub(super) const VARIABLE: &str = "TRAINYARD_SPARES";
+/// A file for what a zygote writes to standard error, which nobody reads otherwise.
+const LOG: &str = "TRAINYARD_SPARES_LOG";
 /// How long a spare may take to become a rank; else the rank is started cold. A warm start is worth seconds, and takes
 /// milliseconds even where the CPUs are busy.
 const PROMOTION: Duration = Duration::from_millis(400);
@@ -257,7 +259,8 @@ impl Warm {
             command.env_remove(name);
         }
         command.env("TRAINYARD_ZYGOTE", theirs.as_raw_fd().to_string());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let log = std::env::var_os(LOG).and_then(|path| File::options().create(true).append(true).open(path).ok());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.map_or_else(Stdio::null, Stdio::from));
         let inherited = theirs.as_raw_fd();
         // SAFETY: the closure makes system calls only; it neither allocates nor takes locks.
         unsafe {
