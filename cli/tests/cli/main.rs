@@ -1,5 +1,6 @@
 //! The binary, as a user runs it.
 
 mod command;
+mod launcher;
 mod run;
 mod support;
