@@ -67,7 +67,7 @@ impl Link for InProcess {
     }
 
     fn deadline(&self) -> Option<i64> {
-        None
+        self.machine.deadline()
     }
 
     fn say(&mut self, now_ms: i64, message: Message) {
@@ -89,7 +89,10 @@ impl Link for InProcess {
         }
     }
 
-    fn receive(&mut self, _now_ms: i64) -> Option<Event> {
+    fn receive(&mut self, now_ms: i64) -> Option<Event> {
+        if self.machine.deadline().is_some_and(|deadline| now_ms >= deadline) {
+            self.step(now_ms, Input::Tick);
+        }
         self.events.pop_front()
     }
 }

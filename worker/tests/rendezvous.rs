@@ -1,5 +1,6 @@
 //! The launcher on a line to a coordinator, which is played by the test.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "whatever else comes is the failure, or of no interest")]
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -157,17 +158,16 @@ impl Launcher {
 
 /// A world in which the launcher has ranks 2 and 3.
 fn world(generation: u64, hello: &Hello) -> World {
-    let own = Seat {
-        member: hello.member.clone(),
-        node_rank: 1,
-        first_rank: 2,
+    let seat = |node_rank, first_rank, address: &str, port| Seat {
+        member: hello.member.clone().filter(|_| node_rank == 1),
+        node_rank,
+        first_rank,
         ranks: 2,
-        address: hello.address.clone(),
-        port: hello.port,
+        address: address.to_owned(),
+        port,
     };
-    let first =
-        Seat { member: None, node_rank: 0, first_rank: 0, address: "10.0.0.1".to_owned(), port: 4000, ..own.clone() };
-    World { generation, seats: vec![first, own], restarts: 0, digest: 42 + generation }
+    let seats = vec![seat(0, 0, "10.0.0.1", 4000), seat(1, 2, &hello.address, hello.port)];
+    World { generation, seats, restarts: 0, digest: 42 + generation }
 }
 
 const RANKS: &str = "echo $RANK of $WORLD_SIZE at $MASTER_ADDR:$MASTER_PORT in $TRAINYARD_GENERATION; exec sleep 600";
