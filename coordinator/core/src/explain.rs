@@ -52,10 +52,10 @@ fn recovery(view: &JobView, subject: &ObjectRef, now_ms: i64) -> Vec<Reason> {
         let message = format!("{what}, {ago} s ago in generation {}{then}", last.generation);
         reasons.push(reason("LastFailure", message));
     }
-    if let Some(config) = &model.rendezvous {
+    // Of a job that bears no failure there is nothing to count.
+    if let Some(config) = model.rendezvous.as_ref().filter(|config| config.budget.total != Some(0)) {
         let used = Ledger::read(&view.job).all_restarts();
         let total = match config.budget.total {
-            Some(0) => "a failure ends the job: its restartPolicy is Never, or its backoffLimit 0".to_owned(),
             Some(total) => format!("{} of {total} restarts are left", total.saturating_sub(used)),
             None => format!("{used} restarts so far, and no limit"),
         };
