@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use trainyard_proto::rendezvous::{Hello, Member, Seat, Standing, World, standing};
+use trainyard_worker_core::collective_env;
 
 use super::{LaunchArgs, LaunchError, store};
 
@@ -285,7 +286,27 @@ impl Pod {
         if let Some(token) = &self.token {
             variables.push(("TRAINYARD_JOB_TOKEN", token.clone()));
         }
+        variables.extend(self.collective_variables(part, local_rank, &variables));
         variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// What NCCL and gloo should know, where neither the user nor `told` says it.
+    fn collective_variables(
+        &self,
+        part: &Part,
+        local_rank: usize,
+        told: &[(&'static str, String)],
+    ) -> Vec<(&'static str, String)> {
+        let namespace = std::env::var("TRAINYARD_NAMESPACE").unwrap_or_default();
+        let place = collective_env::Place {
+            job: format!("{namespace}/{}", self.run_id),
+            generation: part.generation,
+            rank: part.rank(local_rank),
+            gpus: self.gpus,
+            ..collective_env::Place::default()
+        };
+        let known = |name: &str| told.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+        collective_env::variables(&place, |name| known(name).or_else(|| std::env::var(name).ok()))
     }
 }
 
@@ -476,6 +497,18 @@ mod tests {
         let beyond = [("PET_NNODES", "2"), ("PET_NODE_RANK", "2")];
         assert!(fault("1", &beyond).contains("PET_NODE_RANK=2 is not one of PET_NNODES=2 nodes"));
         assert!(fault("gpu", &[("CUDA_VISIBLE_DEVICES", "-1")]).contains("no GPU"));
+    }
+
+    #[test]
+    fn ranks_with_gpus_are_told_what_nccl_should_know() {
+        let gpus = read("2", &[("CUDA_VISIBLE_DEVICES", "0,1")]).unwrap();
+        let ras = |rank| variable(&gpus, rank, "NCCL_RAS_ADDR");
+        assert!(ras(0).is_some() && ras(0) == ras(1), "{:?}", ras(0));
+        let names: Vec<String> = gpus.variables(&part(&gpus), 0).into_iter().map(|(name, _)| name).collect();
+        let told = names.iter().filter(|name| *name == "TORCH_NCCL_ASYNC_ERROR_HANDLING").count();
+        assert_eq!(told, 1, "once: {names:?}");
+        let none = read("2", &[("CUDA_VISIBLE_DEVICES", "-1")]).unwrap();
+        assert_eq!(variable(&none, 0, "NCCL_RAS_ADDR"), None);
     }
 
     #[test]
