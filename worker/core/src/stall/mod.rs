@@ -265,8 +265,15 @@ impl Detector {
         let mut changes = Vec::new();
         self.looked_ms = now_ms;
         for (number, look) in looks {
+            // Progress since it was found: steps may need less than what counts as movement.
+            let since = self.ranks.get(number).and_then(|rank| self.patience(rank)).map(|(since, _)| since);
             let Some(rank) = self.ranks.get_mut(number) else { continue };
             rank.compare(now_ms, *look);
+            let found_since = rank.found.as_ref().map(|found| found.since_ms);
+            if look.state != State::Stopped && found_since.is_some_and(|found| since.is_some_and(|since| since > found))
+            {
+                rank.still = None;
+            }
             if rank.still.is_none() {
                 rank.suspected_ms = None;
                 if rank.found.take().is_some() {

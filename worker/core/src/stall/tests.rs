@@ -331,3 +331,18 @@ fn a_rank_that_cannot_be_looked_at_keeps_nobody_busy() {
         assert!(detector.deadline().unwrap() >= at + LOOK_MS);
     }
 }
+
+#[test]
+fn light_steps_are_movement_too() {
+    let mut world = World::new(2);
+    world.ranks.iter_mut().for_each(|rank| rank.cpu = 5);
+    world.train(0, 20, 100);
+    world.ranks[1].look.state = State::Stopped;
+    world.stand(0, waits("all_reduce", true));
+    world.pass(LEAST_MS * 2);
+    assert_eq!(world.found(), [(1, Role::Culprit), (0, Role::Victim)]);
+    world.ranks[1].look.state = State::Sleeps;
+    world.train(20, 20, 100);
+    assert_eq!(world.moves, [0, 1]);
+    assert_eq!(world.found(), []);
+}
