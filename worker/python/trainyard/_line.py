@@ -109,7 +109,7 @@ def line(cooperates: bool = False) -> Optional[Line]:
 def step(n: Optional[int] = None, **metrics: float) -> None:
     """Says that a step is done: number `n`, or the next one. Numbers such as `loss=0.5` are shown with it.
 
-    Costs about a microsecond, never waits and never fails. Metrics are looked at only when they are told, some 20 times
+    Costs some microseconds, never waits and never fails. Metrics are looked at only when they are told, some 20 times
     a second: a tensor given as a metric is not brought from its device in the steps between.
     """
     here = _line
