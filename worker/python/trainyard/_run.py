@@ -131,7 +131,9 @@ class _Orders:
         distributed = sys.modules.get("torch.distributed.distributed_c10d")
         if distributed is not None and distributed.is_initialized():
             try:
-                distributed._abort_process_group()
+                # Gloo has nothing to abort; it ends with its connections, below.
+                if "nccl" in distributed.get_backend():
+                    distributed._abort_process_group()
             except BaseException as error:  # Whatever it is: the launcher ends ranks that do not come.
                 print("trainyard: cannot abort the process group: %s" % error, file=sys.stderr)
         self.connections.cut()
