@@ -257,7 +257,9 @@ def test_a_collective_is_left(launcher, tmp_path):
         rank.accept()
         assert rank.printed() == "joined"
         rank.say(interrupt={"generation": 1})
-        assert rank.hear()["waiting"]["generation"] == 1
+        waiting = rank.hear()
+        assert waiting is not None, rank.end()
+        assert waiting["waiting"]["generation"] == 1
         rank.say(generation={"generation": 2, "env": {"WORLD_SIZE": "1", "TRAINYARD_GENERATION": "2"}})
         code, out, error = rank.end()
         assert (code, out) == (0, "joined\nreduced [1.0, 1.0, 1.0, 1.0]\n"), error

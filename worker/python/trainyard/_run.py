@@ -181,7 +181,9 @@ class _Connections:
             if name in self.sockets:
                 try:
                     with socket.socket(fileno=os.dup(descriptor)) as connection:
-                        connection.shutdown(socket.SHUT_RDWR)
+                        # Gloo ends the process when it cannot listen any more.
+                        if not connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                            connection.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     pass
         self.sockets.clear()
