@@ -38,7 +38,7 @@ struct Arguments {
     #[arg(long, default_value_t = 8)]
     ranks: u32,
     /// Failures
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 20)]
     rounds: usize,
 }
 
@@ -248,8 +248,8 @@ async fn main() -> Result<(), Error> {
     }
     let mut samples = Samples::default();
     for number in 0..=arguments.rounds {
-        // As long as ranks take to start, at least.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        // Generations that live for less time than this are followed by a pause, on purpose.
+        tokio::time::sleep(Duration::from_millis(5_200)).await;
         let who = number * 37 % launchers.len();
         let (next, took) = round(&mut launchers, generation, who).await?;
         generation = next;

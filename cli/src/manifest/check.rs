@@ -11,7 +11,7 @@ use super::diagnostic::Diagnostic;
 use super::{Document, Runner, path};
 
 /// Longer lists of names hide what they say.
-const MAX_NAMES: usize = 24;
+const MAX_NAMES: usize = 30;
 
 /// Everything that is wrong with the shape of a document.
 pub(crate) fn check(document: &Document, runner: Runner) -> Vec<Diagnostic> {

@@ -343,10 +343,27 @@ fn a_job_that_is_out_of_time_says_so() {
 }
 
 #[test]
-fn a_restart_is_told_once_and_changes_no_name() {
+fn a_restart_in_place_is_told_once_and_keeps_the_log() {
     let place = Place::new();
     let flaky = job("flaky", 1, "echo try\n[ -e again ] || { touch again; exit 1; }");
     place.write("job.yaml", &flaky.replace("spec:\n", "spec:\n  restartPolicy: OnFailure\n  backoffLimit: 1\n"));
+    let output = place.run(&["run", "job.yaml"]);
+    let (out, err) = both(&output);
+    assert_eq!(output.status.code(), Some(0), "{err}");
+    assert_eq!(out.lines().filter(|line| *line == "try").count(), 2, "{out}");
+    assert_eq!(err.matches("Restarting all ranks (restart 1").count(), 1, "{err}");
+    let told = format!("{out}{err}");
+    assert!(told.contains("generation 1: rank 0 failed: exit code 1"), "{told}");
+    let (log, err) = both(&place.run(&["logs", "flaky"]));
+    assert_eq!(log.lines().filter(|line| *line == "try").count(), 2, "{log} {err}");
+}
+
+#[test]
+fn a_restart_of_all_pods_is_told_once_and_changes_no_name() {
+    let place = Place::new();
+    let flaky = job("flaky", 1, "echo try\n[ -e again ] || { touch again; exit 1; }");
+    let policy = "spec:\n  restartPolicy: OnFailure\n  backoffLimit: 1\n  recovery: {inPlace: false}\n";
+    place.write("job.yaml", &flaky.replace("spec:\n", policy));
     let output = place.run(&["run", "job.yaml"]);
     let (out, err) = both(&output);
     assert_eq!(output.status.code(), Some(0), "{err}");
@@ -404,7 +421,9 @@ fn a_crash_loop_shows_each_restart_its_last_words_and_how_to_bound_it() {
 fn finished_ranks_are_told_as_finished() {
     let place = Place::new();
     let script = "echo here; [ $RANK = 0 ] || exec sleep 1000; exit 0";
-    place.write("job.yaml", &job("uneven", 1, script).replace("spec:\n", "spec:\n  replicas: 2\n"));
+    // Where ranks may start again in place their launchers wait for each other, and so do the pods.
+    let spec = "spec:\n  replicas: 2\n  recovery: {inPlace: false}\n";
+    place.write("job.yaml", &job("uneven", 1, script).replace("spec:\n", spec));
     let mut run = Running::start(&place, &["run", "job.yaml"]);
     let mut reader = BufReader::new(run.0.stderr.take().expect("stderr is piped"));
     let mut err = String::new();

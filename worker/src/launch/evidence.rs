@@ -1,9 +1,10 @@
 //! What the system knows about the end of a rank: counters of out-of-memory kills, the kernel's log, and the file in which
-//! torch's `@record` tells the exception. Read when a rank has failed; only the counters' first values are taken before.
+//! torch's `@record` tells the exception. Read when a rank has failed; before, only the place in the log and the counters' values
+//! are taken, at the start of each generation: what happened to an earlier one is no evidence.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -24,12 +25,25 @@ type Key = (usize, u64);
 /// Watches over one launch.
 pub(super) struct Watch {
     cgroup: Option<Cgroup>,
-    /// Counters when the launch began.
+    generation: u64,
+    /// Counters when the generation began.
     before: Counters,
-    began_us: u64,
+    log: Log,
+    /// What the log has said since then.
+    events: Vec<KernelEvent>,
     folder: Option<PathBuf>,
     /// Where each rank was told to write.
     files: BTreeMap<Key, PathBuf>,
+}
+
+/// The kernel's log, from the beginning of a generation on.
+enum Log {
+    /// /dev/kmsg, read up to here.
+    Device(fs::File),
+    /// The system call, which always gives all: what is older than this, in microseconds since the boot, does not count.
+    Buffer(u64),
+    /// We may not read it.
+    Closed,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,18 +60,30 @@ struct Cgroup {
 }
 
 impl Watch {
-    /// Takes the counters' first values. After the ranks have been started: nothing of it is needed before.
+    /// Looks where things stand.
     pub(super) fn begin() -> Self {
         let cgroup = fs::read_to_string("/proc/self/cgroup")
             .ok()
             .and_then(|text| Cgroup::of(&text, Path::new("/sys/fs/cgroup")));
         let before = Counters::read(cgroup.as_ref());
-        Self { cgroup, before, began_us: now_us(), folder: None, files: BTreeMap::new() }
+        let (log, events) = (Log::open(), Vec::new());
+        Self { cgroup, generation: 0, before, log, events, folder: None, files: BTreeMap::new() }
+    }
+
+    /// A rank of this generation is about to be started.
+    fn enter(&mut self, generation: u64) {
+        if generation > self.generation {
+            self.generation = generation;
+            self.before = Counters::read(self.cgroup.as_ref());
+            self.log.skip();
+            self.events.clear();
+        }
     }
 
     /// Where a rank is to write its exception: the value of [`ERROR_FILE`]. `None` if the user has set the variable, or if no
     /// folder can be made; the cause is then taken from the output alone.
     pub(super) fn error_file(&mut self, local_rank: usize, generation: u64) -> Option<String> {
+        self.enter(generation);
         if std::env::var_os(ERROR_FILE).is_some() {
             return None;
         }
@@ -72,20 +98,22 @@ impl Watch {
 
     /// Everything that is known about the end of a rank.
     pub(super) fn evidence(
-        &self,
+        &mut self,
         (local_rank, generation): Key,
         pid: Option<u32>,
         stopped: bool,
         stalled: Option<String>,
     ) -> Evidence {
         let now = Counters::read(self.cgroup.as_ref());
+        let named = self.log.read(&mut self.events);
+        let machine_oom_kills = if named { 0 } else { now.machine.saturating_sub(self.before.machine) };
         let report = self.files.get(&(local_rank, generation)).and_then(|path| fs::read_to_string(path).ok());
         Evidence {
             pid,
             cgroup_oom_kills: now.cgroup.saturating_sub(self.before.cgroup),
             memory_limit_bytes: self.cgroup.as_ref().and_then(Cgroup::limit_bytes),
-            machine_oom_kills: now.machine.saturating_sub(self.before.machine),
-            kernel: kernel_events(self.began_us.saturating_sub(CLOCK_DRIFT_US)),
+            machine_oom_kills,
+            kernel: self.events.clone(),
             report: report.as_deref().and_then(ErrorReport::parse),
             stalled,
             stopped,
@@ -153,44 +181,74 @@ fn private_folder() -> Option<PathBuf> {
     (0..100).map(name).find(|path| fs::DirBuilder::new().mode(0o700).create(path).is_ok())
 }
 
-/// What the kernel logged since then, in microseconds since the boot; nothing where we may not read its log.
-fn kernel_events(since_us: u64) -> Vec<KernelEvent> {
-    let opened = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg");
-    let Ok(mut log) = opened else { return buffer_events(since_us) };
-    let mut events = Vec::new();
-    let mut record = [0; RECORD_BYTES];
-    for _ in 0..RECORDS {
-        match log.read(&mut record) {
-            Ok(0) => break,
-            Ok(length) => events.extend(record_event(&String::from_utf8_lossy(&record[..length]), since_us)),
-            // The record was overwritten while we read: the next one follows.
-            Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
-            Err(_) => break,
+impl Log {
+    fn open() -> Self {
+        let opened =
+            fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open("/dev/kmsg");
+        let mut log = match opened {
+            Ok(device) => Self::Device(device),
+            Err(_) if buffer_bytes().is_some() => Self::Buffer(0),
+            Err(_) => Self::Closed,
+        };
+        log.skip();
+        log
+    }
+
+    /// What is there already does not count.
+    fn skip(&mut self) {
+        match self {
+            Self::Device(device) => {
+                // Where that fails all of it counts, as far as it names our processes.
+                let _ = device.seek(SeekFrom::End(0));
+            }
+            Self::Buffer(since_us) => *since_us = now_us().saturating_sub(CLOCK_DRIFT_US),
+            Self::Closed => {}
         }
     }
-    events
+
+    /// Brings `events` up to date. False if we may not read the log, which would have named whom the kernel killed.
+    fn read(&mut self, events: &mut Vec<KernelEvent>) -> bool {
+        match self {
+            Self::Device(device) => {
+                let mut record = [0; RECORD_BYTES];
+                for _ in 0..RECORDS {
+                    match device.read(&mut record) {
+                        Ok(0) => break,
+                        Ok(length) => events.extend(record_event(&String::from_utf8_lossy(&record[..length]))),
+                        // The record was overwritten while we read: the next one follows.
+                        Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
+                        Err(_) => break,
+                    }
+                }
+                true
+            }
+            Self::Buffer(since_us) => buffer_events(*since_us).map(|all| *events = all).is_some(),
+            Self::Closed => false,
+        }
+    }
 }
 
 /// One record of /dev/kmsg: `priority,sequence,microseconds,flags;text`.
-fn record_event(record: &str, since_us: u64) -> Option<KernelEvent> {
-    let (head, text) = record.split_once(';')?;
-    let at: u64 = head.split(',').nth(2)?.parse().ok()?;
-    (at >= since_us).then(|| kernel_event(text.lines().next()?)).flatten()
+fn record_event(record: &str) -> Option<KernelEvent> {
+    let (_, text) = record.split_once(';')?;
+    kernel_event(text.lines().next()?)
 }
 
-/// The same from the system call behind `dmesg`, which may be open to those who may not open the device.
-fn buffer_events(since_us: u64) -> Vec<KernelEvent> {
-    const READ_ALL: libc::c_int = 3;
+/// The size of the buffer behind `dmesg`, which may be open to those who may not open the device.
+fn buffer_bytes() -> Option<usize> {
     const SIZE: libc::c_int = 10;
     // SAFETY: asks for a number only; the pointer is not used.
-    let size = unsafe { libc::klogctl(SIZE, std::ptr::null_mut(), 0) };
-    let Ok(length) = usize::try_from(size) else { return Vec::new() };
-    let mut buffer = vec![0_u8; length];
-    // SAFETY: the buffer has `size` bytes, and the kernel writes no more than that.
-    let read = unsafe { libc::klogctl(READ_ALL, buffer.as_mut_ptr().cast(), size) };
-    let Ok(read) = usize::try_from(read) else { return Vec::new() };
-    let text = String::from_utf8_lossy(&buffer[..read.min(length)]).into_owned();
-    text.lines().filter_map(|line| printed_event(line, since_us)).collect()
+    usize::try_from(unsafe { libc::klogctl(SIZE, std::ptr::null_mut(), 0) }).ok()
+}
+
+fn buffer_events(since_us: u64) -> Option<Vec<KernelEvent>> {
+    const READ_ALL: libc::c_int = 3;
+    let mut buffer = vec![0_u8; buffer_bytes()?];
+    let length = libc::c_int::try_from(buffer.len()).ok()?;
+    // SAFETY: the buffer has `length` bytes, and the kernel writes no more than that.
+    let read = usize::try_from(unsafe { libc::klogctl(READ_ALL, buffer.as_mut_ptr().cast(), length) }).ok()?;
+    let text = String::from_utf8_lossy(&buffer[..read.min(buffer.len())]).into_owned();
+    Some(text.lines().filter_map(|line| printed_event(line, since_us)).collect())
 }
 
 /// One line of the buffer: `<6>[ 1234.567890] text`.
@@ -222,8 +280,7 @@ mod tests {
     fn lines_of_the_kernels_log_count_from_the_start_on() {
         let event = KernelEvent::OutOfMemory { pid: 77, anonymous_bytes: Some(2048 * 1024) };
         let record = format!("3,1234,5000000,-;{OOM}\n SUBSYSTEM=x");
-        assert_eq!(record_event(&record, 4_000_000), Some(event.clone()));
-        assert_eq!(record_event(&record, 6_000_000), None, "of an earlier process with that number");
+        assert_eq!(record_event(&record), Some(event.clone()));
         let line = format!("<3>[    5.000000] {OOM}");
         assert_eq!(printed_event(&line, 4_000_000), Some(event));
         assert_eq!(printed_event(&line, 6_000_000), None);
@@ -246,6 +303,23 @@ mod tests {
         let one = Cgroup::of("8:memory:/docker/x\n0::/\n", folder.path()).unwrap();
         assert_eq!((Counters::read(Some(&one)).cgroup, one.limit_bytes()), (5, None));
         assert_eq!(Cgroup::of("0::/nothing\n", Path::new("/nowhere")), None);
+    }
+
+    #[test]
+    fn what_befell_an_earlier_generation_is_no_evidence() {
+        let folder = tempfile::tempdir().unwrap();
+        let events = folder.path().join("memory.events");
+        fs::write(&events, "oom_kill 1\n").unwrap();
+        let cgroup = Cgroup { events: events.clone(), limit: folder.path().join("memory.max") };
+        let mut watch = Watch::begin();
+        watch.cgroup = Some(cgroup);
+        let kills = |watch: &mut Watch, generation| watch.evidence((0, generation), None, false, None).cgroup_oom_kills;
+        watch.enter(1);
+        assert_eq!(kills(&mut watch, 1), 0);
+        fs::write(&events, "oom_kill 2\n").unwrap();
+        assert_eq!(kills(&mut watch, 1), 1);
+        watch.enter(2);
+        assert_eq!(kills(&mut watch, 2), 0);
     }
 
     #[test]

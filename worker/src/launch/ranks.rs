@@ -310,7 +310,7 @@ impl Launch<'_> {
         let Some(tail) = self.tails.get(&process) else { return };
         let pid = pid.map(|pid| pid.as_raw().cast_unsigned());
         let key = (process.local_rank, process.generation);
-        let evidence = self.evidence.as_ref().map(|watch| watch.evidence(key, pid, stopped, None)).unwrap_or_default();
+        let evidence = self.evidence.as_mut().map(|watch| watch.evidence(key, pid, stopped, None)).unwrap_or_default();
         let (rank, at_ms) = (u32::try_from(rank).unwrap_or(u32::MAX), self.now_ms());
         self.ends.push(Candidate { rank, at_ms, cause: cause::cause(exit, tail, &evidence) });
     }

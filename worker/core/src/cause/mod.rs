@@ -81,7 +81,7 @@ pub struct Evidence {
     pub cgroup_oom_kills: u64,
     /// The cgroup's memory limit.
     pub memory_limit_bytes: Option<u64>,
-    /// The same for the whole machine (`oom_kill` in /proc/vmstat).
+    /// The same for the whole machine (`oom_kill` in /proc/vmstat). 0 where the kernel's log can be read: it names whom it killed.
     pub machine_oom_kills: u64,
     /// What the kernel logged since the rank was started.
     pub kernel: Vec<KernelEvent>,
