@@ -25,11 +25,11 @@ while True:
             (truth / "double").write_text(f"rank {rank}, pid {os.getpid()}\n")
             sys.exit(99)
         time.sleep(0.01)
-with open(truth / f"rank{rank}.starts", "a+") as starts:
-    starts.write(f"{os.getpid()} {os.environ.get('TRAINYARD_GENERATION')}\n")
-    starts.flush()
-    starts.seek(0)
-    start = len(starts.readlines())
+generation = os.environ["TRAINYARD_GENERATION"]
+(truth / f"rank{rank}.there-{generation}").touch()
+
+
+start = 0
 
 
 def line(text):
@@ -39,18 +39,27 @@ def line(text):
 
 
 def stop(*_):
-    line(f"rank {rank} start {start} stopped")
+    if start:
+        line(f"rank {rank} start {start} stopped")
     os._exit(0)
 
 
 signal.signal(signal.SIGTERM, stop)
-# As at a rendezvous: nobody begins before all are there.
-while len(list(truth.glob("*.starts"))) < world:
+# As at a rendezvous: nobody begins before all of its generation are there. One that is ended here has done nothing yet.
+while len(list(truth.glob(f"*.there-{generation}"))) < world:
     time.sleep(0.01)
+with open(truth / f"rank{rank}.starts", "a+") as starts:
+    starts.write(f"{os.getpid()} {generation}\n")
+    starts.flush()
+    starts.seek(0)
+    start = len(starts.readlines())
 fails, _, code = os.environ.get("FAIL_ONCE", ":").partition(":")
 for i in range(int(os.environ["LINES"])):
     line(f"rank {rank} start {start} line {i}")
     if start == 1 and fails == rank:
+        # Once all work.
+        while len(list(truth.glob("*.starts"))) < world:
+            time.sleep(0.01)
         line(f"rank {rank} start {start} fails")
         sys.exit(int(code))
     time.sleep(0.02)

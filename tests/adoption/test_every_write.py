@@ -78,6 +78,7 @@ class Trial:
         return self.server.get("pods", "-l", f"training.kubeflow.org/job-name={NAME}")["items"]
 
     def starts(self, rank):
+        """How often the rank has begun to work."""
         file = self.truth / f"rank{rank}.starts"
         return len(file.read_text().splitlines()) if file.exists() else 0
 
@@ -112,7 +113,7 @@ def runs_through(trial):
     job = trial.reaches("Succeeded", "Failed")
     assert job["status"]["phase"] == "Succeeded", job["status"]
     assert [trial.starts(rank) for rank in range(4)] == [1] * 4, "adopted, not started anew"
-    assert job["status"]["exitCode"] == 0
+    assert (job["status"]["exitCode"], job["status"]["restarts"]) == (0, 0)
     trial.does(lambda: trial.check_logs() is None)
 
 

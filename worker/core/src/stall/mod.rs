@@ -307,8 +307,13 @@ impl Detector {
             return still_ms >= LEAST_MS / 5 * 4;
         }
         let paused = self.ranks.values().any(|rank| rank.phase != Phase::Train);
-        let long = |(since, limit): (i64, i64)| now_ms - since >= limit / 5 * 4 && still_ms >= limit / 5 * 2;
-        !paused && self.patience(rank).is_some_and(long)
+        let enough = |(_, limit): (i64, i64)| still_ms >= limit / 5 * 2;
+        !paused && self.is_long(now_ms, rank) && self.patience(rank).is_some_and(enough)
+    }
+
+    /// Whether a rank is silent for long, or is about to be.
+    fn is_long(&self, now_ms: i64, rank: &Rank) -> bool {
+        self.patience(rank).is_some_and(|(since, limit)| now_ms - since >= limit / 5 * 4)
     }
 
     /// What the suspects wait in: who is to blame, and who waits for them. Culprits first. Each rank is found once.
@@ -320,6 +325,10 @@ impl Detector {
             };
             let waits = waits.get(number).cloned().unwrap_or_default();
             let stopped = look.state == State::Stopped;
+            if !stopped && !self.is_long(now_ms, rank) {
+                // There was a sign since its stack was asked for, its own or that of those it works with.
+                continue;
+            }
             let pause = (look.state == State::Blocked || waits.checkpoint) && now_ms - still_since < PAUSE_MS;
             if pause && !stopped {
                 continue;

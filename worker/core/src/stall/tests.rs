@@ -346,3 +346,27 @@ fn light_steps_are_movement_too() {
     assert_eq!(world.moves, [0, 1]);
     assert_eq!(world.found(), []);
 }
+
+/// The pause ends just before the stacks are read: they show what the ranks do now, and only rank 0 says anything.
+#[test]
+fn a_sign_after_the_question_answers_it() {
+    let still = Look { state: State::Sleeps, cpu_ms: 100, io_bytes: 0 };
+    let looks: BTreeMap<u32, Look> = (0..3).map(|rank| (rank, still)).collect();
+    let sleeps = Waits { place: "time.sleep(0.05)".to_owned(), ..Waits::default() };
+    let waits: BTreeMap<u32, Waits> = (1..3).map(|rank| (rank, sleeps.clone())).collect();
+    let ask = || {
+        let mut detector = Detector::new(0, 0..3, true);
+        for step in 0..20 {
+            detector.sign(i64::try_from(step).unwrap() * 50, 0, Sign::Step(step));
+        }
+        let asked = (1_000..10_000)
+            .step_by(250)
+            .find(|now| detector.look(*now, &looks).iter().any(|change| matches!(change, Change::Suspect(_))));
+        (detector, asked.unwrap())
+    };
+    let (mut detector, asked) = ask();
+    detector.sign(asked + 100, 0, Sign::Step(20));
+    assert_eq!(detector.judge(asked + 200, &waits), []);
+    let (mut detector, asked) = ask();
+    assert!(!detector.judge(asked + 200, &waits).is_empty(), "without it they hang");
+}

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::os::fd::BorrowedFd;
 
 use nix::unistd::Pid;
-use trainyard_worker_core::stall::{Change, Detector, Finding, Phase, Role, Sign, State, report};
+use trainyard_worker_core::stall::{Change, Detector, Finding, Phase, Role, Sign, State, Waits, report};
 
 use self::stack::Reading;
 
@@ -25,6 +25,9 @@ pub(super) struct Verdict {
     /// Those who are to blame, and in what each of them hangs, if the job wants them ended.
     pub(super) end: Vec<(u32, String)>,
 }
+/// Between the reading of a stack and its judgement. A rank may have begun to move just before its stack was read, and is then
+/// found in what it does now: its next line shows that.
+const SIGN_MS: i64 = 200;
 
 /// The watch over the ranks of this launcher.
 pub(super) struct Watch {
@@ -33,6 +36,8 @@ pub(super) struct Watch {
     detector: Option<Detector>,
     pids: BTreeMap<u32, Pid>,
     reading: Option<Reading>,
+    /// Stacks that were read, and when they are judged.
+    read: Option<(i64, BTreeMap<u32, Waits>)>,
     requests: Option<u64>,
 }
 
@@ -50,14 +55,14 @@ pub(super) struct Pulse {
 impl Watch {
     pub(super) fn new(host: String) -> Self {
         let restart = std::env::var(VARIABLE).is_ok_and(|value| value == "restart");
-        Self { host, restart, detector: None, pids: BTreeMap::new(), reading: None, requests: None }
+        Self { host, restart, detector: None, pids: BTreeMap::new(), reading: None, read: None, requests: None }
     }
 
     /// A generation begins: these of its ranks are ours; `whole` if there are no others.
     pub(super) fn begin(&mut self, now_ms: i64, ranks: impl IntoIterator<Item = u32>, whole: bool) {
         self.detector = Some(Detector::new(now_ms, ranks, whole));
         self.pids.clear();
-        (self.reading, self.requests) = (None, None);
+        (self.reading, self.read, self.requests) = (None, None, None);
     }
 
     /// A rank's process runs.
@@ -94,9 +99,10 @@ impl Watch {
 
     /// When [`Self::advance`] wants to be called, if nothing happens before.
     pub(super) fn deadline(&self, now_ms: i64) -> Option<i64> {
-        match &self.reading {
-            Some(reading) => Some(now_ms + reading.left_ms()),
-            None => self.detector.as_ref().and_then(Detector::deadline),
+        match (&self.reading, &self.read) {
+            (Some(reading), _) => Some(now_ms + reading.left_ms()),
+            (None, Some((due, _))) => Some(*due),
+            (None, None) => self.detector.as_ref().and_then(Detector::deadline),
         }
     }
 
@@ -111,12 +117,15 @@ impl Watch {
         }
         if let Some(waits) = self.reading.as_mut().and_then(Reading::advance) {
             self.reading = None;
+            self.read = Some((now_ms + SIGN_MS, waits));
+        }
+        if let Some((_, waits)) = self.read.take_if(|(due, _)| *due <= now_ms) {
             let findings = self.detector.as_mut().map(|detector| detector.judge(now_ms, &waits)).unwrap_or_default();
             verdict.text = report(&findings, &self.host);
             verdict.end = self.to_end(&findings);
         }
         let due = self.detector.as_ref().and_then(Detector::deadline).is_some_and(|due| due <= now_ms);
-        if self.reading.is_some() || !due {
+        if self.reading.is_some() || self.read.is_some() || !due {
             return verdict;
         }
         let looks = self.pids.iter().filter_map(|(rank, pid)| Some((*rank, proc::look(*pid)?))).collect();
