@@ -9,10 +9,10 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 
 import pytest
 
+import truth
 from conftest import Server, eventually
 
 HERE = pathlib.Path(__file__).parent
@@ -25,11 +25,6 @@ def killer(tmp_path_factory):
     library = tmp_path_factory.mktemp("killer") / "kill_at_write.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, HERE / "kill_at_write.c", "-ldl"], check=True)
     return library
-
-
-def said_again(line, mine):
-    """Whether the launcher repeats the line, as the last words of a rank that failed."""
-    return line[:line.index(mine)].endswith("| ")
 
 
 class Trial:
@@ -78,30 +73,18 @@ class Trial:
         return self.server.get("pods", "-l", f"training.kubeflow.org/job-name={NAME}")["items"]
 
     def starts(self, rank):
-        """How often the rank has begun to work."""
-        file = self.truth / f"rank{rank}.starts"
-        return len(file.read_text().splitlines()) if file.exists() else 0
+        return truth.starts(self.truth, rank)
 
     def check_logs(self, start=None):
         """What the ranks printed (in the given start, or ever) is in the logs of their pods: all of it, once, in order."""
         logged = "\n".join(self.server.kubectl("logs", pod["metadata"]["name"]).stdout for pod in self.pods())
         for rank in range(4):
             mine = f"rank {rank} start " + (f"{start} " if start else "")
-            said = [l for l in (self.truth / f"rank{rank}.lines").read_text().splitlines() if l.startswith(mine)]
-            shown = [l[l.index(mine):] for l in logged.splitlines() if mine in l and not said_again(l, mine)]
+            said, shown = truth.said_and_shown(self.truth, rank, mine, logged)
             assert shown == said, f"rank {rank}"
 
-    def check_never_double(self):
-        assert not (self.truth / "double").exists(), (self.truth / "double").read_text()
-
     def processes(self):
-        mark = f"TRUTH={self.truth}".encode()
-        def marked(process):
-            try:
-                return mark in (process / "environ").read_bytes().split(b"\0")
-            except OSError:
-                return False
-        return [p.name for p in pathlib.Path("/proc").iterdir() if p.name.isdigit() and marked(p)]
+        return truth.processes(self.truth)
 
     def end(self):
         self.server.stop()
@@ -162,7 +145,7 @@ def test_killed_at_each_write(scenario, when, killer, tmp_path):
         trial = Trial(tmp_path / name, killer, at, when)
         try:
             scenario(trial)
-            trial.check_never_double()
+            truth.check_never_double(trial.truth)
         except BaseException as error:
             error.add_note(f"killed {when} write {at}; server: {trial.server.log()}")
             raise

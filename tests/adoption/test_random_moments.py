@@ -11,8 +11,8 @@ import random
 import sys
 import time
 
+import truth
 from conftest import Server, eventually
-from test_every_write import said_again
 
 HERE = pathlib.Path(__file__).parent
 MINUTES = float(os.environ.get("TRAINYARD_SOAK_MINUTES", "0.5"))
@@ -46,16 +46,15 @@ class Job:
         status, fails = self.status(), self.code and not self.again
         assert status["phase"] == ("Failed" if fails else "Succeeded"), status
         assert status["exitCode"] == (self.code if fails else 0), status
-        assert not (self.truth / "double").exists(), (self.truth / "double").read_text()
+        truth.check_never_double(self.truth)
         starts = 2 if self.code and self.again else 1
         # Also of pods that were ended with the job.
         logged = self.server.trainyard("logs", self.name).stdout
         for rank in range(self.world):
-            made = (self.truth / f"rank{rank}.starts").read_text().splitlines()
-            assert len(made) == starts, f"rank {rank} was started {len(made)} times, not {starts}"
+            made = truth.starts(self.truth, rank)
+            assert made == starts, f"rank {rank} was started {made} times, not {starts}"
             mine = f"rank {rank} start {starts} "
-            said = [l for l in (self.truth / f"rank{rank}.lines").read_text().splitlines() if l.startswith(mine)]
-            shown = [l[l.index(mine):] for l in logged.splitlines() if mine in l and not said_again(l, mine)]
+            said, shown = truth.said_and_shown(self.truth, rank, mine, logged)
             # A rank that is killed may have written its own record and not yet printed.
             missing = said[len(shown):]
             assert shown == said[:len(shown)] and len(missing) <= (1 if fails else 0), f"rank {rank} lacks {missing}"
@@ -96,13 +95,4 @@ def test_killed_at_random_moments(tmp_path):
         server.stop()
     print(f"{kills} kills, {jobs} jobs")
     assert kills > 0
-
-    def left():
-        mark = f"TRUTH={tmp_path}".encode()
-        def marked(process):
-            try:
-                return mark in (process / "environ").read_bytes()
-            except OSError:
-                return False
-        return [p.name for p in pathlib.Path("/proc").iterdir() if p.name.isdigit() and marked(p)]
-    eventually(lambda: not left(), "no process is left")
+    eventually(lambda: not truth.processes(tmp_path), "no process is left")
