@@ -11,9 +11,9 @@ use trainyard_coordinator_core::view::JobView;
 use trainyard_proto::plan::{ObjectRef, Plan};
 use trainyard_runtime::driver::cache::Cacheable;
 use trainyard_runtime::driver::{Cache, Controller, Key};
+use trainyard_runtime::sockets;
 
 use crate::cluster::{Cluster, as_value, traceparent};
-use crate::host;
 use crate::rendezvous::Hub;
 
 pub(crate) fn controllers(cluster: &Cluster, hub: Option<&Hub>) -> Vec<Controller> {
@@ -111,7 +111,7 @@ fn is_owned(meta: &ObjectMeta, uid: &str) -> bool {
 }
 
 fn busy_ports(cluster: &Cluster, uid: &str) -> BTreeSet<u16> {
-    let mut ports = if cluster.view_config.embedded { host::listening_ports() } else { BTreeSet::new() };
+    let mut ports = if cluster.view_config.embedded { sockets::listening_ports() } else { BTreeSet::new() };
     let of_others = |meta: &ObjectMeta| -> Option<u16> {
         if is_owned(meta, uid) { None } else { meta.annotations.as_ref()?.get(label::MASTER_PORT)?.parse().ok() }
     };

@@ -8,7 +8,6 @@ mod apps;
 mod batch;
 mod cluster;
 mod gang;
-mod host;
 mod install;
 mod job;
 mod metrics;

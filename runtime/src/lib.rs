@@ -13,6 +13,7 @@ mod podlog;
 mod quota;
 pub mod records;
 mod server;
+pub mod sockets;
 pub mod store;
 pub mod table;
 pub mod task;

@@ -1,7 +1,6 @@
 //! Who is asking, and whether they may.
 
 pub mod origin;
-pub mod peer;
 pub mod role;
 pub mod token;
 

@@ -20,9 +20,9 @@ use super::rules::stored;
 use super::status::ApiError;
 use super::{Api, access, answer, bind, body, delete, patch, read, scale, watch, write};
 use crate::auth::origin::{self, Foreign};
-use crate::auth::{Attributes, User, allowed, peer};
+use crate::auth::{Attributes, User, allowed};
 use crate::metrics::{CONTENT_TYPE, RequestLabels, VerbLabels};
-use crate::{discovery, podlog};
+use crate::{discovery, podlog, sockets};
 
 /// Where a request came from; every transport puts one into the request's extensions.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ pub(crate) struct Connection {
 impl Connection {
     fn is_trusted(&self) -> bool {
         *self.trusted.get_or_init(|| {
-            let (ours, theirs) = (peer::own_uid(), peer::uid(self.peer, self.local));
+            let (ours, theirs) = (sockets::own_uid(), sockets::peer_uid(self.peer, self.local));
             self.peer.ip().to_canonical().is_loopback() && theirs.is_some() && (theirs == ours || theirs == Some(0))
         })
     }

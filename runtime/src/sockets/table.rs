@@ -1,24 +1,32 @@
-//! Whose process is at the other end of a loopback connection: the kernel's own table says it.
-//!
-//! Without this, any user of a shared machine could run commands as the server's owner through its port.
+//! The table as /proc/net/tcp and /proc/net/tcp6 show it.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// `TCP_ESTABLISHED`, as the tables write it.
 const ESTABLISHED: &str = "01";
+/// `TCP_LISTEN`.
+const LISTEN: &str = "0A";
 
-/// The uid that owns the peer's socket; `None` where the kernel's tables do not have it, or have it no longer open.
-pub fn uid(peer: SocketAddr, local: SocketAddr) -> Option<u32> {
-    ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().find_map(|file| {
-        let table = std::fs::read_to_string(file).ok()?;
-        find(&table, peer, local)
-    })
+fn tables() -> impl Iterator<Item = String> {
+    ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|file| std::fs::read_to_string(file).ok())
 }
 
-/// The uid this process has towards files, as the kernel's tables show it for our own sockets.
-pub fn own_uid() -> Option<u32> {
-    use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata("/proc/self").ok().map(|meta| meta.uid())
+/// Who has the socket whose own end is `peer` and whose other end is `local`.
+pub(super) fn owner(peer: SocketAddr, local: SocketAddr) -> Option<u32> {
+    tables().find_map(|table| find(&table, peer, local))
+}
+
+/// All ports that are listened on.
+pub(super) fn listening() -> BTreeSet<u16> {
+    tables().flat_map(|table| table.lines().skip(1).filter_map(listening_port).collect::<Vec<_>>()).collect()
+}
+
+fn listening_port(row: &str) -> Option<u16> {
+    let mut columns = row.split_whitespace();
+    let local = columns.nth(1)?;
+    let state = columns.nth(1)?;
+    (state == LISTEN).then(|| u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok())?
 }
 
 /// Looks for the row whose local end is `peer` and whose remote end is `local`: the peer's own socket.
@@ -95,19 +103,18 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_has_closed_is_nobody() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        drop(std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connects"));
-        let (server, peer) = listener.accept().expect("accepted");
-        assert_eq!(uid(peer, server.local_addr().expect("bound")), None);
-    }
-
-    #[test]
-    fn our_own_connection_is_ours() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let client = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
-        let (server, peer) = listener.accept().expect("accepted");
-        assert_eq!(uid(peer, server.local_addr().expect("bound")), own_uid());
-        drop(client);
+    fn only_ports_that_are_listened_on_count() {
+        for (row, port) in [
+            (
+                "   0: 0100007F:5BA0 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1",
+                Some(23_456),
+            ),
+            ("   1: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 0", Some(8_080)),
+            ("   2: 0100007F:5BA1 0100007F:1F90 01 00000000:00000000 02:000000EF 00000000     0        0 2 2", None),
+            ("   3: 0100007F:5BA2 0100007F:1F90 06 00000000:00000000 03:000000EF 00000000     0        0 0 3", None),
+            ("garbage", None),
+        ] {
+            assert_eq!(listening_port(row), port, "{row}");
+        }
     }
 }
