@@ -62,8 +62,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
-@pytest.mark.parametrize("workers", ["fork", "spawn"])
+@pytest.mark.parametrize(("workers", "threads"), [("fork", "2"), ("spawn", "1")])
 def test_ranks_from_one_zygote_train_together_as_cold_ones_do(workers, threads, tmp_path):
     (tmp_path / "train.py").write_text(textwrap.dedent(PROGRAM))
     python, command = os.path.join(BIN, "python"), ["train.py", workers]
