@@ -32,15 +32,16 @@ pub(crate) fn rendezvous(alone: Alone) -> Box<dyn Link> {
         lost_ms: 0,
         return_ms: i64::MAX / 4,
         grow_ms: i64::MAX / 4,
-        budget: Budget {
-            total: Some(alone.max_restarts),
-            by_cause: [(Cause::ImportError, IMPORT_ERRORS)].into(),
-            lowest_code: 0,
-        },
+        budget: Budget { total: Some(alone.max_restarts), ..budget() },
     };
     let spent = Spent { elsewhere: alone.restarts, ..Spent::default() };
     let machine = Rendezvous::new(config, Generation(alone.generation), spent, 0);
     Box::new(InProcess { machine, member: None, events: VecDeque::from([Event::Up]) })
+}
+
+/// What is borne where only the number of restarts was given.
+pub(crate) fn budget() -> Budget {
+    Budget { total: None, by_cause: [(Cause::ImportError, IMPORT_ERRORS)].into(), lowest_code: 0 }
 }
 
 impl InProcess {

@@ -59,6 +59,13 @@ pub(crate) fn message(job: &Value) -> Option<&str> {
     job["status"]["message"].as_str().or_else(|| of(&["Failed", "Succeeded", "Complete", "Suspended", "Restarting"]))
 }
 
+/// Which failure the ranks that run now were started after, as the coordinator says it.
+pub(crate) fn recovered_from(job: &Value) -> Option<&str> {
+    let running = conditions(job).rev().find(|c| c["type"] == "Running" && c["status"] == "True")?;
+    let (_, again) = running["message"].as_str()?.split_once(" is running again: ")?;
+    again.split_once(" after ").map(|(_, failure)| failure)
+}
+
 /// Whether the job failed since it was active for too long.
 pub(crate) fn out_of_time(job: &Value) -> bool {
     conditions(job).filter(|condition| condition["type"] == "Failed" && condition["status"] == "True").any(

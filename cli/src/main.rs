@@ -17,6 +17,7 @@ mod follow;
 mod home;
 mod job;
 mod manifest;
+mod meeting;
 mod output;
 mod plane;
 mod resource;

@@ -3,12 +3,13 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from conftest import TRAINYARD
+from conftest import TRAINYARD, eventually, free_port
 
 TORCH = pathlib.Path(os.environ["TORCH_BIN"]) / "python" if "TORCH_BIN" in os.environ else None
 HERE = pathlib.Path(__file__).parent
@@ -94,6 +95,13 @@ train.py --epochs 3 --nnodes 2 -m
 --rdzv-e h:1 train.py
 --nn 1 train.py
 --use-env train.py
+--legacy-launch train.py a --lr 1
+--legacy-launch --nproc-per-node 2 -m package.train a
+--legacy-launch --use-env train.py a
+--legacy-launch --use_env train.py a
+--legacy-launch --no-python ./a.out
+--legacy-launch --no-python --use-env ./a.out 1
+--legacy-launch --run-path /abs/train.py x
 -- train.py --foo
 train.py -- --foo
 --nnodes 1 -- train.py
@@ -204,9 +212,15 @@ dist.destroy_process_group()
 """
 
 
-def start(program, *words, tmp_path, env=None):
+# What it takes to see a rank's environment and arguments, without torch.
+LIGHT = SCRIPT.replace("import torch, torch.distributed as dist\n", "")
+LIGHT = LIGHT[:LIGHT.index("dist.init")] + LIGHT[LIGHT.index("names ="):LIGHT.index("os.write(1, f\"sum")]
+LIGHT += 'os.write(1, f"args {sys.argv[1:]}\\n".encode())\n'
+
+
+def start(program, *words, tmp_path, env=None, text=SCRIPT):
     script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
+    script.write_text(text)
     words = [str(script) if word == "SCRIPT" else word for word in words]
     return subprocess.Popen([*program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             env={**clean_env(), "PYTHON_EXEC": str(TORCH), **(env or {})})
@@ -236,14 +250,67 @@ def test_the_ranks_have_the_environment_that_torchrun_gives(tmp_path):
 
 
 def test_two_nodes_of_a_static_rendezvous(tmp_path):
-    with __import__("socket").socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
+    port = str(free_port())
     words = ["--nnodes", "2", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", port]
     nodes = [start(OURS, *words, "--node-rank", rank, "SCRIPT", tmp_path=tmp_path) for rank in "01"]
     text = "".join(finish(node) for node in nodes)
     assert text.count("sum 10") == 4
     assert all(f" RANK={rank} " in text for rank in range(4))
+
+
+def meeting_place(*more):
+    return ["--nnodes", "2", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}",
+            "--rdzv-id", "j7", *more]
+
+
+def test_nodes_that_find_each_other_have_the_environment_that_torchrun_gives(tmp_path):
+    # One node is told by options, the other by variables.
+    names = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "2", "PET_RDZV_BACKEND": "c10d", "PET_RDZV_ID": "j7"}
+
+    def lines(program):
+        words = meeting_place()
+        variables = {**names, "PET_RDZV_ENDPOINT": words[words.index("--rdzv-endpoint") + 1]}
+        nodes = [start(program, *words, "SCRIPT", tmp_path=tmp_path, text=LIGHT),
+                 start(program, "SCRIPT", tmp_path=tmp_path, text=LIGHT, env=variables)]
+        out = "".join(finish(node) for node in nodes).splitlines()
+        # Our launcher hosts the store, where torchrun lets rank 0 do it.
+        said = [line[line.index("env "):] for line in out if "env " in line]
+        return sorted(line.replace("AGENT_STORE=False", "AGENT_STORE=True") for line in said)
+
+    said = lines(OURS)
+    assert len(said) == 4 and said == lines(THEIRS)
+
+
+def test_a_failed_rank_on_one_node_starts_all_nodes_again(tmp_path):
+    words = meeting_place("--max-restarts", "1")
+    nodes = [start(OURS, *words, "SCRIPT", "fail", tmp_path=tmp_path) for _ in range(2)]
+    text = "".join(finish(node) for node in nodes)
+    assert text.count("TORCHELASTIC_RESTART_COUNT=1") == 4 and text.count("sum 10") == 8, text
+
+
+def test_a_torchrun_of_pytorch_on_another_node_is_named(tmp_path):
+    words = meeting_place()
+    theirs = start(THEIRS, *words, "SCRIPT", tmp_path=tmp_path)
+    try:
+        host, port = words[words.index("--rdzv-endpoint") + 1].split(":")
+        eventually(lambda: not socket.create_connection((host, int(port)), 1).close(), "torchrun serves", 60)
+        ours = start(OURS, *words, "SCRIPT", tmp_path=tmp_path)
+        _, err = ours.communicate(timeout=60)
+        assert ours.returncode == 1 and "PyTorch's torchrun answers at localhost:" in err, err
+    finally:
+        theirs.kill()
+        theirs.communicate()
+
+
+def test_the_launcher_of_old_is_what_it_was(tmp_path):
+    def arguments(program, *more):
+        out = finish(start(program, "--nproc-per-node", "2", *more, "SCRIPT", "x", tmp_path=tmp_path, text=LIGHT))
+        return sorted(line[line.index("args"):] for line in out.splitlines() if "args" in line)
+
+    ours, theirs = [*OURS, "--legacy-launch"], [str(TORCH), "-m", "torch.distributed.launch"]
+    said = arguments(ours)
+    assert said == ["args ['--local-rank=0', 'x']", "args ['--local-rank=1', 'x']"] == arguments(theirs)
+    assert arguments(ours, "--use-env") == ["args ['x']"] * 2
 
 
 def test_output_goes_where_torchrun_puts_it(tmp_path):

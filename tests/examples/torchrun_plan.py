@@ -9,7 +9,7 @@ from unittest import mock
 
 logging.disable(logging.CRITICAL)
 
-from torch.distributed import run  # noqa: E402
+from torch.distributed import launch, run  # noqa: E402
 from torch.distributed.elastic.agent.server.api import WorkerSpec  # noqa: E402
 from torch.distributed.elastic.multiprocessing import Std  # noqa: E402
 from torch.distributed.elastic.rendezvous import RendezvousParameters  # noqa: E402
@@ -35,9 +35,11 @@ def plan(argv):
             seen["arguments"] = list(arguments)
 
     with mock.patch.object(run, "elastic_launch", Launch), mock.patch.object(run.uuid, "uuid4", lambda: MADE_UP):
-        parsed = run.parse_args(argv)
+        # `python -m torch.distributed.launch`, by the name that our torchrun has for it.
+        legacy = argv[:1] == ["--legacy-launch"]
+        parsed = launch.parse_args(argv[1:]) if legacy else run.parse_args(argv)
         node_rank = parsed.node_rank
-        run.run(parsed)
+        launch.launch(parsed) if legacy else run.run(parsed)
     config = seen["config"]
     parameters = RendezvousParameters(
         config.rdzv_backend, config.rdzv_endpoint, config.run_id, config.min_nodes, config.max_nodes, config.local_addr,

@@ -1,9 +1,10 @@
 //! `trainyard launch`: what runs inside each pod of a TrainingJob.
 
+use trainyard_worker::launch::link::Without;
 use trainyard_worker::launch::{self, LaunchArgs};
 
-use crate::alone;
 use crate::error::CliError;
+use crate::{alone, meeting};
 
 /// Start the ranks of one pod, each with the environment that torchrun gives.
 #[derive(Debug, clap::Args)]
@@ -19,5 +20,5 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<std::process::ExitCode, CliError> {
-    Ok(launch::main(args.inner, Some(alone::rendezvous)))
+    Ok(launch::main(args.inner, Some(Without { alone: alone::rendezvous, meet: meeting::meet })))
 }

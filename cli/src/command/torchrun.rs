@@ -1,6 +1,7 @@
 //! `trainyard torchrun`: torchrun's command line for our launcher.
 
 mod launch;
+mod meet;
 mod option;
 mod plan;
 

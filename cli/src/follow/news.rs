@@ -101,7 +101,9 @@ impl News {
             | Phase::Ending
                 if counted =>
             {
-                format!("all ranks (restart {restarts})")
+                let of = job::backoff_limit(job).map(|limit| format!(" of {limit}")).unwrap_or_default();
+                let failure = job::recovered_from(job).map(|failure| format!(": {failure}")).unwrap_or_default();
+                format!("all ranks (restart {restarts}{of}){failure}")
             }
             Phase::Created
             | Phase::Queued { .. }

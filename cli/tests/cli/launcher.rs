@@ -12,33 +12,39 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// Longer than anything here should take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What each rank says of itself.
-const WHO: &str = "echo \"$RANK $TRAINYARD_GENERATION $$ $PPID $MASTER_PORT $TORCHELASTIC_RESTART_COUNT\"";
+pub(crate) const WHO: &str = "echo \"$RANK $TRAINYARD_GENERATION $$ $PPID $MASTER_PORT $TORCHELASTIC_RESTART_COUNT\"";
 
 /// A launcher whose output is read line by line.
-struct Launcher {
-    child: Child,
+pub(crate) struct Launcher {
+    pub(crate) child: Child,
     out: std::io::Lines<BufReader<ChildStdout>>,
     err: std::io::Lines<BufReader<ChildStderr>>,
 }
 
 /// A rank's word of itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
-    rank: usize,
-    generation: u64,
-    pid: i32,
-    launcher: i32,
-    port: u16,
-    restarts: u32,
+pub(crate) struct Rank {
+    pub(crate) rank: usize,
+    pub(crate) generation: u64,
+    pub(crate) pid: i32,
+    pub(crate) launcher: i32,
+    pub(crate) port: u16,
+    pub(crate) restarts: u32,
 }
 
 impl Launcher {
     fn start(options: &[&str], script: &str) -> Self {
+        let words: Vec<&str> = std::iter::once("launch").chain(options.iter().copied()).collect();
+        Self::run(&[&words[..], &["--", "sh", "-c", script]].concat())
+    }
+
+    /// Starts the binary with these words.
+    pub(crate) fn run(words: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trainyard"));
-        command.arg("launch").args(options).args(["--", "sh", "-c", script]);
+        command.args(words);
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("TORCHELASTIC_USE_AGENT_STORE", "True");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -47,37 +53,37 @@ impl Launcher {
         Self { child, out, err }
     }
 
-    fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         self.out.next().expect("the launcher still writes").unwrap()
     }
 
     /// The next words of `count` ranks, by rank.
-    fn ranks(&mut self, count: usize) -> Vec<Rank> {
+    pub(crate) fn ranks(&mut self, count: usize) -> Vec<Rank> {
         let mut ranks: Vec<Rank> = (0..count).map(|_| Rank::parse(&self.line())).collect();
         ranks.sort();
         ranks
     }
 
     /// Waits for a line on standard error.
-    fn told(&mut self, wanted: &str) -> String {
+    pub(crate) fn told(&mut self, wanted: &str) -> String {
         let mut lines = self.err.by_ref().map(Result::unwrap);
         lines.find(|line| line.contains(wanted)).expect("the launcher says so")
     }
 
     /// Stops it however long its ranks would take. One signal may be taken for two that come together.
-    fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         while self.child.try_wait().unwrap().is_none() {
             self.signal(Signal::SIGTERM);
             std::thread::yield_now();
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }
 
     /// Exit code and the rest of both outputs.
-    fn finish(mut self) -> (Option<i32>, Vec<String>, String) {
+    pub(crate) fn finish(mut self) -> (Option<i32>, Vec<String>, String) {
         let out = self.out.map(Result::unwrap).collect();
         let err: Vec<String> = self.err.map(Result::unwrap).collect();
         (self.child.wait().unwrap().code(), out, err.join("\n"))
@@ -98,18 +104,18 @@ impl Rank {
         }
     }
 
-    fn kill(&self) {
+    pub(crate) fn kill(&self) {
         kill(Pid::from_raw(self.pid), Signal::SIGKILL).unwrap();
     }
 }
 
-fn is_alive(pid: i32) -> bool {
+pub(crate) fn is_alive(pid: i32) -> bool {
     // A zombie has ended; only its parent has not looked yet.
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z')))
 }
 
-fn wait_until_gone(pid: i32) {
+pub(crate) fn wait_until_gone(pid: i32) {
     let deadline = Instant::now() + PATIENCE;
     while is_alive(pid) {
         assert!(Instant::now() < deadline, "process {pid} is still there");

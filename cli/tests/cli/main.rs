@@ -4,3 +4,4 @@ mod command;
 mod launcher;
 mod run;
 mod support;
+mod torchrun;

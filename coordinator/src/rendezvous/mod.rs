@@ -6,9 +6,11 @@
 //! | `service` | who may join, and the two halves of a stream |
 //! | `room` | one task for each job: it feeds the core, and sends what it orders |
 //! | `reserve` | the durable record of generations |
+//! | `meeting` | the rendezvous of launchers without a cluster, served by one of them |
 //! | this module | which jobs have a room: it watches jobs and pods |
 
 pub mod convert;
+pub mod meeting;
 mod metrics;
 mod reserve;
 mod room;

@@ -6,7 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use trainyard_proto::rendezvous::{Hello, Member, Seat, Standing, World, standing};
 use trainyard_worker_core::collective_env;
 
-use super::{LaunchArgs, LaunchError, store};
+use super::link::Meeting;
+use super::{LaunchArgs, LaunchError, store, torchrun};
 
 /// Which generation a rank belongs to.
 const GENERATION: &str = "TRAINYARD_GENERATION";
@@ -55,6 +56,8 @@ pub(super) struct Pod {
     generation: u64,
     /// Where the coordinator's rendezvous is.
     pub(super) rendezvous: Option<String>,
+    /// How this launcher meets others, where no coordinator leads them.
+    pub(super) meeting: Option<Meeting>,
     /// A name of this pod that no other of the job has.
     uid: String,
     gpus: bool,
@@ -119,9 +122,11 @@ impl Pod {
             None if nnodes == 1 => Ipv4Addr::LOCALHOST.to_string(),
             None => return Err(missing("PET_MASTER_ADDR", nnodes)),
         };
+        let meeting = lookup(torchrun::MEETING).filter(|_| lookup(RENDEZVOUS).is_none()).map(|text| meeting(&text));
+        let meeting = meeting.transpose()?;
         let master_port = match either("PET_MASTER_PORT", "MASTER_PORT") {
             Some(port) => Some(number("PET_MASTER_PORT", &port)?),
-            None if nnodes == 1 => None,
+            None if nnodes == 1 || meeting.is_some() => None,
             None => return Err(missing("PET_MASTER_PORT", nnodes)),
         };
         let nproc = processes(&args.nproc, &lookup)?;
@@ -146,6 +151,7 @@ impl Pod {
             stop_grace_seconds: count(STOP_GRACE, DEFAULT_STOP_GRACE_SECONDS)?,
             generation: lookup(GENERATION).map_or(Ok(0), |text| number(GENERATION, &text))?,
             rendezvous: lookup(RENDEZVOUS),
+            meeting,
             gpus: gpus(&lookup) > 0,
             preflight: lookup("TRAINYARD_PREFLIGHT").is_some_and(|value| value == "1"),
             uid: lookup("TRAINYARD_POD_UID").unwrap_or_else(|| format!("node-{node_rank}")),
@@ -168,7 +174,7 @@ impl Pod {
     pub(super) fn hello(&self, member: Member, port: u16, seen: u64, standing: standing::Standing) -> Hello {
         Hello {
             member: Some(member),
-            index: u32::try_from(self.node_rank).ok(),
+            index: self.meeting.as_ref().map_or_else(|| u32::try_from(self.node_rank).ok(), |meeting| meeting.index),
             address: self.address.clone(),
             port: port.into(),
             ranks: u32::try_from(self.nproc).unwrap_or(u32::MAX),
@@ -185,7 +191,7 @@ impl Pod {
 
     /// Whether nobody may change this launcher's world: the first failure is the end.
     pub(super) fn is_fixed(&self) -> bool {
-        self.rendezvous.is_none() && (self.nnodes > 1 || self.budget() == 0)
+        self.rendezvous.is_none() && self.meeting.is_none() && (self.nnodes > 1 || self.budget() == 0)
     }
 
     /// Whether processes of this pod may hold memory of a GPU.
@@ -323,6 +329,11 @@ fn nodes(text: &str) -> Result<usize, LaunchError> {
             "PET_NNODES={text} is a range; give one number, or start ranks that come and go with torchrun"
         ))),
     }
+}
+
+fn meeting(text: &str) -> Result<Meeting, LaunchError> {
+    let wrong = |error| LaunchError::Environment(format!("{} is not understood: {error}", torchrun::MEETING));
+    serde_json::from_str(text).map_err(wrong)
 }
 
 /// A number, `cpu`, `gpu` or `auto`.

@@ -156,7 +156,7 @@ impl Caller {
             failed += 1;
             if failed == PATIENCE {
                 let address = &self.address;
-                eprintln!("trainyard: the coordinator at {address} does not answer ({why}); trying on");
+                eprintln!("trainyard: waiting for the rendezvous at {address}: {why}");
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

@@ -3,10 +3,13 @@
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 
+use serde::{Deserialize, Serialize};
 use trainyard_proto::rendezvous::from_launcher::Message as Said;
 use trainyard_proto::rendezvous::release::Outcome;
 use trainyard_proto::rendezvous::to_launcher::Message as Order;
 use trainyard_proto::rendezvous::{Release, Seat, Succeeded, World};
+
+use super::grpc::{Job, Remote};
 
 /// What the line brings.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +37,54 @@ pub trait Link {
 
     /// The next thing that happened, if any. Never waits.
     fn receive(&mut self, now_ms: i64) -> Option<Event>;
+}
+
+/// Who makes the line of a launcher that no coordinator leads.
+#[derive(Clone, Copy, Debug)]
+pub struct Without {
+    /// Of one that is alone and may start its ranks again.
+    pub alone: fn(Alone) -> Box<dyn Link>,
+    /// Of one that meets others; or why that cannot be.
+    pub meet: fn(Meeting) -> Result<Box<dyn Link>, String>,
+}
+
+/// A line to a rendezvous elsewhere. `address` is `unix:/path` or `http://host:port`; the rest is what it asks for.
+///
+/// # Errors
+/// When the address is none, or the system has no more threads.
+pub fn call(address: &str, namespace: &str, name: &str, token: &str) -> Result<Box<dyn Link>, String> {
+    let job = Job { namespace: namespace.to_owned(), name: name.to_owned(), token: token.to_owned() };
+    match Remote::call(address, job) {
+        Ok(line) => Ok(Box::new(line)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// How launchers meet that were started by hand, one on each node: what `trainyard torchrun` hands over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meeting {
+    /// Where the rendezvous is.
+    pub host: String,
+    /// Its port there.
+    pub port: u16,
+    /// Whether this launcher hosts it; `None`: if the address is its own.
+    pub is_host: Option<bool>,
+    /// The name of the job, which all launchers of it were told.
+    pub id: String,
+    /// This launcher's place, where the user fixed it.
+    pub index: Option<u32>,
+    /// Launchers without which nothing runs.
+    pub least: u32,
+    /// Launchers at most.
+    pub most: u32,
+    /// How often the ranks may be started again.
+    pub max_restarts: u32,
+    /// How long `least` are awaited.
+    pub join_ms: i64,
+    /// How long more are awaited then.
+    pub last_call_ms: i64,
+    /// How long one that cannot be reached counts as running.
+    pub away_ms: i64,
 }
 
 /// What a rendezvous within the launcher must know: see `launch::main`.

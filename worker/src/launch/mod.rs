@@ -27,7 +27,7 @@ mod warm;
 use std::io;
 use std::process::ExitCode;
 
-use link::{Alone, Link};
+use link::Without;
 
 /// The arguments of `trainyard launch`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -68,11 +68,11 @@ const CANNOT_LAUNCH: u8 = 125;
 /// SIGTERM, SIGINT and SIGHUP are passed on to the ranks; a second one kills them. Blocks signals in the calling
 /// thread, so call it before any other thread is started.
 ///
-/// `alone` makes the rendezvous of a launcher that has restarts left and no coordinator; without it, it has none left.
-pub fn main(args: LaunchArgs, alone: Option<fn(Alone) -> Box<dyn Link>>) -> ExitCode {
+/// `without` makes the rendezvous of a launcher that has no coordinator; without that it has no restarts and meets nobody.
+pub fn main(args: LaunchArgs, without: Option<Without>) -> ExitCode {
     let pod = environment::Pod::read(&args, |name| std::env::var(name).ok());
-    let pod = pod.map(|pod| if alone.is_some() { pod } else { pod.without_restarts() });
-    match pod.and_then(|pod| run::run(&args, &pod, alone)) {
+    let pod = pod.map(|pod| if without.is_some() { pod } else { pod.without_restarts() });
+    match pod.and_then(|pod| run::run(&args, &pod, without)) {
         // Exit codes are 8 bits wide.
         Ok(code) => ExitCode::from((code & 0xff) as u8),
         Err(error) => {

@@ -39,6 +39,9 @@ pub(super) fn stopped(outcome: &Outcome) -> String {
 
 /// The end of a job because of a rank of another pod.
 pub(super) fn elsewhere(failure: &Failure) -> String {
+    if failure.rank.is_none() && failure.cause() == Cause::RendezvousTimeout {
+        return format!("trainyard: the nodes did not meet: {}; exit code {}\n", failure.message, failure.code);
+    }
     let who = failure.rank.map_or_else(|| "a launcher".to_owned(), |rank| format!("rank {rank}"));
     format!("trainyard: the job failed, not here: {who}: {}; exit code {}\n", failure.message, failure.code)
 }

@@ -18,7 +18,7 @@ use trainyard_worker_core::supervisor::{Exit, Input, Outcome, Output, Patience, 
 use super::environment::{Part, Pod, host_name};
 use super::evidence::Watch;
 use super::grpc::{Job, Remote};
-use super::link::{Alone, Fixed, Link};
+use super::link::{Alone, Fixed, Link, Without};
 use super::notes::Notes;
 use super::output::Stream;
 use super::port::Ports;
@@ -45,7 +45,7 @@ const BARRIER_MS: i64 = 60_000;
 const VERDICT_MS: i64 = 300_000;
 
 /// Starts the ranks, sees them through, reports a failure on standard error, and gives the exit code.
-pub(super) fn run(args: &LaunchArgs, pod: &Pod, alone: Option<fn(Alone) -> Box<dyn Link>>) -> Result<i32, LaunchError> {
+pub(super) fn run(args: &LaunchArgs, pod: &Pod, without: Option<Without>) -> Result<i32, LaunchError> {
     let system = |doing| move |source: io::Error| LaunchError::System { doing, source };
     let torchrun = Torchrun::read(pod.nproc, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
     let signals = take_signals(&torchrun.signals()).map_err(system("take over the signals"))?;
@@ -54,7 +54,7 @@ pub(super) fn run(args: &LaunchArgs, pod: &Pod, alone: Option<fn(Alone) -> Box<d
     let member = pod.member();
     let mut ports = Ports::new(pod);
     let port = ports.hold()?;
-    let link = link(pod, &member, port, alone)?;
+    let link = link(pod, &member, port, without)?;
     let mut launch = Launch {
         pod,
         member,
@@ -111,20 +111,22 @@ fn patience(args: &LaunchArgs, pod: &Pod) -> Patience {
 }
 
 /// Those who give the orders.
-fn link(
-    pod: &Pod,
-    member: &Member,
-    port: u16,
-    alone: Option<fn(Alone) -> Box<dyn Link>>,
-) -> Result<Box<dyn Link>, LaunchError> {
+fn link(pod: &Pod, member: &Member, port: u16, without: Option<Without>) -> Result<Box<dyn Link>, LaunchError> {
     if let Some(address) = &pod.rendezvous {
         let text = |name| std::env::var(name).unwrap_or_default();
         let (namespace, name, token) =
             (text("TRAINYARD_NAMESPACE"), text("TRAINYARD_JOB"), text("TRAINYARD_JOB_TOKEN"));
         return Ok(Box::new(Remote::call(address, Job { namespace, name, token })?));
     }
-    match alone.filter(|_| !pod.is_fixed()) {
-        Some(alone) => Ok(alone(Alone {
+    if let Some(meeting) = &pod.meeting {
+        let Some(Without { meet, .. }) = without else {
+            let words = "this launcher cannot meet others by itself; start it by `trainyard torchrun`";
+            return Err(LaunchError::Environment(words.to_owned()));
+        };
+        return meet(meeting.clone()).map_err(LaunchError::Environment);
+    }
+    match without.filter(|_| !pod.is_fixed()) {
+        Some(Without { alone, .. }) => Ok(alone(Alone {
             generation: pod.generation(),
             restarts: pod.restarts(),
             max_restarts: pod.max_restarts(),

@@ -20,8 +20,10 @@ const SIGNALS: &str = "TRAINYARD_SIGNALS";
 const VIRTUAL_LOCAL_RANK: &str = "TRAINYARD_VIRTUAL_LOCAL_RANK";
 const LOGS: &str = "TRAINYARD_LOGS";
 const MACRO: &str = "TRAINYARD_LOCAL_RANK_MACRO";
+/// How launchers meet that were started by hand.
+pub(super) const MEETING: &str = "TRAINYARD_MEETING";
 /// They are this launcher's, and not those of one that a rank may start.
-pub(super) const VARIABLES: [&str; 6] = [RUN_ID, ROLE, SIGNALS, VIRTUAL_LOCAL_RANK, LOGS, MACRO];
+pub(super) const VARIABLES: [&str; 7] = [RUN_ID, ROLE, SIGNALS, VIRTUAL_LOCAL_RANK, LOGS, MACRO, MEETING];
 /// torch's variable: what the lines of `--tee` begin with.
 const TEMPLATE: &str = "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE";
 

@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 use super::plan::Plan;
-use super::wrong;
+use super::{meet, wrong};
 use crate::error::CliError;
 use crate::session::internal;
 
@@ -56,28 +56,28 @@ fn call(plan: &Plan, variable: impl Fn(&str) -> Option<String>) -> Result<Call, 
         call.set.push((STOP_GRACE, (plan.shutdown_timeout + REPORT_SECONDS).to_string()));
     }
     if !led {
-        world(plan, &mut call)?;
+        world(plan, in_pod, &mut call)?;
     }
     details(plan, &mut call);
     Ok(call)
 }
 
 /// The nodes, where no coordinator decides on them.
-fn world(plan: &Plan, call: &mut Call) -> Result<(), String> {
-    if plan.max_nodes > 1 && plan.rdzv_backend != "static" {
-        return Err(format!(
-            "--nnodes {}:{} with --rdzv-backend {}: nodes that find each other are not supported yet outside of a job; \
-             give --nnodes {} with --node-rank, --master-addr and --master-port",
-            plan.min_nodes, plan.max_nodes, plan.rdzv_backend, plan.max_nodes
-        ));
-    }
-    if plan.min_nodes < plan.max_nodes {
-        return Err(
-            "--nnodes MIN:MAX needs nodes that find each other; a static rendezvous has a fixed number".to_owned()
-        );
-    }
+fn world(plan: &Plan, in_pod: bool, call: &mut Call) -> Result<(), String> {
     call.set.push(("PET_NNODES", plan.max_nodes.to_string()));
     call.remove.extend(["PET_MASTER_ADDR", "PET_MASTER_PORT", "MASTER_ADDR", "MASTER_PORT"]);
+    // The pods of a job without a rendezvous have their places, and are started again by the job's controller.
+    let is_fixed = in_pod && plan.rdzv_backend == "static" && plan.min_nodes == plan.max_nodes;
+    if plan.max_nodes > 1 && !is_fixed {
+        let meeting = meet::meeting(plan)?;
+        let text =
+            serde_json::to_string(&meeting).map_err(|error| format!("the meeting cannot be written: {error}"))?;
+        call.set.push(("TRAINYARD_MEETING", text));
+        call.set.push(("TRAINYARD_POD_UID", meet::own_name(&meeting)));
+        call.set.push(("PET_NODE_RANK", "0".to_owned()));
+        call.set.push(("PET_MASTER_ADDR", meet::own_address(plan, &meeting)));
+        return Ok(());
+    }
     let node_rank = if plan.rdzv_backend == "static" { plan.node_rank } else { 0 };
     call.set.push(("PET_NODE_RANK", node_rank.to_string()));
     if let Some((address, port)) = &plan.master {

@@ -99,10 +99,16 @@ fn the_restart_of_a_gang_is_told_once() {
     );
     assert_eq!(lines(news.of_scene(&scene, &words, false)), [""; 0]);
     // The next one is over before anybody looks.
-    job["status"] = json!({"phase": "Running", "restarts": 2});
+    let again =
+        "TrainingJob job is running again: generation 3 of 1 ranks, 41 ms after rank 0 was ended by signal SIGKILL";
+    let condition = json!({"type": "Running", "status": "True", "message": again});
+    job["status"] = json!({"phase": "Running", "restarts": 2, "conditions": [condition]});
     scene.see_job(job);
     scene.see_pod(pod("worker-0", "Running", running()));
-    assert_eq!(lines(news.of_scene(&scene, &words, false)), ["Restarting all ranks (restart 2)", "Running 1/1 ranks"]);
+    assert_eq!(
+        lines(news.of_scene(&scene, &words, false)),
+        ["Restarting all ranks (restart 2): rank 0 was ended by signal SIGKILL", "Running 1/1 ranks"]
+    );
 }
 
 #[test]
