@@ -1,5 +1,6 @@
-//! All-reduce of the same f32 buffers: the `Communicator` over TCP beside PyTorch's gloo, on one machine, in one run.
-//! Both groups of processes live side by side; one measures while the other sleeps, and who goes first alternates.
+//! All-reduce of the same f32 buffers on one machine, in one run: the `Communicator` over sockets, as between machines, and
+//! over memory, beside PyTorch's gloo. The groups of processes live side by side; one measures while the others sleep, and
+//! who goes first alternates.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
@@ -23,18 +24,17 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', default_value = "2,3,4,6,8")]
     ranks: Vec<usize>,
     /// Bytes of the buffers
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "1024,4096,16384,65536,262144,1048576,4194304,16777216,67108864"
-    )]
+    #[arg(long, value_delimiter = ',', default_value = "1024,4096,65536,1048576,4194304,16777216,67108864")]
     bytes: Vec<usize>,
     /// Turns of each at every point
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// How long one turn lasts, about, in milliseconds
-    #[arg(long, default_value_t = 150)]
+    #[arg(long, default_value_t = 60)]
     turn_ms: u64,
+    /// Write the page with what was measured here, for instance docs/figures/ring-vs-gloo.md
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
     /// Be one rank of ours: for the processes that this program starts
     #[arg(long, hide = true)]
     rank: bool,
@@ -45,36 +45,115 @@ fn main() -> Result<(), Error> {
     if arguments.rank {
         return rank().map_err(|error| Error::Program { program: "our rank".to_owned(), why: error.to_string() });
     }
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "| ranks | bytes | ours, µs | gloo, µs | ours / gloo | rounds in which ours was faster |")?;
-    writeln!(out, "|---|---|---|---|---|---|")?;
-    let mut slower = 0;
+    let before = load();
+    let mut table = Table::begin(arguments.rounds)?;
     for &world in &arguments.ranks {
-        let mut ours = Group::start(world, &|| {
-            let mut command = Command::new(std::env::current_exe().unwrap_or_default());
-            command.arg("--rank");
-            command
-        })?;
-        let mut gloo = Group::start(world, &|| python(&arguments.python, &arguments.script))?;
+        let own = |memory: &'static str| {
+            move || {
+                let mut command = Command::new(std::env::current_exe().unwrap_or_default());
+                command.arg("--rank").env("TRAINYARD_SHARED_MEMORY", memory);
+                command
+            }
+        };
+        let gloo = Group::start(world, &|| python(&arguments.python, &arguments.script))?;
+        let mut groups = [gloo, Group::start(world, &own("0"))?, Group::start(world, &own("1"))?];
         for &bytes in &arguments.bytes {
-            let point = measure(&mut ours, &mut gloo, bytes, &arguments)?;
-            slower += usize::from(point.ours > point.gloo);
-            writeln!(
-                out,
-                "| {world} | {bytes} | {:.1} | {:.1} | {:.2} | {} of {} |",
-                point.ours,
-                point.gloo,
-                point.ours / point.gloo,
-                point.won,
-                arguments.rounds
-            )?;
-            out.flush()?;
+            table.add(world, bytes, &measure(&mut groups, bytes, &arguments)?)?;
         }
-        ours.end()?;
-        gloo.end()?;
+        groups.into_iter().try_for_each(Group::end)?;
     }
-    writeln!(out, "\npoints at which ours was slower: {slower}")?;
+    let verdict = table.verdict();
+    writeln!(std::io::stdout(), "\n{verdict}")?;
+    if let Some(page) = &arguments.page {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let conditions = format!(
+            "Taken on {cores} cores; the load was {before} before. {} rounds of about {} ms.",
+            arguments.rounds, arguments.turn_ms
+        );
+        std::fs::write(page, format!("{ABOUT}\n{conditions}\n\n{}\n{verdict}\n\n{AFTER}", table.text))?;
+    }
     Ok(())
+}
+
+/// The page, up to its figures.
+const ABOUT: &str = "\
+# All-reduce beside gloo
+
+The Rust `Communicator` and PyTorch's gloo (2.13, one thread a rank) sum the same `f32` buffers on one machine, in one
+run. The groups of processes live side by side; one measures while the others sleep, and who goes first alternates. Each
+figure is the median over the rounds of the slowest rank's time for one all-reduce. *Sockets* is what ranks on several
+machines use, here over loopback, as gloo does; *memory* is what the communicator takes by itself on one machine.
+
+```
+cargo run --release -p trainyard-benches --bin ring_vs_gloo -- --python PYTHON_WITH_TORCH --page docs/figures/ring-vs-gloo.md
+```
+";
+
+/// What is to be said about them.
+const AFTER: &str = "\
+Why sockets are no slower: an all-reduce is one flow in each direction. What comes is added in portions that fit the
+second-level cache and sent on at once, so a rank sleeps only when it has nothing to add and nothing to send: a few times
+in a long all-reduce, where gloo hands segments from thread to thread over a hundred times. Between ranks of one
+machine the connections use Reno (a pacing congestion control, such as BBR, only holds loopback back) and a send buffer
+that fits the cache; between machines the system's choices stay.
+";
+
+/// The load averages, as the system writes them.
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().take(3).collect::<Vec<_>>().join(", ")
+}
+
+/// What was measured, line by line as it comes.
+struct Table {
+    text: String,
+    rounds: usize,
+    points: usize,
+    slower: Vec<String>,
+}
+
+impl Table {
+    fn begin(rounds: usize) -> Result<Self, Error> {
+        let mut table = Self { text: String::new(), rounds, points: 0, slower: Vec::new() };
+        table.line(
+            "| ranks | bytes | gloo, µs | sockets, µs | sockets / gloo | faster in | memory, µs | memory / gloo |",
+        )?;
+        table.line("|---|---|---|---|---|---|---|---|")?;
+        Ok(table)
+    }
+
+    fn line(&mut self, line: &str) -> Result<(), Error> {
+        self.text.push_str(line);
+        self.text.push('\n');
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{line}")?;
+        Ok(out.flush()?)
+    }
+
+    fn add(&mut self, world: usize, bytes: usize, [gloo, sockets, memory]: &[Vec<f64>; 3]) -> Result<(), Error> {
+        let won = sockets.iter().zip(gloo).filter(|(ours, theirs)| ours < theirs).count();
+        let [gloo, sockets, memory] = [gloo, sockets, memory].map(|rounds| median(rounds.clone()));
+        self.points += 1;
+        if sockets > gloo {
+            self.slower.push(format!("{bytes} bytes by {world} ranks"));
+        }
+        let (over_sockets, over_memory, rounds) = (sockets / gloo, memory / gloo, self.rounds);
+        self.line(&format!(
+            "| {world} | {bytes} | {gloo:.0} | {sockets:.0} | {over_sockets:.2} | {won} of {rounds} | {memory:.0} | {over_memory:.2} |"
+        ))
+    }
+
+    fn verdict(&self) -> String {
+        let points = self.points;
+        if self.slower.is_empty() {
+            return format!("Over sockets the communicator was no slower than gloo at any of the {points} points.");
+        }
+        format!(
+            "Over sockets the communicator was slower than gloo at {} of {points} points: {}.",
+            self.slower.len(),
+            self.slower.join(", ")
+        )
+    }
 }
 
 fn python(interpreter: &Path, script: &Path) -> Command {
@@ -83,29 +162,21 @@ fn python(interpreter: &Path, script: &Path) -> Command {
     command
 }
 
-/// Medians over the rounds, in microseconds for one all-reduce.
-struct Point {
-    ours: f64,
-    gloo: f64,
-    won: usize,
-}
-
-fn measure(ours: &mut Group, gloo: &mut Group, bytes: usize, arguments: &Arguments) -> Result<Point, Error> {
+/// Microseconds for one all-reduce, of each group in each round.
+fn measure(groups: &mut [Group; 3], bytes: usize, arguments: &Arguments) -> Result<[Vec<f64>; 3], Error> {
     let turn = arguments.turn_ms as f64 * 1e3;
-    let times = |trial: f64| ((turn / trial.max(1.0)) as usize).clamp(3, 5000);
-    let (our_times, gloo_times) = (times(ours.turn(bytes, 5)?), times(gloo.turn(bytes, 5)?));
-    let (mut us, mut them) = (Vec::new(), Vec::new());
+    let mut times = [1; 3];
+    for (group, times) in groups.iter_mut().zip(&mut times) {
+        *times = ((turn / group.turn(bytes, 2)?.max(1.0)) as usize).clamp(1, 5000);
+    }
+    let mut rounds = [const { Vec::new() }; 3];
     for round in 0..arguments.rounds {
-        if round % 2 == 0 {
-            us.push(ours.turn(bytes, our_times)?);
-            them.push(gloo.turn(bytes, gloo_times)?);
-        } else {
-            them.push(gloo.turn(bytes, gloo_times)?);
-            us.push(ours.turn(bytes, our_times)?);
+        for step in 0..groups.len() {
+            let at = (round + step) % groups.len();
+            rounds[at].push(groups[at].turn(bytes, times[at])?);
         }
     }
-    let won = us.iter().zip(&them).filter(|(one, other)| one < other).count();
-    Ok(Point { ours: median(us), gloo: median(them), won })
+    Ok(rounds)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -1,8 +1,8 @@
 //! The collectives, and which algorithm each takes.
 //!
-//! On one machine data goes through memory (see `shared`). Else, where each rank has a connection to every other (see
-//! `direct`), short buffers travel straight to whom they are for: whole, in one step, or in segments, in two. Long
-//! buffers and large worlds move one way around the ring, in portions small enough to overlap.
+//! On one machine data goes through memory (see `shared`). Else over connections (see `exchange`): where each rank has one
+//! to every other, short buffers travel straight to whom they are for: whole, in one step, or in segments, in two. Long
+//! buffers and large worlds move one way around the ring.
 //!
 //! Around the ring an all-reduce of `n` ranks cuts the buffer into `n` segments. In the first half (reduce-scatter) each
 //! segment travels `n − 1` hops and gathers every rank's values; in the second (all-gather) the finished segments travel
@@ -12,10 +12,9 @@
 use std::ops::Range;
 
 use super::call::{Call, Operation};
-use super::direct::{self, Manner, Piece};
 use super::element::{self, Element, Number, ReduceOp};
+use super::exchange::{Incoming, Outgoing, exchange};
 use super::mesh::Mesh;
-use super::ring::Ring;
 use super::shared::{self, Shared};
 use super::{CommError, Communicator};
 use crate::nccl::{DeviceBuffer, Group, NcclError};
@@ -30,40 +29,11 @@ const DIRECT_BYTES: usize = 256 * 1024;
 const GPU_BYTES: usize = 1 << 20;
 /// Up to this many bytes, over all other ranks together, a broadcast goes straight from the root to everybody.
 const FAN_OUT_BYTES: usize = 256 * 1024;
-/// Bytes moved per portion: large enough that system calls cost little, small enough to stay in the second-level cache
-/// while it is reduced.
-const PORTION_BYTES: usize = 256 * 1024;
-
-fn portion<T>() -> usize {
-    PORTION_BYTES / size_of::<T>().max(1)
-}
-
 /// The part of `length` elements that segment `index` of `count` covers; lengths differ by one at most.
 pub(super) fn segment(length: usize, count: usize, index: usize) -> Range<usize> {
     let (quotient, remainder) = (length / count, length % count);
     let start = index * quotient + index.min(remainder);
     start..start + quotient + usize::from(index < remainder)
-}
-
-/// Part `index` of `range` in portions of `size`; empty past the end.
-fn part(range: &Range<usize>, size: usize, index: usize) -> Range<usize> {
-    let start = (range.start + index * size).min(range.end);
-    start..(start + size).min(range.end)
-}
-
-/// Two ranges of one buffer at once, the first to read, the second to write.
-fn two<T>(data: &mut [T], read: Range<usize>, write: Range<usize>) -> (&[T], &mut [T]) {
-    if read.is_empty() || write.is_empty() {
-        // One of the two borrows is of nothing, wherever it lies.
-        return if write.is_empty() { (&data[read], &mut []) } else { (&[], &mut data[write]) };
-    }
-    if read.end <= write.start {
-        let (low, high) = data.split_at_mut(write.start);
-        (&low[read], &mut high[..write.len()])
-    } else {
-        let (low, high) = data.split_at_mut(read.start);
-        (&high[..read.len()], &mut low[write])
-    }
 }
 
 /// A rank's place in a call: which algorithm, and how.
@@ -75,17 +45,17 @@ struct Pass<'mesh> {
 
 impl Pass<'_> {
     /// A piece to every other rank, the next one first. `bytes` says which part of the buffer.
-    fn outgoing(&self, manner: Manner, first: bool, bytes: impl Fn(usize) -> Range<usize>) -> Vec<Piece> {
+    fn outgoing(&self, bytes: impl Fn(usize) -> Range<usize>) -> Vec<Outgoing> {
         let (rank, world) = (self.mesh.rank, self.mesh.world());
         let peers = (1..world).map(|step| (rank + step) % world);
-        peers.map(|peer| Piece { peer, range: bytes(peer), manner, first }).collect()
+        peers.map(|peer| Outgoing { peer, range: bytes(peer), first: true, after: None }).collect()
     }
 
     /// A piece from every other rank, the previous one first: the mirror of `outgoing`.
-    fn incoming(&self, manner: Manner, first: bool, bytes: impl Fn(usize) -> Range<usize>) -> Vec<Piece> {
-        let mut pieces = self.outgoing(manner, first, bytes);
-        pieces.reverse();
-        pieces
+    fn incoming(&self, bytes: impl Fn(usize) -> Range<usize>) -> Vec<Incoming> {
+        let (rank, world) = (self.mesh.rank, self.mesh.world());
+        let peers = (1..world).rev().map(|step| (rank + step) % world);
+        peers.map(|peer| Incoming { peer, range: bytes(peer), first: true, reduce: false }).collect()
     }
 
     fn all_reduce<T: Number>(self, data: &mut [T], op: ReduceOp) -> Result<(), CommError> {
@@ -95,9 +65,7 @@ impl Pass<'_> {
             return shared.all_reduce(self.mesh, self.call, data, combine, |sum| finish(sum, op, world));
         }
         if !self.mesh.is_full() || size_of_val(data) > DIRECT_BYTES {
-            let mut around = Around::new(self);
-            around.reduce_scatter(data, op)?;
-            return around.all_gather(data);
+            return self.reduce_around(data, op, true);
         }
         if size_of_val(data) * (world - 1) <= WHOLE_BYTES {
             return self.all_reduce_whole(data, op);
@@ -123,13 +91,28 @@ impl Pass<'_> {
     fn reduce_directly<T: Number>(self, data: &mut [T], op: ReduceOp, gather: bool) -> Result<(), CommError> {
         let (world, length) = (self.mesh.world(), data.len());
         let own = span::<T>(length, world, self.mesh.rank);
-        let mut outgoing = self.outgoing(Manner::Plain, true, |peer| span::<T>(length, world, peer));
-        let mut incoming = self.incoming(Manner::Reduce, true, |_| own.clone());
+        let mut outgoing = self.outgoing(|peer| span::<T>(length, world, peer));
+        let mut incoming = self.incoming(|_| own.clone());
+        incoming.iter_mut().for_each(|piece| piece.reduce = true);
         if gather {
-            outgoing.extend(self.outgoing(Manner::Reduced, false, |_| own.clone()));
-            incoming.extend(self.incoming(Manner::Plain, false, |peer| span::<T>(length, world, peer)));
+            // As far as the last of the others' values have been added.
+            let after = incoming.len().checked_sub(1);
+            let finished = self.outgoing(|_| own.clone()).into_iter();
+            outgoing.extend(finished.map(|piece| Outgoing { first: false, after, ..piece }));
+            let others = self.incoming(|peer| span::<T>(length, world, peer)).into_iter();
+            incoming.extend(others.map(|piece| Incoming { first: false, ..piece }));
         }
-        direct::exchange(self.mesh, self.call, data, (&outgoing, &incoming), |ours, theirs, last| {
+        self.reduce_pieces(data, op, (&outgoing, &incoming))
+    }
+
+    fn reduce_pieces<T: Number>(
+        self,
+        data: &mut [T],
+        op: ReduceOp,
+        pieces: (&[Outgoing], &[Incoming]),
+    ) -> Result<(), CommError> {
+        let world = self.mesh.world();
+        exchange(self.mesh, self.call, data, pieces, |ours, theirs, last| {
             reduce(ours, theirs, op);
             if last {
                 finish(ours, op, world);
@@ -137,12 +120,33 @@ impl Pass<'_> {
         })
     }
 
+    /// As `reduce_directly`, around the ring.
+    fn reduce_around<T: Number>(self, data: &mut [T], op: ReduceOp, gather: bool) -> Result<(), CommError> {
+        let (rank, world, length) = (self.mesh.rank, self.mesh.world(), data.len());
+        let hops = world - 1;
+        // What leaves first ends, after all the others, at the rank before.
+        let segment = |hop: usize| span::<T>(length, world, (rank + 2 * world - 1 - hop) % world);
+        let all = if gather { 2 * hops } else { hops };
+        let (outgoing, incoming) = ring(self.mesh.neighbours(), all, segment, |hop| hop < hops);
+        self.reduce_pieces(data, op, (&outgoing, &incoming))
+    }
+
     fn gather_directly<T: Element>(self, data: &mut [T]) -> Result<(), CommError> {
         let (world, length) = (self.mesh.world(), data.len());
         let own = span::<T>(length, world, self.mesh.rank);
-        let outgoing = self.outgoing(Manner::Plain, true, |_| own.clone());
-        let incoming = self.incoming(Manner::Plain, true, |peer| span::<T>(length, world, peer));
-        direct::exchange(self.mesh, self.call, data, (&outgoing, &incoming), |_, _, _| {})
+        let outgoing = self.outgoing(|_| own.clone());
+        let incoming = self.incoming(|peer| span::<T>(length, world, peer));
+        self.pass_on(data, &outgoing, &incoming)
+    }
+
+    /// Moves pieces without adding any.
+    fn pass_on<T: Element>(
+        self,
+        data: &mut [T],
+        outgoing: &[Outgoing],
+        incoming: &[Incoming],
+    ) -> Result<(), CommError> {
+        exchange(self.mesh, self.call, data, (outgoing, incoming), |_, _, _| {})
     }
 
     fn reduce_scatter<T: Number>(self, data: &mut [T], op: ReduceOp) -> Result<(), CommError> {
@@ -152,7 +156,7 @@ impl Pass<'_> {
         if self.mesh.is_full() && size_of_val(data) <= DIRECT_BYTES {
             return self.reduce_directly(data, op, false);
         }
-        Around::new(self).reduce_scatter(data, op)
+        self.reduce_around(data, op, false)
     }
 
     /// Each rank's segment of `data` to every other; all segments are of one length.
@@ -165,7 +169,10 @@ impl Pass<'_> {
         if self.mesh.is_full() && size_of_val(data) <= DIRECT_BYTES {
             return self.gather_directly(data);
         }
-        Around::new(self).all_gather(data)
+        let (rank, world, length) = (self.mesh.rank, self.mesh.world(), data.len());
+        let segment_of = |hop: usize| span::<T>(length, world, (rank + 2 * world - hop) % world);
+        let (outgoing, incoming) = ring(self.mesh.neighbours(), world - 1, segment_of, |_| false);
+        self.pass_on(data, &outgoing, &incoming)
     }
 
     fn broadcast<T: Element>(self, data: &mut [T], root: usize) -> Result<(), CommError> {
@@ -175,15 +182,22 @@ impl Pass<'_> {
             return shared.pass(self.mesh, self.call, data, length, |rank| (rank == root).then_some(0..length));
         }
         if !self.mesh.is_full() || bytes * (world - 1) > FAN_OUT_BYTES {
-            return Around::new(self).broadcast(data, root);
+            // From the root rightwards, bytes going on as they come. Everybody hears what everybody calls.
+            let (right, left) = self.mesh.neighbours();
+            let (receives, sends) = (rank != root, right != root);
+            let part = |any: bool| if any { 0..bytes } else { 0..0 };
+            let after = receives.then_some(0);
+            let outgoing = Outgoing { peer: right, range: part(sends), first: true, after };
+            let incoming = Incoming { peer: left, range: part(receives), first: true, reduce: false };
+            return self.pass_on(data, &[outgoing], &[incoming]);
         }
         let (mut outgoing, mut incoming) = (Vec::new(), Vec::new());
         if rank == root {
-            outgoing = self.outgoing(Manner::Plain, true, |_| 0..bytes);
+            outgoing = self.outgoing(|_| 0..bytes);
         } else {
-            incoming.push(Piece { peer: root, range: 0..bytes, manner: Manner::Plain, first: true });
+            incoming.push(Incoming { peer: root, range: 0..bytes, first: true, reduce: false });
         }
-        direct::exchange(self.mesh, self.call, data, (&outgoing, &incoming), |_, _, _| {})
+        self.pass_on(data, &outgoing, &incoming)
     }
 
     /// Everybody hears from everybody that it has come.
@@ -194,7 +208,9 @@ impl Pass<'_> {
         if self.mesh.is_full() {
             return self.gather_directly::<u8>(&mut []);
         }
-        Around::new(self).barrier()
+        // A byte that goes on only after one came, once for each other rank: the last comes when all have started.
+        let (outgoing, incoming) = ring(self.mesh.neighbours(), self.mesh.world() - 1, |_| 0..1, |_| false);
+        self.pass_on(&mut [0_u8], &outgoing, &incoming)
     }
 }
 
@@ -204,98 +220,21 @@ fn span<T>(length: usize, count: usize, index: usize) -> Range<usize> {
     start * size_of::<T>()..end * size_of::<T>()
 }
 
-/// The algorithms of the ring.
-struct Around<'mesh> {
-    ring: Ring<'mesh>,
-    rank: usize,
-    world: usize,
-}
-
-impl<'mesh> Around<'mesh> {
-    fn new(pass: Pass<'mesh>) -> Self {
-        let (rank, world) = (pass.mesh.rank, pass.mesh.world());
-        Self { ring: Ring::new(pass.mesh, pass.call), rank, world }
-    }
-
-    fn exchange<T: Element>(&mut self, send: &[T], receive: &mut [T]) -> Result<(), CommError> {
-        self.ring.exchange(send, receive)
-    }
-
-    /// The segment this rank sends (`hop` = 0 for the first) and the one it receives, in the reduce-scatter half.
-    fn reducing(&self, hop: usize) -> (usize, usize) {
-        let at = |back: usize| (self.rank + 2 * self.world - back) % self.world;
-        (at(hop + 1), at(hop + 2))
-    }
-
-    /// The same in the all-gather half, where each rank starts with its own segment.
-    fn gathering(&self, hop: usize) -> (usize, usize) {
-        let at = |back: usize| (self.rank + 2 * self.world - back) % self.world;
-        (at(hop), at(hop + 1))
-    }
-
-    /// After this, segment `rank` of `data` is reduced over all ranks; the others hold partial results.
-    fn reduce_scatter<T: Number>(&mut self, data: &mut [T], op: ReduceOp) -> Result<(), CommError> {
-        let size = portion::<T>();
-        let longest = segment(data.len(), self.world, 0).len();
-        let mut arrived = vec![T::default(); longest.min(size)];
-        for hop in 0..self.world - 1 {
-            let (outgoing, incoming) = self.reducing(hop);
-            let outgoing = segment(data.len(), self.world, outgoing);
-            let incoming = segment(data.len(), self.world, incoming);
-            for index in 0..longest.div_ceil(size).max(1) {
-                let target = part(&incoming, size, index);
-                let arrived = &mut arrived[..target.len()];
-                self.exchange(&data[part(&outgoing, size, index)], arrived)?;
-                reduce(&mut data[target], arrived, op);
-            }
-        }
-        let own = segment(data.len(), self.world, self.rank);
-        finish(&mut data[own], op, self.world);
-        Ok(())
-    }
-
-    /// After this, every rank has every segment as its owner had it.
-    fn all_gather<T: Element>(&mut self, data: &mut [T]) -> Result<(), CommError> {
-        let size = portion::<T>();
-        let length = data.len();
-        let longest = segment(length, self.world, 0).len();
-        for hop in 0..self.world - 1 {
-            let (outgoing, incoming) = self.gathering(hop);
-            let outgoing = segment(length, self.world, outgoing);
-            let incoming = segment(length, self.world, incoming);
-            for index in 0..longest.div_ceil(size).max(1) {
-                let (send, receive) = two(data, part(&outgoing, size, index), part(&incoming, size, index));
-                self.exchange(send, receive)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Portion after portion from `root` rightwards; each rank passes on what it got while the next portion comes.
-    fn broadcast<T: Element>(&mut self, data: &mut [T], root: usize) -> Result<(), CommError> {
-        let distance = (self.rank + self.world - root) % self.world;
-        let (receives, sends) = (distance > 0, distance + 1 < self.world);
-        let (all, size) = (0..data.len(), portion::<T>());
-        self.exchange::<T>(&[], &mut [])?;
-        let portions = data.len().div_ceil(size);
-        for index in 0..=portions {
-            // The root has everything and sends portion `index`; the others send the one that came before.
-            let lag = usize::from(receives);
-            let outgoing = if sends && index >= lag { part(&all, size, index - lag) } else { 0..0 };
-            let incoming = if receives { part(&all, size, index) } else { 0..0 };
-            let (send, receive) = two(data, outgoing, incoming);
-            self.exchange(send, receive)?;
-        }
-        Ok(())
-    }
-
-    /// A byte that goes on only after one came, once for each other rank: the last comes when all have started.
-    fn barrier(&mut self) -> Result<(), CommError> {
-        for _ in 0..self.world - 1 {
-            self.exchange(&[0_u8], &mut [0_u8])?;
-        }
-        Ok(())
-    }
+/// `hops` pieces to the right, each but the first as it came from the left the hop before. `segment` says which bytes leave
+/// at a hop, `reduce` at which hops what comes is added.
+fn ring(
+    (right, left): (usize, usize),
+    hops: usize,
+    segment: impl Fn(usize) -> Range<usize>,
+    reduce: impl Fn(usize) -> bool,
+) -> (Vec<Outgoing>, Vec<Incoming>) {
+    let outgoing = |hop: usize| {
+        let after = hop.checked_sub(1);
+        Outgoing { peer: right, range: segment(hop), first: hop == 0, after }
+    };
+    // What comes at a hop leaves at the next.
+    let incoming = |hop: usize| Incoming { peer: left, range: segment(hop + 1), first: hop == 0, reduce: reduce(hop) };
+    ((0..hops).map(outgoing).collect(), (0..hops).map(incoming).collect())
 }
 
 fn reduce<T: Number>(into: &mut [T], arrived: &[T], op: ReduceOp) {
@@ -474,18 +413,5 @@ mod tests {
                 assert_eq!(covered, (0..length).collect::<Vec<_>>(), "{length} in {count}");
             }
         }
-    }
-
-    #[test]
-    fn two_borrows_both_ways() {
-        let mut data = [0, 1, 2, 3, 4];
-        let (read, write) = two(&mut data, 0..2, 3..5);
-        write.copy_from_slice(read);
-        assert_eq!(data, [0, 1, 2, 0, 1]);
-        let (read, write) = two(&mut data, 3..5, 1..3);
-        write.copy_from_slice(read);
-        assert_eq!(data, [0, 0, 1, 0, 1]);
-        let (read, write) = two(&mut data, 2..2, 1..3);
-        assert!(read.is_empty() && write.len() == 2);
     }
 }

@@ -14,6 +14,12 @@ use super::{CommError, Options};
 /// sockets at most; beyond, data goes around the ring.
 const FULL_MESH: usize = 64;
 
+/// The congestion control between ranks of one machine: every kernel has it, for everybody.
+const LOCAL_CONGESTION: &str = "reno";
+/// The send buffer between ranks of one machine, of which the kernel makes twice as much. Measured with 2 to 8 ranks on one
+/// chip: less wakes ranks more often, more leaves the cache.
+const LOCAL_BYTES: usize = 512 * 1024;
+
 /// Whom `rank` has a connection to.
 fn peers(rank: usize, world: usize) -> Vec<usize> {
     let near = |peer: usize| (rank + 1) % world == peer || (peer + 1) % world == rank;
@@ -70,6 +76,9 @@ pub(super) fn all(
     }
     for stream in links.iter().flatten() {
         keep_alive(stream);
+        if is_local(stream) {
+            tune_local(stream);
+        }
         stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).map_err(set_up)?;
     }
     Ok(links)
@@ -96,6 +105,24 @@ fn accept(mut stream: TcpStream, options: &Options) -> Option<(usize, TcpStream)
     let Message::Ring { rank, generation, token } = super::wire::hear(&mut stream).ok()? else { return None };
     let ours = magic == MAGIC && generation == options.generation;
     (ours && same_token(&options.token, &token)).then_some((rank, stream))
+}
+
+/// Whether the other end is on this machine.
+pub(super) fn is_local(stream: &TcpStream) -> bool {
+    match (stream.local_addr(), stream.peer_addr()) {
+        (Ok(own), Ok(peer)) => own.ip() == peer.ip() || peer.ip().is_loopback(),
+        (Err(_), _) | (_, Err(_)) => false,
+    }
+}
+
+/// Between ranks of one machine there is no network that could be congested: an algorithm that paces what it sends (BBR, the
+/// default of many systems) only holds it back. And what is under way should fit the cache, so that its receiver finds it
+/// there. Between machines the system's choices stay.
+fn tune_local(stream: &TcpStream) {
+    use nix::sys::socket::{setsockopt, sockopt};
+    // Best effort: all of this is speed.
+    let _ = setsockopt(stream, sockopt::TcpCongestion, &std::ffi::OsString::from(LOCAL_CONGESTION));
+    let _ = setsockopt(stream, sockopt::SndBuf, &LOCAL_BYTES);
 }
 
 /// Lets the kernel notice a host that vanished without a word: 10 s of silence, then 4 probes 5 s apart.

@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use super::CommError;
+use super::connect::is_local;
 use super::hub::Control;
 use super::interrupt::Interrupt;
 use super::wait::{self, Interest, readable};
@@ -43,11 +44,7 @@ pub(super) struct Want {
 /// How long waits of a rank with these connections may look before they sleep: not at all where the ranks of one machine
 /// are more than its processors, and would only take them from each other.
 pub(super) fn looking(links: &[Option<TcpStream>]) -> Duration {
-    let here = |link: &&TcpStream| match (link.local_addr(), link.peer_addr()) {
-        (Ok(own), Ok(peer)) => own.ip() == peer.ip() || peer.ip().is_loopback(),
-        (Err(_), _) | (_, Err(_)) => false,
-    };
-    let ranks = 1 + links.iter().flatten().filter(here).count();
+    let ranks = 1 + links.iter().flatten().filter(|link| is_local(link)).count();
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     if ranks <= processors { LOOKING } else { Duration::ZERO }
 }

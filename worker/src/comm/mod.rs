@@ -34,9 +34,9 @@
 mod call;
 mod collective;
 mod connect;
-mod direct;
 mod element;
 mod error;
+mod exchange;
 mod generation;
 mod hub;
 mod interrupt;
@@ -44,7 +44,6 @@ mod memory;
 mod mesh;
 mod options;
 mod rendezvous;
-mod ring;
 mod shared;
 pub(crate) mod star;
 mod store;

@@ -1,7 +1,7 @@
 //! What is said on the rendezvous and control connections: a magic number once, then frames of JSON.
 //!
 //! These connections carry a few small messages per job, so they are readable rather than compact. The data of
-//! collectives travels on the ring's own connections (see `ring`).
+//! collectives travels on connections of its own (see `exchange`).
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
