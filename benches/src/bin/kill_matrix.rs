@@ -35,7 +35,7 @@ struct Arguments {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Steps of a run; the fault must come before the last
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 300)]
     steps: u64,
     /// Steps between checkpoints
     #[arg(long, default_value_t = 10)]
@@ -44,10 +44,10 @@ struct Arguments {
     #[arg(long, default_value_t = 50.0)]
     step_ms: f64,
     /// Seconds from the first step to the fault
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 8.0)]
     settle: f64,
     /// Seconds after which a launcher has not recovered
-    #[arg(long, default_value_t = 60.0)]
+    #[arg(long, default_value_t = 30.0)]
     limit: f64,
     /// Only these faults
     #[arg(long, value_delimiter = ',')]
@@ -61,7 +61,7 @@ struct Arguments {
     /// Kill every 15 seconds for so many minutes, instead of the matrix
     #[arg(long, value_name = "MINUTES")]
     soak: Option<f64>,
-    /// Write the matrix and its picture to this page (.md) and beside it (.svg)
+    /// Write the matrix and its picture to this page (.md) and beside it (.svg); with --kills or --soak, add a line to the page
     #[arg(long, value_name = "FILE")]
     page: Option<PathBuf>,
     /// Keep the folders of all runs here
@@ -190,7 +190,8 @@ fn count(arguments: &Arguments, folder: &Path, kills: usize) -> Result<(), Error
         let place = folder.join(format!("kills-{contender:?}"));
         let pace = (Pace::Count(kills, PAUSE), &Reference::default());
         let series = run::series(contender, &setting, &place, arguments.patience(), pace)?;
-        report(contender, &series)?;
+        let heading = format!("{kills} kills in one run");
+        report(arguments, &heading, &words(contender, &series))?;
     }
     Ok(())
 }
@@ -205,15 +206,17 @@ fn soak(arguments: &Arguments, folder: &Path, minutes: f64) -> Result<(), Error>
         let quiet = quiet(contender, &setting, &place("quiet"), arguments.patience(), whole)?;
         let pace = (Pace::Every(INTERVAL, whole), &quiet);
         let series = run::series(contender, &setting, &place("killed"), arguments.patience(), pace)?;
-        report(contender, &series)?;
         #[expect(clippy::cast_precision_loss, reason = "a few thousand steps")]
         let share = series.steps as f64 / (quiet.rate * series.seconds) * 100.0;
-        say(&format!("{}: {share:.1} % of the steps of an undisturbed run in the same time", contender.words()))?;
+        let line = words(contender, &series);
+        let heading = format!("A kill every {} s for {minutes:.0} minutes", INTERVAL.as_secs());
+        report(arguments, &heading, &format!("{line}; {share:.1} % of the steps of a run without kills"))?;
     }
     Ok(())
 }
 
-/// A run of that duration without a fault.
+/// The rate of a run without a fault, and the losses of all steps that a run of that duration can have: the latter as fast as they
+/// can be had, since they depend on nothing but the step.
 fn quiet(
     contender: Contender,
     setting: &Setting,
@@ -221,12 +224,18 @@ fn quiet(
     patience: Patience,
     whole: Duration,
 ) -> Result<Reference, Error> {
+    const TIMED: Duration = Duration::from_secs(60);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "minutes of steps of milliseconds")]
-    let steps = (whole.as_secs_f64() * 1e3 / setting.step_ms) as u64;
-    run::reference(contender, &Setting { steps, ..setting.clone() }, folder, patience)
+    let steps = |time: Duration| (time.as_secs_f64() * 1e3 / setting.step_ms) as u64;
+    let timed = Setting { steps: steps(whole.min(TIMED)), ..setting.clone() };
+    let rate = run::reference(contender, &timed, &folder.join("timed"), patience)?.rate;
+    let fast = Setting { steps: steps(whole), step_ms: 0.0, ..setting.clone() };
+    let limit = Patience { start: patience.start + whole, ..patience };
+    let losses = run::reference(contender, &fast, &folder.join("fast"), limit)?.losses;
+    Ok(Reference { losses, rate })
 }
 
-fn report(contender: Contender, series: &Series) -> Result<(), Error> {
+fn words(contender: Contender, series: &Series) -> String {
     let mut sorted = series.recoveries.clone();
     sorted.sort_unstable_by(f64::total_cmp);
     let ms = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{:.0} ms", value * 1e3));
@@ -235,7 +244,7 @@ fn report(contender: Contender, series: &Series) -> Result<(), Error> {
         Some(false) => "; THE LOSS CURVE DIFFERS",
         None => "",
     };
-    say(&format!(
+    format!(
         "{}: {} of {} kills recovered; recovery p50 {}, p90 {}, max {}; {} steps in {:.0} s, {} done again{same}{}",
         contender.words(),
         series.recoveries.len(),
@@ -247,7 +256,17 @@ fn report(contender: Contender, series: &Series) -> Result<(), Error> {
         series.seconds,
         series.lost_steps,
         series.trouble.as_ref().map(|words| format!("; {words}")).unwrap_or_default(),
-    ))
+    )
+}
+
+/// Says it, and writes it to the page.
+fn report(arguments: &Arguments, heading: &str, words: &str) -> Result<(), Error> {
+    say(words)?;
+    if let Some(page) = &arguments.page {
+        let mut file = fs::File::options().create(true).append(true).open(page)?;
+        write!(file, "\n### {heading}\n\n{words}.\n")?;
+    }
+    Ok(())
 }
 
 fn say(words: &str) -> Result<(), Error> {

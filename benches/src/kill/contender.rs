@@ -153,13 +153,23 @@ impl Running {
         Ok(Self { contender, setting: setting.clone(), folder: folder.to_owned(), child, plane, lines })
     }
 
+    /// Where it writes.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// When the launcher first spoke of a failure after `since`.
     #[must_use]
     pub fn detected_after(&self, since: f64) -> Option<f64> {
-        let ours = self.contender.is_ours();
-        let speaks = |line: &str| match ours {
-            true => line.starts_with("trainyard: ") && (line.contains(" failed") || line.contains("hang")),
-            false => line.contains("closing signal") || line.contains("failed (exitcode"),
+        let has = |line: &str, words: &[&str]| words.iter().any(|word| line.contains(word));
+        let speaks = |line: &str| match self.contender {
+            Contender::Torchrun | Contender::TorchrunOwnStore => has(line, &["closing signal", "failed (exitcode"]),
+            Contender::TrainyardCold | Contender::Trainyard => {
+                line.starts_with("trainyard: ") && has(line, &[" failed", " hangs", " slow"])
+            }
+            // `trainyard run`, which follows the job.
+            Contender::TrainyardJob => has(line, &["Restarting ", "RankHangs", " slow"]),
         };
         let lines = self.lines.lock().ok()?;
         lines.iter().find(|(at, line)| *at >= since && speaks(line)).map(|(at, _)| *at)
@@ -278,6 +288,7 @@ fn job_command(setting: &Setting, folder: &Path) -> Result<Command, Error> {
             "command": command,
             "restartPolicy": "OnFailure",
             "backoffLimit": 100_000,
+            "recovery": {"onHang": "restart"},
             "env": {"OMP_NUM_THREADS": "1"},
         },
     });

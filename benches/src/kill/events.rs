@@ -1,8 +1,9 @@
 //! What the ranks wrote down, read back.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
 
 /// What a rank said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,20 +41,50 @@ pub struct Event {
 #[derive(Clone, Debug, Default)]
 pub struct Events(pub Vec<Event>);
 
-impl Events {
-    /// Reads what is there now. A line that is being written is left for later.
+/// Reads the events of a run while it goes on. What was read is not read again: looking must cost next to nothing, or it is
+/// measured, too.
+#[derive(Debug)]
+pub struct Reader {
+    folder: PathBuf,
+    /// How far each rank's log was read.
+    read: Vec<u64>,
+    events: Events,
+}
+
+impl Reader {
+    /// For the logs of so many ranks.
     #[must_use]
-    pub fn read(folder: &Path, ranks: u32) -> Self {
-        let mut events = Vec::new();
-        for rank in 0..ranks {
-            let text = fs::read_to_string(folder.join(format!("rank-{rank}.log"))).unwrap_or_default();
-            let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-            events.extend(whole.lines().filter_map(|line| parse(rank, line)));
-        }
-        events.sort_by(|one, other| one.at.total_cmp(&other.at));
-        Self(events)
+    pub fn new(folder: &Path, ranks: u32) -> Self {
+        Self { folder: folder.to_owned(), read: vec![0; ranks as usize], events: Events::default() }
     }
 
+    /// All that is there now. A line that is being written is left for later.
+    pub fn events(&mut self) -> &Events {
+        let mut news = Vec::new();
+        for (rank, read) in (0_u32..).zip(&mut self.read) {
+            let more = rest(&self.folder.join(format!("rank-{rank}.log")), *read).unwrap_or_default();
+            let whole = more.rfind('\n').map_or("", |end| &more[..=end]);
+            *read += whole.len() as u64;
+            news.extend(whole.lines().filter_map(|line| parse(rank, line)));
+        }
+        if !news.is_empty() {
+            self.events.0.extend(news);
+            self.events.0.sort_by(|one, other| one.at.total_cmp(&other.at));
+        }
+        &self.events
+    }
+}
+
+/// What a file has from there on.
+fn rest(path: &Path, from: u64) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(from))?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+impl Events {
     /// The last process of a rank that began.
     #[must_use]
     pub fn pid(&self, rank: u32) -> Option<u32> {
@@ -150,6 +181,8 @@ fn parse(rank: u32, line: &str) -> Option<Event> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -160,11 +193,13 @@ mod tests {
         fs::write(folder.path().join("rank-0.log"), zero).unwrap();
         fs::write(folder.path().join("rank-1.log"), "1 0 11 start\n2 0 11 joined\n6 1 21 start\n7.5 1 21 joined\n")
             .unwrap();
-        let events = Events::read(folder.path(), 2);
+        let mut reader = Reader::new(folder.path(), 2);
+        let events = reader.events();
         assert_eq!((events.step(), events.repeated(), events.pid(1)), (2, 1, Some(21)));
         assert_eq!((events.joined_after(5.0, 2), events.joined_after(7.2, 2)), (Some(7.5), None));
         assert_eq!(events.losses().unwrap().len(), 2);
-        fs::write(folder.path().join("rank-0.log"), "3 0 1 step 1 aa\n4 0 1 step 1 ab\n").unwrap();
-        assert_eq!(Events::read(folder.path(), 1).losses(), Err(1));
+        // The line that was being written is whole now.
+        fs::write(folder.path().join("rank-0.log"), format!("{zero}p 3 cc\n11 1 20 step 3 cd\n")).unwrap();
+        assert_eq!((reader.events().step(), reader.events().losses()), (3, Err(3)));
     }
 }

@@ -1,7 +1,6 @@
 //! What can go wrong.
 
 use std::fs;
-use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -70,8 +69,9 @@ impl Fault {
 
     /// Makes it happen; the moment at which it did. `None` if there is nobody whom it could happen to.
     #[must_use]
-    pub fn strike(self, folder: &Path, rank: u32, running: &mut Running, events: &Events) -> Option<f64> {
-        let from_inside = |words: String| fs::write(folder.join("fault"), words).ok().map(|()| now());
+    pub fn strike(self, rank: u32, running: &mut Running, events: &Events) -> Option<f64> {
+        let fault = running.folder().join("fault");
+        let from_inside = |words: String| fs::write(&fault, words).ok().map(|()| now());
         match self {
             Self::Sigkill => signal(events.pid(rank)?, Signal::SIGKILL),
             Self::Sigsegv => signal(events.pid(rank)?, Signal::SIGSEGV),

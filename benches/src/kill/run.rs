@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::contender::{Contender, Running, Setting};
-use super::events::Events;
+use super::events::{Events, Reader};
 use super::fault::Fault;
 use super::{now, until};
 use crate::Error;
@@ -62,16 +62,16 @@ pub fn reference(
 ) -> Result<Reference, Error> {
     fs::create_dir_all(folder)?;
     let running = Running::start(contender, setting, folder)?;
-    let read = || Events::read(folder, setting.ranks);
+    let mut log = Reader::new(folder, setting.ranks);
     let limit = patience.start + Duration::from_secs_f64(lasts(setting) * 4.0);
-    let done = until(limit, || Some(read()).filter(|events| events.done(setting.ranks)));
-    let events = done.clone().unwrap_or_else(read);
-    running.end(&events);
+    let done = until(limit, || log.events().done(setting.ranks).then_some(()));
+    let events = log.events();
+    running.end(events);
     if done.is_none() {
         let why = format!("did {} of {} steps without any fault", events.step(), setting.steps);
         return Err(Error::Program { program: contender.words().to_owned(), why });
     }
-    let rate = rate(&events).unwrap_or_default();
+    let rate = rate(events).unwrap_or_default();
     let changed =
         |step| Error::Program { program: "the training".to_owned(), why: format!("step {step} has two losses") };
     Ok(Reference { losses: events.losses().map_err(changed)?, rate })
@@ -94,27 +94,27 @@ pub fn one(
         fs::write(folder.join("fault"), format!("never {rank}"))?;
     }
     let mut running = Running::start(contender, setting, folder)?;
-    let read = || Events::read(folder, setting.ranks);
-    let struck = begin(fault, setting, folder, patience, &mut running);
+    let mut log = Reader::new(folder, setting.ranks);
+    let struck = begin(fault, setting, patience, &mut running, &mut log);
     let struck_at = struck.as_ref().ok().copied();
     let mut outcome = match struck {
-        Ok(at) => recover(fault, at, setting, folder, patience, &mut running),
+        Ok(at) => recover(fault, at, setting, patience, &mut running, &mut log),
         Err(trouble) => Outcome { trouble: Some(trouble), ..Outcome::default() },
     };
     if outcome.recovery.is_some() {
         let rest = Duration::from_secs_f64(lasts(setting) * 4.0);
-        let over = until(rest, || (read().done(setting.ranks) || running.ended().is_some()).then_some(()));
-        if over.is_none() || !read().done(setting.ranks) {
+        let over = until(rest, || (log.events().done(setting.ranks) || running.ended().is_some()).then_some(()));
+        if over.is_none() || !log.events().done(setting.ranks) {
             outcome.trouble = Some("recovered, but did not reach its end".to_owned());
         }
     }
-    let events = read();
-    running.end(&events);
+    let events = log.events();
+    running.end(events);
     outcome.lost_steps = events.repeated();
     outcome.step_again =
         struck_at.and_then(|at| Some(events.step_after(events.joined_after(at, setting.ranks)?)? - at));
-    outcome.goodput = rate(&events).filter(|_| outcome.trouble.is_none()).map(|rate| rate / reference.rate);
-    outcome.same_loss = same_loss(&events, reference);
+    outcome.goodput = rate(events).filter(|_| outcome.trouble.is_none()).map(|rate| rate / reference.rate);
+    outcome.same_loss = same_loss(events, reference);
     Ok(outcome)
 }
 
@@ -122,26 +122,26 @@ pub fn one(
 fn begin(
     fault: Fault,
     setting: &Setting,
-    folder: &Path,
     patience: Patience,
     running: &mut Running,
+    log: &mut Reader,
 ) -> Result<f64, String> {
-    let read = || Events::read(folder, setting.ranks);
     if fault == Fault::NeverJoins {
-        return until(patience.start, || read().fault()).ok_or("no rank was started".to_owned());
+        return until(patience.start, || log.events().fault()).ok_or("no rank was started".to_owned());
     }
-    until(patience.start, || (read().step() > 0).then_some(())).ok_or("no step was done")?;
+    until(patience.start, || (log.events().step() > 0).then_some(())).ok_or("no step was done")?;
     std::thread::sleep(patience.settle);
-    let events = read();
+    let events = log.events();
     if events.done(setting.ranks) {
         return Err("the training was over before the fault; give more steps".to_owned());
     }
     let rank = setting.ranks - 1;
-    let struck = fault.strike(folder, rank, running, &events).ok_or("there is nobody whom this could happen to")?;
+    let struck = fault.strike(rank, running, events).ok_or("there is nobody whom this could happen to")?;
     match fault {
         // The rank itself says when.
         Fault::Exit1 | Fault::Exit143 | Fault::Memory | Fault::Slow => {
-            until(Duration::from_secs(10), || read().fault()).ok_or("the rank did not take up the fault".to_owned())
+            until(Duration::from_secs(10), || log.events().fault())
+                .ok_or("the rank did not take up the fault".to_owned())
         }
         Fault::Sigkill | Fault::Sigsegv | Fault::Sigstop | Fault::Launcher | Fault::Agent | Fault::Coordinator => {
             Ok(struck)
@@ -155,22 +155,21 @@ fn recover(
     fault: Fault,
     at: f64,
     setting: &Setting,
-    folder: &Path,
     patience: Patience,
     running: &mut Running,
+    log: &mut Reader,
 ) -> Outcome {
-    let read = || Events::read(folder, setting.ranks);
     let mut outcome = Outcome::default();
     if fault.spares_the_ranks() {
-        let before = read().step();
-        let on = until(patience.recovery, || (read().step() > before + setting.checkpoint_every).then_some(()));
-        outcome.recovery = on.map(|()| read().joined_after(at, setting.ranks).map_or(0.0, |joined| joined - at));
+        let before = log.events().step();
+        let on = until(patience.recovery, || (log.events().step() > before + setting.checkpoint_every).then_some(()));
+        outcome.recovery = on.map(|()| log.events().joined_after(at, setting.ranks).map_or(0.0, |joined| joined - at));
         outcome.detection = running.detected_after(at).map(|seen| seen - at);
         return outcome;
     }
     let mut exit = None;
     let joined = until(patience.recovery, || {
-        let joined = read().joined_after(at, setting.ranks);
+        let joined = log.events().joined_after(at, setting.ranks);
         if joined.is_none() {
             exit = running.ended();
         }
@@ -181,6 +180,7 @@ fn recover(
     if outcome.recovery.is_none() {
         let limit = patience.recovery.as_secs();
         outcome.trouble = Some(match exit {
+            Some(_) if fault == Fault::Launcher => "nobody is left to start the ranks again".to_owned(),
             Some(code) => format!("ended with exit code {code}"),
             None => format!("not recovered within {limit} s"),
         });
@@ -229,34 +229,33 @@ pub fn series(
 ) -> Result<Series, Error> {
     fs::create_dir_all(folder)?;
     let mut running = Running::start(contender, setting, folder)?;
-    let read = || Events::read(folder, setting.ranks);
+    let mut log = Reader::new(folder, setting.ranks);
     let mut series = Series::default();
-    if until(patience.start, || (read().step() > 0).then_some(())).is_none() {
+    if until(patience.start, || (log.events().step() > 0).then_some(())).is_none() {
         series.trouble = Some("no step was done".to_owned());
     }
     let began = std::time::Instant::now();
     std::thread::sleep(patience.settle);
     while series.trouble.is_none() && is_due(pace, series.kills, began.elapsed()) {
-        let events = read();
         let rank = u32::try_from(series.kills).unwrap_or(0) % setting.ranks;
-        let Some(at) = Fault::Sigkill.strike(folder, rank, &mut running, &events) else {
+        let Some(at) = Fault::Sigkill.strike(rank, &mut running, log.events()) else {
             series.trouble = Some(format!("rank {rank} is not there"));
             break;
         };
         series.kills += 1;
-        match until(patience.recovery, || read().joined_after(at, setting.ranks)) {
+        match until(patience.recovery, || log.events().joined_after(at, setting.ranks)) {
             Some(joined) => series.recoveries.push(joined - at),
             None => series.trouble = Some(format!("kill {} was not recovered from", series.kills)),
         }
         rest(pace, at);
     }
-    let events = read();
-    running.end(&events);
+    let events = log.events();
+    running.end(events);
     series.steps = events.step();
     series.lost_steps = events.repeated();
     let first = events.steps().next().map_or(0.0, |(at, _)| at);
     series.seconds = events.steps().last().map_or(0.0, |(at, _)| at - first);
-    series.same_loss = same_loss(&events, reference);
+    series.same_loss = same_loss(events, reference);
     Ok(series)
 }
 

@@ -331,6 +331,7 @@ impl Launch<'_> {
         self.hangs.begin(
             self.now_ms(),
             (0..ours).map(|local| first.saturating_add(local)),
+            part.master.1,
             part.ranks == self.pod.nproc,
         );
         let alive = &self.processes;

@@ -9,7 +9,8 @@
 //! - H-2: a rank that waits in a collective is not to blame. It is found only beside one that is to blame, or when the
 //!   whole world is here and all of it waits, which is a deadlock.
 //! - H-3: while a rank says that it writes a checkpoint or evaluates, nothing of this launcher is found, but what is stopped.
-//! - H-4: where no progress was ever seen, a rank is found only when it is stopped.
+//! - H-4: where no progress was ever seen, a rank is found only when it is stopped, or when others of its launcher have joined
+//!   their generation for long ([`JOIN_MS`]) and it has not: then they wait for it.
 //! - H-5: what waits for a disk, or in a function that writes a checkpoint, has a minute.
 
 pub mod python;
@@ -19,7 +20,7 @@ mod rhythm;
 mod tests;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,8 @@ pub use self::words::report;
 
 /// Silence is not long before this, however short the steps are.
 pub const LEAST_MS: i64 = 2_000;
+/// How long a rank may come after the others of its launcher to where they meet, if it does nothing meanwhile.
+pub const JOIN_MS: i64 = 10_000;
 /// How many usual steps of silence are long.
 pub const STEPS: i64 = 3;
 /// How often processes are looked at while they are silent.
@@ -162,6 +165,8 @@ struct Rank {
     still: Option<(i64, Look)>,
     /// When a stack was asked for in this silence.
     suspected_ms: Option<i64>,
+    /// Since when others have joined their generation, and this one has not.
+    apart_ms: Option<i64>,
     found: Option<Finding>,
 }
 
@@ -189,6 +194,7 @@ impl Detector {
             look: None,
             still: None,
             suspected_ms: None,
+            apart_ms: None,
             found: None,
         };
         Self {
@@ -221,6 +227,13 @@ impl Detector {
     /// Somebody did something at the store.
     pub fn traffic(&mut self, now_ms: i64) {
         self.traffic.beat(now_ms);
+    }
+
+    /// Which ranks have not joined their generation, while others of this launcher have.
+    pub fn apart(&mut self, now_ms: i64, apart: &BTreeSet<u32>) {
+        for (number, rank) in &mut self.ranks {
+            rank.apart_ms = apart.contains(number).then(|| rank.apart_ms.unwrap_or(now_ms));
+        }
     }
 
     /// A rank says what it does now.
@@ -323,7 +336,7 @@ impl Detector {
             let (Some((still_since, _)), Some((_, look)), Some(_)) = (rank.still, rank.look, rank.suspected_ms) else {
                 continue;
             };
-            let waits = waits.get(number).cloned().unwrap_or_default();
+            let mut waits = waits.get(number).cloned().unwrap_or_default();
             let stopped = look.state == State::Stopped;
             if !stopped && !self.is_long(now_ms, rank) {
                 // There was a sign since its stack was asked for, its own or that of those it works with.
@@ -333,7 +346,12 @@ impl Detector {
             if pause && !stopped {
                 continue;
             }
-            let role = if waits.collective && !stopped { Role::Victim } else { Role::Culprit };
+            let is_waited_for = rank.is_apart();
+            let waits_there = waits.collective || (!is_waited_for && self.ranks.values().any(Rank::is_apart));
+            let role = if waits_there && !stopped { Role::Victim } else { Role::Culprit };
+            if is_waited_for {
+                waits.place = format!("{} before it joined the others", waits.place).trim_start().to_owned();
+            }
             let usual_ms = rank.silence().map(|(_, usual)| usual);
             let since_ms = self.patience(rank).map_or(still_since, |(since, _)| since);
             let silent_ms = now_ms - since_ms;
@@ -369,6 +387,9 @@ impl Detector {
     /// as silent as the others.
     fn patience(&self, rank: &Rank) -> Option<(i64, i64)> {
         let loudest = || self.ranks.values().filter_map(Rank::silence).max_by_key(|(since, _)| *since);
+        if let Some(since) = rank.apart_ms.filter(|_| rank.is_apart()) {
+            return Some((since, JOIN_MS));
+        }
         let (since, usual) = rank.silence().or_else(loudest).or_else(|| self.traffic.silence())?;
         Some((since, usual.saturating_mul(STEPS).max(LEAST_MS)))
     }
@@ -378,6 +399,11 @@ impl Rank {
     /// The rhythm that tells most: of its steps where it tells them, because programs that hang may still write lines.
     fn silence(&self) -> Option<(i64, i64)> {
         self.steps.silence().or_else(|| self.life.silence())
+    }
+
+    /// Whether others wait for it to join them. One that is heard of is judged by that.
+    fn is_apart(&self) -> bool {
+        self.apart_ms.is_some() && self.silence().is_none()
     }
 
     fn compare(&mut self, now_ms: i64, look: Look) {

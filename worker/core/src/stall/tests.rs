@@ -117,6 +117,30 @@ fn long_steps_have_three_times_their_time() {
 }
 
 #[test]
+fn a_rank_that_never_joins_is_found_and_one_that_still_loads_is_not() {
+    let mut world = World::new(3);
+    // Rank 0 waits for the others at the store, rank 1 loads, and rank 2 does nothing.
+    world.stand(0, waits("recv", false));
+    world.stand(2, waits("time.sleep", false));
+    world.detector.apart(0, &BTreeSet::from([1, 2]));
+    world.pass(JOIN_MS / 2);
+    world.detector.apart(world.now_ms, &BTreeSet::from([1, 2]));
+    assert_eq!(world.found(), []);
+    world.pass(JOIN_MS);
+    assert_eq!(world.said[0].waits.place, "time.sleep before it joined the others");
+    assert_eq!(world.found(), [(2, Role::Culprit)]);
+    // It was only late.
+    world.ranks[2].cpu = 500;
+    world.pass(LOOK_AGAIN_MS * 2);
+    world.detector.apart(world.now_ms, &BTreeSet::from([1]));
+    assert_eq!(world.moves, [2]);
+    world.stand(1, waits("open", false));
+    world.detector.apart(world.now_ms, &BTreeSet::new());
+    world.pass(JOIN_MS * 10);
+    assert_eq!(world.found(), [], "all have met, and nobody was ever heard of");
+}
+
+#[test]
 fn a_stopped_rank_is_found_though_it_has_never_said_anything() {
     let mut world = World::new(3);
     world.ranks[1].look.state = State::Stopped;

@@ -5,14 +5,16 @@
 mod proc;
 mod stack;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 
 use nix::unistd::Pid;
 use trainyard_worker_core::stall::{Change, Detector, Finding, Phase, Role, Sign, State, Waits, report};
 
 use self::stack::Reading;
+use crate::c10d;
 
 /// `report`, or `restart`, which ends the rank that is to blame.
 pub(super) const VARIABLE: &str = "TRAINYARD_ON_HANG";
@@ -39,6 +41,8 @@ pub(super) struct Watch {
     /// Stacks that were read, and when they are judged.
     read: Option<(i64, BTreeMap<u32, Waits>)>,
     requests: Option<u64>,
+    /// Port of the store where the ranks of this generation meet, until all of ours have.
+    meets_at: Option<u16>,
 }
 
 /// What a pulse says of a rank.
@@ -55,11 +59,21 @@ pub(super) struct Pulse {
 impl Watch {
     pub(super) fn new(host: String) -> Self {
         let restart = std::env::var(VARIABLE).is_ok_and(|value| value == "restart");
-        Self { host, restart, detector: None, pids: BTreeMap::new(), reading: None, read: None, requests: None }
+        Self {
+            host,
+            restart,
+            detector: None,
+            pids: BTreeMap::new(),
+            reading: None,
+            read: None,
+            requests: None,
+            meets_at: None,
+        }
     }
 
-    /// A generation begins: these of its ranks are ours; `whole` if there are no others.
-    pub(super) fn begin(&mut self, now_ms: i64, ranks: impl IntoIterator<Item = u32>, whole: bool) {
+    /// A generation begins: these of its ranks are ours, they meet at that port of a store; `whole` if there are no others.
+    pub(super) fn begin(&mut self, now_ms: i64, ranks: impl IntoIterator<Item = u32>, meets_at: u16, whole: bool) {
+        self.meets_at = Some(meets_at);
         self.detector = Some(Detector::new(now_ms, ranks, whole));
         self.pids.clear();
         (self.reading, self.read, self.requests) = (None, None, None);
@@ -128,6 +142,7 @@ impl Watch {
         if self.reading.is_some() || self.read.is_some() || !due {
             return verdict;
         }
+        self.count_joined(now_ms);
         let looks = self.pids.iter().filter_map(|(rank, pid)| Some((*rank, proc::look(*pid)?))).collect();
         let changes = self.detector.as_mut().map(|detector| detector.look(now_ms, &looks)).unwrap_or_default();
         for change in changes {
@@ -142,6 +157,22 @@ impl Watch {
             }
         }
         verdict
+    }
+
+    /// Looks who has come to where the ranks meet.
+    fn count_joined(&mut self, now_ms: i64) {
+        let (Some(port), Some(detector)) = (self.meets_at, &mut self.detector) else { return };
+        let store = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        let pids: Vec<u32> = self.pids.values().map(|pid| pid.as_raw().cast_unsigned()).collect();
+        let joined = c10d::joined(&pids, store);
+        let apart = self.pids.keys().zip(&joined).filter(|(_, joined)| !**joined).map(|(rank, _)| *rank);
+        let apart: BTreeSet<u32> = apart.collect();
+        if apart.is_empty() && !joined.is_empty() {
+            self.meets_at = None;
+        }
+        // Where nobody is, nobody waits.
+        let apart = if apart.len() < joined.len() { apart } else { BTreeSet::new() };
+        detector.apart(now_ms, &apart);
     }
 
     /// Who is to blame; of a deadlock, the first.

@@ -52,7 +52,7 @@ impl Bed {
         std::fs::write(library.join("collective.py"), COLLECTIVE).unwrap();
         std::fs::write(folder.path().join("train.py"), PROGRAM).unwrap();
         let mut watch = Watch::new("node-a".to_owned());
-        watch.begin(0, 0..u32::try_from(ranks.len()).unwrap(), true);
+        watch.begin(0, 0..u32::try_from(ranks.len()).unwrap(), 1, true);
         let ranks: Vec<Child> = ranks.iter().map(|what| start(folder.path(), what)).collect();
         let mut bed = Self { folder, ranks, watch, began: Instant::now() };
         for (rank, child) in (0..).zip(&bed.ranks) {
