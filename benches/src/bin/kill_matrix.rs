@@ -44,7 +44,7 @@ struct Arguments {
     #[arg(long, default_value_t = 50.0)]
     step_ms: f64,
     /// Seconds from the first step to the fault
-    #[arg(long, default_value_t = 8.0)]
+    #[arg(long, default_value_t = 10.0)]
     settle: f64,
     /// Seconds after which a launcher has not recovered
     #[arg(long, default_value_t = 30.0)]
