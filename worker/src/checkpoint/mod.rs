@@ -92,6 +92,9 @@ struct Seen {
     writing: AtomicBool,
     hurried: AtomicBool,
     looks: AtomicU64,
+    /// Looks that somebody waits for, and the last of them that was begun when it was asked for and is done.
+    asked: AtomicU64,
+    answered: AtomicU64,
 }
 
 /// The running watch; dropping it ends it.
@@ -150,10 +153,24 @@ impl Watch {
     pub fn hurry(&self) {
         if !self.seen.hurried.swap(true, Ordering::AcqRel) {
             self.seen.writing.store(true, Ordering::Release);
-            if let Some(line) = &self.line {
-                // A full line has woken it already.
-                let _ = io::Write::write(&mut &*line, &[0]);
-            }
+            self.wake();
+        }
+    }
+
+    /// Looks once more, for what was written last; returns when that is done, or after `patience`.
+    pub fn look_again(&self, patience: Duration) {
+        let asked = self.seen.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        self.wake();
+        let deadline = Instant::now() + patience;
+        while self.seen.answered.load(Ordering::Acquire) < asked && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(line) = &self.line {
+            // A full line has woken it already.
+            let _ = io::Write::write(&mut &*line, &[0]);
         }
     }
 
@@ -195,6 +212,7 @@ impl Watcher {
     }
 
     fn look(&mut self) {
+        let asked = self.seen.asked.load(Ordering::Acquire);
         // Asked before: a look that began before the hurry does not answer it.
         let hurried = self.seen.hurried.load(Ordering::Acquire);
         let now_ms = crate::shim::now_ms();
@@ -221,6 +239,7 @@ impl Watcher {
             }
         }
         self.seen.looks.fetch_add(1, Ordering::AcqRel);
+        self.seen.answered.store(asked, Ordering::Release);
     }
 
     fn tell_writing(&self, hurried: bool, writing: bool) {

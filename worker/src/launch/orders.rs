@@ -146,7 +146,13 @@ impl Launch<'_> {
                 self.failure = Some(failure.clone());
                 Said::Failed(Failed { generation, failure: Some(failure) })
             }
-            Report::Finished { generation } => Said::Finished(Finished { generation }),
+            Report::Finished { generation } => {
+                self.saves.finish();
+                if let Some(saved) = self.saves.news() {
+                    self.link.say(self.now_ms(), Said::Saved(saved));
+                }
+                Said::Finished(Finished { generation })
+            }
         };
         self.link.say(self.now_ms(), message);
     }

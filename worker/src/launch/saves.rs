@@ -2,6 +2,7 @@
 //! one that is being written.
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use trainyard_proto::rendezvous::Saved;
 use trainyard_worker_core::supervisor::Input;
@@ -10,6 +11,9 @@ use crate::checkpoint::{Newest, Settings, Watch};
 
 /// Between the end of the wait and the end of the pod's grace: the ranks have to end in it.
 const MARGIN_MS: i64 = 1_000;
+
+/// How long the end of a job waits for a look at what it has left.
+const FINISH: Duration = Duration::from_millis(500);
 
 /// What the launcher does about checkpoints. Nothing, where the job names no folder.
 #[derive(Debug, Default)]
@@ -44,6 +48,13 @@ impl Saves {
 
     pub(super) fn readable(&self) -> Option<BorrowedFd<'_>> {
         self.watch.as_ref().map(Watch::readable)
+    }
+
+    /// All ranks ended well: the last thing that they wrote is seen, if that is quickly done.
+    pub(super) fn finish(&self) {
+        if let Some(watch) = &self.watch {
+            watch.look_again(FINISH);
+        }
     }
 
     /// Whoever listens now has not heard anything yet.
@@ -103,7 +114,7 @@ fn start(settings: Settings) -> Option<Watch> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use trainyard_worker_core::supervisor::Stop;
 
