@@ -13,6 +13,7 @@ mod build;
 mod decision;
 mod ending;
 mod ledger;
+mod lost;
 mod meeting;
 mod narrate;
 mod planner;
@@ -166,6 +167,8 @@ pub struct Meeting {
     pub generation: u64,
     /// The last failure, with the name of its pod in place of the uid.
     pub last_failure: Option<LastFailure>,
+    /// The steps that it cost, where that is known.
+    pub lost_steps: Option<i64>,
     /// Pods whose launchers are awaited.
     pub missing: Vec<String>,
     /// Ranks that stand still.

@@ -20,6 +20,7 @@ use super::names::replace_names;
 use super::probe::port_number;
 use super::setup::{Surroundings, facts, gpu_limits};
 use super::shared::Shared;
+use crate::checkpoint;
 use crate::launch::span::SPANS;
 use crate::sandbox::cgroup::{ContainerCgroup, Limits};
 use crate::sandbox::{Allowed, Mount, Sandbox, beneath};
@@ -234,6 +235,10 @@ impl Begin<'_> {
         if process_mode && self.span.is_some() {
             let file = self.folder.spans_file(&self.container.name, self.attempt);
             env.insert(SPANS.to_owned(), file.to_string_lossy().into_owned());
+        }
+        if process_mode && pod_env.iter().any(|(name, _)| name == checkpoint::PATH) {
+            let file = self.folder.checkpoint_file(&self.container.name);
+            env.insert(checkpoint::FILE.to_owned(), file.to_string_lossy().into_owned());
         }
         if let Some(wanted) = gpu_limits(&self.record.pod) {
             let list: Vec<String> = self.record.gpus.iter().map(ToString::to_string).collect();

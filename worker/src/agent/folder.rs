@@ -88,6 +88,11 @@ impl PodFolder {
         self.state().join(format!("{container}.progress"))
     }
 
+    /// The newest checkpoint, as the launcher tells it.
+    pub(super) fn checkpoint_file(&self, container: &str) -> PathBuf {
+        self.state().join(format!("{container}.checkpoint"))
+    }
+
     pub(super) fn log_file(&self, container: &str, attempt: u32) -> PathBuf {
         self.container(container).join(format!("{attempt}.log"))
     }

@@ -47,11 +47,15 @@ pub(super) async fn status(shared: &Shared, pod: &Pod, old: Option<&PodStatus>, 
     Written::from(api(shared, pod).patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await)
 }
 
-/// Puts the progress into the annotation that the CLI and the coordinator read.
-pub(super) async fn progress(shared: &Shared, pod: &Pod, progress: &str) -> Written {
+/// Annotation with the progress, which the CLI and the coordinator read.
+pub(super) const PROGRESS: &str = "trainyard.dev/progress";
+/// Annotation with the newest checkpoint, which the coordinator reads.
+pub(super) const CHECKPOINT: &str = "trainyard.dev/checkpoint";
+
+/// Writes an annotation.
+pub(super) async fn annotate(shared: &Shared, pod: &Pod, annotation: &str, text: &str) -> Written {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let annotations = json!({"trainyard.dev/progress": progress});
-    let patch = json!({"metadata": {"uid": pod.metadata.uid, "annotations": annotations}});
+    let patch = json!({"metadata": {"uid": pod.metadata.uid, "annotations": {annotation: text}}});
     Written::from(api(shared, pod).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await)
 }
 

@@ -1,5 +1,7 @@
 //! One pod's task: observes, asks the machine, carries out, tells the API.
 
+mod news;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +22,6 @@ use super::disk::Watched;
 use super::engine;
 use super::folder::{PodFolder, PodRecord};
 use super::image::ImageError;
-use super::metric::{self, IngestError};
 use super::pidfd;
 use super::probe::Verdict;
 use super::report::{self, Written};
@@ -86,6 +87,7 @@ pub(super) struct Task {
     pub(super) looked_back: bool,
     told: Option<PodStatus>,
     progress_told: String,
+    checkpoint_told: String,
     retry_at_ms: Option<i64>,
     pub(super) changed: Arc<Notify>,
     watched: Option<Watched>,
@@ -108,6 +110,7 @@ impl Task {
             live: BTreeMap::new(),
             looked_back: false,
             progress_told: String::new(),
+            checkpoint_told: String::new(),
             retry_at_ms: None,
             changed: Arc::new(Notify::new()),
             watched: None,
@@ -209,6 +212,7 @@ impl Task {
             return Step::Again;
         }
         self.tell_progress().await;
+        self.tell_checkpoint().await;
         let mut wake_at = plan.wake_at_ms;
         let mut wake = |at: i64| wake_at = Some(wake_at.map_or(at, |known| known.min(at)));
         if self.retry_at_ms.is_some_and(|at| now_ms < at) {
@@ -475,40 +479,6 @@ impl Task {
             };
             self.shared.pod_event(&self.record.pod, EventSeverity::Warning, reason, message);
         }
-    }
-
-    /// Hands progress to the API and metric points to the records.
-    async fn tell_progress(&mut self) {
-        let Some(spec) = &self.record.pod.spec else { return };
-        let newest = spec.containers.iter().find_map(|container| {
-            let progress = std::fs::read_to_string(self.folder.progress_file(&container.name)).ok()?;
-            Some((container, progress))
-        });
-        let Some((container, progress)) = newest.filter(|(_, progress)| *progress != self.progress_told) else {
-            return;
-        };
-        let file = self.folder.metrics_file(&container.name);
-        if file.exists()
-            && let Err(error) = self.ingest(container, &file).await
-        {
-            tracing::warn!(pod = self.record.pod.metadata.name, %error, "metric points could not be stored yet");
-        }
-        let meta = &self.record.pod.metadata;
-        let annotated = meta.annotations.as_ref().and_then(|all| all.get("trainyard.dev/progress"));
-        if !self.gone
-            && meta.deletion_timestamp.is_none()
-            && annotated != Some(&progress)
-            && let Written::Failed(error) = report::progress(&self.shared, &self.record.pod, &progress).await
-        {
-            tracing::debug!(%error, "progress could not be told");
-            return;
-        }
-        self.progress_told = progress;
-    }
-
-    async fn ingest(&self, container: &Container, file: &std::path::Path) -> Result<(), IngestError> {
-        let records = self.shared.records().await?;
-        metric::ingest(records, &self.record.pod, container, file).await
     }
 
     /// A pod that has finished has no GPUs, though its object stays: to the scheduler they are free from the moment that

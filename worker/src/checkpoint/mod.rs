@@ -30,6 +30,8 @@ pub const PATH: &str = "TRAINYARD_CHECKPOINT_PATH";
 pub const KEEP: &str = "TRAINYARD_CHECKPOINT_KEEP";
 /// How often to look.
 pub const EVERY: &str = "TRAINYARD_CHECKPOINT_EVERY_SECONDS";
+/// Names the file by which the launcher tells the node agent of the newest one; set by the node agent.
+pub(crate) const FILE: &str = "TRAINYARD_CHECKPOINT_FILE";
 
 const DEFAULT_EVERY: Duration = Duration::from_secs(5);
 /// A stop waits for a write: then its end is looked for this often.
@@ -95,6 +97,8 @@ struct Seen {
     /// Looks that somebody waits for, and the last of them that was begun when it was asked for and is done.
     asked: AtomicU64,
     answered: AtomicU64,
+    /// Nobody writes any more.
+    over: AtomicBool,
 }
 
 /// The running watch; dropping it ends it.
@@ -157,17 +161,21 @@ impl Watch {
         }
     }
 
-    /// Looks once more, for what was written last; returns when that is done, or after `patience`.
-    pub fn look_again(&self, patience: Duration) {
+    /// Looks once more, for what was written last; returns when that is done, or after `patience`. `over`: all who may have
+    /// written have ended well, so that what is there now is all that there will be.
+    pub fn look_again(&self, patience: Duration, over: bool) {
+        self.seen.over.store(over, Ordering::Release);
         let asked = self.seen.asked.fetch_add(1, Ordering::AcqRel) + 1;
         self.wake();
         let deadline = Instant::now() + patience;
         while self.seen.answered.load(Ordering::Acquire) < asked && Instant::now() < deadline {
+            // The line to the watch is for those who poll: what it would say is not to be taken from them.
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    fn wake(&self) {
+    /// Looks at once, and does not wait for that.
+    pub fn wake(&self) {
         if let Some(line) = &self.line {
             // A full line has woken it already.
             let _ = io::Write::write(&mut &*line, &[0]);
@@ -215,7 +223,9 @@ impl Watcher {
         let asked = self.seen.asked.load(Ordering::Acquire);
         // Asked before: a look that began before the hurry does not answer it.
         let hurried = self.seen.hurried.load(Ordering::Acquire);
-        let now_ms = crate::shim::now_ms();
+        let over = self.seen.over.load(Ordering::Acquire);
+        // Nothing changes any more: what changed a moment ago has settled.
+        let now_ms = crate::shim::now_ms() + if over { checkpoint::LONG_SETTLED_MS } else { 0 };
         match self.looker.look(now_ms) {
             Ok(found) => {
                 let newest = checkpoint::newest(&found).map(|found| Newest::of(self.looker.folder(), found));

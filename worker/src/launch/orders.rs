@@ -102,11 +102,15 @@ impl Launch<'_> {
 
     /// What is new of checkpoints.
     pub(super) fn hear_saves(&mut self) -> Result<(), LaunchError> {
-        let now_ms = self.now_ms();
+        self.tell_saved();
+        self.saves.due(self.now_ms()).map_or(Ok(()), |stop| self.tell(stop))
+    }
+
+    /// Tells of the newest checkpoint, if that was not told.
+    pub(super) fn tell_saved(&mut self) {
         if let Some(saved) = self.saves.news() {
-            self.link.say(now_ms, Said::Saved(saved));
+            self.link.say(self.now_ms(), Said::Saved(saved));
         }
-        self.saves.due(now_ms).map_or(Ok(()), |stop| self.tell(stop))
     }
 
     fn note_trouble(&mut self) {
@@ -139,6 +143,7 @@ impl Launch<'_> {
             }
             Report::Failed { generation, local_rank, exit } => {
                 self.note_trouble();
+                self.saves.look();
                 let failure = self.to_blame(local_rank, exit);
                 let first = self.present.as_ref().map_or(0, |present| present.part.rank(0));
                 let blamed = failure.rank.map_or(local_rank, |rank| (rank as usize).saturating_sub(first));
@@ -147,10 +152,9 @@ impl Launch<'_> {
                 Said::Failed(Failed { generation, failure: Some(failure) })
             }
             Report::Finished { generation } => {
-                self.saves.finish();
-                if let Some(saved) = self.saves.news() {
-                    self.link.say(self.now_ms(), Said::Saved(saved));
-                }
+                let alone = self.present.as_ref().is_some_and(|present| present.part.ranks == self.pod.nproc);
+                self.saves.finish(alone);
+                self.tell_saved();
                 Said::Finished(Finished { generation })
             }
         };

@@ -14,6 +14,7 @@ use trainyard_worker_core::supervisor::{Exit, Stop};
 use super::environment::RENDEZVOUS;
 use super::span::SPANS;
 use super::torchrun;
+use crate::checkpoint::FILE;
 
 /// A running process of a rank, and our child.
 pub(super) struct Process {
@@ -36,6 +37,7 @@ impl Process {
         builder
             .args(arguments)
             .env_remove(SPANS)
+            .env_remove(FILE)
             .env_remove(RENDEZVOUS)
             .envs(variables.iter().map(|(name, value)| (name, value)));
         for name in torchrun::VARIABLES {

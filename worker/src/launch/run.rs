@@ -95,6 +95,9 @@ pub(super) fn run(args: &LaunchArgs, pod: &Pod, without: Option<Without>) -> Res
     launch.warm = None;
     process::end_adopted();
     launch.drain();
+    // Told to end, a program may have saved its work.
+    launch.saves.finish(false);
+    launch.tell_saved();
     launch.say_end(&outcome);
     Ok(outcome.code)
 }

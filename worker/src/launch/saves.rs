@@ -2,12 +2,14 @@
 //! one that is being written.
 
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use trainyard_proto::rendezvous::Saved;
 use trainyard_worker_core::supervisor::Input;
 
-use crate::checkpoint::{Newest, Settings, Watch};
+use crate::checkpoint::{FILE, Newest, Settings, Watch};
+use crate::shim::write_atomically;
 
 /// Between the end of the wait and the end of the pod's grace: the ranks have to end in it.
 const MARGIN_MS: i64 = 1_000;
@@ -21,6 +23,8 @@ pub(super) struct Saves {
     settings: Option<Settings>,
     watch: Option<Watch>,
     told: Option<Newest>,
+    /// By which the node agent is told.
+    file: Option<PathBuf>,
     held: Option<Held>,
 }
 
@@ -33,7 +37,7 @@ struct Held {
 
 impl Saves {
     pub(super) fn new(lookup: impl Fn(&str) -> Option<String>) -> Self {
-        Self { settings: Settings::read(lookup), ..Self::default() }
+        Self { settings: Settings::read(&lookup), file: lookup(FILE).map(PathBuf::from), ..Self::default() }
     }
 
     /// The ranks run: from now on the first launcher of the job looks for what they write, and prunes it.
@@ -50,10 +54,18 @@ impl Saves {
         self.watch.as_ref().map(Watch::readable)
     }
 
-    /// All ranks ended well: the last thing that they wrote is seen, if that is quickly done.
-    pub(super) fn finish(&self) {
+    /// The ranks have ended: the last thing that they wrote is seen, if that is quickly done. `over`: all of the job's, and
+    /// each of them well.
+    pub(super) fn finish(&self, over: bool) {
         if let Some(watch) = &self.watch {
-            watch.look_again(FINISH);
+            watch.look_again(FINISH, over);
+        }
+    }
+
+    /// The ranks are about to begin again, perhaps from what was written since the last look.
+    pub(super) fn look(&self) {
+        if let Some(watch) = &self.watch {
+            watch.wake();
         }
     }
 
@@ -68,6 +80,10 @@ impl Saves {
         watch.hear();
         let newest = watch.newest().filter(|newest| self.told.as_ref() != Some(newest))?;
         self.told = Some(newest.clone());
+        if let (Some(file), Ok(text)) = (&self.file, serde_json::to_vec(&newest)) {
+            // The coordinator is told as well, where there is one.
+            let _ = write_atomically(file, &text);
+        }
         let Newest { step, path, at_ms, bytes } = newest;
         Some(Saved { step, path, at_ms, bytes })
     }
@@ -75,11 +91,17 @@ impl Saves {
     /// Keeps a stop back, if a checkpoint may be being written: until it is not, or `grace_ms` are nearly over. Gives it
     /// back if there is nothing to wait for.
     pub(super) fn hold(&mut self, stop: Input, now_ms: i64, grace_ms: i64) -> Option<Input> {
-        // Asked twice: somebody is in a hurry.
-        let (Some(settings), None) = (&self.settings, &self.held) else {
-            self.held = None;
-            return Some(stop);
-        };
+        let Some(settings) = &self.settings else { return Some(stop) };
+        if let Some(held) = self.held.take() {
+            if matches!((&held.stop, &stop), (Input::Stop(_), Input::Stop(_))) {
+                // Asked twice: somebody is in a hurry.
+                return Some(stop);
+            }
+            // The coordinator says so and the node agent too: the same stop, in two words. The signal is what counts later.
+            let signal = if matches!(stop, Input::Stop(_)) { stop } else { held.stop };
+            self.held = Some(Held { stop: signal, ..held });
+            return None;
+        }
         if self.watch.is_none() {
             // Others prune and tell.
             self.watch = start(Settings { keep: None, ..settings.clone() });
@@ -116,7 +138,7 @@ fn start(settings: Settings) -> Option<Watch> {
 mod tests {
     use std::time::Instant;
 
-    use trainyard_worker_core::supervisor::Stop;
+    use trainyard_worker_core::supervisor::{Stop, Verdict};
 
     use super::*;
 
@@ -146,6 +168,19 @@ mod tests {
         assert_eq!(saves.deadline(), Some(9_000));
         assert_eq!(saves.hold(STOP, 1, 10_000), Some(STOP));
         assert_eq!(saves.deadline(), None);
+    }
+
+    #[test]
+    fn the_coordinator_and_the_node_agent_who_ask_for_the_same_are_in_no_hurry() {
+        let release = Input::Release(Verdict::Stopped);
+        for (first, second) in [(release.clone(), STOP), (STOP, release)] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut saves = saves(folder.path());
+            assert_eq!(saves.hold(first, 0, 10_000), None);
+            assert_eq!(saves.hold(second, 50, 10_000), None);
+            assert_eq!(saves.deadline(), Some(9_000), "from the first");
+            assert_eq!(due(&mut saves, 60), Some(STOP));
+        }
     }
 
     #[test]

@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
 use trainyard_proto::plan::EventSeverity;
 
+use super::lost::{Known, lost_steps};
 use super::planner::{Planner, has_failed};
 use super::replica::{Observed, Standing};
 use super::{FailureCause, JobCode, Meeting, Phase, Stage, narrate};
@@ -58,11 +60,21 @@ impl<'view> Planner<'view> {
         let missing = model.replicas().map(|(_, replica)| &replica.name).filter(|name| awaited && !present(name));
         self.change.meeting = Some(Meeting {
             generation: meeting.generation,
+            lost_steps: meeting.last_failure.as_ref().and_then(|last| lost_steps(last, self.known())),
             missing: missing.cloned().collect(),
             last_failure: meeting.last_failure.clone().map(|last| LastFailure { pod: self.pod_of(&last), ..last }),
             stalled: meeting.stalled.clone(),
             spares: meeting.spares,
         });
+    }
+
+    fn known(&self) -> Known<'_> {
+        Known {
+            status: self.view.job.get("status").unwrap_or(&Value::Null),
+            progress: self.change.progress.as_ref(),
+            checkpoint: self.change.checkpoint.as_ref(),
+            names_folder: self.view.job.pointer("/spec/checkpoint").is_some(),
+        }
     }
 
     fn pod_of(&self, last: &LastFailure) -> Option<String> {

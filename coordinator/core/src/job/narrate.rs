@@ -118,10 +118,16 @@ pub(super) fn what_failed(last: &LastFailure, pod: Option<&str>) -> String {
 }
 
 /// How a job came back.
-pub(super) fn recovered(meeting: &RendezvousView) -> Option<String> {
+pub(super) fn recovered(meeting: &RendezvousView, lost_steps: Option<i64>) -> Option<String> {
     let last = meeting.last_failure.as_ref()?;
     let took = last.recovered_ms.map(|ms| format!(" {} after", duration(ms)))?;
-    Some(format!("generation {} of {} ranks,{took} {}", meeting.generation, meeting.ranks, what_failed(last, None)))
+    let lost = match lost_steps {
+        None | Some(0) => String::new(),
+        Some(1) => "; 1 step was lost".to_owned(),
+        Some(steps) => format!("; {steps} steps were lost"),
+    };
+    let (generation, ranks, what) = (meeting.generation, meeting.ranks, what_failed(last, None));
+    Some(format!("generation {generation} of {ranks} ranks,{took} {what}{lost}"))
 }
 
 fn duration(ms: i64) -> String {

@@ -164,6 +164,7 @@ impl<'view> Planner<'view> {
     }
 
     fn suspend(&mut self, model: &JobModel) {
+        self.read_checkpoint();
         self.delete_pods(|_| true, "the job is suspended");
         self.delete_services(|_| true, "the job is suspended");
         self.change.tallies = Some(model.roles.iter().map(|role| (role.name.clone(), Tally::default())).collect());
@@ -201,6 +202,7 @@ impl<'view> Planner<'view> {
         let meeting = self.meeting(model, &current);
         self.change.tallies = Some(tallies(model, &current));
         self.read_progress(model, &current);
+        self.read_checkpoint();
         self.read_meeting(model, &current);
         if self.waits_for_launchers(&current) || self.end_released(model, &current) {
             return;
@@ -309,14 +311,18 @@ impl<'view> Planner<'view> {
         let text = annotations.and_then(|annotations| annotations.get(crate::label::PROGRESS));
         self.change.progress =
             text.and_then(|text| serde_json::from_str(text).ok()).filter(|progress: &Value| progress.is_object());
-        let checkpoints = current.values().filter_map(|pod| {
+    }
+
+    /// The newest checkpoint, by the launchers' words. A pod on its way out may have written it last, and some tell only the
+    /// node agent, or only the rendezvous.
+    fn read_checkpoint(&mut self) {
+        let annotated = self.pods.iter().filter_map(|pod| {
             let text = pod.pod.metadata.annotations.as_ref()?.get(crate::label::CHECKPOINT)?;
             serde_json::from_str(text).ok().filter(Value::is_object)
         });
-        // Any pod may have written the newest one.
-        let annotated = checkpoints.max_by_key(|found: &Value| found.get("step").and_then(Value::as_i64));
-        let told = || serde_json::to_value(self.meeting(model, current)?.checkpoint.as_ref()?).ok();
-        self.change.checkpoint = annotated.or_else(told);
+        let told = self.view.rendezvous.as_ref().and_then(|view| serde_json::to_value(view.checkpoint.as_ref()?).ok());
+        let at_ms = |found: &Value| found.get("atMs").and_then(Value::as_i64);
+        self.change.checkpoint = annotated.chain(told).max_by_key(at_ms);
     }
 
     /// Makes what is missing and takes away what is too much.

@@ -23,7 +23,8 @@ impl<'view> Planner<'view> {
             (None, RestartScope::Replica, false) => leads(model, current),
         };
         if up && !self.lifecycle.running {
-            let again = meeting.filter(|_| self.lifecycle.restarting).and_then(narrate::recovered);
+            let lost = self.change.meeting.as_ref().and_then(|meeting| meeting.lost_steps);
+            let again = meeting.filter(|_| self.lifecycle.restarting).and_then(|m| narrate::recovered(m, lost));
             let message = again.map_or_else(
                 || format!("{} is running.", self.title()),
                 |how| format!("{} is running again: {how}", self.title()),

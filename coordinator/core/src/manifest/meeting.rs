@@ -23,10 +23,10 @@ pub(super) fn render(change: &StatusChange, present: &TrainingJobStatus) -> Trai
         ..TrainingJobStatus::default()
     };
     let Some(meeting) = &change.meeting else { return kept };
-    let Meeting { generation, last_failure, missing, stalled, spares } = meeting;
+    let Meeting { generation, last_failure, lost_steps, missing, stalled, spares } = meeting;
     TrainingJobStatus {
         generation: (*generation > 0).then(|| number(*generation)).or(kept.generation),
-        last_failure: last_failure.as_ref().map(|last| failure(last, present)).or(kept.last_failure),
+        last_failure: last_failure.as_ref().map(|last| failure(last, *lost_steps)).or(kept.last_failure),
         missing: (!over && !missing.is_empty()).then(|| missing.iter().take(MAX_MISSING).cloned().collect()),
         stalled: (!over && !stalled.is_empty()).then(|| stalled.iter().map(rank).collect()),
         spares: spares.filter(|_| !over).map(|spares| SpareInterpreters {
@@ -41,12 +41,7 @@ fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn failure(last: &rendezvous::LastFailure, present: &TrainingJobStatus) -> LastFailure {
-    // Told when it happened: later the steps are done again.
-    let lost_steps = match &present.last_failure {
-        Some(known) if known.at_ms == Some(last.at_ms) => known.lost_steps,
-        Some(_) | None => lost_steps(present),
-    };
+fn failure(last: &rendezvous::LastFailure, lost_steps: Option<i64>) -> LastFailure {
     LastFailure {
         rank: last.rank.map(i64::from),
         pod: last.pod.clone(),
@@ -61,50 +56,11 @@ fn failure(last: &rendezvous::LastFailure, present: &TrainingJobStatus) -> LastF
     }
 }
 
-/// What was done since the newest whole checkpoint, where both have numbers.
-fn lost_steps(present: &TrainingJobStatus) -> Option<i64> {
-    let done = present.progress.as_ref()?.step?;
-    let saved = present.checkpoint.as_ref()?.step?;
-    Some((done - saved).max(0))
-}
-
 fn rank(stalled: &rendezvous::Stalled) -> StalledRank {
     StalledRank {
         rank: Some(i64::from(stalled.rank)),
         host: Some(stalled.host.clone()),
         waits_in: Some(stalled.waits_in.clone()),
         since_ms: Some(stalled.since_ms),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::rendezvous::Cause;
-
-    #[test]
-    fn lost_steps_are_those_at_the_time_of_the_failure() {
-        let mut present: TrainingJobStatus =
-            serde_json::from_value(json!({"progress": {"step": 130}, "checkpoint": {"step": 100}})).expect("a status");
-        let last = rendezvous::LastFailure {
-            rank: Some(0),
-            pod: None,
-            host: None,
-            cause: Cause::Signal,
-            code: 137,
-            message: String::new(),
-            generation: 1,
-            at_ms: 5,
-            recovered_ms: None,
-        };
-        let told = failure(&last, &present);
-        assert_eq!(told.lost_steps, Some(30));
-        present.last_failure = Some(told);
-        present.progress = None;
-        assert_eq!(failure(&last, &present).lost_steps, Some(30), "though the ranks have begun anew");
-        let next = rendezvous::LastFailure { at_ms: 6, ..last };
-        assert_eq!(failure(&next, &present).lost_steps, None, "nobody knows how far they were");
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{File, Peek, Unfit, Want};
+use super::{File, Peek, Unfit, Want, pickle};
 
 /// Enough for the end of a zip archive, with its 64-bit records.
 const ZIP_TAIL: u64 = 128;
@@ -62,6 +62,10 @@ pub(super) fn want(path: &str, file: &File, peek: Option<&Peek>) -> Option<Want>
     let known = peek.map(|peek| peek.head.len() as u64);
     match (kind(super::name::last(path)), known) {
         (Kind::Torch, None) => head(HEAD, ZIP_TAIL),
+        (Kind::Torch, Some(known)) => {
+            let needed = file.bytes.min(pickle::PICKLE_BYTES);
+            (known < needed && is_pickle(&peek?.head)).then(|| head(needed, ZIP_TAIL))?
+        }
         (Kind::Safetensors, None) => head(HEAD, 0),
         (Kind::Safetensors, Some(known)) => {
             let needed = header_length(peek?)?.checked_add(8)?;
@@ -69,7 +73,7 @@ pub(super) fn want(path: &str, file: &File, peek: Option<&Peek>) -> Option<Want>
         }
         (Kind::Json, None) => head(TEXT_BYTES, 0),
         (Kind::Metadata, None) => head(METADATA_BYTES, 1),
-        (Kind::Torch | Kind::Json | Kind::Metadata, Some(_)) | (Kind::Other, _) => None,
+        (Kind::Json | Kind::Metadata, Some(_)) | (Kind::Other, _) => None,
     }
 }
 
@@ -114,14 +118,18 @@ fn torch(file: &File, peek: &Peek) -> Body {
     if peek.head.starts_with(b"PK\x03\x04") {
         return if zip_has_its_end(file.bytes, &peek.tail) { Body::Whole } else { Body::Torn };
     }
-    // An older torch's, or a plain pickle: STOP is its last byte only in the latter.
-    let old = peek.head.starts_with(&OLD_TORCH);
-    let pickle = matches!(peek.head.as_slice(), [0x80, 2..=5, ..]);
-    match (old, pickle) {
-        (true, _) => Body::Endless,
-        (false, true) if peek.tail.last() == Some(&b'.') => Body::Endless,
-        (false, _) => Body::Torn,
+    if peek.head.starts_with(&OLD_TORCH) {
+        return pickle::old_torch(&peek.head, file.bytes);
     }
+    // STOP is the last byte of a pickle.
+    if is_pickle(&peek.head) && peek.tail.last() == Some(&b'.') {
+        return pickle::plain(&peek.head, file.bytes);
+    }
+    Body::Torn
+}
+
+fn is_pickle(head: &[u8]) -> bool {
+    matches!(head, [0x80, 2..=5, ..])
 }
 
 /// The directory of an archive is written last, and says where it begins and how long it is.

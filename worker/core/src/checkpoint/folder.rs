@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::file::{self, Body, Kind};
 use super::name;
-use super::{Checkpoint, File, Layout, Listing, Peeks, Unfit};
+use super::{Checkpoint, File, Layout, Listing, Peeks, Unfit, joined};
 
 /// Megatron's note of the last iteration that was saved, and DeepSpeed's of the last tag.
 const MEGATRON_TRACKER: &str = "latest_checkpointed_iteration.txt";
@@ -132,10 +132,6 @@ fn final_name(file: &str) -> &str {
     [".tmp", ".partial", ".incomplete", ".part"].iter().find_map(|end| file.strip_suffix(end)).unwrap_or(file)
 }
 
-fn joined(folder: &str, below: &str) -> String {
-    if folder.is_empty() { below.to_owned() } else { format!("{folder}/{below}") }
-}
-
 fn text<'a>(path: &str, peeks: &'a Peeks) -> Option<&'a str> {
     std::str::from_utf8(&peeks.get(path)?.head).ok().map(str::trim)
 }
@@ -175,7 +171,9 @@ impl Candidate {
 
     fn objection(&self, files: &[(&str, &File)], listing: &Listing, peeks: &Peeks, now_ms: i64) -> Option<Unfit> {
         let inside = |path: &str| path.strip_prefix(&self.path).unwrap_or(path).split('/').any(name::is_temporary);
-        if name::is_temporary(name::last(&self.path)) {
+        let own = name::last(&self.path);
+        // What is hidden is so until it gets its name: `.step_120.pt.x7Gq` of rsync and others.
+        if name::is_temporary(own) || own.starts_with('.') {
             return Some(Unfit::Temporary(self.path.clone()));
         }
         if let Some((path, _)) = files.iter().find(|(path, _)| self.is_folder && inside(path)) {

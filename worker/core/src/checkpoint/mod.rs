@@ -4,9 +4,11 @@
 //! be torn: a checkpoint counts only when its layout's own mark of completion is there, every file that can be checked
 //! is as long as it says, and, where a layout has no such mark, nothing of it has changed for a while.
 
+mod elder;
 mod file;
 mod folder;
 mod name;
+mod pickle;
 mod prune;
 #[cfg(test)]
 mod tests;
@@ -157,7 +159,15 @@ pub fn wants(listing: &Listing, peeks: &Peeks) -> Vec<Want> {
 #[must_use]
 pub fn recognise(listing: &Listing, peeks: &Peeks, now_ms: i64) -> Vec<Checkpoint> {
     let candidates = folder::candidates(listing, peeks);
-    candidates.iter().map(|candidate| candidate.judge(listing, peeks, now_ms)).collect()
+    let mut found: Vec<Checkpoint> =
+        candidates.iter().map(|candidate| candidate.judge(listing, peeks, now_ms)).collect();
+    elder::compare(&mut found, listing);
+    found
+}
+
+/// A path below a folder; the folder of all has no name.
+fn joined(folder: &str, below: &str) -> String {
+    if folder.is_empty() { below.to_owned() } else { format!("{folder}/{below}") }
 }
 
 /// The newest whole one.

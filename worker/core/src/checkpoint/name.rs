@@ -29,6 +29,24 @@ pub(super) fn is_temporary(name: &str) -> bool {
         || lower.ends_with('~')
         || lower.starts_with(super::REMOVING)
         || lower.contains(".orbax-checkpoint-tmp")
+        || is_of_tempfile(&lower)
+}
+
+/// As Python's `tempfile` names files: `tmp`, and eight letters, digits or underscores.
+fn is_of_tempfile(name: &str) -> bool {
+    let word = name.split('.').next().unwrap_or(name).strip_prefix("tmp");
+    word.is_some_and(|word| word.len() == 8 && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
+}
+
+/// A name with each number in it as one `0`: what is the same of the parts of one checkpoint and of the next.
+pub(super) fn pattern(name: &str) -> String {
+    let mut pattern = String::new();
+    for letter in name.chars().map(|letter| if letter.is_ascii_digit() { '0' } else { letter }) {
+        if letter != '0' || !pattern.ends_with('0') {
+            pattern.push(letter);
+        }
+    }
+    pattern
 }
 
 /// The step in a name: after a word for it, or the whole name is a number.
@@ -111,11 +129,26 @@ mod tests {
 
     #[test]
     fn temporary_names_are_known() {
-        for name in ["5.orbax-checkpoint-tmp-17", "a.pt.tmp", "tmp-checkpoint-5", ".tmp_x", "a.partial", "a.pt~"] {
+        for name in [
+            "5.orbax-checkpoint-tmp-17",
+            "a.pt.tmp",
+            "tmp-checkpoint-5",
+            ".tmp_x",
+            "a.partial",
+            "a.pt~",
+            "tmpk3_x0abc.pt",
+            "tmpzzzzzzzz",
+        ] {
             assert!(is_temporary(name), "{name}");
         }
-        for name in ["checkpoint-5", "template.pt", "a.pt", "temp.pt"] {
+        for name in ["checkpoint-5", "template.pt", "a.pt", "temp.pt", "tmp.pt"] {
             assert!(!is_temporary(name), "{name}");
         }
+    }
+
+    #[test]
+    fn parts_of_two_checkpoints_have_the_same_pattern() {
+        assert_eq!(pattern("mp_rank_00/step_120_rank_7.pt"), "mp_rank_0/step_0_rank_0.pt");
+        assert_eq!(pattern("step_95_rank_31.pt"), pattern("step_1000_rank_2.pt"));
     }
 }

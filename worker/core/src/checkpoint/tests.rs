@@ -191,8 +191,29 @@ fn orbax_counts_once_it_has_its_name() {
 fn temporary_files_are_no_checkpoints() {
     let folder = Folder::default().put("step_5.pt.tmp", 0, zip(3)).put(".trainyard-removing-step_1.pt", 0, zip(3));
     assert!(folder.recognise().iter().all(|found| !found.is_whole()), "{:?}", folder.recognise());
+    let hidden = Folder::default().put(".step_5.pt.x7Gq", 0, zip(3)).put(".step_5.pt", 0, zip(3));
+    assert!(hidden.recognise().iter().all(|found| !found.is_whole()), "{:?}", hidden.recognise());
     let other = Folder::default().put("notes.txt", 0, "x").put("logs/events.out", 0, "x");
     assert_eq!(other.recognise(), []);
+}
+
+#[test]
+fn a_folder_without_a_mark_has_what_the_one_before_it_had() {
+    let both = Folder::default().put("step_5/model_5.pt", 1, zip(3)).put("step_5/optimizer_5.pt", 2, zip(3)).put(
+        "step_10/model_10.pt",
+        3,
+        zip(3),
+    );
+    let told = both.told();
+    assert_eq!(told[0], ("step_10".to_owned(), Some(10), false), "killed before the second file");
+    assert_eq!(told[1], ("step_5".to_owned(), Some(5), true));
+    assert_eq!(both.recognise()[0].unfit, Some(Unfit::NotCommitted("step_10/optimizer_5.pt".to_owned())));
+    let both = both.put("step_10/optimizer_10.pt", 4, zip(3)).put("step_11/model_11.pt", 5, zip(3));
+    let whole: Vec<bool> = both.recognise().iter().map(Checkpoint::is_whole).collect();
+    assert_eq!(whole, [true, false, true]);
+    let others = both.put("elsewhere/step_12/model_12.pt", 6, zip(3)).put("epoch_13/model_13.pt", 6, zip(3));
+    assert!(others.told().contains(&("epoch_13".to_owned(), None, true)), "of another name");
+    assert!(others.told().contains(&("elsewhere/step_12".to_owned(), Some(12), true)), "of another folder");
 }
 
 #[test]

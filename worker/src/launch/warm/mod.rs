@@ -29,6 +29,7 @@ use serde_json::json;
 
 use self::command::{Program, Target};
 use self::line::{Heard, Line};
+use crate::checkpoint::FILE;
 
 /// `off`, or `auto` as without it.
 pub(super) const VARIABLE: &str = "TRAINYARD_SPARES";
@@ -254,7 +255,10 @@ impl Warm {
         // Not read; they make the command line long enough to be overwritten with the rank's, for people who look.
         let (Target::Script(target) | Target::Module(target)) = &self.program.target;
         command.arg(target).args(&self.program.arguments);
-        command.env_remove(super::span::SPANS).envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+            .env_remove(super::span::SPANS)
+            .env_remove(FILE)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
         for name in OF_RANKS {
             command.env_remove(name);
         }
@@ -373,7 +377,7 @@ fn environment(variables: &[(String, String)]) -> Vec<u8> {
         }
     };
     for (name, value) in std::env::vars_os() {
-        if name != super::span::SPANS && !variables.iter().any(|(known, _)| name == known.as_str()) {
+        if name != super::span::SPANS && name != FILE && !variables.iter().any(|(known, _)| name == known.as_str()) {
             put(&name, &value);
         }
     }
