@@ -130,17 +130,8 @@ async fn join(lab: &Lab, job: &str, hello: wire::Hello) -> Launcher {
 
 /// The pod of this name, when it runs; another than `not`.
 async fn running(lab: &Lab, name: &str, not: Option<&str>) -> Pod {
-    let found = async {
-        loop {
-            let pod = lab.pods().get_opt(name).await.unwrap();
-            let runs = |pod: &Pod| pod.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Running"));
-            match pod.filter(|pod| runs(pod) && pod.metadata.uid.as_deref() != not) {
-                Some(pod) => return pod,
-                None => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
-            }
-        }
-    };
-    tokio::time::timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("pod {name} never runs"))
+    let runs = |pod: &Value| pod["status"]["phase"] == "Running" && pod["metadata"]["uid"].as_str() != not;
+    serde_json::from_value(lab.until("v1", "Pod", name, runs).await).unwrap()
 }
 
 /// A job of two pods, with the launchers of both.

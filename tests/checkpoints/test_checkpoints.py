@@ -72,8 +72,24 @@ class Job:
         return self.server.get("pods", "-l", f"training.kubeflow.org/job-name={self.name}")["items"]
 
 
-def test_what_torch_and_safetensors_write(own_server, tmp_path):
-    job = Job(own_server, tmp_path, "layouts", 2)
+@pytest.fixture
+def start(own_server, tmp_path):
+    """Starts a job; no rank outlives the test."""
+    jobs = []
+
+    def start(name, ranks, **spec):
+        jobs.append(Job(own_server, tmp_path, name, ranks, **spec))
+        return jobs[-1]
+
+    yield start
+    (tmp_path / "go").touch()
+    for job in jobs:
+        own_server.kubectl("delete", "trainingjob", job.name, "--wait=false")
+        eventually(lambda: not job.pods(), "its pods are gone", 60)
+
+
+def test_what_torch_and_safetensors_write(start, tmp_path):
+    job = start("layouts", 2)
     job.begun(1)
     for step, (how, ending) in enumerate([("zip", ".pt"), ("legacy", ".pt"), ("safetensors", ".safetensors"), ("dcp", ""),
                                           ("dcp-async", ""), ("zip", ".pt")], start=1):
@@ -100,8 +116,8 @@ def test_what_torch_and_safetensors_write(own_server, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["half", "dcp-half"])
-def test_what_a_killed_rank_was_writing_does_not_count(own_server, tmp_path, how):
-    job = Job(own_server, tmp_path, "killed", 2, restartPolicy="OnFailure", backoffLimit=3)
+def test_what_a_killed_rank_was_writing_does_not_count(start, own_server, tmp_path, how):
+    job = start("killed", 2, restartPolicy="OnFailure", backoffLimit=3)
     job.begun(1)
     job.order("zip", 10)
     job.saved(10)
@@ -127,8 +143,8 @@ def test_what_a_killed_rank_was_writing_does_not_count(own_server, tmp_path, how
     job.saved(16)
 
 
-def test_a_suspension_waits_for_the_write(own_server, tmp_path):
-    job = Job(own_server, tmp_path, "wait", 1, template={"spec": {"terminationGracePeriodSeconds": 120}})
+def test_a_suspension_waits_for_the_write(start, own_server, tmp_path):
+    job = start("wait", 1, template={"spec": {"terminationGracePeriodSeconds": 120}})
     job.begun(1)
     job.order("zip", 10)
     job.saved(10)
@@ -151,8 +167,8 @@ def test_a_suspension_waits_for_the_write(own_server, tmp_path):
     job.saved(30)
 
 
-def test_a_suspension_waits_no_longer_than_the_grace(own_server, tmp_path):
-    job = Job(own_server, tmp_path, "short", 1, template={"spec": {"terminationGracePeriodSeconds": 3}})
+def test_a_suspension_waits_no_longer_than_the_grace(start, own_server):
+    job = start("short", 1, template={"spec": {"terminationGracePeriodSeconds": 3}})
     job.begun(1)
     job.order("zip", 10)
     job.saved(10)

@@ -134,3 +134,28 @@ fn a_stop_is_told_when_the_write_is_over() {
     drop(stdin);
     rank.wait().unwrap();
 }
+
+#[test]
+fn what_was_written_last_is_seen_at_the_end() {
+    let home = tempfile::tempdir().unwrap();
+    // Nobody looks by himself once this has begun.
+    let watch = Watch::start(Settings { folder: home.path().to_owned(), keep: None, every: PATIENCE * 100 }).unwrap();
+    until("it has looked once", || watch.looks() == 1);
+    fs::write(home.path().join("step_5.safetensors"), safetensors()).unwrap();
+    let step = || watch.newest().and_then(|newest| newest.step);
+    watch.look_again(PATIENCE, false);
+    assert_eq!(step(), Some(5));
+    // Another file might follow, until all who could write it have ended.
+    fs::create_dir(home.path().join("step_9")).unwrap();
+    fs::write(home.path().join("step_9/model.safetensors"), safetensors()).unwrap();
+    watch.look_again(PATIENCE, false);
+    assert_eq!(step(), Some(5));
+    watch.look_again(PATIENCE, true);
+    assert_eq!(step(), Some(9));
+    watch.look_again(PATIENCE, false);
+    assert_eq!(step(), Some(9));
+    // And at once, for who does not wait.
+    fs::write(home.path().join("step_10.safetensors"), safetensors()).unwrap();
+    watch.wake();
+    until("it looks at once", || step() == Some(10));
+}

@@ -135,6 +135,8 @@ impl Ending {
         match (&self.ended, self.stopping) {
             // Pods of a deleted job get their grace; nobody else would see them off.
             (Some((Outcome::Deleted, _)), Stopping::No) if pods > 0 => None,
+            // One that was about to begin has no log yet. It is ended with the job, but not if its server goes first.
+            (Some((Outcome::Ended(_), _)), Stopping::No) if pods > 0 && self.owner => None,
             (Some((outcome, _)), Stopping::No) if !logs => Some(outcome.clone()),
             (ended, Stopping::Gracefully { signal, since }) if pods == 0 && !logs => {
                 let told = ended.is_some() || !untold || now.duration_since(since) >= TOLD_PATIENCE;
@@ -183,6 +185,7 @@ mod tests {
         ending.job_ended(Outcome::Ended(End::Succeeded), now);
         ending.job_gone(now);
         assert_eq!(ending.over(Remains { logs: true, ..NOTHING }, now), None);
+        assert_eq!(ending.over(Remains { pods: 1, ..NOTHING }, now), None, "it is about to be ended, and has no log");
         assert_eq!(ending.over(NOTHING, now), Some(Outcome::Ended(End::Succeeded)), "the first word counts");
         assert_eq!(ending.deadline(now), Some(now + LOG_PATIENCE));
         let later = now + Duration::from_secs(1);

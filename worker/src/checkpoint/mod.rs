@@ -164,7 +164,8 @@ impl Watch {
     /// Looks once more, for what was written last; returns when that is done, or after `patience`. `over`: all who may have
     /// written have ended well, so that what is there now is all that there will be.
     pub fn look_again(&self, patience: Duration, over: bool) {
-        self.seen.over.store(over, Ordering::Release);
+        // Not taken back: what is whole stays so.
+        self.seen.over.fetch_or(over, Ordering::AcqRel);
         let asked = self.seen.asked.fetch_add(1, Ordering::AcqRel) + 1;
         self.wake();
         let deadline = Instant::now() + patience;

@@ -15,7 +15,8 @@ use crate::diagnostic::Diagnostic;
 use crate::job::{Lifecycle, StatusChange};
 use crate::label;
 use crate::model::{
-    EnvModel, EnvValue, JobModel, PortWish, ReplicaKey, RestartRule, RestartScope, Role, SuccessRule, Warning,
+    EnvModel, EnvValue, JobModel, PortWish, ReplicaKey, RestartRule, RestartScope, Role, ServiceModel, SuccessRule,
+    Warning,
 };
 use crate::view::Config;
 
@@ -102,21 +103,7 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     let facts = Facts::new(&head, &specs, nproc, elastic, total);
     let meeting = specs.first()?;
     let port = meeting.port.map_or(PortWish::Default(SHAPE.port), PortWish::Fixed);
-    let shared = matches!(port, PortWish::Default(_));
-    let mut roles = Vec::new();
-    let mut services = Vec::new();
-    let mut first_rank = 0;
-    for spec in specs {
-        let replicas = spec.replicas;
-        let (mut role, role_services) = kubeflow::lower_role(&head, &SHAPE, spec, first_rank, shared);
-        facts.complete(&mut role, config);
-        first_rank += replicas;
-        roles.push(role);
-        services.extend(role_services);
-    }
-    if let Some(leader) = roles.first_mut().and_then(|role| role.replicas.first_mut()) {
-        leader.labels.insert(label::JOB_ROLE.to_owned(), "master".to_owned());
-    }
+    let (mut roles, services) = lower_roles(&head, specs, &facts, port, config);
     let leader = ReplicaKey { role: 0, index: 0 };
     let success = match (facts.has_master, &facts.elastic) {
         (true, _) => SuccessRule::One(leader),
@@ -158,6 +145,31 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
         ranks,
         warnings,
     })
+}
+
+/// All replicas, with what each is told. The first of them leads.
+fn lower_roles(
+    head: &Head,
+    specs: Vec<RoleSpec>,
+    facts: &Facts,
+    port: PortWish,
+    config: &Config,
+) -> (Vec<Role>, Vec<ServiceModel>) {
+    let shared = matches!(port, PortWish::Default(_));
+    let (mut roles, mut services) = (Vec::new(), Vec::new());
+    let mut first_rank = 0;
+    for spec in specs {
+        let replicas = spec.replicas;
+        let (mut role, role_services) = kubeflow::lower_role(head, &SHAPE, spec, first_rank, shared);
+        facts.complete(&mut role, config);
+        first_rank += replicas;
+        roles.push(role);
+        services.extend(role_services);
+    }
+    if let Some(leader) = roles.first_mut().and_then(|role| role.replicas.first_mut()) {
+        leader.labels.insert(label::JOB_ROLE.to_owned(), "master".to_owned());
+    }
+    (roles, services)
 }
 
 fn check_roles(specs: &[RoleSpec], findings: &mut Findings) {

@@ -15,15 +15,15 @@ use trainyard_proto::trainyard::{Amount, Resources, TrainingJob, TrainingJobSpec
 
 use super::Dialect;
 use super::kubeflow::{self, RoleSpec, Shape};
-use super::read::{self, Findings, join};
+use super::read::{self, Findings, Head, join};
 use super::recovery::{self, Size, Terms};
 use super::{meeting, status, torchrun};
 use crate::diagnostic::Diagnostic;
 use crate::job::{Lifecycle, StatusChange};
 use crate::label;
 use crate::model::{
-    CleanPods, EnvModel, EnvValue, JobModel, Policy, PortWish, ReplicaKey, RestartRule, RestartScope, SuccessRule,
-    Warning,
+    CleanPods, EnvModel, EnvValue, JobModel, Policy, PortWish, ReplicaKey, RestartRule, RestartScope, Role,
+    ServiceModel, SuccessRule, Warning,
 };
 use crate::view::Config;
 
@@ -158,17 +158,7 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
         warnings.push(Warning::ignored("spec.elastic"));
     }
     let port = fixed_port(&template).map_or(PortWish::Default(SHAPE.port), PortWish::Fixed);
-    let role = RoleSpec {
-        name: "Worker",
-        path: "spec".to_owned(),
-        written: spec.replicas,
-        replicas,
-        port: fixed_port(&template),
-        template,
-        restart,
-    };
-    let (mut role, services) = kubeflow::lower_role(&head, &SHAPE, role, 0, true);
-    role.main_container = main_name(&role.template);
+    let (mut role, services) = lower_role(&head, spec.replicas, replicas, template, restart);
     let told = recovery::Told {
         head: &head,
         terms: &terms,
@@ -199,6 +189,21 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
         notes,
         warnings,
     })
+}
+
+/// The one role, whose replicas are not told of each other yet.
+fn lower_role(
+    head: &Head,
+    written: Option<i32>,
+    replicas: u32,
+    template: PodTemplateSpec,
+    restart: RestartRule,
+) -> (Role, Vec<ServiceModel>) {
+    let port = fixed_port(&template);
+    let role = RoleSpec { name: "Worker", path: "spec".to_owned(), written, replicas, port, template, restart };
+    let (mut role, services) = kubeflow::lower_role(head, &SHAPE, role, 0, true);
+    role.main_container = main_name(&role.template);
+    (role, services)
 }
 
 /// Puts our launcher in torchrun's place, unless the job keeps it.
