@@ -18,6 +18,8 @@ pub(crate) struct Failure {
     pub(crate) reason: String,
     pub(crate) message: String,
     finished_at: String,
+    /// Its launcher says that the job failed at another one.
+    elsewhere: bool,
 }
 
 /// The earliest failure among the last known states of a job's pods, now or before a restart in place.
@@ -25,10 +27,12 @@ pub(crate) fn first<'a>(pods: impl IntoIterator<Item = &'a Value>, job: &str, al
     earliest(all(pods, job, alone))
 }
 
-/// The one that ended before the others. Times are whole seconds: in one second, what was ended by a signal was mostly ended
-/// because of the others.
+/// The one that ended before the others, of those that do not say that it was another. Times are whole seconds: in one second,
+/// what was ended by a signal was mostly ended because of the others.
 pub(crate) fn earliest(failures: Vec<Failure>) -> Option<Failure> {
-    failures.into_iter().min_by(|a, b| (&a.finished_at, a.code > 128).cmp(&(&b.finished_at, b.code > 128)))
+    failures
+        .into_iter()
+        .min_by(|a, b| (a.elsewhere, &a.finished_at, a.code > 128).cmp(&(b.elsewhere, &b.finished_at, b.code > 128)))
 }
 
 /// Every failure among the last known states of a job's pods.
@@ -57,6 +61,7 @@ fn of(pod: &Value, status: &Value, terminated: &Value, job: &str, alone: bool) -
     let own = Speaker::new(pod, job, &container, alone).attribute("").0;
     // A launcher with many ranks says in its last message which of them it was.
     let label = message.lines().find_map(reported_rank).map_or(own, Label::Rank);
+    let elsewhere = message.lines().any(|line| line.starts_with("trainyard: the job failed, not here: "));
     Some(Failure {
         key: key(pod, &container, terminated),
         pod: text(&pod["metadata"]["name"]),
@@ -66,6 +71,7 @@ fn of(pod: &Value, status: &Value, terminated: &Value, job: &str, alone: bool) -
         reason: text(&terminated["reason"]),
         message,
         finished_at: text(&terminated["finishedAt"]),
+        elsewhere,
     })
 }
 
@@ -120,6 +126,23 @@ mod tests {
         let pods = [pod("master", 143), pod("worker", 3)];
         assert_eq!(first(&pods, "job", false).unwrap().code, 3);
         assert_eq!(first(pods.iter().rev(), "job", false).unwrap().code, 3);
+    }
+
+    #[test]
+    fn whoever_says_that_it_was_another_is_not_to_blame() {
+        let pod = |name: &str, at: &str, message: &str| {
+            let terminated = json!({"exitCode": 3, "finishedAt": at, "message": message});
+            json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c"}]}, "status": {"containerStatuses": [
+                {"name": "c", "state": {"terminated": terminated}},
+            ]}})
+        };
+        let other = "hello\ntrainyard: the job failed, not here: rank 1: boom; exit code 3";
+        let pods = [
+            pod("a", "2026-01-01T00:00:02Z", other),
+            pod("b", "2026-01-01T00:00:03Z", "trainyard: rank 1 failed first: 3"),
+        ];
+        assert_eq!(first(&pods, "job", false).unwrap().pod, "b");
+        assert_eq!(first(&pods[..1], "job", false).unwrap().pod, "a", "the one that failed is gone");
     }
 
     #[test]

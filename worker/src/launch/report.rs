@@ -43,7 +43,9 @@ pub(super) fn elsewhere(failure: &Failure) -> String {
         return format!("trainyard: the nodes did not meet: {}; exit code {}\n", failure.message, failure.code);
     }
     let who = failure.rank.map_or_else(|| "a launcher".to_owned(), |rank| format!("rank {rank}"));
-    format!("trainyard: the job failed, not here: {who}: {}; exit code {}\n", failure.message, failure.code)
+    let code = format!("exit code {}", failure.code);
+    let code = if failure.message.ends_with(&code) { String::new() } else { format!("; {code}") };
+    format!("trainyard: the job failed, not here: {who}: {}{code}\n", failure.message)
 }
 
 /// A failure after which the ranks are started again.
