@@ -244,7 +244,13 @@ pub fn series(
         };
         series.kills += 1;
         match until(patience.recovery, || log.events().joined_after(at, setting.ranks)) {
-            Some(joined) => series.recoveries.push(joined - at),
+            Some(joined) => {
+                series.recoveries.push(joined - at);
+                // Training goes on, or there was no recovery; and a kill before the first step would be another fault.
+                if until(patience.recovery, || log.events().step_after(joined)).is_none() {
+                    series.trouble = Some(format!("no step was done after kill {}", series.kills));
+                }
+            }
             None => series.trouble = Some(format!("kill {} was not recovered from", series.kills)),
         }
         rest(pace, at);
