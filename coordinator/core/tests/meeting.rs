@@ -396,6 +396,32 @@ fn the_next_control_plane_waits_for_launchers_before_it_judges_their_pods() {
 }
 
 #[test]
+fn the_next_control_plane_releases_whoever_the_last_one_could_not() {
+    let mut lab = Lab::new("replicas: 2, restartPolicy: OnFailure");
+    lab.run();
+    // All ranks had finished; one launcher was released and has ended, then the control plane was cut off.
+    let uids = lab.uids();
+    lab.session = Lab::session(&lab.world, 16);
+    lab.streams.clear();
+    lab.step(Input::PodDone { pod: uids[0].1.clone() });
+    assert_eq!(lab.released, None, "nobody is there yet");
+    lab.stuck.insert(uids[0].0.clone());
+    lab.meet();
+    assert_eq!(lab.released, Some(Outcome::Succeeded));
+    assert_eq!(lab.uids(), uids, "nobody is started again");
+}
+
+#[test]
+fn a_pod_that_ends_well_of_a_generation_that_runs_is_lost_to_it() {
+    let mut lab = Lab::new("replicas: 2, restartPolicy: OnFailure");
+    lab.run();
+    let uids = lab.uids();
+    lab.step(Input::PodDone { pod: uids[1].1.clone() });
+    assert_eq!(lab.released, None);
+    assert_eq!(lab.session.machine().restarts(), 1);
+}
+
+#[test]
 fn ranks_that_stand_still_are_named() {
     let mut lab = Lab::new("replicas: 2");
     lab.run();

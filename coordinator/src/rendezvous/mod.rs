@@ -100,7 +100,16 @@ enum Changed {
     /// A job.
     Job(&'static dyn Dialect, Key, String),
     /// A pod of a job: its uid, and whether it has ended.
-    Pod { of: (String, String), key: Key, owner: String, pod: String, incarnation: u64, ended: bool },
+    Pod { of: (String, String), key: Key, owner: String, pod: String, incarnation: u64, ended: Option<End> },
+}
+
+/// How a pod ended.
+#[derive(Clone, Copy)]
+enum End {
+    /// All in it ended well.
+    Done,
+    /// Some other way, or nobody knows.
+    Gone,
 }
 
 impl Hub {
@@ -182,13 +191,17 @@ impl Hub {
     fn look(&self, changed: Changed) {
         match changed {
             Changed::Job(dialect, key, uid) => self.look_at_job(dialect, &key, &uid),
-            Changed::Pod { owner, pod, ended: true, .. } => {
+            Changed::Pod { owner, pod, incarnation, ended: Some(end), .. } => {
                 let entry = self.rooms().get(&owner).cloned();
                 if let Some(entry) = entry {
-                    entry.room.tell(Message::Known(Input::PodGone { pod }));
+                    let input = match end {
+                        End::Done if incarnation == entry.incarnation => Input::PodDone { pod },
+                        End::Done | End::Gone => Input::PodGone { pod },
+                    };
+                    entry.room.tell(Message::Known(input));
                 }
             }
-            Changed::Pod { of, key, owner, incarnation, ended: false, .. } => {
+            Changed::Pod { of, key, owner, incarnation, ended: None, .. } => {
                 // A job whose pods are there will have launchers: its first generations are reserved by then.
                 if let Some(found) = self.find(&of, &key).filter(|found| found.uid == owner) {
                     let _ = self.room(&found, incarnation);
@@ -314,6 +327,12 @@ impl Hub {
         let spec = job.object.metadata.generation;
         rooms.insert(job.uid.clone(), Entry { room: room.clone(), incarnation, spec });
         drop(rooms);
+        // Pods that had ended before there was a room to tell.
+        let of_this = |pod: &&Arc<Pod>| self::incarnation(pod) == incarnation && is_done(pod);
+        for pod in cluster.pods.owned_by(&job.uid).iter().filter(of_this) {
+            let pod = pod.metadata.uid.clone().unwrap_or_default();
+            room.tell(Message::Known(Input::PodDone { pod }));
+        }
         if let Some(entry) = before {
             entry.room.tell(Message::Known(Input::Stop));
         }
@@ -354,11 +373,21 @@ fn has_ended(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
+/// Whether it has ended well, and nobody wanted that.
+fn is_done(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none()
+        && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Succeeded")
+}
+
 fn of_pod(pod: &Pod, gone: bool) -> Option<Changed> {
     let (of, key) = owner(&pod.metadata)?;
     let owners = pod.metadata.owner_references.iter().flatten();
     let owner = owners.into_iter().find(|owner| owner.controller == Some(true))?.uid.clone();
-    let ended = gone || has_ended(pod);
+    let ended = match (gone, has_ended(pod)) {
+        (false, true) if is_done(pod) => Some(End::Done),
+        (true, _) | (_, true) => Some(End::Gone),
+        (false, false) => None,
+    };
     Some(Changed::Pod { of, key, owner, pod: pod.metadata.uid.clone()?, incarnation: incarnation(pod), ended })
 }
 

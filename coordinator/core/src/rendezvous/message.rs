@@ -143,6 +143,12 @@ pub enum Input {
         /// UID of the pod.
         pod: String,
     },
+    /// A pod is known to have ended well, with all that ran in it. Launchers end well only when they were released, and that
+    /// is when the ranks of all had finished.
+    PodDone {
+        /// UID of the pod.
+        pod: String,
+    },
     /// A member has started its ranks.
     Ready {
         /// Who.

@@ -9,6 +9,7 @@
 //! | gathering | all that are expected are there, or enough and late | running   | order the next generation              |
 //! | gathering | after a start: a whole world is there, and runs     | running   | nothing: it is adopted                 |
 //! | gathering | too few, too late                                   | ended     | release all                            |
+//! | gathering | after a start: a pod of it ended well               | ended     | release all                            |
 //! | running   | a rank failed, restarts are left                    | gathering | (most often forms at once)             |
 //! | running   | a member is gone, restarts are left                 | gathering | halt the survivors unless it forms now |
 //! | running   | newcomers wait, and the generation is old enough    | running   | order the next generation, with them   |
@@ -175,6 +176,7 @@ impl Rendezvous {
             Input::Joined { member, stream, hello } => self.joined(now_ms, member, stream, hello, out),
             Input::Away { member, stream } => self.away(now_ms, &member, stream),
             Input::PodGone { pod } => self.pod_gone(now_ms, &pod, out),
+            Input::PodDone { pod } => self.pod_done(now_ms, &pod, out),
             Input::Holds { member, port, seen } => self.holds(&member, port, seen),
             Input::Ready { member, generation } => self.ready(member, generation),
             Input::Failed { member, generation, failure } => self.failed(now_ms, &member, generation, failure, out),
@@ -341,6 +343,16 @@ impl Rendezvous {
         let gone = self.members.keys().find(|member| member.pod == pod).cloned();
         if let Some(member) = gone {
             self.lose(now_ms, &member, out);
+        }
+    }
+
+    /// The coordinator that released it may have been cut off before it released the others. Where a generation is known to
+    /// run, only a launcher that was not ours ends so.
+    fn pod_done(&mut self, now_ms: i64, pod: &str, out: &mut Vec<Output>) {
+        match &self.phase {
+            Phase::Gathering { lack: Lack::Start, .. } => self.end(Outcome::Succeeded, out),
+            Phase::Gathering { lack: Lack::Failure(_), .. } | Phase::Running { .. } => self.pod_gone(now_ms, pod, out),
+            Phase::Ended(_) => {}
         }
     }
 

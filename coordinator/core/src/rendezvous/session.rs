@@ -103,6 +103,7 @@ impl Session {
             Input::Away { .. }
             | Input::Holds { .. }
             | Input::PodGone { .. }
+            | Input::PodDone { .. }
             | Input::Ready { .. }
             | Input::Finished { .. }
             | Input::Reserved { .. }
