@@ -3,15 +3,19 @@
 //! Every rank holds the whole model and a share of each batch. Per step the ranks average their gradients with one
 //! all-reduce over the [`Communicator`], then all take the same step. The training depends on the seed and the global
 //! batch alone: any number of ranks that divides the batch trains the same model, up to rounding.
+//!
+//! When a rank dies the others keep their processes and all that they have learned: they meet again in the next
+//! generation, and whoever is new there takes over the model of the rank that is furthest.
 
 pub mod data;
 pub mod model;
+mod state;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use trainyard_worker::comm::{CommError, Communicator, ReduceOp};
+use trainyard_worker::comm::{CommError, Communicator, Generations, ReduceOp};
 
 use data::{Data, Samples};
 use model::{Model, Optimizer, Scratch};
@@ -105,14 +109,24 @@ pub struct Report {
     pub model: Model,
 }
 
-/// Joins the job that the environment describes and trains. Rank 0 prints progress lines
-/// (`epoch=3/60 step=80/2040 loss=0.5312 lr=0.0198`) and at the end the accuracy on the test set.
+/// Joins the job that the environment describes and trains, through as many generations as it takes. Rank 0 prints
+/// progress lines (`epoch=3/60 step=80/2040 loss=0.5312 lr=0.0198`) and at the end the accuracy on the test set.
 ///
 /// # Errors
 /// See [`Error`].
 pub fn run(args: &Args) -> Result<Report, Error> {
-    let comm = Communicator::from_env()?;
-    train(args, comm, &mut io::stdout())
+    check(args)?;
+    let mut generations = Generations::from_env()?;
+    let mut comm = generations.join()?;
+    let data = data::load(args.seed, args.validate);
+    let out = &mut io::stdout();
+    let mut trainer = Trainer::new(args, &data, out)?;
+    loop {
+        match trainer.train(&mut comm) {
+            Err(Error::Comm(error)) if error.ends_generation() => comm = generations.regroup(comm, &error)?,
+            result => return leave(comm, result),
+        }
+    }
 }
 
 /// Trains as one rank of `comm`, writing rank 0's lines to `out`.
@@ -120,51 +134,25 @@ pub fn run(args: &Args) -> Result<Report, Error> {
 /// # Errors
 /// See [`Error`].
 pub fn train(args: &Args, mut comm: Communicator, out: &mut dyn Write) -> Result<Report, Error> {
+    check(args)?;
+    let data = data::load(args.seed, args.validate);
+    let result = Trainer::new(args, &data, out)?.train(&mut comm);
+    leave(comm, result)
+}
+
+/// Whoever fails says so: the others need not wait for it.
+fn leave(comm: Communicator, result: Result<Report, Error>) -> Result<Report, Error> {
+    if result.is_err() {
+        comm.abort();
+    }
+    result
+}
+
+fn check(args: &Args) -> Result<(), Error> {
     if args.epochs == 0 || args.batch == 0 || args.hidden == 0 || args.log_every == 0 {
         return Err(Error::Arguments("--epochs, --batch, --hidden and --log-every must be 1 or more"));
     }
-    let data = data::load(args.seed, args.validate);
-    let world_size = comm.world_size();
-    let global_batch = args.batch.div_ceil(world_size) * world_size;
-    let steps = args.epochs * data.train.len().div_ceil(global_batch);
-    let mut trainer = Trainer::new(args, &data, global_batch, steps, out)?;
-    trainer.say(
-        &comm,
-        format_args!(
-            "ranks={world_size} train_samples={} test_samples={} parameters={} global_batch={global_batch}",
-            data.train.len(),
-            data.test.len(),
-            trainer.model.parameters.len(),
-        ),
-    );
-    let (rank, share) = (comm.rank(), global_batch / world_size);
-    trainer.tell(format_args!("rank {rank} of {world_size} takes {share} of each {global_batch} wines"));
-    // All ranks start from rank 0's weights. The seed alone would do on equal machines; the broadcast makes sure.
-    comm.broadcast(&mut trainer.model.parameters, 0)?;
-    for epoch in 0..args.epochs {
-        let order = data::epoch_order(data.train.len(), global_batch, args.seed, epoch);
-        for batch in order.chunks_exact(global_batch) {
-            if args.fail_at_step == Some(trainer.step) && args.fail_rank == comm.rank() {
-                let (rank, step) = (comm.rank(), trainer.step);
-                comm.abort();
-                return Err(Error::Asked { rank, step });
-            }
-            trainer.step(&mut comm, batch, epoch)?;
-        }
-    }
-    let test_accuracy = accuracy(&trainer.model, &data.test, &mut comm)?;
-    let baseline_accuracy = data.test.majority();
-    let name = if args.validate { "validation_accuracy" } else { "test_accuracy" };
-    trainer.say(&comm, format_args!("baseline_accuracy={baseline_accuracy:.4} {name}={test_accuracy:.4}"));
-    let report = Report { test_accuracy, baseline_accuracy, loss: trainer.loss, model: trainer.model };
-    if comm.rank() == 0
-        && let Some(folder) = &args.output
-    {
-        write_model(folder, &data, &report)?;
-    }
-    // Nobody leaves while rank 0 may still fail to write.
-    comm.barrier()?;
-    Ok(report)
+    Ok(())
 }
 
 struct Trainer<'run> {
@@ -185,13 +173,7 @@ struct Trainer<'run> {
 }
 
 impl<'run> Trainer<'run> {
-    fn new(
-        args: &'run Args,
-        data: &'run Data,
-        global_batch: usize,
-        steps: usize,
-        out: &'run mut dyn Write,
-    ) -> Result<Self, Error> {
+    fn new(args: &'run Args, data: &'run Data, out: &'run mut dyn Write) -> Result<Self, Error> {
         let model = Model::new(vec![data::FEATURES, args.hidden, args.hidden, 1], args.seed);
         let parameters = model.parameters.len();
         let metrics = match &args.output {
@@ -208,13 +190,64 @@ impl<'run> Trainer<'run> {
             gradient: vec![0.0; parameters + 1],
             model,
             scratch: Scratch::default(),
-            global_batch,
-            steps,
+            global_batch: 0,
+            steps: 0,
             step: 0,
             loss: f32::NAN,
             out,
             metrics,
         })
+    }
+
+    /// From where the furthest of these ranks is, to the end.
+    fn train(&mut self, comm: &mut Communicator) -> Result<Report, Error> {
+        self.meet(comm)?;
+        let (rank, world_size, data, global_batch) = (comm.rank(), comm.world_size(), self.data, self.global_batch);
+        let (train_samples, test_samples) = (data.train.len(), data.test.len());
+        let parameters = self.model.parameters.len();
+        self.say(
+            comm,
+            format_args!(
+                "ranks={world_size} train_samples={train_samples} test_samples={test_samples} \
+                 parameters={parameters} global_batch={global_batch}"
+            ),
+        );
+        let share = global_batch / world_size;
+        let from = if self.step > 0 { format!(", from step {} on", self.step) } else { String::new() };
+        self.tell(format_args!("rank {rank} of {world_size} takes {share} of each {global_batch} wines{from}"));
+        while self.step < self.steps {
+            self.rest_of_epoch(comm)?;
+        }
+        let test_accuracy = accuracy(&self.model, &data.test, comm)?;
+        let baseline_accuracy = data.test.majority();
+        let name = if self.args.validate { "validation_accuracy" } else { "test_accuracy" };
+        self.say(comm, format_args!("baseline_accuracy={baseline_accuracy:.4} {name}={test_accuracy:.4}"));
+        let report = Report { test_accuracy, baseline_accuracy, loss: self.loss, model: self.model.clone() };
+        if rank == 0
+            && let Some(folder) = &self.args.output
+        {
+            write_model(folder, data, &report)?;
+        }
+        // Nobody leaves while rank 0 may still fail to write.
+        comm.barrier()?;
+        Ok(report)
+    }
+
+    fn rest_of_epoch(&mut self, comm: &mut Communicator) -> Result<(), Error> {
+        let (epoch, done) = (self.step / self.batches(), self.step % self.batches());
+        let order = data::epoch_order(self.data.train.len(), self.global_batch, self.args.seed, epoch);
+        for batch in order.chunks_exact(self.global_batch).skip(done) {
+            if self.args.fail_at_step == Some(self.step) && self.args.fail_rank == comm.rank() {
+                return Err(Error::Asked { rank: comm.rank(), step: self.step });
+            }
+            self.step(comm, batch, epoch)?;
+        }
+        Ok(())
+    }
+
+    /// Steps of an epoch.
+    fn batches(&self) -> usize {
+        self.data.train.len().div_ceil(self.global_batch)
     }
 
     fn step(&mut self, comm: &mut Communicator, batch: &[usize], epoch: usize) -> Result<(), Error> {
@@ -246,18 +279,17 @@ impl<'run> Trainer<'run> {
     }
 
     fn record(&mut self, comm: &Communicator, epoch: usize, rate: f32) -> Result<(), Error> {
-        if comm.rank() != 0 {
-            return Ok(());
-        }
-        if self.step.is_multiple_of(self.args.log_every) || self.step == self.steps {
+        let is_last = self.step == self.steps;
+        if self.step.is_multiple_of(self.args.log_every) || is_last {
             let (epoch, epochs, step, steps, loss) = (epoch + 1, self.args.epochs, self.step, self.steps, self.loss);
             self.say(comm, format_args!("epoch={epoch}/{epochs} step={step}/{steps} loss={loss:.4} lr={rate:.4}"));
         }
+        // All keep them: whoever is rank 0 at the end writes them down.
         if let Some((path, lines)) = &mut self.metrics {
             let line = json!({"step": self.step, "epoch": epoch + 1, "loss": self.loss, "lr": rate});
             lines.extend_from_slice(line.to_string().as_bytes());
             lines.push(b'\n');
-            if self.step == self.steps {
+            if is_last && comm.rank() == 0 {
                 std::fs::write(&*path, &*lines).map_err(|source| failed(path, source))?;
             }
         }

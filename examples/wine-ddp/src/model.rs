@@ -143,6 +143,11 @@ impl Optimizer {
         Self { velocity: vec![0.0; parameters], momentum, decay }
     }
 
+    /// What the last steps left, which the next one goes on from.
+    pub fn velocity(&mut self) -> &mut [f32] {
+        &mut self.velocity
+    }
+
     /// One step downhill.
     pub fn step(&mut self, parameters: &mut [f32], gradient: &[f32], rate: f32) {
         for ((parameter, velocity), slope) in parameters.iter_mut().zip(&mut self.velocity).zip(gradient) {
