@@ -127,11 +127,10 @@ async fn workers(
     mode: ContainerMode,
 ) -> Result<(trainyard_coordinator::Handle, trainyard_worker::agent::Handle), CliError> {
     let client = embedded.client();
-    // A socket of this machine is out of reach in a container.
-    let rendezvous = (mode == ContainerMode::Process).then(|| embedded.home().join(SOCKET));
+    let (rendezvous, containers) = (Some(embedded.home().join(SOCKET)), mode != ContainerMode::Process);
     let config = AgentConfig { mode, ..AgentConfig::for_home(embedded.home()) };
     let agent = Agent::start(client.clone(), config).await.map_err(internal("cannot start the node agent"))?;
-    let coordinator = Coordinator::start(client, Config { rendezvous, ..Config::default() })
+    let coordinator = Coordinator::start(client, Config { rendezvous, containers, ..Config::default() })
         .await
         .map_err(internal("cannot start the controllers"))?;
     coordinator.register_metrics(embedded.metrics());

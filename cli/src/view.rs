@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use trainyard_coordinator::rendezvous::addresses;
 use trainyard_coordinator_core::explain::told;
 use trainyard_coordinator_core::gang::GangView;
 use trainyard_coordinator_core::manifest::dialect_of;
@@ -20,7 +21,8 @@ pub(crate) fn config(session: &Session) -> Config {
     match session.place {
         Place::Cluster(_) => Config::cluster(),
         Place::Server { ref home } | Place::InProcess { ref home } => {
-            Config { rendezvous: Some(format!("unix:{}", home.join(plane::SOCKET).display())), ..Config::embedded() }
+            let addresses = addresses(&home.join(plane::SOCKET));
+            Config { rendezvous: Some(addresses.own), open_rendezvous: Some(addresses.open), ..Config::embedded() }
         }
     }
 }

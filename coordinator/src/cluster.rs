@@ -98,7 +98,14 @@ impl Starter<'_> {
 }
 
 impl Cluster {
-    pub(crate) fn start(client: &kube::Client, config: &Config, events: EventSink, stop: &CancellationToken) -> Self {
+    /// `rendezvous`: where launchers of our own user reach it, and where all others do.
+    pub(crate) fn start(
+        client: &kube::Client,
+        config: &Config,
+        (rendezvous, open_rendezvous): (Option<String>, Option<String>),
+        events: EventSink,
+        stop: &CancellationToken,
+    ) -> Self {
         let mut starter = Starter { client, namespace: config.namespace.as_deref(), stop, probes: Vec::new() };
         let mut custom = BTreeMap::new();
         let mut queues = HashMap::new();
@@ -135,7 +142,8 @@ impl Cluster {
             custom: Arc::new(custom),
             queues: Arc::new(queues),
             view_config: ViewConfig {
-                rendezvous: config.rendezvous.as_deref().map(crate::rendezvous::address),
+                rendezvous,
+                open_rendezvous,
                 ..if config.embedded { ViewConfig::embedded() } else { ViewConfig::cluster() }
             },
             client: client.clone(),

@@ -37,11 +37,20 @@ pub struct Config {
     pub namespace: Option<String>,
     /// Where to listen for the launchers of jobs, if they can reach this machine's sockets; `None`: they are on their own.
     pub rendezvous: Option<PathBuf>,
+    /// Pods are containers, which share the machine's network but not its files.
+    pub containers: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { identity: "trainyard".to_owned(), embedded: true, workers: 2, namespace: None, rendezvous: None }
+        Self {
+            identity: "trainyard".to_owned(),
+            embedded: true,
+            workers: 2,
+            namespace: None,
+            rendezvous: None,
+            containers: false,
+        }
     }
 }
 
@@ -71,8 +80,13 @@ impl Coordinator {
         let stop = CancellationToken::new();
         let events = EventSink::start(client.clone(), "trainyard-coordinator");
         let socket = rendezvous::listen(config.rendezvous.as_ref());
-        let config = Config { rendezvous: config.rendezvous.filter(|_| socket.is_some()), ..config };
-        let cluster = Cluster::start(&client, &config, events.clone(), &stop);
+        let addresses = config.rendezvous.as_deref().filter(|_| socket.is_some()).map(rendezvous::addresses);
+        let (own, open) = addresses.map(|addresses| (addresses.own, addresses.open)).unzip();
+        let doors = (
+            own.filter(|_| !config.containers),
+            open.filter(|_| socket.as_ref().is_some_and(rendezvous::Socket::is_open)),
+        );
+        let cluster = Cluster::start(&client, &config, doors, events.clone(), &stop);
         let metrics = metrics::JobMetrics::watch(&cluster);
         let meetings = rendezvous::RendezvousMetrics::default();
         let hub = socket.is_some().then(|| rendezvous::Hub::start(&cluster, meetings.clone(), &stop));

@@ -5,12 +5,15 @@
 
 mod lab;
 
+use std::os::linux::net::SocketAddrExt as _;
+
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use lab::{DEADLINE, Lab, has, report};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tonic::{Code, Request, Status, Streaming};
+use trainyard_coordinator::rendezvous::addresses;
 use trainyard_proto::rendezvous as wire;
 use wire::from_launcher::Message as Say;
 use wire::rendezvous_client::RendezvousClient;
@@ -109,6 +112,30 @@ async fn try_join(lab: &Lab, job: &str, token: &str, hello: wire::Hello) -> Resu
         }
     };
     let channel = tokio::time::timeout(DEADLINE, connected).await.expect("somebody listens");
+    try_join_over(channel, job, token, hello).await
+}
+
+/// The door that any user can open.
+async fn open_door(lab: &Lab) -> tonic::transport::Channel {
+    let address = addresses(&lab.socket()).open;
+    let name = address.strip_prefix("unix:@").unwrap();
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap();
+    let stream = std::os::unix::net::UnixStream::connect_addr(&address).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut stream = Some(tokio::net::UnixStream::from_std(stream).unwrap());
+    let connector = tower::service_fn(move |_: tonic::transport::Uri| {
+        let stream = stream.take().unwrap();
+        async move { std::io::Result::Ok(hyper_util::rt::TokioIo::new(stream)) }
+    });
+    tonic::transport::Endpoint::from_static("http://rendezvous").connect_with_connector(connector).await.unwrap()
+}
+
+async fn try_join_over(
+    channel: tonic::transport::Channel,
+    job: &str,
+    token: &str,
+    hello: wire::Hello,
+) -> Result<Launcher, Status> {
     let (say, said) = mpsc::channel(16);
     say.send(wire::FromLauncher { message: Some(Say::Hello(hello.clone())) }).await.unwrap();
     let said = futures::stream::unfold(said, |mut said| async move { said.recv().await.map(|next| (next, said)) });
@@ -322,6 +349,19 @@ async fn who_may_not_join_is_told_why() {
     assert_eq!(refused("other", &token, hello(&pod, 0)).await, Code::NotFound);
     assert_eq!(refused("shut", &token, hello("stranger", 0)).await, Code::Unavailable);
     assert_eq!(refused("shut", &token, wire::Hello { port: 0, ..hello(&pod, 0) }).await, Code::InvalidArgument);
+    lab.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_open_door_is_open_to_those_with_the_token() {
+    let lab = Lab::open().await;
+    lab.create(job("door", &json!({"replicas": 1}))).await;
+    let pod = running(&lab, "door-worker-0", None).await.metadata.uid.unwrap();
+    let token = uid(&lab, "door").await;
+    let guessed = try_join_over(open_door(&lab).await, "door", "guess", hello(&pod, 0)).await;
+    assert_eq!(guessed.err().unwrap().code(), Code::Unauthenticated);
+    let mut launcher = try_join_over(open_door(&lab).await, "door", &token, hello(&pod, 0)).await.unwrap();
+    assert_eq!(launcher.formed().await.seats.len(), 1);
     lab.close().await;
 }
 

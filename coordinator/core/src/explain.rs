@@ -1,6 +1,6 @@
 //! Why a job is where it is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
@@ -8,8 +8,8 @@ use trainyard_proto::plan::{ObjectRef, Reason};
 use trainyard_proto::trainyard::{LastFailure as Told, TrainingJobStatus};
 
 use crate::gang::GangView;
-use crate::job::Ledger;
-use crate::rendezvous::{self, Cause, LastFailure, RendezvousView, Stage};
+use crate::job::{Ledger, Lifecycle};
+use crate::rendezvous::{self, Cause, LastFailure, Place, RendezvousView, Stage};
 use crate::view::JobView;
 
 /// Why the job is where it is: the life cycle's reasons, then the scheduler's for those of its pods that wait.
@@ -28,12 +28,12 @@ pub fn explain(job: &JobView, gangs: Option<&GangView>, now_ms: i64) -> Vec<Reas
     let scheduler = placement.plan.reasons.into_iter();
     let waits =
         scheduler.filter(|reason| reason.subject.namespace == subject.namespace && own.contains(&reason.subject.name));
-    let recovery = recovery(job, &subject, now_ms);
+    let recovery = recovery(job, gangs, &subject, now_ms);
     plan.reasons.into_iter().chain(recovery).chain(waits).collect()
 }
 
-/// What failed last, and how many restarts are left.
-fn recovery(view: &JobView, subject: &ObjectRef, now_ms: i64) -> Vec<Reason> {
+/// What failed last, how many restarts are left, and which nodes are avoided.
+fn recovery(view: &JobView, gangs: Option<&GangView>, subject: &ObjectRef, now_ms: i64) -> Vec<Reason> {
     let Ok(model) = crate::manifest::lower(&view.job, &view.related, &view.config) else { return Vec::new() };
     let reason = |code: &str, message: String| {
         let (code, subject, hint) = (code.to_owned(), subject.clone(), None);
@@ -67,12 +67,26 @@ fn recovery(view: &JobView, subject: &ObjectRef, now_ms: i64) -> Vec<Reason> {
         let parts: Vec<String> = std::iter::once(total).chain(by_cause).collect();
         reasons.push(reason("RestartsLeft", parts.join("; ")));
     }
+    // Where there is one node, nobody can go elsewhere.
+    let elsewhere = gangs.is_none_or(|gangs| gangs.nodes.len() > 1);
+    for (node, blame) in Ledger::read(&view.job).avoided(now_ms).into_iter().filter(|_| elsewhere) {
+        let ago = now_ms.saturating_sub(blame.at_ms).max(0) / 1000;
+        let times = if blame.failures == 1 { "once".to_owned() } else { format!("{} times", blame.failures) };
+        let message = format!(
+            "new pods avoid node {node}, where ranks failed {times}, last {ago} s ago, as long as another one has room"
+        );
+        reasons.push(reason("AvoidsNode", message));
+    }
     reasons
 }
 
 /// What the status says of the launchers, for whoever cannot ask them: enough to explain the job, not to decide about it.
 #[must_use]
 pub fn told(job: &Value, pods: &[Pod]) -> Option<RendezvousView> {
+    let dialect = crate::manifest::dialect_of(job)?;
+    if !dialect.shows_launchers() {
+        return noted(job, &dialect.read_status(job), pods);
+    }
     let status = own_status(job);
     let stage = match status.phase.as_deref()? {
         "Running" => Stage::Running,
@@ -81,15 +95,7 @@ pub fn told(job: &Value, pods: &[Pod]) -> Option<RendezvousView> {
         _ => return None,
     };
     let generation = status.generation?.try_into().ok()?;
-    let missing: BTreeSet<String> = status.missing.unwrap_or_default().into_iter().collect();
-    let uid = job.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
-    let own: BTreeMap<String, String> = pods
-        .iter()
-        .filter(|pod| owned(pod, uid))
-        .filter_map(|pod| Some((pod.metadata.name.clone()?, pod.metadata.uid.clone()?)))
-        .collect();
-    let there: BTreeSet<String> =
-        own.iter().filter(|(name, _)| !missing.contains(*name)).map(|(_, uid)| uid.clone()).collect();
+    let there = there(job, pods, &status.missing.unwrap_or_default());
     let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
     Some(RendezvousView {
         generation,
@@ -116,16 +122,52 @@ pub fn told(job: &Value, pods: &[Pod]) -> Option<RendezvousView> {
     })
 }
 
+/// The same of a job whose status has no place for it.
+fn noted(job: &Value, lifecycle: &Lifecycle, pods: &[Pod]) -> Option<RendezvousView> {
+    let ledger = Ledger::read(job);
+    let note = ledger.meeting.clone()?;
+    let stage = match (lifecycle.finished, lifecycle.suspended, lifecycle.restarting, lifecycle.running) {
+        (Some(_), _, _, _) | (None, true, _, _) => return None,
+        (None, false, true, _) => Stage::Recovering,
+        (None, false, false, true) => Stage::Running,
+        (None, false, false, false) => Stage::Joining,
+    };
+    let there = there(job, pods, &note.missing);
+    Some(RendezvousView {
+        generation: note.generation,
+        stage,
+        restarts: ledger.in_place,
+        joined: there.clone(),
+        members: there.clone(),
+        present: there,
+        last_failure: note.last_failure,
+        stalled: note.stalled,
+        ..RendezvousView::default()
+    })
+}
+
+/// UIDs of the job's pods but for those of these names.
+fn there(job: &Value, pods: &[Pod], missing: &[String]) -> BTreeSet<String> {
+    let uid = job.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+    let is_missing = |pod: &Pod| pod.metadata.name.as_ref().is_some_and(|name| missing.contains(name));
+    let own = pods.iter().filter(|pod| owned(pod, uid) && !is_missing(pod));
+    own.filter_map(|pod| pod.metadata.uid.clone()).collect()
+}
+
 fn own_status(job: &Value) -> TrainingJobStatus {
     job.get("status").and_then(|status| serde_json::from_value(status.clone()).ok()).unwrap_or_default()
 }
 
 fn last_failure(job: &Value) -> Option<LastFailure> {
+    if let Some(noted) = Ledger::read(job).meeting {
+        return noted.last_failure;
+    }
     let Told { rank, pod, host, cause, code, message, generation, at_ms, recovered_ms, lost_steps: _ } =
         own_status(job).last_failure?;
     Some(LastFailure {
         rank: rank.and_then(|rank| u32::try_from(rank).ok()),
         pod,
+        place: Place::default(),
         host,
         cause: Cause::ALL.into_iter().find(|known| Some(known.word()) == cause.as_deref())?,
         code: code.unwrap_or(1),

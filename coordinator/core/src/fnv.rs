@@ -4,12 +4,14 @@ const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0000_0100_0000_01b3;
 
 /// The hash of a text.
-pub(crate) fn text(text: &str) -> u64 {
+#[must_use]
+pub fn text(text: &str) -> u64 {
     bytes(text.bytes())
 }
 
 /// The hash of several texts: `["ab", "c"]` is not `["a", "bc"]`.
-pub(crate) fn texts(parts: &[&str]) -> u64 {
+#[must_use]
+pub fn texts(parts: &[&str]) -> u64 {
     bytes(parts.iter().flat_map(|part| part.bytes().chain([0xff])))
 }
 

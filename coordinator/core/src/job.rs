@@ -9,6 +9,7 @@ use trainyard_proto::plan::{ObjectRef, Plan, Reason};
 use crate::rendezvous::{LastFailure, Spares, Stalled};
 use crate::view::JobView;
 
+mod avoid;
 mod build;
 mod decision;
 mod ending;
@@ -24,6 +25,7 @@ mod restart;
 mod subject;
 mod tally;
 
+pub use avoid::Blame;
 pub use ledger::Ledger;
 pub use replica::{FirstFailure, first_failure};
 

@@ -17,7 +17,7 @@ mod backoff;
 pub mod condition;
 pub mod diagnostic;
 pub mod explain;
-mod fnv;
+pub mod fnv;
 pub mod gang;
 pub mod instant;
 pub mod job;

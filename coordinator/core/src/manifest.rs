@@ -76,6 +76,11 @@ pub trait Dialect: Sync + fmt::Debug {
     /// What the job's own status says.
     fn read_status(&self, job: &Value) -> Lifecycle;
 
+    /// Whether the status tells of launchers.
+    fn shows_launchers(&self) -> bool {
+        false
+    }
+
     /// The whole status that the job gets after a change.
     fn render_status(&self, job: &Value, change: &StatusChange) -> Value;
 }

@@ -22,6 +22,9 @@ pub struct Config {
     /// Where launchers reach the rendezvous (`unix:/path`), if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rendezvous: Option<String>,
+    /// Where launchers of other users and in containers reach it: they cannot open that socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_rendezvous: Option<String>,
 }
 
 impl Config {
@@ -34,7 +37,13 @@ impl Config {
     /// The settings of a cluster.
     #[must_use]
     pub fn cluster() -> Self {
-        Self { embedded: false, cluster_domain: None, init_container_image: "alpine:3.10".to_owned(), rendezvous: None }
+        Self {
+            embedded: false,
+            cluster_domain: None,
+            init_container_image: "alpine:3.10".to_owned(),
+            rendezvous: None,
+            open_rendezvous: None,
+        }
     }
 }
 

@@ -266,6 +266,26 @@ fn a_gang_takes_the_fewest_nodes_and_the_tightest() {
 }
 
 #[test]
+fn what_pods_prefer_comes_before_what_is_tight_and_after_what_fits() {
+    let not = |name: &str| json!({"key": "metadata.name", "operator": "NotIn", "values": [name]});
+    let preferring = |names: &[&str]| {
+        let fields: Vec<Value> = names.iter().map(|name| not(name)).collect();
+        json!([{"weight": 100, "preference": {"matchFields": fields}}])
+    };
+    let place_with = |nodes: Vec<Node>, preferred: &Value| {
+        let affinity = json!({"spec": {"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}}});
+        let pods = gang("a", 2, &json!({"cpu": "1"})).into_iter().map(|pod| with(pod, &affinity)).collect();
+        bound(&place(&view(nodes, pods), START_MS)).into_values().collect::<Vec<_>>()
+    };
+    let nodes = || vec![node("tight", "2", "8Gi"), node("wide", "8", "8Gi")];
+    assert_eq!(place_with(nodes(), &json!([])), ["tight", "tight"]);
+    assert_eq!(place_with(nodes(), &preferring(&["tight"])), ["wide", "wide"]);
+    assert_eq!(place_with(nodes(), &preferring(&["tight", "wide"])), ["tight", "tight"], "nothing else is there");
+    let half = vec![node("bad", "8", "8Gi"), node("good", "1", "8Gi")];
+    assert_eq!(place_with(half, &preferring(&["bad"])), ["good", "bad"], "what does not fit elsewhere");
+}
+
+#[test]
 fn ten_thousand_pods_on_a_thousand_nodes_are_placed_in_one_go() {
     let nodes: Vec<Node> = (0..1000).map(|at| node(&format!("n{at:04}"), "16", "64Gi")).collect();
     let pods: Vec<Pod> = (0..10).flat_map(|at| gang(&format!("g{at}"), 1000, &json!({"cpu": "1"}))).collect();

@@ -16,11 +16,11 @@ use trainyard_coordinator_core::explain;
 use trainyard_coordinator_core::job::{self, Ledger};
 use trainyard_coordinator_core::manifest;
 use trainyard_coordinator_core::rendezvous::{
-    Cause, Failure, Generation, Happened, Hello, Input, MemberId, Outcome, Output, Pulse, RankPulse, Session, Spares,
-    Standing,
+    Cause, Failure, Generation, Happened, Hello, Input, MemberId, Outcome, Output, Place, Pulse, RankPulse, Session,
+    Spares, Standing,
 };
 use trainyard_coordinator_core::view::Config;
-use world::{World, phase};
+use world::{World, node, phase};
 
 /// A job, and its launchers: they join as soon as their pods run, and obey.
 #[derive(Clone)]
@@ -44,7 +44,11 @@ fn job(spec: &str) -> String {
 
 impl Lab {
     fn new(spec: &str) -> Self {
-        let mut world = World::new(&job(spec));
+        Self::of(&job(spec))
+    }
+
+    fn of(manifest: &str) -> Self {
+        let mut world = World::new(manifest);
         world.config = Config { rendezvous: Some("unix:/sock".to_owned()), ..Config::embedded() };
         let session = Self::session(&world, 0);
         let mut lab = Self {
@@ -133,11 +137,18 @@ impl Lab {
                 seen: Generation(0),
                 ranks_are: Standing::Idle,
                 host: format!("host-{index}"),
+                place: Box::new(self.place(&member.pod)),
             };
             self.step(Input::Joined { member, stream: self.next, hello });
         }
         self.step(Input::Tick);
         self.world.meeting = Some(self.session.view());
+    }
+
+    /// What the API says of a pod.
+    fn place(&self, uid: &str) -> Place {
+        let pod = self.world.pods.values().find(|pod| pod.metadata.uid.as_deref() == Some(uid)).unwrap();
+        Place { pod: pod.metadata.name.clone(), node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) }
     }
 
     /// Everything that can happen by itself, until nothing changes.
@@ -520,4 +531,103 @@ fn an_elastic_job_that_is_made_smaller_or_larger_has_not_failed() {
     assert_eq!((lab.world.status("/phase"), lab.world.status("/ranks")), (json!("Running"), json!(8)));
     assert_eq!(lab.restarts(), 0);
     assert_eq!(lab.world.status("/lastFailure"), json!(null));
+}
+
+#[test]
+fn the_name_of_a_pod_outlives_it() {
+    let mut lab = Lab::new("replicas: 2, restartPolicy: OnFailure");
+    lab.run();
+    lab.world.pods.remove("wine-worker-1");
+    lab.stuck.insert("wine-worker-1".to_owned());
+    lab.run();
+    assert_eq!(lab.world.status("/lastFailure/cause"), json!("nodeLost"));
+    assert_eq!(lab.world.status("/lastFailure/pod"), json!("wine-worker-1"));
+}
+
+/// A job on two nodes of which each has room for all of it.
+fn on_two_nodes(spec: &str) -> Lab {
+    let mut lab = Lab::new(spec);
+    lab.world.nodes = vec![node("laptop", "8", "32Gi"), node("other", "8", "32Gi")];
+    lab.run();
+    lab
+}
+
+fn nodes_of(lab: &Lab) -> BTreeMap<&str, String> {
+    let pods = lab.world.pods.iter();
+    pods.map(|(name, pod)| (name.as_str(), pod.spec.as_ref().unwrap().node_name.clone().unwrap())).collect()
+}
+
+#[test]
+fn new_pods_avoid_a_node_on_which_a_rank_stood_still() {
+    let mut lab = on_two_nodes("replicas: 2, restartPolicy: OnFailure, backoffLimit: 20");
+    let before = nodes_of(&lab)["wine-worker-0"].clone();
+    lab.fail_rank("wine-worker-0", Cause::Hang, 1);
+    lab.run();
+    assert_eq!(nodes_of(&lab)["wine-worker-0"], before, "ranks start again in their pods");
+    let told = explain::explain(&lab.world.view(), None, lab.world.now_ms);
+    let avoids = told.iter().find(|reason| reason.code == "AvoidsNode").unwrap();
+    assert!(avoids.message.contains(&before) && avoids.message.contains("failed once"), "{}", avoids.message);
+    lab.world.fail("wine-worker-0", 137);
+    lab.run();
+    let after = nodes_of(&lab)["wine-worker-0"].clone();
+    assert_ne!(after, before, "the new pod is elsewhere");
+    // Where there is no other place it comes back all the same.
+    lab.world.nodes.retain(|node| node.metadata.name.as_deref() == Some(&before));
+    lab.world.now_ms += 60_000;
+    lab.world.fail("wine-worker-0", 137);
+    lab.run();
+    lab.pass(60_000);
+    lab.run();
+    assert_eq!(nodes_of(&lab)["wine-worker-0"], before);
+}
+
+#[test]
+fn a_single_failure_is_held_against_no_node_and_several_are_forgotten() {
+    let mut lab = on_two_nodes("replicas: 2, restartPolicy: OnFailure, backoffLimit: 20");
+    let avoided = |lab: &Lab| {
+        let told = explain::explain(&lab.world.view(), None, lab.world.now_ms);
+        told.iter().filter(|reason| reason.code == "AvoidsNode").count()
+    };
+    lab.fail_rank("wine-worker-0", Cause::Signal, 137);
+    lab.run();
+    assert_eq!(avoided(&lab), 0);
+    lab.world.now_ms += 60_000;
+    lab.fail_rank("wine-worker-0", Cause::Signal, 137);
+    lab.run();
+    assert_eq!(avoided(&lab), 1);
+    lab.world.now_ms += 3_600_000;
+    assert_eq!(avoided(&lab), 0, "an hour later somebody has looked at it");
+}
+
+#[test]
+fn explain_tells_of_the_launchers_of_a_pytorchjob_too() {
+    let template = "{spec: {containers: [{name: pytorch, image: i, command: [torchrun, train.py]}]}}";
+    let replicas = format!("{{replicas: 2, restartPolicy: OnFailure, template: {template}}}");
+    let mut lab = Lab::of(&format!(
+        "{{apiVersion: kubeflow.org/v1, kind: PyTorchJob, metadata: {{name: wine, namespace: team, uid: job-uid}}, spec: {{elasticPolicy: {{minReplicas: 1, maxReplicas: 2}}, pytorchReplicaSpecs: {{Worker: {replicas}}}}}}}"
+    ));
+    lab.run();
+    let told = |lab: &Lab, code: &str| {
+        // As a command sees it, which cannot ask the rendezvous.
+        let mut view = lab.world.view();
+        view.rendezvous = explain::told(&view.job, &view.pods);
+        let reasons = explain::explain(&view, None, lab.world.now_ms);
+        reasons.into_iter().find(|reason| reason.code == code).map(|reason| reason.message)
+    };
+    assert_eq!(told(&lab, "LastFailure"), None);
+    lab.stuck.insert("wine-worker-1".to_owned());
+    lab.world.fail("wine-worker-1", 137);
+    lab.run();
+    lab.pass(5_000);
+    let waits = told(&lab, "Restarting").unwrap();
+    assert!(waits.ends_with("pods that have not joined: wine-worker-1"), "{waits}");
+    let failed = told(&lab, "LastFailure").unwrap();
+    assert!(
+        failed.starts_with("a launcher (pod wine-worker-1, ") && failed.ends_with("have not run since"),
+        "{failed}"
+    );
+    lab.stuck.clear();
+    lab.run();
+    assert!(told(&lab, "LastFailure").unwrap().contains("all ranks ran again 5000 ms later"));
+    assert!(!told(&lab, "Running").unwrap().contains("have not joined"));
 }

@@ -11,6 +11,7 @@ mod world;
 
 use serde_json::{Value, json};
 use trainyard_coordinator_core::instant;
+use trainyard_coordinator_core::view::Config;
 use trainyard_proto::refusal::Refusal;
 use world::{TRAINING, World, pytorch, pytorch_with};
 
@@ -345,4 +346,26 @@ fn a_deleted_pod_of_a_running_gang_is_a_failure() {
     world.pods.remove("wine-worker-1");
     world.plan();
     assert_eq!(world.status("/phase"), json!("Restarting"));
+}
+
+#[test]
+fn on_a_cluster_new_pods_prefer_other_nodes_to_one_on_which_two_failed() {
+    let mut world = pytorch_with("OnFailure", json!({}));
+    world.config = Config::cluster();
+    world.run();
+    let preferred = |world: &World| {
+        let spec = world.pods["mnist-worker-0"].spec.clone().unwrap();
+        let affinity = spec.affinity.and_then(|affinity| affinity.node_affinity);
+        serde_json::to_value(affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution)).unwrap()
+    };
+    for failures in 1..=2 {
+        world.fail("mnist-worker-0", 137);
+        world.plan();
+        world.run_again();
+        let avoids = json!([{"weight": 100, "preference": {"matchFields": [
+            {"key": "metadata.name", "operator": "NotIn", "values": ["laptop"]}
+        ]}}]);
+        assert_eq!(preferred(&world), if failures == 1 { json!(null) } else { avoids });
+    }
+    assert_eq!(world.events.iter().filter(|event| *event == "NodeAvoided").count(), 1);
 }

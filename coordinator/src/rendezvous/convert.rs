@@ -79,6 +79,8 @@ pub fn hello(message: wire::FromLauncher) -> Result<(MemberId, Hello), Nonsense>
         seen: Generation(hello.seen),
         ranks_are: self::standing(standing, &id)?,
         host: hello.host.chars().take(MAX_NAME).collect(),
+        // Nobody takes the launcher's word for it.
+        place: Box::default(),
     };
     Ok((id, read))
 }
@@ -311,6 +313,7 @@ mod tests {
             seen: Generation(7),
             ranks_are: Standing::Running(part),
             host: "box".to_owned(),
+            place: Box::default(),
         };
         assert_eq!(read, expected);
     }

@@ -31,7 +31,9 @@ use tonic::Status;
 use trainyard_coordinator_core::job::{Finish, Ledger};
 use trainyard_coordinator_core::label;
 use trainyard_coordinator_core::manifest::{Dialect, dialects};
-use trainyard_coordinator_core::rendezvous::{Cause, Config, Failure, Input, Outcome, RendezvousView};
+use trainyard_coordinator_core::rendezvous::{
+    Cause, Config, Failure, Input, Outcome, Place as PodPlace, RendezvousView,
+};
 use trainyard_proto::plan::ObjectRef;
 use trainyard_proto::rendezvous as wire;
 use trainyard_runtime::driver::Key;
@@ -44,9 +46,21 @@ pub(crate) use socket::Socket;
 /// A launcher that is stuck answers no ping: its stream breaks after at most twice this, and then its time as a member runs.
 const PING: Duration = Duration::from_secs(5);
 
-/// Where launchers reach the rendezvous of this machine.
-pub(crate) fn address(path: &Path) -> String {
-    format!("unix:{}", path.display())
+/// Where launchers reach the rendezvous of this machine, in the form of `TRAINYARD_RENDEZVOUS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Launchers of the same user.
+    pub own: String,
+    /// Launchers of other users, and in containers that share the machine's network: an abstract socket, which any process of
+    /// the machine can open. What keeps it out is the job's token. The coordinator's user is part of the name, so that
+    /// launchers do not listen to anybody else who has taken it.
+    pub open: String,
+}
+
+/// The addresses of a rendezvous whose socket is at `path`.
+#[must_use]
+pub fn addresses(path: &Path) -> Addresses {
+    Addresses { own: format!("unix:{}", path.display()), open: format!("unix:@{}", socket::open_name(path)) }
 }
 
 /// Listens at `path`, if that can be. Without it jobs run as they do where there is no rendezvous.
@@ -271,8 +285,8 @@ impl Hub {
             .ok_or_else(|| Status::failed_precondition(format!("{key} has no rendezvous")))
     }
 
-    /// Whether a pod may take part in its job's rendezvous.
-    fn admit(&self, job: &str, pod: &str) -> Result<(), Status> {
+    /// What is known of a pod that may take part in its job's rendezvous.
+    fn admit(&self, job: &str, pod: &str) -> Result<PodPlace, Status> {
         let owned = self.inner.cluster.pods.owned_by(job);
         let Some(found) = owned.iter().find(|found| found.metadata.uid.as_deref() == Some(pod)) else {
             // It may have been made just now.
@@ -283,7 +297,8 @@ impl Hub {
         if is_old || found.metadata.deletion_timestamp.is_some() || has_ended(found) {
             return Err(Status::failed_precondition(format!("pod {pod} is ending")));
         }
-        Ok(())
+        let node = found.spec.as_ref().and_then(|spec| spec.node_name.clone());
+        Ok(PodPlace { pod: found.metadata.name.clone(), node })
     }
 
     fn find(&self, of: &(String, String), key: &Key) -> Option<FoundJob> {

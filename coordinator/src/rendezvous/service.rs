@@ -113,8 +113,8 @@ impl Visit {
         let first = tokio::time::timeout(HELLO_LIMIT, incoming.message()).await.map_err(late)??;
         let first = first.ok_or_else(|| Status::invalid_argument("the stream is empty"))?;
         let (member, hello) = convert::hello(first).map_err(|error| nonsense(&error))?;
-        self.hub.admit(&self.uid, &member.pod)?;
-        Ok((member, hello))
+        let place = self.hub.admit(&self.uid, &member.pod)?;
+        Ok((member, Hello { place: Box::new(place), ..hello }))
     }
 }
 

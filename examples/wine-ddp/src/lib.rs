@@ -167,6 +167,8 @@ struct Trainer<'run> {
     steps: usize,
     /// Steps done.
     step: usize,
+    /// Steps that were done when these ranks met.
+    from: usize,
     loss: f32,
     out: &'run mut dyn Write,
     metrics: Option<(PathBuf, Vec<u8>)>,
@@ -193,6 +195,7 @@ impl<'run> Trainer<'run> {
             global_batch: 0,
             steps: 0,
             step: 0,
+            from: 0,
             loss: f32::NAN,
             out,
             metrics,
@@ -214,7 +217,10 @@ impl<'run> Trainer<'run> {
         );
         let share = global_batch / world_size;
         let from = if self.step > 0 { format!(", from step {} on", self.step) } else { String::new() };
-        self.tell(format_args!("rank {rank} of {world_size} takes {share} of each {global_batch} wines{from}"));
+        let process = std::process::id();
+        self.tell(format_args!(
+            "rank {rank} of {world_size} takes {share} of each {global_batch} wines{from} (process {process})"
+        ));
         while self.step < self.steps {
             self.rest_of_epoch(comm)?;
         }
@@ -237,7 +243,9 @@ impl<'run> Trainer<'run> {
         let (epoch, done) = (self.step / self.batches(), self.step % self.batches());
         let order = data::epoch_order(self.data.train.len(), self.global_batch, self.args.seed, epoch);
         for batch in order.chunks_exact(self.global_batch).skip(done) {
-            if self.args.fail_at_step == Some(self.step) && self.args.fail_rank == comm.rank() {
+            let fails = self.args.fail_at_step == Some(self.step) && self.args.fail_rank == comm.rank();
+            // Once: whoever took over from others has failed already.
+            if fails && self.from == 0 {
                 return Err(Error::Asked { rank: comm.rank(), step: self.step });
             }
             self.step(comm, batch, epoch)?;

@@ -23,6 +23,7 @@ impl Trainer<'_> {
         }
         self.step = size(step);
         self.resize(size(global_batch), comm.world_size());
+        self.from = self.step;
         Ok(())
     }
 

@@ -93,7 +93,8 @@ fn the_number_of_ranks_changes_nothing_but_rounding() {
 fn every_rank_says_that_it_is_there_and_rank_0_tells_the_progress() {
     let (_, lines) = ranks(2, &args("--epochs 2 --hidden 8 --log-every 30"));
     let (ranks, lines): (Vec<&str>, Vec<&str>) = lines.lines().partition(|line| line.starts_with("rank "));
-    assert_eq!(ranks, ["rank 0 of 2 takes 16 of each 32 wines", "rank 1 of 2 takes 16 of each 32 wines"]);
+    let here = format!("takes 16 of each 32 wines (process {})", std::process::id());
+    assert_eq!(ranks, [format!("rank 0 of 2 {here}"), format!("rank 1 of 2 {here}")]);
     assert!(lines[0].starts_with("ranks=2 train_samples=1088 test_samples=271 "), "{}", lines[0]);
     assert!(lines[1].starts_with("epoch=1/2 step=30/68 loss=0."), "{}", lines[1]);
     assert!(lines[3].starts_with("epoch=2/2 step=68/68 loss=0."), "{}", lines[3]);

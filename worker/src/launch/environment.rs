@@ -109,30 +109,33 @@ impl Pod {
     /// `MASTER_PORT`). A pod that is alone needs none of them.
     pub(super) fn read(args: &LaunchArgs, lookup: impl Fn(&str) -> Option<String>) -> Result<Self, LaunchError> {
         let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
-        let nnodes = lookup("PET_NNODES").map_or(Ok(1), |text| nodes(&text))?;
+        // A coordinator decides who the nodes are: what the manifest says of them is only where it begins.
+        let led = lookup(RENDEZVOUS).is_some();
+        let nnodes = lookup("PET_NNODES").map_or(Ok(1), |text| nodes(&text, led))?;
         let node_rank = lookup("PET_NODE_RANK").map_or(Ok(0), |text| number("PET_NODE_RANK", &text))?;
-        if nnodes == 0 || node_rank >= nnodes {
+        if nnodes == 0 || (node_rank >= nnodes && !led) {
             return Err(LaunchError::Environment(format!(
                 "PET_NODE_RANK={node_rank} is not one of PET_NNODES={nnodes} nodes, counted from 0"
             )));
         }
         let either = |first: &str, second: &str| lookup(first).or_else(|| lookup(second));
+        let own = || either("TRAINYARD_POD_IP", "POD_IP").unwrap_or_else(host_name);
         let master_addr = match either("PET_MASTER_ADDR", "MASTER_ADDR") {
             Some(address) => address,
             None if nnodes == 1 => Ipv4Addr::LOCALHOST.to_string(),
+            None if led => own(),
             None => return Err(missing("PET_MASTER_ADDR", nnodes)),
         };
         let meeting = lookup(torchrun::MEETING).filter(|_| lookup(RENDEZVOUS).is_none()).map(|text| meeting(&text));
         let meeting = meeting.transpose()?;
         let master_port = match either("PET_MASTER_PORT", "MASTER_PORT") {
             Some(port) => Some(number("PET_MASTER_PORT", &port)?),
-            None if nnodes == 1 || meeting.is_some() => None,
+            None if nnodes == 1 || led || meeting.is_some() => None,
             None => return Err(missing("PET_MASTER_PORT", nnodes)),
         };
         let nproc = processes(&args.nproc, &lookup)?;
         let count = |name: &str, default| lookup(name).map_or(Ok(default), |text| number(name, &text));
         let restarts = count("TRAINYARD_RESTARTS", 0)?;
-        let own = || either("TRAINYARD_POD_IP", "POD_IP").unwrap_or_else(host_name);
         Ok(Self {
             address: if node_rank == 0 { master_addr.clone() } else { own() },
             run_id: lookup("TRAINYARD_JOB").unwrap_or_else(|| "none".to_owned()),
@@ -320,11 +323,11 @@ pub(super) fn host_name() -> String {
     nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
 }
 
-/// `4`, or torchrun's `4:4`. A range needs somebody who decides the number, which this launcher is not.
-fn nodes(text: &str) -> Result<usize, LaunchError> {
+/// `4`, or torchrun's `4:4`. A range needs somebody who decides the number: that is not this launcher.
+fn nodes(text: &str, led: bool) -> Result<usize, LaunchError> {
     match text.split_once(':') {
         None => number("PET_NNODES", text),
-        Some((least, most)) if least == most => number("PET_NNODES", least),
+        Some((least, most)) if led || least == most => number("PET_NNODES", most),
         Some(_) => Err(LaunchError::Environment(format!(
             "PET_NNODES={text} is a range; give one number, or start ranks that come and go with torchrun"
         ))),
@@ -419,6 +422,16 @@ mod tests {
 
     fn variable(pod: &Pod, local_rank: usize, name: &str) -> Option<String> {
         pod.variables(&part(pod), local_rank).into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    #[test]
+    fn whom_a_coordinator_leads_needs_to_know_itself_only() {
+        let pairs = [(RENDEZVOUS, "unix:/sock"), ("PET_NNODES", "1:4"), ("POD_IP", "10.0.0.7")];
+        for node_rank in ["0", "3"] {
+            let pod = read("1", &[pairs.as_slice(), &[("PET_NODE_RANK", node_rank)]].concat()).unwrap();
+            let hello = pod.hello(pod.member(), 1, 0, standing::Standing::Idle(Default::default()));
+            assert_eq!((hello.address.as_str(), hello.index), ("10.0.0.7", node_rank.parse().ok()));
+        }
     }
 
     #[test]

@@ -4,13 +4,15 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use hyper_util::rt::TokioIo;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
@@ -35,6 +37,11 @@ const PATIENCE: u32 = 25;
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
     Socket(PathBuf),
+    /// An abstract socket, and the user that it must be of.
+    Open {
+        name: String,
+        owner: u32,
+    },
     Address(String),
 }
 
@@ -61,7 +68,7 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// Begins to call. `address` is `unix:/path` or `http://host:port`.
+    /// Begins to call. `address` is `unix:/path`, `unix:@trainyard-<user>-<number>` or `http://host:port`.
     pub(super) fn call(address: &str, job: Job) -> Result<Self, LaunchError> {
         let place = place(address)?;
         let system = |source| LaunchError::System { doing: "set up the line to the coordinator", source };
@@ -111,6 +118,12 @@ impl Link for Remote {
 }
 
 fn place(address: &str) -> Result<Place, LaunchError> {
+    if let Some(name) = address.strip_prefix("unix:@") {
+        let owner = name.strip_prefix("trainyard-").and_then(|rest| rest.split('-').next()?.parse().ok());
+        let text = || format!("TRAINYARD_RENDEZVOUS={address} names no user, as in unix:@trainyard-1000-0");
+        let owner = owner.ok_or_else(|| LaunchError::Environment(text()))?;
+        return Ok(Place::Open { name: name.to_owned(), owner });
+    }
     if let Some(path) = address.strip_prefix("unix:") {
         return Ok(Place::Socket(path.into()));
     }
@@ -174,6 +187,14 @@ impl Caller {
                 // The name is never looked up.
                 Endpoint::from_static("http://rendezvous").connect_with_connector(connector).await
             }
+            Place::Open { name, owner } => {
+                let (name, owner) = (name.clone(), *owner);
+                let connector = tower::service_fn(move |_: Uri| {
+                    let stream = open(&name, owner);
+                    async move { stream.map(TokioIo::new) }
+                });
+                Endpoint::from_static("http://rendezvous").connect_with_connector(connector).await
+            }
             Place::Address(address) => {
                 let endpoint = Endpoint::from_shared(address.clone())?;
                 let endpoint = endpoint.connect_timeout(CONNECT).http2_keep_alive_interval(KEEP_ALIVE);
@@ -226,6 +247,20 @@ impl Caller {
             let _ = self.ringer.write(&[1]);
         }
     }
+}
+
+/// Anybody can take a name: what answers must be of the user that it is made of, or of root, which is also what a user's own
+/// containers take that user for.
+fn open(name: &str, owner: u32) -> io::Result<tokio::net::UnixStream> {
+    // Local and never full for long: a connection is there at once, or not at all.
+    let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?;
+    let peer = getsockopt(&stream, PeerCredentials).map_err(io::Error::from)?.uid();
+    if peer != owner && peer != 0 {
+        let text = format!("@{name} is held by user {peer}, not by {owner}");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    stream.set_nonblocking(true)?;
+    tokio::net::UnixStream::from_std(stream)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

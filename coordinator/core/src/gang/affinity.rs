@@ -1,10 +1,10 @@
-//! Node selectors and required node affinity.
+//! Node selectors and node affinity, required and preferred.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec};
 
-/// Whether a node has the labels and fields that a pod requires. Preferences are not looked at.
+/// Whether a node has the labels and fields that a pod requires.
 pub(super) fn matches(node: &Node, spec: &PodSpec) -> bool {
     let empty = BTreeMap::new();
     let labels = node.metadata.labels.as_ref().unwrap_or(&empty);
@@ -13,6 +13,17 @@ pub(super) fn matches(node: &Node, spec: &PodSpec) -> bool {
     let required = affinity.and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
     selected
         && required.is_none_or(|required| required.node_selector_terms.iter().any(|term| holds(term, node, labels)))
+}
+
+/// How much a pod would like a node: the sum of the weights of its preferences that hold.
+pub(super) fn preference(node: &Node, spec: &PodSpec) -> i64 {
+    let empty = BTreeMap::new();
+    let labels = node.metadata.labels.as_ref().unwrap_or(&empty);
+    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let preferred =
+        affinity.and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_ref());
+    let terms = preferred.into_iter().flatten().filter(|term| holds(&term.preference, node, labels));
+    terms.map(|term| i64::from(term.weight)).sum()
 }
 
 fn holds(term: &NodeSelectorTerm, node: &Node, labels: &BTreeMap<String, String>) -> bool {

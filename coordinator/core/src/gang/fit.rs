@@ -3,10 +3,12 @@
 //! Pods that ask for the same are one shape, and a node's room for a shape is a number; so the work grows with shapes times
 //! nodes, not with pods times nodes.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 
+use super::affinity;
 use super::demand::{self, Amounts, Misfit};
 use super::gather::Site;
 
@@ -17,6 +19,8 @@ pub(super) struct Shape<'view> {
     pub(super) pods: Vec<&'view Pod>,
     /// For each node, why it is out of the question, if it is.
     pub(super) misfits: Vec<Option<Misfit>>,
+    /// For each node, how much the pods would like it.
+    preferences: Vec<i64>,
 }
 
 /// The shapes of some pods, the most demanding first, so that small pods fill the gaps that large ones leave.
@@ -31,10 +35,11 @@ pub(super) fn shapes<'view>(pods: &[&'view Pod], sites: &[Site<'_>]) -> Result<V
         }
         let spec = pod.spec.clone().unwrap_or_default();
         let misfits = sites.iter().map(|site| demand::misfit(site.node, &spec)).collect();
-        shapes.insert(key, Shape { demand, pods: vec![pod], misfits });
+        let preferences = sites.iter().map(|site| affinity::preference(site.node, &spec)).collect();
+        shapes.insert(key, Shape { demand, pods: vec![pod], misfits, preferences });
     }
     let mut shapes: Vec<Shape<'view>> = shapes.into_values().collect();
-    shapes.sort_by_key(|shape| std::cmp::Reverse(weight(&shape.demand)));
+    shapes.sort_by_key(|shape| Reverse(weight(&shape.demand)));
     Ok(shapes)
 }
 
@@ -73,21 +78,23 @@ pub(super) fn place<'view>(shapes: &[Shape<'view>], sites: &mut [Site<'_>]) -> O
 fn place_shape<'view>(shape: &Shape<'view>, free: &mut [Amounts], places: &mut Vec<(&'view Pod, usize)>) -> Option<()> {
     let mut left = i64::try_from(shape.pods.len()).ok()?;
     let allowed = |at: &usize| shape.misfits.get(*at).is_some_and(Option::is_none);
+    let liking = |at: usize| shape.preferences.get(at).copied().unwrap_or(0);
     let mut rooms: Vec<(i64, usize)> = (0..free.len())
         .filter(allowed)
         .map(|at| (demand::fits(&free[at], &shape.demand), at))
         .filter(|(room, _)| *room > 0)
         .collect();
-    // The roomiest first, for the fewest nodes; among nodes of the same room the first by name.
-    rooms.sort_by_key(|(room, at)| (std::cmp::Reverse(*room), *at));
+    // Those that the pods would like best first. Among them the roomiest, for the fewest nodes; among nodes of the same room
+    // the first by name.
+    rooms.sort_by_key(|(room, at)| (Reverse(liking(*at)), Reverse(*room), *at));
     let mut pods = shape.pods.iter();
     while left > 0 {
         // A node that takes all that is left is best when it is the tightest such node.
-        let tightest = rooms.iter().rposition(|(room, _)| *room >= left).map(|last| first_equal(&rooms, last));
+        let best = liking(rooms.first()?.1);
+        let alike = rooms.iter().take_while(|(_, at)| liking(*at) == best).count();
+        let tightest =
+            rooms[..alike].iter().rposition(|(room, _)| *room >= left).map(|last| first_equal(&rooms[..alike], last));
         let chosen = tightest.unwrap_or(0);
-        if rooms.is_empty() {
-            return None;
-        }
         let (room, at) = rooms.remove(chosen);
         let taken = room.min(left);
         demand::subtract(&mut free[at], &shape.demand, taken);

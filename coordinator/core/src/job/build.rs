@@ -23,6 +23,8 @@ pub(super) struct Site<'job> {
     pub(super) port: u16,
     /// Whether our scheduler places the pods.
     pub(super) gated: bool,
+    /// Nodes to be looked at last.
+    pub(super) avoid: Vec<&'job str>,
     /// Annotations of the job that its pods carry as well.
     pub(super) passed_on: &'job BTreeMap<String, String>,
 }
@@ -120,6 +122,7 @@ impl Site<'_> {
         if replica.hostname.is_some() {
             spec.hostname.clone_from(&replica.hostname);
         }
+        super::avoid::avoid(spec, &self.avoid);
         if self.gated {
             spec.scheduling_gates.get_or_insert_default().push(PodSchedulingGate { name: label::GANG_GATE.to_owned() });
         }

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::Meeting;
+use super::avoid::Blame;
 use crate::rendezvous::{Cause, RendezvousView, Spent};
 use crate::{backoff, label};
 
@@ -35,6 +37,15 @@ pub struct Ledger {
     /// Failures in a row and when the next pod may be made: by replica, or under an empty name for the gang as a whole.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub waits: BTreeMap<String, Wait>,
+    /// Nodes on which replicas failed.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes: BTreeMap<String, Blame>,
+    /// When the newest failure became known that launchers told and that is counted in `nodes`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blamed_ms: Option<i64>,
+    /// What launchers said, of a job whose status has no place for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meeting: Option<Meeting>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

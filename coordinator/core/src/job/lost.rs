@@ -70,6 +70,7 @@ mod tests {
         LastFailure {
             rank: Some(0),
             pod: None,
+            place: crate::rendezvous::Place::default(),
             host: None,
             cause: Cause::Signal,
             code: 137,

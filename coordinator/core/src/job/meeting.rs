@@ -19,6 +19,10 @@ use crate::rendezvous::{self, LastFailure, Outcome, RendezvousView};
 const SETTLE_MS: i64 = 3_000;
 /// How long the pods of a job that is over may take to say so by themselves, before they are ended with it.
 const END_MS: i64 = 15_000;
+/// How long launchers are awaited before that is noted where it costs a write of its own.
+const MISSING_MS: i64 = 1_000;
+/// Names of pods that are noted: of a job with a thousand of them all may be missing.
+const MAX_MISSING: usize = 64;
 
 impl<'view> Planner<'view> {
     /// The rendezvous, if launchers of this incarnation take part in one.
@@ -58,14 +62,41 @@ impl<'view> Planner<'view> {
         };
         let present = |name: &str| current.get(name).is_some_and(|pod| meeting.present.contains(pod.uid));
         let missing = model.replicas().map(|(_, replica)| &replica.name).filter(|name| awaited && !present(name));
-        self.change.meeting = Some(Meeting {
+        let told = Meeting {
             generation: meeting.generation,
             lost_steps: meeting.last_failure.as_ref().and_then(|last| lost_steps(last, self.known())),
             missing: missing.cloned().collect(),
             last_failure: meeting.last_failure.clone().map(|last| LastFailure { pod: self.pod_of(&last), ..last }),
             stalled: meeting.stalled.clone(),
             spares: meeting.spares,
-        });
+        };
+        self.blame_told(meeting);
+        self.note_meeting(meeting, &told);
+        self.change.meeting = Some(told);
+    }
+
+    /// Keeps what launchers say of a job whose status has no place for it, for whoever explains the job.
+    fn note_meeting(&mut self, meeting: &RendezvousView, told: &Meeting) {
+        if self.dialect.shows_launchers() {
+            return;
+        }
+        // Launchers that come together at once are awaited by nobody: two writes less for each start.
+        let due = meeting.since_ms.map_or(self.now_ms, |since| since.saturating_add(MISSING_MS));
+        let is_due = self.now_ms >= due;
+        if !is_due && !told.missing.is_empty() {
+            self.wake_at(Some(due));
+        }
+        let missing = told.missing.iter().filter(|_| is_due).take(MAX_MISSING).cloned().collect();
+        let known = self.ledger.meeting.as_ref().and_then(|known| known.last_failure.clone());
+        let last_failure = told.last_failure.clone().or(known);
+        let note = Meeting { missing, last_failure, spares: None, lost_steps: None, ..told.clone() };
+        let worth =
+            |note: &Meeting| note.last_failure.is_some() || !note.missing.is_empty() || !note.stalled.is_empty();
+        let note = Some(note).filter(worth);
+        if self.ledger.meeting != note {
+            self.ledger.meeting = note;
+            self.write_ledger();
+        }
     }
 
     fn known(&self) -> Known<'_> {
@@ -80,7 +111,8 @@ impl<'view> Planner<'view> {
     fn pod_of(&self, last: &LastFailure) -> Option<String> {
         let uid = last.pod.as_deref()?;
         // Whoever knows no more than the status has its name already.
-        self.pods.iter().find(|pod| pod.uid == uid || pod.name == uid).map(|pod| pod.name.to_owned())
+        let there = self.pods.iter().find(|pod| pod.uid == uid || pod.name == uid).map(|pod| pod.name.to_owned());
+        there.or_else(|| last.place.pod.clone())
     }
 
     fn what_failed(&self, last: &LastFailure) -> String {

@@ -32,6 +32,7 @@ impl<'view> Planner<'view> {
         let mut message =
             narrate::restart(&self.subject, model, failure.as_ref(), situation.restarts, situation.wanted);
         self.exit_events(model);
+        self.blame_lost(failed);
         let seen: BTreeSet<String> = self.pods.iter().map(|pod| pod.uid.to_owned()).collect();
         self.ledger.counted.retain(|uid| seen.contains(uid));
         let due = self.put_off(scope, failed);

@@ -112,12 +112,15 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     };
     let rules = roles.iter().map(|role| role.restart);
     let rule = recovery::strictest(rules);
-    let note = config.rendezvous.as_deref().and_then(|address| Some((address, torchrun::take_over(job, &mut roles)?)));
+    let note = torchrun::take_over(job, &mut roles, config);
     let size = facts.size();
-    let rendezvous = note.as_ref().map(|(address, _)| {
+    if note.is_some() {
         // An elastic policy's own limit holds where the run policy has none.
-        let limit = policy.backoff_limit.or_else(|| facts.max_restarts());
-        let terms = Terms::default();
+        policy.backoff_limit = policy.backoff_limit.or_else(|| facts.max_restarts());
+    }
+    let rendezvous = note.as_ref().map(|(address, _)| {
+        let limit = policy.backoff_limit;
+        let terms = facts.terms();
         let max_restarts = if rule == RestartRule::Never { 0 } else { limit.unwrap_or(u32::MAX) };
         let (rendezvous, grace_seconds) = (Some(*address), None);
         recovery::Told { head: &head, terms: &terms, rendezvous, max_restarts, grace_seconds }.tell(&mut roles);
@@ -279,6 +282,16 @@ impl Facts {
 
     fn max_restarts(&self) -> Option<u32> {
         u32::try_from(self.elastic.as_ref()?.max_restarts?).ok()
+    }
+
+    /// torchrun waits for lost nodes as long as for late ones, and so do we.
+    fn terms(&self) -> Terms {
+        let pairs = self.elastic.iter().flat_map(|elastic| elastic.rdzv_conf.iter().flatten());
+        let seconds =
+            pairs.filter(|pair| pair.key == "last_call_timeout").find_map(|pair| pair.value.parse::<i64>().ok());
+        let default = Terms::default();
+        let return_ms = seconds.filter(|seconds| *seconds > 0).map_or(default.return_ms, |s| s.saturating_mul(1000));
+        Terms { return_ms, ..default }
     }
 
     /// `PET_NPROC_PER_NODE`.

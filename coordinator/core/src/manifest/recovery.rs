@@ -10,6 +10,7 @@ use super::read::{Findings, Head};
 use crate::diagnostic::Diagnostic;
 use crate::model::{EnvModel, EnvValue, RestartRule, Role};
 use crate::rendezvous::{Budget, Cause, Config};
+use crate::view;
 
 /// How long launchers wait for each other, as torchrun does by default.
 const JOIN_MS: i64 = 600_000;
@@ -20,8 +21,8 @@ const LAST_CALL_MS: i64 = 5_000;
 const AWAY_MS: i64 = 15_000;
 /// What a new pod needs to start where there is a place for it.
 const DEFAULT_RETURN_MS: i64 = 30_000;
-/// How long an elastic job runs before it is stopped to let newcomers in: each change of size costs a restart.
-const GROW_MS: i64 = 30_000;
+/// The launcher's variable for its place among the pods.
+const NODE_RANK: &str = "PET_NODE_RANK";
 /// What Kubernetes gives a pod to end when its manifest does not say.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 
@@ -137,11 +138,12 @@ pub(super) fn config(terms: &Terms, rule: RestartRule, backoff_limit: Option<u32
         least: size.least,
         most: size.replicas,
         join_ms: JOIN_MS,
-        last_call_ms: LAST_CALL_MS,
+        last_call_ms: LAST_CALL_MS.min(terms.return_ms),
         away_ms: AWAY_MS,
         return_ms: terms.return_ms,
         lost_ms: JOIN_MS.max(terms.return_ms.saturating_mul(2)),
-        grow_ms: GROW_MS,
+        // Each change of size costs a restart: a job that waits long for what it lost need not grow at once either.
+        grow_ms: terms.return_ms,
         budget: Budget { total, by_cause: terms.by_cause.clone(), lowest_code },
     }
 }
@@ -152,8 +154,14 @@ pub(super) fn strictest(rules: impl Iterator<Item = RestartRule> + Clone) -> Res
     [RestartRule::Never, RestartRule::ExitCode].into_iter().find(|rule| has(*rule)).unwrap_or(RestartRule::OnFailure)
 }
 
-/// Whether a pod's processes can speak to the socket of the rendezvous, which is its owner's alone.
-pub(super) fn reaches_socket(pod: &PodSpec) -> bool {
+/// Where the launcher of such a pod reaches the rendezvous, if there is one.
+pub(super) fn address<'config>(config: &'config view::Config, pod: &PodSpec) -> Option<&'config str> {
+    let own = config.rendezvous.as_deref().filter(|_| is_ours(pod));
+    own.or(config.open_rendezvous.as_deref())
+}
+
+/// Whether a pod's processes are the coordinator's user's, whose socket is the user's alone.
+fn is_ours(pod: &PodSpec) -> bool {
     let of_pod = pod.security_context.as_ref().is_some_and(|context| context.run_as_user.is_some());
     let of_containers = pod
         .containers
@@ -205,6 +213,11 @@ impl Told<'_> {
             let grace_seconds = role.template.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
             let env = Self { grace_seconds, ..*self }.env();
             for replica in &mut role.replicas {
+                // Where torchrun's nodes would find their places by themselves, ours keep theirs.
+                if replica.env.iter().all(|variable| variable.name != NODE_RANK) {
+                    let value = EnvValue::Text(replica.node_rank.to_string());
+                    replica.env.push(EnvModel { name: NODE_RANK.to_owned(), value });
+                }
                 replica.env.extend(env.iter().cloned());
             }
         }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::recovery;
 use crate::label;
 use crate::model::{Role, Warning};
+use crate::view::Config;
 
 /// torchrun's variable for the interpreter that runs the script.
 const INTERPRETER: &str = "PYTHON_EXEC";
@@ -30,16 +31,28 @@ pub(super) fn is_kept(job: &Value) -> bool {
 }
 
 /// Puts our launcher in torchrun's place in all roles, or, where it cannot be in all, in none. The launcher starts ranks again
-/// by itself, so the node does not.
-pub(super) fn take_over(job: &Value, roles: &mut [Role]) -> Option<Warning> {
+/// by itself, so the node does not. Answers where the rendezvous is, and what to tell the user.
+///
+/// Not in containers: the user chose the image for its own torchrun, and ours may not run there.
+pub(super) fn take_over<'config>(
+    job: &Value,
+    roles: &mut [Role],
+    config: &'config Config,
+) -> Option<(&'config str, Warning)> {
+    config.rendezvous.as_ref()?;
     let mut ours = Vec::new();
+    let mut at = Vec::new();
     for role in roles.iter().filter(|_| !is_kept(job)) {
-        let pod = role.template.spec.as_ref().filter(|pod| recovery::reaches_socket(pod))?;
+        let pod = role.template.spec.as_ref()?;
+        at.push(recovery::address(config, pod)?);
         let main = pod.containers.iter().find(|container| container.name == role.main_container)?;
         let mut container = main.clone();
         let note = replace(&mut container)?;
         ours.push((container, note));
     }
+    // Where one of them needs the open door, all take it.
+    let address =
+        at.iter().copied().find(|at| Some(*at) != config.rendezvous.as_deref()).or_else(|| at.first().copied())?;
     let note = ours.first().map(|(_, note)| note.clone())?;
     for (role, (container, _)) in roles.iter_mut().zip(ours) {
         let pod = role.template.spec.get_or_insert_default();
@@ -48,7 +61,7 @@ pub(super) fn take_over(job: &Value, roles: &mut [Role]) -> Option<Warning> {
             *main = container;
         }
     }
-    Some(note)
+    Some((address, note))
 }
 
 /// Puts our launcher in torchrun's place, if that is what the container runs. Answers what to tell the user.

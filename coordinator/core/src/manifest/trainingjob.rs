@@ -67,6 +67,10 @@ impl Dialect for TrainingJobs {
         read::foreign_manager(job, "/spec/managedBy", SHAPE.managed_by)
     }
 
+    fn shows_launchers(&self) -> bool {
+        true
+    }
+
     fn lower(&self, job: &Value, _related: &[Value], config: &Config) -> Result<JobModel, Vec<Diagnostic>> {
         lower(job, config)
     }
@@ -149,7 +153,8 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     if !findings.list.is_empty() {
         return None;
     }
-    let rendezvous = config.rendezvous.as_deref().filter(|_| terms.in_place).filter(|_| reaches_socket(&template));
+    let spec_of_pod = template.spec.clone().unwrap_or_default();
+    let rendezvous = recovery::address(config, &spec_of_pod).filter(|_| terms.in_place);
     let mut warnings = Vec::new();
     let notes = rendezvous.and_then(|_| replace_torchrun(job, &mut template)).into_iter().collect();
     if rendezvous.is_some() {
@@ -217,10 +222,6 @@ fn replace_torchrun(job: &Value, template: &mut PodTemplateSpec) -> Option<Warni
     let note = torchrun::replace(&mut own).filter(|_| !torchrun::is_kept(job))?;
     *container = own;
     Some(note)
-}
-
-fn reaches_socket(template: &PodTemplateSpec) -> bool {
-    template.spec.as_ref().is_some_and(recovery::reaches_socket)
 }
 
 fn nproc(written: Option<&IntOrString>, findings: &mut Findings) -> String {

@@ -130,8 +130,8 @@ fn lower_into(job: &Value, related: &[Value], config: &Config, findings: &mut Fi
     }
     let backoff_limit = job_spec.backoff_limit.map_or(DEFAULT_BACKOFF_LIMIT, |limit| u32::try_from(limit).unwrap_or(0));
     let mut roles = vec![role(&head, template, nodes, &nproc, framework)];
-    let address = config.rendezvous.as_deref().filter(|_| framework == Framework::Torch);
-    let note = address.and_then(|address| Some((address, torchrun::take_over(job, &mut roles)?)));
+    let is_torch = framework == Framework::Torch;
+    let note = is_torch.then(|| torchrun::take_over(job, &mut roles, config)).flatten();
     let rendezvous = note.as_ref().map(|(address, _)| {
         let terms = Terms::default();
         let (rendezvous, max_restarts, grace_seconds) = (Some(*address), backoff_limit, None);

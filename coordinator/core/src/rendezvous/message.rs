@@ -25,6 +25,19 @@ pub struct Hello {
     pub ranks_are: Standing,
     /// Name of its host, for people.
     pub host: String,
+    /// What the API says of its pod, not the launcher: its name and its node, for the time when the pod is gone.
+    #[serde(default)]
+    pub place: Box<Place>,
+}
+
+/// A pod, as the API has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Place {
+    /// Its name.
+    pub pod: Option<String>,
+    /// The node that it is bound to.
+    pub node: Option<String>,
 }
 
 /// What a member's ranks do, as it can tell after the coordinator was away.

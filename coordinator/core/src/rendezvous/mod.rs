@@ -43,7 +43,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub use budget::{Budget, Spent};
-pub use message::{Cause, Failure, Hello, Input, Outcome, Output, Part, Standing};
+pub use message::{Cause, Failure, Hello, Input, Outcome, Output, Part, Place, Standing};
 pub use session::{Happened, Session};
 pub use view::{LastFailure, Pulse, RankPulse, RendezvousView, Saved, Spares, Stage, Stalled};
 pub use world::{Generation, MemberId, Seat, World};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::budget::Spent;
-use super::message::{Failure, Input, Outcome, Output};
+use super::message::{Failure, Hello, Input, Outcome, Output, Place};
 use super::view::{LastFailure, Pulse, RendezvousView, Saved, Spares, Stage, Stalled};
 use super::world::{Generation, MemberId};
 use super::{Config, Lack, Phase, Rendezvous};
@@ -49,7 +49,8 @@ pub enum Happened {
 pub struct Session {
     machine: Rendezvous,
     joined: BTreeSet<String>,
-    hosts: BTreeMap<MemberId, String>,
+    /// Where each member is: host, pod and node.
+    sites: BTreeMap<MemberId, (String, Place)>,
     last_failure: Option<LastFailure>,
     last_generation: Generation,
     ready: bool,
@@ -67,7 +68,7 @@ impl Session {
         Self {
             machine: Rendezvous::new(config, recorded, spent, now_ms),
             joined: BTreeSet::new(),
-            hosts: BTreeMap::new(),
+            sites: BTreeMap::new(),
             last_failure: None,
             last_generation: Generation(0),
             ready: false,
@@ -96,7 +97,8 @@ impl Session {
     pub fn step(&mut self, now_ms: i64, input: Input, out: &mut Vec<Output>) -> Vec<Happened> {
         if let Input::Joined { member, hello, .. } = &input {
             self.joined.insert(member.pod.clone());
-            self.hosts.insert(member.clone(), hello.host.clone());
+            let Hello { host, place, .. } = hello;
+            self.sites.insert(member.clone(), (host.clone(), Place::clone(place)));
         }
         let said_by = match &input {
             Input::Failed { member, .. } | Input::Joined { member, .. } => Some(member.clone()),
@@ -143,7 +145,7 @@ impl Session {
         };
         let Some(seat) = world.seat_of(member) else { return Vec::new() };
         let own = seat.first_rank..seat.first_rank + seat.ranks;
-        let host = self.hosts.get(member).cloned().unwrap_or_default();
+        let host = self.sites.get(member).map(|(host, _)| host.clone()).unwrap_or_default();
         let mut happened = Vec::new();
         self.stalled.retain(|rank, _| !own.contains(rank) || pulse.ranks.iter().any(|r| r.rank == *rank && r.stalled));
         for rank in pulse.ranks.iter().filter(|rank| rank.stalled && own.contains(&rank.rank)) {
@@ -234,11 +236,13 @@ impl Session {
             Phase::Gathering { .. } | Phase::Running { .. } | Phase::Ended(_) => None,
         };
         if let Some(failure) = failure {
-            let lost = self.hosts.keys().find(|id| !self.machine.members.contains_key(*id));
+            let lost = self.sites.keys().find(|id| !self.machine.members.contains_key(*id));
             let blamed = if failure.rank.is_some() { said_by } else { lost.cloned().or(said_by) };
+            let (host, place) = blamed.as_ref().and_then(|id| self.sites.get(id)).cloned().unzip();
             let last = LastFailure {
                 rank: failure.rank,
-                host: blamed.as_ref().and_then(|id| self.hosts.get(id)).cloned(),
+                host,
+                place: place.unwrap_or_default(),
                 pod: blamed.map(|id| id.pod),
                 cause: failure.cause,
                 code: failure.code,
@@ -287,10 +291,10 @@ impl Session {
 
     fn forget_members(&mut self) {
         let members = &self.machine.members;
-        if self.hosts.len() == members.len() && self.pulses.is_empty() {
+        if self.sites.len() == members.len() && self.pulses.is_empty() {
             return;
         }
-        self.hosts.retain(|id, _| members.contains_key(id));
+        self.sites.retain(|id, _| members.contains_key(id));
         self.pulses.retain(|id, _| members.contains_key(id));
         self.add_spares_up();
     }

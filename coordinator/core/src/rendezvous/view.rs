@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::message::{Cause, Outcome};
+use super::message::{Cause, Outcome, Place};
 
 /// One job's rendezvous, as it stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +88,9 @@ pub struct LastFailure {
     /// UID of the pod in which it was, if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
+    /// Name and node of that pod, which may be gone by now.
+    #[serde(default)]
+    pub place: Place,
     /// The host on which it was, if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,

@@ -193,6 +193,7 @@ impl Fleet {
             seen: launcher.seen,
             ranks_are: launcher.standing.clone(),
             host: "host".to_owned(),
+            place: Box::default(),
         };
         launcher.up.push_back(ToCoordinator::Hello(hello));
     }
