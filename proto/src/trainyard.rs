@@ -87,6 +87,10 @@ pub struct TrainingJobSpec {
     /// Between which numbers of pods the job may train. Without it, it trains with all of them or not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elastic: Option<Elastic>,
+    /// Whether the links between the ranks, an all-reduce and the GPUs are checked before the program starts for the first
+    /// time; the job fails where something is bad, and names it. Defaults to false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight: Option<bool>,
     /// Where the program writes its checkpoints. Then the newest whole one is shown, and a stop waits for one that is being
     /// written.
     #[serde(default, skip_serializing_if = "Option::is_none")]

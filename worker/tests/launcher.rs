@@ -332,3 +332,34 @@ fn much_output_of_many_ranks_stays_whole() {
         line.starts_with("[rank ") && line.ends_with(&format!(" of {rank}, and some more words"))
     }));
 }
+
+#[test]
+fn ranks_with_gpus_warn_into_files_of_ours_and_the_warnings_are_shown() {
+    // A pod with two GPUs, as far as a launcher looks; the warning is one of NCCL 2.30's.
+    let script = "test $RANK = 0 && exec sleep 60\n\
+                  echo \"a:1:2 [0] misc/socket.cc:50 NCCL WARN Net device mlx5_0 is gone\" > $NCCL_DEBUG_FILE\n\
+                  echo 'Error: ncclSystemError: see the warnings' >&2\n\
+                  exit 3";
+    let output = command(2, 10, script).env("CUDA_VISIBLE_DEVICES", "0,1").output().unwrap();
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{errors}");
+    assert!(errors.contains("trainyard: NCCL warned rank 1:\n  | Net device mlx5_0 is gone\n"), "{errors}");
+}
+
+#[test]
+fn what_the_user_says_of_nccl_and_gloo_stays() {
+    let script = "echo $GLOO_SOCKET_IFNAME,$NCCL_SOCKET_IFNAME,$NCCL_DEBUG,$NCCL_DEBUG_FILE,$NCCL_RAS_ENABLE";
+    let told = |pairs: &[(&str, &str)]| {
+        let mut command = command(1, 10, script);
+        for name in ["GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"] {
+            command.env_remove(name);
+        }
+        text(&command.env("CUDA_VISIBLE_DEVICES", "0").envs(pairs.iter().copied()).output().unwrap().stdout)
+    };
+    let ours = told(&[]);
+    assert!(ours.starts_with("lo,=lo,WARN,/"), "a lone pod's ranks are all here: {ours}");
+    assert!(ours.ends_with("nccl-generation-1-rank-0.log,1\n"), "{ours}");
+    let users = told(&[("NCCL_SOCKET_IFNAME", "^docker"), ("NCCL_DEBUG", "INFO"), ("NCCL_RAS_ENABLE", "0")]);
+    assert_eq!(users, ",^docker,INFO,,0\n");
+    assert!(told(&[("GLOO_SOCKET_IFNAME", "")]).starts_with(",,WARN,/"), "an empty value is a value");
+}

@@ -21,7 +21,7 @@ fn free_port() -> u16 {
 }
 
 fn small() -> Plan {
-    Plan { all_reduce_bytes: vec![4096, 300_000], link_bytes: 100_000 }
+    Plan { all_reduce_bytes: vec![4096, 300_000], link_bytes: 100_000, ..Plan::default() }
 }
 
 fn reports(ranks: &[usize], world: usize, patience: Duration) -> Vec<Result<Report, CommError>> {
@@ -79,4 +79,25 @@ fn a_rank_alone_has_no_links() {
     let report = reports(&[0], 1, Duration::from_secs(30)).remove(0).unwrap();
     assert_eq!((report.links.len(), report.findings.len()), (0, 0), "{report}");
     assert_eq!(report.all_reduces[0].backend, "alone");
+}
+
+#[test]
+fn a_dead_link_is_named_by_every_rank_and_nobody_waits_in_an_all_reduce() {
+    let port = free_port();
+    let plan = Plan { dead_link: Some((2, 1)), ..small() };
+    let reports: Vec<Report> = thread::scope(|scope| {
+        let plan = &plan;
+        let ranks: Vec<_> =
+            (0..3).map(|rank| scope.spawn(move || run(&options(rank, 3, port), plan).unwrap())).collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    });
+    for report in &reports {
+        let found = report.findings.iter().find(|finding| finding.kind == Kind::NoConnection).unwrap();
+        assert!(found.what.starts_with("rank 1 (") && found.what.contains(" – rank 2 ("), "{found:?}");
+        assert!(found.why.contains("Connection refused"), "{found:?}");
+        assert!(
+            report.all_reduces.is_empty() && report.skipped.iter().any(|skipped| skipped.starts_with("all-reduce"))
+        );
+    }
+    assert_eq!(reports[0].findings, reports[2].findings);
 }

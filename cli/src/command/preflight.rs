@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
 
 use trainyard_worker::comm::{CommError, Options};
-use trainyard_worker::preflight::{self, Plan, Report};
+use trainyard_worker::preflight::{self, PREFIX, Plan, Report, summary};
 
 use crate::error::CliError;
 use crate::exit_code;
@@ -22,7 +22,8 @@ Examples:
 
 Run by every rank of a job (RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as `trainyard launch` and torchrun set them)
 it connects each two ranks, measures their links, does all-reduces whose sums are known, and reads the health of the
-GPUs. The exit code is 1 if there is a finding. Pods with TRAINYARD_PREFLIGHT=1 do it before their command.")]
+GPUs. The exit code is 1 if there is a finding. A TrainingJob with `preflight: true` does it before its command, and
+fails with what was found. TRAINYARD_PREFLIGHT_DEAD_LINK=0-1 makes the link between these ranks a bad one, to try it.")]
 pub(crate) struct Args {
     /// Ranks to start on this machine, where the environment names none
     #[arg(long, default_value_t = 2, value_name = "N")]
@@ -38,16 +39,33 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
+/// Two ranks, `0-1`, whose link is to be found dead: for trying out what a job does then.
+const DEAD_LINK: &str = "TRAINYARD_PREFLIGHT_DEAD_LINK";
+
+fn pair(text: &str) -> Option<(usize, usize)> {
+    let (one, other) = text.split_once('-')?;
+    Some((one.trim().parse().ok()?, other.trim().parse().ok()?))
+}
+
 /// As `env` and `timeout` use them: the command was not found, or cannot be run.
 const NOT_FOUND: u8 = 127;
 const CANNOT_RUN: u8 = 126;
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
-    let plan = Plan { all_reduce_bytes: args.bytes.clone(), ..Plan::default() };
+    let dead_link = std::env::var(DEAD_LINK).ok().and_then(|text| pair(&text));
+    let gpu = std::env::var("LOCAL_RANK").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let plan = Plan { all_reduce_bytes: args.bytes.clone(), gpu, dead_link, ..Plan::default() };
     let among_ranks = std::env::var_os("RANK").is_some();
     let (rank, report) = if among_ranks {
         let options = Options::from_env().map_err(failed)?;
-        (options.rank, preflight::run(&options, &plan).map_err(failed)?)
+        match preflight::run(&options, &plan) {
+            Ok(report) => (options.rank, report),
+            // Rank 0 could not be reached, or a stranger is there: a finding, too, that only this rank has.
+            Err(error) => {
+                eprintln!("{PREFIX}{error}");
+                return Ok(ExitCode::from(exit_code::FAILURE));
+            }
+        }
     } else {
         (0, on_this_machine(args.ranks, &plan)?)
     };
@@ -55,12 +73,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
         print(&report, args)?;
     }
     if !report.findings.is_empty() {
+        if !args.command.is_empty() {
+            // The launcher of each rank takes the failure's cause from it.
+            eprintln!("{PREFIX}{}", summary(&report.findings));
+        }
         return Ok(ExitCode::from(exit_code::FAILURE));
     }
     let Some((program, arguments)) = args.command.split_first() else { return Ok(ExitCode::from(exit_code::SUCCESS)) };
     // Does not return unless it fails.
     let error = std::process::Command::new(program).args(arguments).exec();
-    eprintln!("trainyard preflight: cannot start `{program}`: {error}");
+    eprintln!("error: cannot start `{program}`: {error}");
     let code = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
     Ok(ExitCode::from(code))
 }
@@ -72,11 +94,18 @@ fn on_this_machine(ranks: usize, plan: &Plan) -> Result<Report, CliError> {
         return Err(CliError::Usage { message, hint: "give 1 or more".to_owned() });
     }
     let port = TcpListener::bind("127.0.0.1:0").and_then(|door| door.local_addr())?.port();
+    let one = |rank| {
+        let plan = Plan { gpu: rank, ..plan.clone() };
+        preflight::run(&Options::new(rank, ranks, "127.0.0.1", port), &plan)
+    };
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..ranks)
-            .map(|rank| scope.spawn(move || preflight::run(&Options::new(rank, ranks, "127.0.0.1", port), plan)))
+            .map(|rank| {
+                let one = &one;
+                scope.spawn(move || one(rank))
+            })
             .collect();
-        let first = preflight::run(&Options::new(0, ranks, "127.0.0.1", port), plan);
+        let first = one(0);
         for other in others {
             // The first rank's report has what went wrong elsewhere.
             let _ = other.join();

@@ -280,6 +280,23 @@ fn a_running_gang_of_another_size_starts_again_without_counting_it() {
 }
 
 #[test]
+fn launchers_check_first_where_the_job_says_so() {
+    let told = |value: Option<bool>| {
+        let mut world = World::new(TRAINING);
+        if let Some(value) = value {
+            let mut spec = world.job.as_ref().unwrap()["spec"].clone();
+            spec["preflight"] = json!(value);
+            world.edit("/spec", spec);
+        }
+        world.plan();
+        world.env("wine-worker-1").get("TRAINYARD_PREFLIGHT").cloned()
+    };
+    assert_eq!(told(None), None);
+    assert_eq!(told(Some(false)), None);
+    assert_eq!(told(Some(true)).as_deref(), Some("1"));
+}
+
+#[test]
 fn the_whole_gang_of_a_trainingjob_starts_again() {
     let mut world = World::new(TRAINING);
     world.plan();

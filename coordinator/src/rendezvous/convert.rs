@@ -187,6 +187,7 @@ pub fn failure(failure: wire::Failure) -> Failure {
         wire::Cause::Hang => Cause::Hang,
         wire::Cause::NodeLost => Cause::NodeLost,
         wire::Cause::GpuXid => Cause::GpuXid,
+        wire::Cause::Preflight => Cause::Preflight,
     };
     let message = failure.message.chars().take(MAX_TEXT).collect();
     Failure { rank: failure.rank, cause, code: failure.code, message }
@@ -205,6 +206,7 @@ pub fn wire_failure(failure: &Failure) -> wire::Failure {
         Cause::Hang => wire::Cause::Hang,
         Cause::NodeLost => wire::Cause::NodeLost,
         Cause::GpuXid => wire::Cause::GpuXid,
+        Cause::Preflight => wire::Cause::Preflight,
     };
     wire::Failure { rank: failure.rank, cause: cause.into(), code: failure.code, message: failure.message.clone() }
 }
@@ -373,9 +375,21 @@ mod tests {
 
     #[test]
     fn every_cause_comes_back_as_it_went() {
-        use Cause::{Exception, ExitCode, GpuXid, Hang, ImportError, NodeLost, OutOfMemory, RendezvousTimeout, Signal};
-        for cause in [ExitCode, Signal, OutOfMemory, ImportError, Exception, RendezvousTimeout, Hang, NodeLost, GpuXid]
-        {
+        use Cause::{
+            Exception, ExitCode, GpuXid, Hang, ImportError, NodeLost, OutOfMemory, Preflight, RendezvousTimeout, Signal,
+        };
+        for cause in [
+            ExitCode,
+            Signal,
+            OutOfMemory,
+            ImportError,
+            Exception,
+            RendezvousTimeout,
+            Hang,
+            NodeLost,
+            GpuXid,
+            Preflight,
+        ] {
             let sent = Failure { rank: Some(0), cause, code: 1, message: "why".to_owned() };
             assert_eq!(failure(wire_failure(&sent)), sent);
         }

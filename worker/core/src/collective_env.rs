@@ -8,6 +8,11 @@ const RAS_PORTS: std::ops::Range<u64> = 28_100..32_000;
 /// Events that PyTorch's flight recorder keeps: the last few seconds of a busy job, in about a megabyte.
 const TRACE_EVENTS: &str = "2000";
 
+/// How the names of the flight recorder's files begin.
+pub const TRACE: &str = "nccl-trace-";
+/// NCCL's variable for where it writes its debug output.
+pub const DEBUG_FILE: &str = "NCCL_DEBUG_FILE";
+
 /// Who the rank is, and what it has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
@@ -19,6 +24,8 @@ pub struct Place {
     pub rank: usize,
     /// Whether the pod has GPUs.
     pub gpus: bool,
+    /// Whether it has fewer of them than ranks.
+    pub shares_gpus: bool,
     /// The network interface by which the other pods are reached, where it is known.
     pub interface: Option<String>,
     /// An existing folder for debug files, which outlives the rank.
@@ -33,6 +40,7 @@ pub struct Place {
 /// - NCCL's magic of this job and generation: processes of others that call the wrong port are told apart (NCCL 2.30).
 /// - NCCL's RAS service at a port of this job's own, so that two jobs of one machine do not answer for each other.
 /// - Warnings of NCCL in a file per rank, and PyTorch's flight recorder, which tells after a timeout who was where.
+/// - Where ranks share a GPU: leave to do so.
 /// - For programs that stay: CUDA errors do not end the process, and no NVLink SHARP, which cannot be set up again.
 #[must_use]
 pub fn variables(place: &Place, lookup: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
@@ -71,16 +79,31 @@ fn for_gpus(place: &Place, lookup: &impl Fn(&str) -> Option<String>) -> Vec<(&'s
     }
     if let Some(folder) = &place.folder {
         let Place { generation, rank, .. } = place;
-        chosen.push(("NCCL_DEBUG", "WARN".to_owned()));
-        chosen.push(("NCCL_DEBUG_FILE", format!("{folder}/nccl-generation-{generation}-rank-{rank}.log")));
+        // Whoever asks NCCL for more wants to see it, where NCCL writes it by itself.
+        if lookup("NCCL_DEBUG").is_none() && lookup(DEBUG_FILE).is_none() {
+            chosen.push(("NCCL_DEBUG", "WARN".to_owned()));
+            chosen.push((DEBUG_FILE, debug_file(folder, *generation, *rank)));
+        }
         // PyTorch adds the rank itself.
-        chosen.push(("TORCH_NCCL_DEBUG_INFO_TEMP_FILE", format!("{folder}/nccl-trace-generation-{generation}-rank-")));
+        chosen.push(("TORCH_NCCL_DEBUG_INFO_TEMP_FILE", format!("{folder}/{TRACE}generation-{generation}-rank-")));
+    }
+    if place.shares_gpus {
+        // Since NCCL 2.30; older ones refuse such a group in any case. NVLink SHARP knows only whole GPUs.
+        chosen.push(("NCCL_MULTI_RANK_GPU_ENABLE", "1".to_owned()));
+        chosen.push(("NCCL_NVLS_ENABLE", "0".to_owned()));
+    } else if place.stays {
+        chosen.push(("NCCL_NVLS_ENABLE", "0".to_owned()));
     }
     if place.stays {
         chosen.push(("TORCH_NCCL_RETHROW_CUDA_ERRORS", "0".to_owned()));
-        chosen.push(("NCCL_NVLS_ENABLE", "0".to_owned()));
     }
     chosen
+}
+
+/// The file of a rank's warnings.
+#[must_use]
+pub fn debug_file(folder: &str, generation: u64, rank: usize) -> String {
+    format!("{folder}/nccl-generation-{generation}-rank-{rank}.log")
 }
 
 /// FNV-1a: the same number for the same text on every machine and in every version.
@@ -98,6 +121,7 @@ mod tests {
             generation: 3,
             rank: 5,
             gpus: true,
+            shares_gpus: false,
             interface: Some("eth0".to_owned()),
             folder: Some("/logs".to_owned()),
             stays: true,
@@ -137,6 +161,15 @@ mod tests {
     fn what_would_change_the_users_choice_is_not_added() {
         assert_eq!(told(&place(), &[("NCCL_SOCKET_IFNAME", "ib0")], "GLOO_SOCKET_IFNAME"), None);
         assert_eq!(told(&place(), &[("NCCL_RAS_ENABLE", "0")], "NCCL_RAS_ADDR"), None);
+        assert_eq!(told(&place(), &[("NCCL_DEBUG", "INFO")], "NCCL_DEBUG_FILE"), None, "it is on their screen");
+    }
+
+    #[test]
+    fn ranks_that_share_a_gpu_have_leave_to() {
+        let shared = Place { shares_gpus: true, stays: false, ..place() };
+        assert_eq!(told(&shared, &[], "NCCL_MULTI_RANK_GPU_ENABLE").as_deref(), Some("1"));
+        assert_eq!(told(&shared, &[], "NCCL_NVLS_ENABLE").as_deref(), Some("0"));
+        assert_eq!(told(&place(), &[], "NCCL_MULTI_RANK_GPU_ENABLE"), None);
     }
 
     #[test]

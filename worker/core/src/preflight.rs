@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Before the one line in which a rank says why the job was not started; what follows is its failure's cause.
+pub const PREFIX: &str = "trainyard preflight: ";
 /// A link is slow below this share of its kind's median bandwidth.
 const SLOW_SHARE: f64 = 0.5;
 /// Within a machine there is no link that could be bad, only processors that are busy: this much is no accident.
@@ -129,6 +131,17 @@ pub enum Kind {
     FailedCollective,
     /// A GPU that should not be used.
     BadGpu,
+}
+
+/// Findings in one line, for a failure's message.
+#[must_use]
+pub fn summary(findings: &[Finding]) -> String {
+    let Some(first) = findings.first() else { return "no findings".to_owned() };
+    let more = match findings.len() {
+        1 => String::new(),
+        count => format!(" (and {} more)", count - 1),
+    };
+    format!("{}: {}{more}", first.what, first.why)
 }
 
 /// All findings about what was measured.

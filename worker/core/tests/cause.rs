@@ -2,7 +2,9 @@
 //! printed when they were made to fail. NCCL's and the kernel's lines are from public reports.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use trainyard_worker_core::cause::{Candidate, Cause, ErrorReport, Evidence, Kind, cause, kernel_event, root, suspect};
+use trainyard_worker_core::cause::{
+    Candidate, Cause, ErrorReport, Evidence, Kind, cause, kernel_event, nccl_warning, root, suspect,
+};
 use trainyard_worker_core::supervisor::{Exit, Tail};
 
 fn tail(text: &str) -> Tail {
@@ -230,4 +232,36 @@ fn a_rank_that_still_runs_is_suspected_by_its_last_words_only() {
     assert_eq!(suspect(&tail(&went_on)), None, "it had caught the exception");
     assert_eq!(suspect(&tail("error: cannot open data; using the cache")), None, "an error message ends nothing");
     assert!(suspect(&tail(words!("gloo_closed_by_peer"))).unwrap().secondary);
+}
+
+#[test]
+fn nccls_warnings_tell_what_its_error_words_do_not() {
+    let nccl = |text: &str, warnings: &[&str]| {
+        let nccl = warnings.iter().filter_map(|line| nccl_warning(line)).map(str::to_owned).collect();
+        cause(ONE, &tail(text), &Evidence { nccl, ..Evidence::default() })
+    };
+    let error = "Traceback (most recent call last):\ntorch.distributed.DistBackendError: NCCL error in: x.cpp:3690, \
+                 unhandled system error (run with NCCL_DEBUG=INFO for details), NCCL version 2.30.3";
+    let said = "torch.distributed.DistBackendError: NCCL error in: x.cpp:3690, unhandled system error (run with \
+                NCCL_DEBUG=INFO for details), NCCL version 2.30.3";
+    let verbs = "node-1:812:907 [0] transport/net_ib.cc:120 NCCL WARN Call to ibv_reg_mr failed with error Cannot allocate memory";
+    let peer =
+        "node-1:812:907 [0] misc/socket.cc:50 NCCL WARN socketProgress: Connection closed by remote peer node-2<45333>";
+    let own = nccl(error, &[verbs, "node-1:812:907 [0] NCCL INFO channel 0", peer]);
+    let words = "Call to ibv_reg_mr failed with error Cannot allocate memory";
+    assert_eq!((own.kind, own.secondary, own.message), (Kind::OutOfMemory, false, format!("{said}; NCCL: {words}")));
+    assert!(nccl(error, &[peer]).secondary, "the peer is to blame");
+    assert_eq!(nccl("", &[verbs]).message, format!("NCCL: {words}"), "the program said nothing");
+    let other = "Traceback (most recent call last):\nKeyError: 'lr'";
+    assert_eq!(nccl(other, &[verbs]).message, "KeyError: 'lr'", "it failed of something else");
+    let watchdog = "terminate called after throwing an instance of 'c10::DistBackendError'\n  what():  [Rank 0] Watchdog \
+                    caught collective operation timeout: WorkNCCL(SeqNum=4, OpType=ALLREDUCE) ran for 600000 ms";
+    assert_eq!(nccl(watchdog, &[verbs]).kind, Kind::Hang);
+}
+
+#[test]
+fn what_the_check_before_the_job_found_is_the_cause() {
+    let report = "2 ranks on 1 machine\n\n1 finding:\n  rank 0 (a) – rank 1 (b): Connection refused\n\
+                  trainyard preflight: rank 0 (a) – rank 1 (b): Connection reset by peer";
+    check(report, ONE, Kind::Preflight, "rank 0 (a) – rank 1 (b): Connection reset by peer", false);
 }

@@ -7,7 +7,7 @@ use trainyard_proto::rendezvous::{Hello, Member, Seat, Standing, World, standing
 use trainyard_worker_core::collective_env;
 
 use super::link::Meeting;
-use super::{LaunchArgs, LaunchError, store, torchrun};
+use super::{LaunchArgs, LaunchError, interface, store, torchrun};
 
 /// Which generation a rank belongs to.
 const GENERATION: &str = "TRAINYARD_GENERATION";
@@ -60,7 +60,7 @@ pub(super) struct Pod {
     pub(super) meeting: Option<Meeting>,
     /// A name of this pod that no other of the job has.
     uid: String,
-    gpus: bool,
+    gpus: usize,
     preflight: bool,
 }
 
@@ -75,6 +75,21 @@ pub(super) struct Part {
     pub(super) nnodes: usize,
     pub(super) ranks: usize,
     pub(super) master: (String, u16),
+    /// The network interface by which the other pods are reached, where it is known.
+    pub(super) interface: Option<String>,
+}
+
+/// Where gloo, NCCL and tensorpipe are told their network interface.
+const INTERFACES: [&str; 3] = ["GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "TP_SOCKET_IFNAME"];
+
+/// The interface towards the other pods of a world. Not asked for where somebody has chosen one.
+fn interface(seats: &[Seat], seat: &Seat) -> Option<String> {
+    if INTERFACES.iter().any(|name| std::env::var_os(name).is_some()) {
+        return None;
+    }
+    let others = seats.iter().filter(|other| other.node_rank != seat.node_rank && !other.address.is_empty());
+    // The first pod of a fixed world knows only itself, at the address by which the others find it.
+    interface::towards(others.map(|other| other.address.as_str())).or_else(|| interface::of(&seat.address))
 }
 
 impl Part {
@@ -89,6 +104,7 @@ impl Part {
             nnodes: world.seats.len(),
             ranks: world.seats.iter().map(|seat| seat.ranks as usize).sum(),
             master: (first.address.clone(), u16::try_from(first.port).unwrap_or_default()),
+            interface: interface(&world.seats, &seat),
             seat,
         })
     }
@@ -155,7 +171,7 @@ impl Pod {
             generation: lookup(GENERATION).map_or(Ok(0), |text| number(GENERATION, &text))?,
             rendezvous: lookup(RENDEZVOUS),
             meeting,
-            gpus: gpus(&lookup) > 0,
+            gpus: gpus(&lookup),
             preflight: lookup("TRAINYARD_PREFLIGHT").is_some_and(|value| value == "1"),
             uid: lookup("TRAINYARD_POD_UID").unwrap_or_else(|| format!("node-{node_rank}")),
             nproc,
@@ -199,7 +215,7 @@ impl Pod {
 
     /// Whether processes of this pod may hold memory of a GPU.
     pub(super) fn has_gpus(&self) -> bool {
-        self.gpus
+        self.gpus > 0
     }
 
     /// Whether the machines and the links between them are looked at before the first generation.
@@ -262,8 +278,8 @@ impl Pod {
         (grace - REPORT_MS).max(grace / 2)
     }
 
-    /// What a rank's environment has beside the pod's.
-    pub(super) fn variables(&self, part: &Part, local_rank: usize) -> Variables {
+    /// What a rank's environment has beside the pod's. `folder` is for debug files.
+    pub(super) fn variables(&self, part: &Part, local_rank: usize, folder: Option<&str>) -> Variables {
         let rank = part.rank(local_rank).to_string();
         let world = part.ranks.to_string();
         let (master_addr, master_port) = &part.master;
@@ -295,7 +311,7 @@ impl Pod {
         if let Some(token) = &self.token {
             variables.push(("TRAINYARD_JOB_TOKEN", token.clone()));
         }
-        variables.extend(self.collective_variables(part, local_rank, &variables));
+        variables.extend(self.collective_variables(part, local_rank, folder, &variables));
         variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
@@ -304,6 +320,7 @@ impl Pod {
         &self,
         part: &Part,
         local_rank: usize,
+        folder: Option<&str>,
         told: &[(&'static str, String)],
     ) -> Vec<(&'static str, String)> {
         let namespace = std::env::var("TRAINYARD_NAMESPACE").unwrap_or_default();
@@ -311,7 +328,10 @@ impl Pod {
             job: format!("{namespace}/{}", self.run_id),
             generation: part.generation,
             rank: part.rank(local_rank),
-            gpus: self.gpus,
+            gpus: self.gpus > 0,
+            shares_gpus: (1..self.nproc).contains(&self.gpus),
+            interface: part.interface.clone(),
+            folder: folder.map(str::to_owned),
             ..collective_env::Place::default()
         };
         let known = |name: &str| told.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
@@ -421,7 +441,10 @@ mod tests {
     }
 
     fn variable(pod: &Pod, local_rank: usize, name: &str) -> Option<String> {
-        pod.variables(&part(pod), local_rank).into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+        pod.variables(&part(pod), local_rank, None)
+            .into_iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
     }
 
     #[test]
@@ -528,7 +551,7 @@ mod tests {
         let gpus = read("2", &[("CUDA_VISIBLE_DEVICES", "0,1")]).unwrap();
         let ras = |rank| variable(&gpus, rank, "NCCL_RAS_ADDR");
         assert!(ras(0).is_some() && ras(0) == ras(1), "{:?}", ras(0));
-        let names: Vec<String> = gpus.variables(&part(&gpus), 0).into_iter().map(|(name, _)| name).collect();
+        let names: Vec<String> = gpus.variables(&part(&gpus), 0, None).into_iter().map(|(name, _)| name).collect();
         let told = names.iter().filter(|name| *name == "TORCH_NCCL_ASYNC_ERROR_HANDLING").count();
         assert_eq!(told, 1, "once: {names:?}");
         let none = read("2", &[("CUDA_VISIBLE_DEVICES", "-1")]).unwrap();

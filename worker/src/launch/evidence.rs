@@ -1,5 +1,5 @@
 //! What the system knows about the end of a rank: counters of out-of-memory kills, the kernel's log, and the file in which
-//! torch's `@record` tells the exception. Read when a rank has failed; before, only the place in the log and the counters' values
+//! torch's `@record` tells the exception, and those in which NCCL warns. Read when a rank has failed; before, only the place in the log and the counters' values
 //! are taken, at the start of each generation: what happened to an earlier one is no evidence.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,8 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use trainyard_worker_core::cause::{ErrorReport, Evidence, KernelEvent, kernel_event};
+use trainyard_worker_core::cause::{ErrorReport, Evidence, KernelEvent, kernel_event, nccl_warning};
+use trainyard_worker_core::collective_env::TRACE;
 
 /// torch's variable: where `@record` writes the exception.
 pub(super) const ERROR_FILE: &str = "TORCHELASTIC_ERROR_FILE";
@@ -18,6 +19,9 @@ const CLOCK_DRIFT_US: u64 = 2_000_000;
 const RECORDS: usize = 100_000;
 /// Longer than any record of /dev/kmsg.
 const RECORD_BYTES: usize = 8192;
+/// How much of the end of a file of NCCL's is read, and how many warnings of it count.
+const WARNING_BYTES: u64 = 64 * 1024;
+const WARNINGS: usize = 50;
 
 /// A rank of a generation.
 type Key = (usize, u64);
@@ -34,6 +38,8 @@ pub(super) struct Watch {
     folder: Option<PathBuf>,
     /// Where each rank was told to write.
     files: BTreeMap<Key, PathBuf>,
+    /// Where NCCL was told to warn.
+    warnings: BTreeMap<Key, PathBuf>,
 }
 
 /// The kernel's log, from the beginning of a generation on.
@@ -67,7 +73,16 @@ impl Watch {
             .and_then(|text| Cgroup::of(&text, Path::new("/sys/fs/cgroup")));
         let before = Counters::read(cgroup.as_ref());
         let (log, events) = (Log::open(), Vec::new());
-        Self { cgroup, generation: 0, before, log, events, folder: None, files: BTreeMap::new() }
+        Self {
+            cgroup,
+            generation: 0,
+            before,
+            log,
+            events,
+            folder: None,
+            files: BTreeMap::new(),
+            warnings: BTreeMap::new(),
+        }
     }
 
     /// A rank of this generation is about to be started.
@@ -84,16 +99,26 @@ impl Watch {
     /// folder can be made; the cause is then taken from the output alone.
     pub(super) fn error_file(&mut self, local_rank: usize, generation: u64) -> Option<String> {
         self.enter(generation);
-        if std::env::var_os(ERROR_FILE).is_some() {
-            return None;
-        }
         if self.folder.is_none() {
             self.folder = private_folder();
+        }
+        if std::env::var_os(ERROR_FILE).is_some() {
+            return None;
         }
         let path = self.folder.as_ref()?.join(format!("{generation}-{local_rank}.json"));
         let text = path.to_str()?.to_owned();
         self.files.insert((local_rank, generation), path);
         Some(text)
+    }
+
+    /// A folder for files of the ranks, once a rank was told to write there.
+    pub(super) fn folder(&self) -> Option<&str> {
+        self.folder.as_deref().and_then(Path::to_str)
+    }
+
+    /// NCCL was told to write a rank's warnings into this file of our folder.
+    pub(super) fn expect_warnings(&mut self, local_rank: usize, generation: u64, file: &str) {
+        self.warnings.insert((local_rank, generation), file.into());
     }
 
     /// Everything that is known about the end of a rank.
@@ -114,6 +139,7 @@ impl Watch {
             memory_limit_bytes: self.cgroup.as_ref().and_then(Cgroup::limit_bytes),
             machine_oom_kills,
             kernel: self.events.clone(),
+            nccl: self.warnings.get(&(local_rank, generation)).map(|path| warnings(path)).unwrap_or_default(),
             report: report.as_deref().and_then(ErrorReport::parse),
             stalled,
             stopped,
@@ -123,10 +149,17 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if let Some(folder) = &self.folder {
-            // Left for the system to clean up if it cannot be removed.
-            let _ = fs::remove_dir_all(folder);
+        let Some(folder) = &self.folder else { return };
+        let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        if names.into_iter().any(|name| name.to_string_lossy().starts_with(TRACE)) {
+            eprintln!(
+                "trainyard: PyTorch's flight recorder wrote {}/{TRACE}…; torchfrtrace reads it",
+                folder.display()
+            );
+            return;
         }
+        // Left for the system to clean up if it cannot be removed.
+        let _ = fs::remove_dir_all(folder);
     }
 }
 
@@ -167,6 +200,24 @@ impl Cgroup {
 
 fn existing(mount: &Path, path: &str, file: &str) -> Option<PathBuf> {
     [mount.join(path), mount.to_owned()].into_iter().find(|folder| folder.join(file).exists())
+}
+
+/// NCCL's last warnings in a file, which it may not have made.
+fn warnings(path: &Path) -> Vec<String> {
+    let mut end = Vec::new();
+    let read = fs::File::open(path).and_then(|mut file| {
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(WARNING_BYTES)))?;
+        file.take(WARNING_BYTES).read_to_end(&mut end)
+    });
+    if read.is_err() {
+        return Vec::new();
+    }
+    let text = String::from_utf8_lossy(&end);
+    let mut found: Vec<String> =
+        text.lines().rev().filter_map(nccl_warning).take(WARNINGS).map(str::to_owned).collect();
+    found.reverse();
+    found
 }
 
 /// The number after `name ` at the beginning of a line.

@@ -7,6 +7,7 @@
 mod environment;
 mod evidence;
 mod grpc;
+mod interface;
 pub mod link;
 mod notes;
 mod orders;

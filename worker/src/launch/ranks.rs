@@ -5,10 +5,10 @@ use std::os::fd::OwnedFd;
 
 use nix::unistd::Pid;
 use trainyard_worker_core::cause::{self, Candidate};
+use trainyard_worker_core::collective_env::DEBUG_FILE;
 use trainyard_worker_core::stall::{Phase, Sign};
 use trainyard_worker_core::supervisor::{Exit, Input, ProcessId, Stop, Tail};
 
-use super::LaunchError;
 use super::environment::Variables;
 use super::evidence::{ERROR_FILE, Watch};
 use super::notes::{Hello, Note, SOCKET};
@@ -16,6 +16,7 @@ use super::output::{Channel, Stream};
 use super::process::{Pipes, Process};
 use super::run::{Launch, Running, SPARES_MS};
 use super::warm::Warm;
+use super::{LaunchError, report};
 use crate::c10d::Server;
 
 /// What `timeout` exits with when time is over.
@@ -39,9 +40,11 @@ impl Launch<'_> {
     pub(super) fn start(&mut self, process: ProcessId) -> Option<Input> {
         let part = &self.present.as_ref()?.part;
         let rank = part.rank(process.local_rank);
+        let watch = self.evidence.get_or_insert_with(Watch::begin);
+        let file = watch.error_file(process.local_rank, process.generation);
         let mut variables = self.variables(process.local_rank)?;
+        self.watch_nccl(process, &variables);
         variables.extend(self.spans.begin(process).map(|(name, value)| (name.to_owned(), value)));
-        let file = self.evidence.get_or_insert_with(Watch::begin).error_file(process.local_rank, process.generation);
         variables.extend(file.map(|file| (ERROR_FILE.to_owned(), file)));
         let started = self.start_warm(&variables).map_or_else(|| self.start_cold(process, &variables), Ok);
         let attached = started.and_then(|(running, pipes)| {
@@ -60,12 +63,21 @@ impl Launch<'_> {
 
     /// What the rank's environment has beside ours, as far as it is the same for all processes of that rank.
     fn variables(&self, local_rank: usize) -> Option<Variables> {
-        let mut variables = self.pod.variables(&self.present.as_ref()?.part, local_rank);
+        let folder = self.evidence.as_ref().and_then(Watch::folder);
+        let mut variables = self.pod.variables(&self.present.as_ref()?.part, local_rank, folder);
         variables.extend(self.notes.as_ref().map(|notes| (SOCKET.to_owned(), notes.address())));
         let path = self.python_path.as_ref().and_then(|path| path.to_str());
         variables.extend(path.map(|path| ("PYTHONPATH".to_owned(), path.to_owned())));
         self.torchrun.change(&mut variables, local_rank);
         Some(variables)
+    }
+
+    /// NCCL's warnings are read where we said that they go.
+    fn watch_nccl(&mut self, process: ProcessId, variables: &Variables) {
+        let file = variables.iter().find(|(name, _)| name == DEBUG_FILE).map(|(_, file)| file);
+        if let (Some(watch), Some(file)) = (&mut self.evidence, file) {
+            watch.expect_warnings(process.local_rank, process.generation, file);
+        }
     }
 
     fn start_warm(&mut self, variables: &Variables) -> Option<(Process, Pipes)> {
@@ -76,16 +88,15 @@ impl Launch<'_> {
     }
 
     fn start_cold(&self, process: ProcessId, variables: &Variables) -> io::Result<(Process, Pipes)> {
+        let own = self.torchrun.command(self.command, process.local_rank);
+        let command = own.as_deref().unwrap_or(self.command);
         if self.pod.checks_first() && self.first == Some(process.generation) {
-            let own = std::env::current_exe()?.to_string_lossy().into_owned();
-            let checked: Vec<String> = [own, "preflight".to_owned(), "--".to_owned()]
-                .into_iter()
-                .chain(self.command.iter().cloned())
-                .collect();
+            let trainyard = std::env::current_exe()?.to_string_lossy().into_owned();
+            let check = [trainyard, "preflight".to_owned(), "--".to_owned()];
+            let checked: Vec<String> = check.into_iter().chain(command.iter().cloned()).collect();
             return Process::start(&checked, variables);
         }
-        let own = self.torchrun.command(self.command, process.local_rank);
-        Process::start(own.as_deref().unwrap_or(self.command), variables)
+        Process::start(command, variables)
     }
 
     fn not_started(&mut self, process: ProcessId, rank: usize, error: &io::Error) -> Input {
@@ -311,6 +322,9 @@ impl Launch<'_> {
         let pid = pid.map(|pid| pid.as_raw().cast_unsigned());
         let key = (process.local_rank, process.generation);
         let evidence = self.evidence.as_mut().map(|watch| watch.evidence(key, pid, stopped, None)).unwrap_or_default();
+        if !evidence.nccl.is_empty() && !stopped {
+            eprint!("{}", report::warnings(rank, &evidence.nccl));
+        }
         let (rank, at_ms) = (u32::try_from(rank).unwrap_or(u32::MAX), self.now_ms());
         self.ends.push(Candidate { rank, at_ms, cause: cause::cause(exit, tail, &evidence) });
     }

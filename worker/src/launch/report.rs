@@ -48,6 +48,15 @@ pub(super) fn elsewhere(failure: &Failure) -> String {
     format!("trainyard: the job failed, not here: {who}: {}{code}\n", failure.message)
 }
 
+/// What NCCL warned a failed rank of: it went into a file, so that we could read it.
+pub(super) fn warnings(rank: usize, warnings: &[String]) -> String {
+    let mut text = format!("trainyard: NCCL warned rank {rank}:\n");
+    for line in warnings.iter().rev().take(LINES).rev() {
+        let _ = writeln!(text, "  | {line}");
+    }
+    text
+}
+
 /// A failure after which the ranks are started again.
 pub(super) fn borne(generation: u64, failure: &Failure, tail: Option<&Tail>) -> String {
     let who = failure.rank.map_or_else(|| "a launcher".to_owned(), |rank| format!("rank {rank}"));
@@ -60,7 +69,8 @@ pub(super) fn borne(generation: u64, failure: &Failure, tail: Option<&Tail>) -> 
         | Cause::RendezvousTimeout
         | Cause::Hang
         | Cause::NodeLost
-        | Cause::GpuXid => {}
+        | Cause::GpuXid
+        | Cause::Preflight => {}
     }
     text
 }
@@ -97,6 +107,7 @@ pub(super) fn failure(candidate: &Candidate) -> Failure {
         Kind::RendezvousTimeout => Cause::RendezvousTimeout,
         Kind::Hang => Cause::Hang,
         Kind::GpuXid => Cause::GpuXid,
+        Kind::Preflight => Cause::Preflight,
     };
     let (code, message) = (candidate.cause.code, candidate.cause.message.clone());
     Failure { rank: Some(candidate.rank), cause: cause.into(), code, message }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use trainyard_worker_core::preflight::{AllReduce, Finding, Gpu, Kind, Link, Place, judge, rounds};
+pub use trainyard_worker_core::preflight::{PREFIX, summary};
 
 use crate::comm::star::Star;
 use crate::comm::{CommError, Options};
@@ -31,12 +32,16 @@ pub struct Plan {
     pub all_reduce_bytes: Vec<usize>,
     /// Bytes that each two ranks send each other to measure their link.
     pub link_bytes: usize,
+    /// This rank's GPU, among those that it sees.
+    pub gpu: usize,
+    /// Two ranks whose link is to be found dead: to see what that looks like.
+    pub dead_link: Option<(usize, usize)>,
 }
 
 impl Default for Plan {
     /// A short and a long all-reduce, as nccl-tests do, and enough on each link for its windows to open.
     fn default() -> Self {
-        Self { all_reduce_bytes: vec![1 << 20, 64 << 20], link_bytes: 16 << 20 }
+        Self { all_reduce_bytes: vec![1 << 20, 64 << 20], link_bytes: 16 << 20, gpu: 0, dead_link: None }
     }
 }
 
@@ -122,7 +127,9 @@ fn measure(options: &Options, plan: &Plan, star: &mut Star, report: &mut Report)
         if let Some((from, to)) = pair.filter(|(one, other)| speaks(*one) && speaks(*other)) {
             let name = pair::Name { from, to, token: &options.token };
             if from == options.rank {
-                own.push(pair::call(&name, &report.places[to].address, plan.link_bytes));
+                let dead = plan.dead_link.is_some_and(|(one, other)| (one.min(other), one.max(other)) == (from, to));
+                let address = if dead { nobody(&door)? } else { report.places[to].address.clone() };
+                own.push(pair::call(&name, &address, plan.link_bytes));
             } else {
                 pair::answer(&name, &door, plan.link_bytes);
             }
@@ -136,8 +143,21 @@ fn measure(options: &Options, plan: &Plan, star: &mut Star, report: &mut Report)
         report.skipped.push("all-reduce: ranks that cannot reach each other would only wait for each other".to_owned());
         return Ok(());
     }
-    report.all_reduces = reduce::over_all(options, &plan.all_reduce_bytes)?;
+    let reduces = reduce::over_all(options, &plan.all_reduce_bytes, plan.gpu, PATIENCE)?;
+    report.all_reduces = reduces.all;
+    // Where nobody has a GPU there is nothing to say.
+    if let Some(reason) = reduces.without_gpus.filter(|_| !report.gpus.is_empty()) {
+        report.skipped.push(format!("all-reduce between GPUs: {reason}"));
+    }
     Ok(())
+}
+
+/// An address at which nobody listens.
+fn nobody(door: &TcpListener) -> Result<String, CommError> {
+    let free =
+        door.local_addr().and_then(|own| TcpListener::bind((own.ip(), 0))).and_then(|closed| closed.local_addr());
+    free.map(|address| address.to_string())
+        .map_err(|error| CommError::Io { peer: "this rank's test port".to_owned(), reason: error.to_string() })
 }
 
 /// Everybody's, in rank order. What a rank of another version says that is not understood counts as nothing.

@@ -78,6 +78,11 @@ pub(super) fn released(
     };
     let advice = match last.cause {
         Cause::OutOfMemory => "raise its memory".to_owned(),
+        Cause::Preflight => {
+            format!(
+                "mend it, keep the job away from it (nodeSelector), or run without the check (preflight: false); {see}"
+            )
+        }
         Cause::ImportError => "install the module where the job runs, or correct its PYTHONPATH".to_owned(),
         Cause::NodeLost if model.policy.backoff_limit != Some(0) && restarts == 0 => {
             "set restartPolicy to OnFailure to start it again by itself".to_owned()
@@ -110,6 +115,7 @@ pub(super) fn what_failed(last: &LastFailure, pod: Option<&str>) -> String {
         Cause::Hang => "stood still".to_owned(),
         Cause::NodeLost => "was lost".to_owned(),
         Cause::GpuXid => "had an Xid error on its GPU".to_owned(),
+        Cause::Preflight => "did not pass the check before the job".to_owned(),
     };
     // A launcher that knows no more than how it ended says just that.
     let said = |line: &&str| !["killed by ", "exit code "].iter().any(|known| line.starts_with(known));

@@ -34,11 +34,14 @@ pub(super) struct Terms {
     pub(super) on_hang: Option<&'static str>,
     pub(super) return_ms: i64,
     pub(super) by_cause: BTreeMap<Cause, u32>,
+    /// Whether links and GPUs are checked first.
+    pub(super) preflight: bool,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { in_place: true, spares: None, on_hang: None, return_ms: DEFAULT_RETURN_MS, by_cause: BTreeMap::new() }
+        let by_cause = BTreeMap::new();
+        Self { in_place: true, spares: None, on_hang: None, return_ms: DEFAULT_RETURN_MS, by_cause, preflight: false }
     }
 }
 
@@ -68,6 +71,7 @@ impl Terms {
             on_hang,
             return_ms: recovery.return_seconds.map_or(DEFAULT_RETURN_MS, |seconds| seconds.saturating_mul(1000)),
             by_cause: budgets(recovery, findings),
+            preflight: false,
         }
     }
 }
@@ -84,6 +88,8 @@ fn budgets(recovery: &Recovery, findings: &mut Findings) -> BTreeMap<Cause, u32>
         Cause::Hang => written.hang,
         Cause::NodeLost => written.node_lost,
         Cause::GpuXid => written.gpu_xid,
+        // Never worth a restart.
+        Cause::Preflight => None,
     };
     let mut budgets = BTreeMap::new();
     for (cause, most) in Cause::ALL.into_iter().filter_map(|cause| Some((cause, of(cause)?))) {
@@ -245,6 +251,7 @@ impl Told<'_> {
         }
         env.extend(self.terms.spares.map(|word| text("TRAINYARD_SPARES", word)));
         env.extend(self.terms.on_hang.map(|word| text("TRAINYARD_ON_HANG", word)));
+        env.extend(self.terms.preflight.then(|| text("TRAINYARD_PREFLIGHT", "1")));
         env
     }
 }

@@ -146,7 +146,8 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
         kubeflow::RESTART_RULES,
         RestartRule::Never,
     );
-    let terms = Terms::read(spec.recovery.as_ref(), findings);
+    let preflight = spec.preflight.unwrap_or(false);
+    let terms = Terms { preflight, ..Terms::read(spec.recovery.as_ref(), findings) };
     let mut policy = policy(&spec, replicas, findings);
     let mut template = template(&spec, config, findings);
     read::check_pod_name(&kubeflow::replica_name(&head, "Worker", replicas.saturating_sub(1)), findings);

@@ -34,6 +34,10 @@ impl Budget {
     /// Whether a job that has restarted `restarts` times, `spent` of them for this cause, may do so again.
     #[must_use]
     pub fn allows(&self, failure: &Failure, spent: u32, restarts: u32) -> bool {
+        // A bad link or GPU is as bad a moment later, and the ranks of a restart are not checked.
+        if failure.cause == Cause::Preflight {
+            return false;
+        }
         let by_program = match failure.cause {
             Cause::ExitCode | Cause::ImportError | Cause::Exception => true,
             Cause::Signal
@@ -41,12 +45,26 @@ impl Budget {
             | Cause::RendezvousTimeout
             | Cause::Hang
             | Cause::NodeLost
-            | Cause::GpuXid => false,
+            | Cause::GpuXid
+            | Cause::Preflight => false,
         };
         let meant = by_program && failure.code < self.lowest_code;
         let within = |most: &u32| spent < *most;
         !meant
             && self.total.is_none_or(|total| restarts < total)
             && self.by_cause.get(&failure.cause).is_none_or(within)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_check_before_the_job_found_is_not_tried_again() {
+        let budget = Budget { total: None, ..Budget::default() };
+        let failure = |cause| Failure { rank: Some(0), cause, code: 1, message: String::new() };
+        assert!(budget.allows(&failure(Cause::Exception), 0, 0));
+        assert!(!budget.allows(&failure(Cause::Preflight), 0, 0));
     }
 }

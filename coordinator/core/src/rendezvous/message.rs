@@ -106,6 +106,8 @@ pub enum Cause {
     NodeLost,
     /// A GPU reported an Xid error.
     GpuXid,
+    /// The check before the job found a bad link, machine or GPU.
+    Preflight,
 }
 
 /// The end of a rank.

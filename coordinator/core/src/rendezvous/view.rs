@@ -166,7 +166,7 @@ pub struct RankPulse {
 /// The word for a cause, as in `spec.recovery.budgets` and in metrics.
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ExitCode,
         Self::Signal,
         Self::OutOfMemory,
@@ -176,6 +176,7 @@ impl Cause {
         Self::Hang,
         Self::NodeLost,
         Self::GpuXid,
+        Self::Preflight,
     ];
 
     /// Its word in manifests, statuses and metrics.
@@ -191,6 +192,7 @@ impl Cause {
             Self::Hang => "hang",
             Self::NodeLost => "nodeLost",
             Self::GpuXid => "gpuXid",
+            Self::Preflight => "preflight",
         }
     }
 }

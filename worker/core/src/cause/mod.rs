@@ -12,9 +12,10 @@
 //!
 //! Evidence is believed in this order (C-1): a hang that we saw ourselves; a GPU error or an out-of-memory kill in the
 //! kernel's log that names the process; counters of out-of-memory kills, for a process that SIGKILL ended and that we did not
-//! kill; the program's own words; the bare exit.
+//! kill; the program's own words, and NCCL's where those speak of NCCL; the bare exit.
 
 mod kernel;
+mod nccl;
 mod phrases;
 mod report;
 mod root;
@@ -22,6 +23,7 @@ mod signal;
 mod words;
 
 pub use kernel::{KernelEvent, kernel_event};
+pub use nccl::nccl_warning;
 pub use report::ErrorReport;
 pub use root::{Candidate, root};
 
@@ -54,6 +56,8 @@ pub enum Kind {
     Hang,
     /// A GPU reported an Xid error.
     GpuXid,
+    /// The check before the job found a bad link, machine or GPU.
+    Preflight,
 }
 
 /// Why a rank ended.
@@ -87,6 +91,8 @@ pub struct Evidence {
     pub kernel: Vec<KernelEvent>,
     /// What the program wrote to `TORCHELASTIC_ERROR_FILE`.
     pub report: Option<ErrorReport>,
+    /// What NCCL wrote into the rank's debug file: its warnings, in order, without what stands before them.
+    pub nccl: Vec<String>,
     /// What the rank was seen to wait in, if it was ended because it stood still.
     pub stalled: Option<String>,
     /// Whether we had signalled it to end before it did.
@@ -97,6 +103,7 @@ pub struct Evidence {
 #[must_use]
 pub fn cause(exit: Exit, tail: &Tail, evidence: &Evidence) -> Cause {
     let finding = words::find(tail).or_else(|| evidence.report.as_ref().map(ErrorReport::finding));
+    let finding = nccl::explained(finding, &evidence.nccl);
     let seen = evidence.stalled.as_ref().map(|words| hang(words));
     let judged = seen
         .or_else(|| kernel::xid(evidence, exit, finding.as_ref()))

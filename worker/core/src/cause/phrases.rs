@@ -44,7 +44,8 @@ const HANG: [&str; 6] = [
 ];
 
 /// What only a survivor says, of another's end.
-const SURVIVOR: [&str; 23] = [
+const SURVIVOR: [&str; 24] = [
+    "Connection closed by remote peer",
     "Connection closed by peer",
     "Connection reset by peer",
     "Broken pipe",

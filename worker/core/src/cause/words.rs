@@ -2,8 +2,8 @@
 
 use super::phrases;
 use super::{Kind, Verdict};
-use crate::progress;
 use crate::supervisor::Tail;
+use crate::{preflight, progress};
 
 /// Lines that may follow the line that says it: a message of several lines, what Python says while it leaves.
 const AFTERWORDS: usize = 12;
@@ -27,6 +27,13 @@ pub(super) struct Finding {
 }
 
 impl Finding {
+    /// NCCL's own words, where the program said nothing.
+    pub(super) fn of_nccl(line: String, warning: &str) -> Self {
+        let meaning = phrases::meaning(warning, Kind::ExitCode);
+        let (kind, secondary, blames) = (meaning.kind, meaning.secondary, meaning.blames);
+        Self { kind, line, secondary, blames, is_fatal: false, is_last: true, at: 0 }
+    }
+
     pub(super) fn verdict(self) -> Verdict {
         Verdict { kind: self.kind, message: self.line, secondary: self.secondary, blames: self.blames }
     }
@@ -43,7 +50,7 @@ pub(super) fn find_in(lines: &[&str]) -> Option<Finding> {
     let raised = exceptions(&lines);
     let told = launcher(&lines, &raised);
     let crash = (0..lines.len()).rev().find_map(|at| crash(&lines, at));
-    let exception = told.or_else(|| chosen(&raised));
+    let exception = checked(&lines).or(told).or_else(|| chosen(&raised));
     let found = match (exception, crash) {
         // An exception that nobody caught, and a crash while the program leaves because of it.
         (Some(exception), Some(crash)) if crash.at > exception.at + ON_THE_WAY_OUT => Some(crash),
@@ -168,6 +175,13 @@ fn chosen(raised: &[Raised]) -> Option<Finding> {
     // The exception of an original traceback within (a data loader's) is the last one already.
     debug_assert!(raised[at].header <= raised[at].finding.at, "a header stands before its exception");
     Some(last.clone())
+}
+
+/// What the check before the job found.
+fn checked(lines: &[&str]) -> Option<Finding> {
+    let at = lines.iter().rposition(|line| line.starts_with(preflight::PREFIX))?;
+    let line = lines[at].strip_prefix(preflight::PREFIX)?.to_owned();
+    Some(Finding { kind: Kind::Preflight, line, secondary: false, blames: None, is_fatal: true, is_last: false, at })
 }
 
 /// What torchrun says of the rank that failed first, where the ranks themselves said nothing that tells more.
