@@ -8,6 +8,8 @@ use libloading::Library;
 use super::NcclError;
 
 const NAMES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
+/// NCCL's variable by which several ranks may have one GPU.
+pub(super) const SHARING: &str = "NCCL_MULTI_RANK_GPU_ENABLE";
 const SUCCESS: c_int = 0;
 /// `CUDA_ERROR_NOT_READY`: the stream still works.
 const NOT_READY: c_int = 600;
@@ -73,6 +75,7 @@ pub struct Device {
     number: c_int,
     context: *mut c_void,
     stream: *mut c_void,
+    shared: bool,
 }
 
 // SAFETY: contexts and streams of the driver may be used from any thread, where the context is made current first.
@@ -81,7 +84,8 @@ unsafe impl Send for Device {}
 unsafe impl Sync for Device {}
 
 impl Device {
-    /// The `index`-th of the GPUs that `CUDA_VISIBLE_DEVICES` leaves.
+    /// The `index`-th of the GPUs that `CUDA_VISIBLE_DEVICES` leaves; where there are fewer and
+    /// `NCCL_MULTI_RANK_GPU_ENABLE=1` lets ranks share one, they go around.
     ///
     /// # Errors
     /// [`NcclError::NoGpu`] without a driver or such a GPU, [`NcclError::Failed`] when it does not work.
@@ -89,8 +93,11 @@ impl Device {
         let driver = Driver::load()?;
         let mut count: c_int = 0;
         call!(driver, "count the GPUs", "cuDeviceGetCount", (*mut c_int), &raw mut count)?;
-        let ordinal = c_int::try_from(index).unwrap_or(c_int::MAX);
-        if ordinal >= count {
+        let mut ordinal = c_int::try_from(index).unwrap_or(c_int::MAX);
+        let shared = ordinal >= count && count > 0 && std::env::var(SHARING).is_ok_and(|value| value == "1");
+        if shared {
+            ordinal %= count;
+        } else if ordinal >= count {
             return Err(NcclError::NoGpu(format!("there is no GPU {index}, there are {count}")));
         }
         let (mut number, mut context, mut stream) = (0, std::ptr::null_mut(), std::ptr::null_mut());
@@ -103,12 +110,17 @@ impl Device {
             &raw mut context,
             number
         )?;
-        let mut device = Self { driver: Arc::new(driver), number, context, stream };
+        let mut device = Self { driver: Arc::new(driver), number, context, stream, shared };
         device.enter()?;
         // 1: it does not wait for the default stream.
         call!(device.driver, "make a stream", "cuStreamCreate", (*mut *mut c_void, c_uint), &raw mut stream, 1)?;
         device.stream = stream;
         Ok(device)
+    }
+
+    /// Whether another rank has it too.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// Makes the device the calling thread's.

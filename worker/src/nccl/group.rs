@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::cuda::SHARING;
 use super::library::{Code, Config, Function, IN_PROGRESS, Raw, SUCCESS, UniqueId};
 use super::{Device, DeviceBuffer, Library, NcclError};
 use crate::comm::{Communicator, Interrupt, ReduceOp};
@@ -43,7 +44,7 @@ impl Group {
     /// # Errors
     /// See [`NcclError`].
     pub fn form(comm: &mut Communicator, gpu: usize, patience: Duration) -> Result<Self, NcclError> {
-        let own = Library::load().and_then(|library| Ok((library, Arc::new(Device::open(gpu)?))));
+        let own = Library::load().and_then(|library| open(library, gpu));
         let able = comm.all_gather(&[u8::from(own.is_ok())])?;
         let (library, device) = own?;
         if let Some(rank) = able.iter().position(|able| *able == 0) {
@@ -144,7 +145,7 @@ impl Group {
         let grow = Function { name: "ncclCommGrow", since: "2.29" };
         let own = match &old {
             Some(old) => Ok((old.library.clone(), Arc::clone(&old.device))),
-            None => Library::load().and_then(|library| Ok((library, Arc::new(Device::open(gpu)?)))),
+            None => Library::load().and_then(|library| open(library, gpu)),
         };
         let own = own.and_then(|(library, device)| Ok((library.get::<Grow>(&grow)?, library, device)));
         let able = comm.all_gather(&[u8::from(own.is_ok())])?;
@@ -254,6 +255,16 @@ impl Drop for Group {
             tracing::warn!(%error, "a group of GPUs was left behind");
         }
     }
+}
+
+/// The GPU, if this NCCL can use it.
+fn open(library: Library, gpu: usize) -> Result<(Library, Arc<Device>), NcclError> {
+    let device = Device::open(gpu)?;
+    let version = library.version();
+    if device.is_shared() && (version.major, version.minor) < (2, 30) {
+        return Err(NcclError::NotInVersion { function: SHARING, version, since: "2.30" });
+    }
+    Ok((library, Arc::new(device)))
 }
 
 fn count(number: usize) -> c_int {
