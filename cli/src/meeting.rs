@@ -150,7 +150,11 @@ fn words(news: &News<'_>, own: &str) -> Option<String> {
             Some(format!("generation {}: {ranks} ranks on {nodes}", generation.0))
         }
         Happened::Broken(invariant) => Some(format!("please report this: {invariant}")),
-        Happened::Formed { .. } | Happened::Hangs(_) | Happened::Ended(_) => None,
+        Happened::Formed { .. }
+        | Happened::Hangs { .. }
+        | Happened::Straggles(_)
+        | Happened::KeepsUp { .. }
+        | Happened::Ended(_) => None,
     }
 }
 

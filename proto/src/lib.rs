@@ -1,4 +1,5 @@
-//! The wire: Kubernetes kinds as Rust types, and the values that cores and shells exchange. Data only.
+//! The wire: Kubernetes kinds as Rust types, and the values that cores and shells exchange. Data only, but for `pace`:
+//! what launchers and coordinator judge in the same way.
 //!
 //! Nothing here refuses an unknown field: the API server validates objects against the JSON schemas of these types, and
 //! the cores report what a schema cannot say. Doc comments are user documentation: they become `kubectl explain` texts.
@@ -8,6 +9,7 @@
 
 pub mod kind;
 pub mod kubeflow;
+pub mod pace;
 pub mod plan;
 pub mod quantity;
 pub mod refusal;

@@ -322,6 +322,9 @@ pub struct TrainingJobStatus {
     /// Ranks that stand still.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<Vec<StalledRank>>,
+    /// Ranks that make the others wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stragglers: Option<Vec<SlowRank>>,
     /// Interpreters that are ready to take a failed rank's place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spares: Option<SpareInterpreters>,
@@ -382,6 +385,24 @@ pub struct StalledRank {
     /// The function, or the system call, that it waits in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_in: Option<String>,
+    /// Since when, in milliseconds since the epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<i64>,
+}
+
+/// A rank that makes the others wait.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SlowRank {
+    /// Which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<i64>,
+    /// Its host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// How many times as long as the others it takes for its part of a step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slowdown: Option<f64>,
     /// Since when, in milliseconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<i64>,

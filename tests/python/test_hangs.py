@@ -1,5 +1,6 @@
 """Hangs of real PyTorch ranks under `trainyard launch`, in scripts that know nothing of it."""
 
+import json
 import os
 import re
 import signal
@@ -8,7 +9,7 @@ import textwrap
 
 import pytest
 
-from conftest import TRAINYARD
+from conftest import TRAINYARD, eventually
 
 BIN = os.environ.get("TORCH_BIN")
 pytestmark = pytest.mark.skipif(not BIN, reason="TORCH_BIN names no interpreter with torch")
@@ -24,13 +25,15 @@ def fetch():
 def main():
     dist.init_process_group("gloo")
     rank, what = dist.get_rank(), sys.argv[1]
-    for step in range(60):
+    for step in range(100_000 if what == "slow" else 60):
         dist.all_reduce(torch.ones(10))
         time.sleep(0.05)
         if rank == 0:
             print(f"step={step}", flush=True)
         if step == 30 and what == "sleep" and rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
             fetch()
+        if what == "slow" and rank == 2:
+            time.sleep(0.15)
         if step == 30 and what == "stop" and rank == 1:
             print("stopping", os.getpid(), flush=True)
             os.kill(os.getpid(), 19)
@@ -87,13 +90,74 @@ def test_a_rank_that_is_stopped_is_named_and_seen_again(launch):
 
 
 def test_a_job_can_have_it_restarted(launch):
-    process = launch("sleep", "--max-restarts", "1", TRAINYARD_ON_HANG="restart")
+    process = launch("sleep", "--max-restarts", "1", "--on-hang", "restart", "--spares", "auto")
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
     assert "generation 1: rank 1 failed: it hangs in `time.sleep(1000)` in fetch (" in out
     assert all(f"done {rank}" in out for rank in range(3))
 
 
+def test_a_rank_that_makes_the_others_wait_is_named(launch):
+    text = until(launch("slow"), "makes the others wait")
+    assert re.search(r"trainyard: rank 2 on \S+ makes the others wait: its steps take [\d.]+ times as long as theirs", text)
+    assert "hangs" not in text
+
+
 def test_long_evaluations_are_no_hangs(launch):
     out, _ = launch("evaluate").communicate(timeout=300)
     assert "hangs" not in out and "wait for each other" not in out and "done 0" in out
+
+
+PODS = """
+import os, time
+import torch
+import torch.distributed as dist
+import trainyard
+
+def fetch():
+    time.sleep(1000)
+
+def main():
+    dist.init_process_group("gloo")
+    rank, step = dist.get_rank(), 0
+    while True:
+        step += 1
+        time.sleep(0.2 if rank == 1 else 0.05)
+        hang = torch.tensor([float(os.path.exists("hang"))])
+        dist.all_reduce(hang)
+        trainyard.step(step, loss=0.5, rank=rank)
+        if hang.item() and rank == 1:
+            fetch()
+
+main()
+"""
+
+
+def test_ranks_in_several_pods_are_told_apart(server, namespace, tmp_path):
+    """Each launcher sees its own ranks only. The program prints nothing: its steps are told, and so are its numbers."""
+    (tmp_path / "train.py").write_text(PODS)
+    env = {"PATH": BIN + ":" + os.environ["PATH"]}
+    spec = {"replicas": 2, "command": ["python", "train.py"], "workingDir": str(tmp_path), "env": env, "recovery": {"spares": "off"}}
+    job = {"apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "pods"}, "spec": spec}
+    server.kubectl("apply", "-n", namespace, "-f", "-", input=json.dumps(job))
+
+    def status(field):
+        return server.get("trainingjob", "pods", "-n", namespace).get("status", {}).get(field)
+
+    progress = eventually(lambda: (status("progress") or {}).get("step") and status("progress"), "its steps are known", 180)
+    assert progress["metrics"] == {"loss": 0.5, "rank": 0}
+    slow = eventually(lambda: status("stragglers"), "the slow rank is named", 180)
+    assert [rank["rank"] for rank in slow] == [1] and slow[0]["slowdown"] >= 1.5 and slow[0]["host"], slow
+    text = server.trainyard("explain", "trainingjob/pods", "-n", namespace).stdout
+    assert "rank 1 on" in text and "makes the others wait" in text
+    assert "trainyard_rendezvous_stragglers_total 1" in server.kubectl("get", "--raw", "/metrics").stdout
+
+    (tmp_path / "hang").touch()
+    eventually(lambda: len(status("stalled") or []) == 2, "both ranks stand still", 120)
+    assert "rank 1 on" in status("message") and "1 other rank waits too" in status("message")
+    assert "time.sleep(1000)" in next(rank["waitsIn"] for rank in status("stalled") if rank["rank"] == 1)
+    events = server.get("events", "-n", namespace)["items"]
+    blamed = {event["message"].split(" on ")[0] for event in events if event["reason"] == "RankHangs"}
+    assert blamed == {"Rank 1"}
+    # What is told aside is no output.
+    assert server.trainyard("logs", "pods", "-n", namespace).stdout.strip().count("step") == 0

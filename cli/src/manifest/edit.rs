@@ -1,4 +1,4 @@
-//! Changes to a manifest from the command line: `--set`, `--procs`, `--replicas`, `--name`, `--env`.
+//! Changes to a manifest from the command line: `--set`, `--procs`, `--replicas`, `--name`, `--env`, `--spares`, `--on-hang`.
 
 use std::path::Path;
 
@@ -25,6 +25,12 @@ pub(crate) struct Edits {
     /// Set an environment variable in all ranks (repeatable)
     #[arg(long = "env", value_name = "KEY=VALUE", help_heading = "Change the manifest")]
     pub(crate) env: Vec<String>,
+    /// Keep Python interpreters ready to take a failed rank's place: auto or off
+    #[arg(long, value_name = "WHEN", value_parser = ["auto", "off"], help_heading = "Change the manifest")]
+    pub(crate) spares: Option<String>,
+    /// What to do about a rank that stands still: report it, or restart the ranks, which counts as a failure
+    #[arg(long, value_name = "WHAT", value_parser = ["report", "restart"], help_heading = "Change the manifest")]
+    pub(crate) on_hang: Option<String>,
 }
 
 impl Edits {
@@ -35,6 +41,8 @@ impl Edits {
             && self.replicas.is_none()
             && self.name.is_none()
             && self.env.is_empty()
+            && self.spares.is_none()
+            && self.on_hang.is_none()
     }
 
     /// Changes a job.
@@ -60,6 +68,18 @@ impl Edits {
         for pair in &self.env {
             let (key, value) = split(pair, "--env", "KEY=VALUE")?;
             set_env(&kind, root, key, value)?;
+        }
+        let recovery = [
+            (&self.spares, "spares", "TRAINYARD_SPARES", "--spares"),
+            (&self.on_hang, "onHang", "TRAINYARD_ON_HANG", "--on-hang"),
+        ];
+        for (word, field, variable, flag) in recovery {
+            let Some(word) = word else { continue };
+            if kind == "TrainingJob" {
+                put(root, &format!("spec.recovery.{field}"), Value::from(word.as_str()), flag)?;
+            } else {
+                set_env(&kind, root, variable, word)?;
+            }
         }
         for pair in &self.set {
             let (path, value) = split(pair, "--set", "PATH=VALUE")?;
@@ -231,13 +251,16 @@ mod tests {
             replicas: Some(2),
             name: Some("other".to_owned()),
             env: vec!["K=v=w".to_owned()],
+            spares: Some("off".to_owned()),
+            on_hang: Some("restart".to_owned()),
         };
         let mut job = document(json!({"kind": "TrainingJob", "spec": {}}));
         edits.apply(&mut job).unwrap();
         assert_eq!(
             job.value,
             json!({"kind": "TrainingJob", "metadata": {"name": "other"}, "spec": {
-                "procsPerReplica": 8, "replicas": 2, "env": {"K": "v=w"}, "command": ["a", "b"], "backoffLimit": 3}})
+                "procsPerReplica": 8, "replicas": 2, "env": {"K": "v=w"}, "command": ["a", "b"], "backoffLimit": 3,
+                "recovery": {"spares": "off", "onHang": "restart"}}})
         );
         let role = json!({"template": {"spec": {"containers": [{"name": "pytorch"}]}}});
         let mut job = document(json!({"kind": "PyTorchJob", "spec": {"pytorchReplicaSpecs": {"Master": role}}}));
@@ -245,7 +268,10 @@ mod tests {
         assert_eq!(job.value["spec"]["nprocPerNode"], "8");
         let specs = &job.value["spec"]["pytorchReplicaSpecs"];
         assert_eq!(specs["Worker"]["replicas"], 2);
-        assert_eq!(specs["Master"]["template"]["spec"]["containers"][0]["env"][0]["value"], "v=w");
+        let env = &specs["Master"]["template"]["spec"]["containers"][0]["env"];
+        assert_eq!(env[0]["value"], "v=w");
+        assert_eq!(env[1], json!({"name": "TRAINYARD_SPARES", "value": "off"}));
+        assert_eq!(env[2], json!({"name": "TRAINYARD_ON_HANG", "value": "restart"}));
     }
 
     #[test]

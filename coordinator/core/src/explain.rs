@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use trainyard_proto::plan::{ObjectRef, Reason};
-use trainyard_proto::trainyard::{LastFailure as Told, TrainingJobStatus};
+use trainyard_proto::trainyard::{LastFailure as Told, SlowRank, TrainingJobStatus};
 
 use crate::gang::GangView;
 use crate::job::{Ledger, Lifecycle};
@@ -118,6 +118,7 @@ pub fn told(job: &Value, pods: &[Pod]) -> Option<RendezvousView> {
                 in_collective: false,
             })
             .collect(),
+        stragglers: status.stragglers.into_iter().flatten().map(straggler).collect(),
         ..RendezvousView::default()
     })
 }
@@ -152,6 +153,17 @@ fn there(job: &Value, pods: &[Pod], missing: &[String]) -> BTreeSet<String> {
     let is_missing = |pod: &Pod| pod.metadata.name.as_ref().is_some_and(|name| missing.contains(name));
     let own = pods.iter().filter(|pod| owned(pod, uid) && !is_missing(pod));
     own.filter_map(|pod| pod.metadata.uid.clone()).collect()
+}
+
+fn straggler(slow: SlowRank) -> rendezvous::Straggler {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+    let percent = (slow.slowdown.unwrap_or(0.0) * 100.0).round().clamp(0.0, 1e6) as u32;
+    rendezvous::Straggler {
+        rank: slow.rank.and_then(|rank| u32::try_from(rank).ok()).unwrap_or(0),
+        host: slow.host.unwrap_or_default(),
+        percent,
+        since_ms: slow.since_ms.unwrap_or(0),
+    }
 }
 
 fn own_status(job: &Value) -> TrainingJobStatus {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use trainyard_proto::plan::{ObjectRef, Plan, Reason};
 
-use crate::rendezvous::{LastFailure, Spares, Stalled};
+use crate::rendezvous::{LastFailure, Spares, Stalled, Straggler};
 use crate::view::JobView;
 
 mod avoid;
@@ -175,6 +175,8 @@ pub struct Meeting {
     pub missing: Vec<String>,
     /// Ranks that stand still.
     pub stalled: Vec<Stalled>,
+    /// Ranks that make the others wait.
+    pub stragglers: Vec<Straggler>,
     /// Interpreters that wait.
     pub spares: Option<Spares>,
 }
@@ -241,6 +243,8 @@ pub enum JobCode {
     Running,
     /// It runs, and ranks of it stand still.
     StandsStill,
+    /// It runs, and some of its ranks make the others wait.
+    Straggles,
     /// Its launchers wait for each other.
     WaitsForRanks,
     /// Replicas are started again.
@@ -270,6 +274,7 @@ impl JobCode {
             Self::Starting => "Starting",
             Self::Running => "Running",
             Self::StandsStill => "StandsStill",
+            Self::Straggles => "Straggles",
             Self::WaitsForRanks => "WaitsForRanks",
             Self::Restarting => "Restarting",
             Self::Succeeded => "Succeeded",

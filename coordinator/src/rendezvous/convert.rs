@@ -5,6 +5,7 @@ use trainyard_coordinator_core::rendezvous::{
     Cause, Failure, Generation, Hello, Input, MemberId, Outcome, Output, Part, Pulse, RankPulse, Saved, Seat, Spares,
     Standing, World,
 };
+use trainyard_proto::pace::Window;
 use trainyard_proto::rendezvous as wire;
 use wire::from_launcher::Message as From;
 use wire::to_launcher::Message as To;
@@ -13,6 +14,8 @@ use wire::to_launcher::Message as To;
 const MAX_NAME: usize = 253;
 /// Longest text of a failure that is kept: a status is read by people, and stored.
 const MAX_TEXT: usize = 4096;
+/// Looks of a window at most: no sum of them overflows.
+const MAX_LOOKS: u32 = 1 << 20;
 /// Ranks of one launcher at most: far above what a machine has cores, low enough that no sum of them overflows.
 const MAX_RANKS: u32 = 65_536;
 
@@ -250,9 +253,15 @@ pub fn pulse(pulse: wire::Pulse) -> Pulse {
         waits_in: rank.waits_in.chars().take(MAX_NAME).collect(),
         in_collective: rank.in_collective,
         stalled: rank.stalled,
+        window: rank.window.map(window),
     });
     let spares = Spares { count: pulse.spares, memory_bytes: pulse.spare_memory_bytes };
     Pulse { generation: pulse.generation, ranks: ranks.collect(), spares }
+}
+
+fn window(window: wire::Window) -> Window {
+    let wire::Window { number, looks, lock, net, steps, step_us, took_ms } = window;
+    Window { number, looks: looks.min(MAX_LOOKS), lock, net, steps, step_us, took_ms }
 }
 
 /// The newest whole checkpoint.

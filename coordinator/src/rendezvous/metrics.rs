@@ -28,6 +28,7 @@ pub(crate) struct RendezvousMetrics {
     adopted: Counter,
     failures: Family<CauseLabel, Counter>,
     hangs: Counter,
+    stragglers: Counter,
     recovery: Histogram,
     violations: Family<InvariantLabel, Counter>,
     pub(crate) open: Gauge,
@@ -42,6 +43,7 @@ impl Default for RendezvousMetrics {
             adopted: Counter::default(),
             failures: Family::default(),
             hangs: Counter::default(),
+            stragglers: Counter::default(),
             recovery: Histogram::new(SECONDS),
             violations: Family::default(),
             open: Gauge::default(),
@@ -67,15 +69,18 @@ impl RendezvousMetrics {
             Happened::Ready { recovered_ms: Some(ms), .. } => {
                 self.recovery.observe(std::time::Duration::from_millis(ms.unsigned_abs()).as_secs_f64());
             }
-            Happened::Hangs(_) => {
+            Happened::Hangs { .. } => {
                 self.hangs.inc();
+            }
+            Happened::Straggles(_) => {
+                self.stragglers.inc();
             }
             Happened::Broken(words) => {
                 // `R-2: generation …`: the label alone is bounded.
                 let invariant = words.split(':').next().unwrap_or_default().to_owned();
                 self.violations.get_or_create(&InvariantLabel { invariant }).inc();
             }
-            Happened::Ready { recovered_ms: None, .. } | Happened::Ended(_) => {}
+            Happened::Ready { recovered_ms: None, .. } | Happened::KeepsUp { .. } | Happened::Ended(_) => {}
         }
     }
 
@@ -90,6 +95,7 @@ impl RendezvousMetrics {
             );
             registry.register("failures", "Failures of ranks by cause", self.failures.clone());
             registry.register("hangs", "Ranks that were found to stand still", self.hangs.clone());
+            registry.register("stragglers", "Ranks that were found to make others wait", self.stragglers.clone());
             registry.register(
                 "recovery_seconds",
                 "Time from a failure until all ranks of the next generation were started",

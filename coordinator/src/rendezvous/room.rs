@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use trainyard_coordinator_core::rendezvous::{
     Config, Generation, Happened, Hello, Input, LastFailure, MemberId, Output, Pulse, RendezvousView, Session, Spent,
+    Stalled, Straggler,
 };
 use trainyard_proto::plan::{EventSeverity, ObjectRef};
 use trainyard_proto::rendezvous as wire;
@@ -301,11 +302,19 @@ impl Task {
                     let text = format!("Generation {}: {ranks} ranks in {members} pods{after}", generation.0);
                     self.event(EventSeverity::Normal, "GenerationFormed", text);
                 }
-                Happened::Hangs(stalled) => {
-                    let waits = if stalled.waits_in.is_empty() { "" } else { " in " };
-                    let text =
-                        format!("Rank {} on {} stands still{waits}{}", stalled.rank, stalled.host, stalled.waits_in);
-                    self.event(EventSeverity::Warning, "RankHangs", text);
+                Happened::Hangs { stalled, others } => {
+                    self.event(EventSeverity::Warning, "RankHangs", hangs(stalled, *others));
+                }
+                Happened::Straggles(slow) => {
+                    let Straggler { rank, host, percent, .. } = slow;
+                    let times = format!("{}.{}", percent / 100, percent % 100 / 10);
+                    let text = format!(
+                        "Rank {rank} on {host} makes the others wait: its steps take {times} times as long as theirs"
+                    );
+                    self.event(EventSeverity::Warning, "RankStraggles", text);
+                }
+                Happened::KeepsUp { rank, host } => {
+                    self.event(EventSeverity::Normal, "RankKeepsUp", format!("Rank {rank} on {host} keeps up again"));
                 }
                 Happened::Ended(outcome) => tracing::info!(%job, ?outcome, "the rendezvous is over"),
                 Happened::Broken(words) => {
@@ -319,6 +328,19 @@ impl Task {
         let Job { object, uid, events, .. } = &self.job;
         events.send(object.clone(), uid.clone(), severity, reason.to_owned(), message);
     }
+}
+
+fn hangs(stalled: &Stalled, others: usize) -> String {
+    let Stalled { rank, host, waits_in, in_collective, .. } = stalled;
+    let waits = if waits_in.is_empty() { "" } else { " in " };
+    let others = match (others, in_collective) {
+        (0, _) => String::new(),
+        (1, true) => "; it and 1 other rank wait for each other".to_owned(),
+        (others, true) => format!("; it and {others} other ranks wait for each other"),
+        (1, false) => "; 1 other rank waits".to_owned(),
+        (others, false) => format!("; {others} other ranks wait"),
+    };
+    format!("Rank {rank} on {host} stands still{waits}{waits_in}{others}")
 }
 
 fn failed(failure: &LastFailure) -> String {

@@ -249,6 +249,7 @@ impl Begin<'_> {
         }
         env.extend(pod_env.iter().cloned());
         env.insert(RUN_MARK.to_owned(), self.mark());
+        env.insert(crate::shim::aside::VARIABLE.to_owned(), "1".to_owned());
         env.insert("TRAINYARD_POD".to_owned(), meta.name.clone().unwrap_or_default());
         env.insert("TRAINYARD_POD_IP".to_owned(), self.record.ip.clone());
         if process_mode {

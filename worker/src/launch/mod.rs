@@ -4,6 +4,7 @@
 //! decided by `trainyard_worker_core::supervisor`; this module does it. No rank outlives the launcher: each dies with
 //! it (parent-death signal), is killed as a group, and its orphans are adopted and ended.
 
+mod aside;
 mod environment;
 mod evidence;
 mod grpc;
@@ -42,6 +43,12 @@ pub struct LaunchArgs {
     /// How often this launcher may start the ranks again after one failed
     #[arg(long, env = "PET_MAX_RESTARTS", value_name = "N")]
     pub max_restarts: Option<u32>,
+    /// Keep Python interpreters ready to take a failed rank's place: `auto` (where it is safe) or `off` (auto, or what TRAINYARD_SPARES says)
+    #[arg(long, value_name = "WHEN", value_parser = ["auto", "off"])]
+    pub spares: Option<String>,
+    /// What to do about a rank that stands still: `report` it, or `restart`, which counts as a failure (report, or what TRAINYARD_ON_HANG says)
+    #[arg(long, value_name = "WHAT", value_parser = ["report", "restart"])]
+    pub on_hang: Option<String>,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub command: Vec<String>,

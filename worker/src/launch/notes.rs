@@ -1,6 +1,7 @@
 //! What ranks tell the launcher, and are told by it: JSON lines on a UNIX socket. Nothing of it is needed; a rank that says
 //! nonsense is not heard, and loses nothing else by it.
 
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::linux::net::SocketAddrExt as _;
@@ -36,6 +37,8 @@ pub(super) struct Hello {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub(super) struct Step {
     pub(super) step: u64,
+    #[serde(default)]
+    pub(super) metrics: BTreeMap<String, f64>,
 }
 
 /// A line of a rank.
@@ -54,7 +57,7 @@ enum Line {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Note {
     Hello(Hello),
-    Step(u64),
+    Step(Step),
     Phase(String),
     /// The rank's own words are heard no longer.
     Gone,
@@ -179,7 +182,7 @@ impl Peer {
                 self.process = self.process.or_else(|| who(self.pid, &hello));
                 Note::Hello(hello)
             }
-            Line::Step(step) => Note::Step(step.step),
+            Line::Step(step) => Note::Step(step),
             Line::Phase(phase) => Note::Phase(phase),
             Line::Waiting(_) | Line::Modules(_) => return Ok(()),
         };
@@ -219,7 +222,7 @@ mod tests {
         let hello = Hello { rank: 0, generation: 1, cooperates: true };
         assert_eq!(hear(&mut notes), [Note::Hello(hello)]);
         rank.write_all(b"{\"step\":3,\"metrics\":{\"loss\":1}}}\n{\"phase\":\"evaluate\"}\n").unwrap();
-        assert_eq!(hear(&mut notes), [Note::Step(3), Note::Phase("evaluate".to_owned())]);
+        assert_eq!(hear(&mut notes), [Note::Step(told(3)), Note::Phase("evaluate".to_owned())]);
         assert!(notes.interrupt(PROCESS, 1));
         assert!(notes.assign(PROCESS, 2, &[("RANK".to_owned(), "0".to_owned())]));
         let mut lines = BufReader::new(rank.try_clone().unwrap()).lines();
@@ -230,13 +233,17 @@ mod tests {
         assert!(!notes.interrupt(PROCESS, 2));
     }
 
+    fn told(step: u64) -> Step {
+        Step { step, metrics: BTreeMap::new() }
+    }
+
     #[test]
     fn nonsense_is_passed_over_and_an_endless_line_ends_it() {
         let mut notes = Notes::open(1).unwrap();
         let mut rank = connect(&notes);
         rank.write_all(b"{\"hello\":{\"rank\":0}}\n{\"step\":{\"step\":-1}}\nhello\n\n{\"step\":{\"step\":4}}\n")
             .unwrap();
-        assert_eq!(hear(&mut notes).last(), Some(&Note::Step(4)));
+        assert_eq!(hear(&mut notes).last(), Some(&Note::Step(told(4))));
         rank.set_nonblocking(true).unwrap();
         let mut heard = Vec::new();
         while heard.is_empty() {

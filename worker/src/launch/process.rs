@@ -15,6 +15,7 @@ use super::environment::RENDEZVOUS;
 use super::span::SPANS;
 use super::torchrun;
 use crate::checkpoint::FILE;
+use crate::shim::aside;
 
 /// A running process of a rank, and our child.
 pub(super) struct Process {
@@ -39,6 +40,7 @@ impl Process {
             .env_remove(SPANS)
             .env_remove(FILE)
             .env_remove(RENDEZVOUS)
+            .env_remove(aside::VARIABLE)
             .envs(variables.iter().map(|(name, value)| (name, value)));
         for name in torchrun::VARIABLES {
             builder.env_remove(name);

@@ -2,6 +2,7 @@
 
 use trainyard_proto::rendezvous::from_launcher::Message as Said;
 use trainyard_proto::rendezvous::{Pulse, RankPulse};
+use trainyard_proto::{pace, rendezvous};
 
 use super::run::Launch;
 
@@ -32,6 +33,7 @@ impl Launch<'_> {
                 waits_in: pulse.waits_in,
                 in_collective: pulse.in_collective,
                 stalled: pulse.stalled,
+                window: pulse.window.map(window),
             })
         };
         let ranks = (0..self.pod.nproc).filter_map(pulse).collect();
@@ -41,4 +43,9 @@ impl Launch<'_> {
         let spares = u32::try_from(spares).unwrap_or(u32::MAX);
         self.link.say(now_ms, Said::Pulse(Pulse { generation, ranks, spares, spare_memory_bytes }));
     }
+}
+
+fn window(window: pace::Window) -> rendezvous::Window {
+    let pace::Window { number, looks, lock, net, steps, step_us, took_ms } = window;
+    rendezvous::Window { number, looks, lock, net, steps, step_us, took_ms }
 }

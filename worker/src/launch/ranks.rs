@@ -206,7 +206,8 @@ impl Launch<'_> {
                 }
                 Note::Step(step) => {
                     if let Some(rank) = self.present_rank(process) {
-                        self.hangs.sign(self.now_ms(), rank, Sign::Step(step));
+                        self.hangs.sign(self.now_ms(), rank, Sign::Step(step.step));
+                        self.aside.step(rank, &step);
                     }
                     self.progressed();
                 }
@@ -234,6 +235,8 @@ impl Launch<'_> {
         let verdict = self.hangs.advance(now_ms, requests);
         if !verdict.text.is_empty() {
             eprint!("{}", verdict.text);
+            // The coordinator is told at once.
+            self.pulsed_ms = i64::MIN / 2;
         }
         for (rank, place) in verdict.end {
             let found = self
@@ -281,7 +284,7 @@ impl Launch<'_> {
     pub(super) fn prepare_spares(&mut self) {
         // A spare could not be told a command of its own.
         let alike = self.torchrun.command(self.command, 0).is_none();
-        if self.warm.is_none() && alike && !self.pod.is_fixed() {
+        if self.spares && self.warm.is_none() && alike && !self.pod.is_fixed() {
             let variables = self.variables(0).unwrap_or_default();
             self.warm = Warm::new(self.command, self.pod.nproc, &variables);
             self.spares_due_ms = self.warm.as_ref().map(|_| self.now_ms() + SPARES_MS);

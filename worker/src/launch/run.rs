@@ -15,6 +15,7 @@ use trainyard_proto::rendezvous::{Failure, Member};
 use trainyard_worker_core::cause::Candidate;
 use trainyard_worker_core::supervisor::{Exit, Input, Outcome, Output, Patience, ProcessId, Stop, Supervisor, Tail};
 
+use super::aside::Aside;
 use super::environment::{Part, Pod, host_name};
 use super::evidence::Watch;
 use super::grpc::{Job, Remote};
@@ -76,7 +77,8 @@ pub(super) fn run(args: &LaunchArgs, pod: &Pod, without: Option<Without>) -> Res
         tails: BTreeMap::new(),
         exits: BTreeMap::new(),
         promoted: 0,
-        hangs: stall::Watch::new(host_name()),
+        hangs: stall::Watch::new(host_name(), args.on_hang.as_deref()),
+        spares: warm::wanted(args.spares.as_deref()),
         hung: BTreeMap::new(),
         pulsed_ms: 0,
         ends: Vec::new(),
@@ -89,6 +91,7 @@ pub(super) fn run(args: &LaunchArgs, pod: &Pod, without: Option<Without>) -> Res
         // Without it ranks are not heard, and start again as strangers.
         notes: Notes::open(pod.nproc).ok(),
         saves: Saves::new(|name| std::env::var(name).ok()),
+        aside: Aside::open(),
         torchrun,
     };
     let outcome = launch.run()?;
@@ -208,10 +211,13 @@ pub(super) struct Launch<'args> {
     pub(super) python_path: Option<OsString>,
     pub(super) evidence: Option<Watch>,
     pub(super) warm: Option<Warm>,
+    /// Whether spares may be made.
+    pub(super) spares: bool,
     /// When spares are made at the latest, where nothing tells that the ranks made progress.
     pub(super) spares_due_ms: Option<i64>,
     pub(super) notes: Option<Notes>,
     pub(super) saves: Saves,
+    pub(super) aside: Aside,
     pub(super) torchrun: Torchrun,
 }
 
@@ -329,6 +335,7 @@ impl Launch<'_> {
         self.promoted = 0;
         self.ends.clear();
         self.hung.clear();
+        self.aside.begin();
         let first = u32::try_from(part.rank(0)).unwrap_or(u32::MAX);
         let ours = u32::try_from(self.pod.nproc).unwrap_or(u32::MAX);
         self.hangs.begin(

@@ -1,5 +1,6 @@
 //! The container's log in CRI form (`<time> stdout|stderr F|P <text>`), rotated, and never a reason to stop.
 
+use super::aside;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -78,7 +79,7 @@ impl Log {
         Ok(())
     }
 
-    /// Takes in output; `line` is called with each whole line.
+    /// Takes in output; `line` is called with each whole line. Those that are for the shim alone are not kept.
     pub(super) fn feed(&mut self, stream: Stream, bytes: &[u8], now: &str, line: &mut dyn FnMut(&[u8])) {
         let mut rest = bytes;
         while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
@@ -87,12 +88,12 @@ impl Log {
             let held = std::mem::take(&mut self.partial[stream.index()]);
             if held.is_empty() {
                 line(head);
-                self.record(stream, now, true, head);
+                self.keep(stream, now, head);
             } else {
                 let mut whole = held;
                 whole.extend_from_slice(head);
                 line(&whole);
-                self.record(stream, now, true, &whole);
+                self.keep(stream, now, &whole);
                 whole.clear();
                 self.partial[stream.index()] = whole;
             }
@@ -147,6 +148,12 @@ impl Log {
             kept = kept.split_off(cut.unwrap_or(0).max(1));
         }
         kept
+    }
+
+    fn keep(&mut self, stream: Stream, now: &str, line: &[u8]) {
+        if aside::text(line).is_none() {
+            self.record(stream, now, true, line);
+        }
     }
 
     fn record(&mut self, stream: Stream, now: &str, full: bool, text: &[u8]) {

@@ -5,6 +5,7 @@
 //! used up its grace, all descendants are killed, the rest of the output is written, and the end is written down. The
 //! agent learns of it from the state file, now or after its own restart.
 
+pub(crate) mod aside;
 mod child;
 mod engine;
 mod family;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use trainyard_worker_core::progress::{Tracker, parse};
 
+use super::aside;
 use super::spec::{now_ms, write_lightly};
 
 /// How often the progress file is rewritten at most; the API is told no oftener.
@@ -40,6 +41,7 @@ impl Scan {
 
     pub(super) fn line(&mut self, line: &[u8]) {
         // Most output says nothing about progress: find that out cheaply.
+        let line = aside::text(line).map_or(line, str::as_bytes);
         if !(line.contains(&b'=') || line.first() == Some(&b'{') || line.starts_with(b"[rank ")) {
             return;
         }

@@ -46,6 +46,11 @@ fn call(plan: &Plan, variable: impl Fn(&str) -> Option<String>) -> Result<Call, 
     let mut argument = |name: &str, value: String| call.arguments.extend([name.to_owned(), value]);
     argument("--nproc", plan.nproc_per_node.clone());
     argument("--grace", plan.shutdown_timeout.to_string());
+    for (name, value) in [("--spares", &plan.spares), ("--on-hang", &plan.on_hang)] {
+        if let Some(value) = value {
+            argument(name, value.clone());
+        }
+    }
     let in_pod = variable(JOB).is_some();
     let led = variable(RENDEZVOUS).is_some();
     call.remove.extend(["PET_NPROC_PER_NODE", "PET_MAX_RESTARTS"]);

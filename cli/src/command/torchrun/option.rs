@@ -34,7 +34,7 @@ const fn spec(name: &'static str, kind: Kind, help: &'static str) -> Spec {
     Spec { short: None, name, kind, variable: true, help }
 }
 
-const SPECS: [Spec; 31] = [
+const SPECS: [Spec; 33] = [
     spec("nnodes", Kind::Text, "Number of nodes, or MIN:MAX (1:1)"),
     spec("nproc-per-node", Kind::Text, "Ranks on this node: a number, auto, cpu or gpu (1)"),
     spec("rdzv-backend", Kind::Text, "static, c10d, etcd or etcd-v2 (static)"),
@@ -70,6 +70,14 @@ const SPECS: [Spec; 31] = [
     Spec { variable: false, ..spec("logs-specs", Kind::Text, "Not supported: it names a Python class") },
     Spec { variable: false, ..spec("numa-binding", Kind::OneOf(AFFINITY), "No effect") },
     spec("signals-to-handle", Kind::Text, "Signals that are passed on (SIGTERM,SIGINT,SIGHUP,SIGQUIT)"),
+    Spec {
+        variable: false,
+        ..spec("spares", Kind::OneOf(&["auto", "off"]), "Not of torchrun: interpreters ready for failed ranks (auto)")
+    },
+    Spec {
+        variable: false,
+        ..spec("on-hang", Kind::OneOf(&["report", "restart"]), "Not of torchrun: what to do about hangs (report)")
+    },
     spec("shutdown-timeout", Kind::Integer, "Seconds that ranks may take to end before they are killed (30)"),
     spec("virtual-local-rank", Kind::Flag, "LOCAL_RANK=0 for all, each with its own GPU in CUDA_VISIBLE_DEVICES"),
     // Of torch.distributed.launch.

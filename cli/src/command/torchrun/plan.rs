@@ -38,6 +38,11 @@ pub(super) struct Plan {
     pub(super) signals_to_handle: String,
     pub(super) shutdown_timeout: i64,
     pub(super) virtual_local_rank: bool,
+    /// What torchrun does not have: `auto` or `off`, and `report` or `restart`.
+    #[serde(skip)]
+    pub(super) spares: Option<String>,
+    #[serde(skip)]
+    pub(super) on_hang: Option<String>,
     /// The program, and its arguments.
     pub(super) command: Vec<String>,
     /// What was asked for and has no effect here, with the reason.
@@ -140,6 +145,8 @@ impl Plan {
             signals_to_handle: text("signals-to-handle", SIGNALS),
             shutdown_timeout,
             virtual_local_rank: given.flag("virtual-local-rank"),
+            spares: given.text("spares").map(str::to_owned),
+            on_hang: given.text("on-hang").map(str::to_owned),
             command: command(given, &variable)?,
             without_effect: without_effect(given),
         })

@@ -68,6 +68,7 @@ impl<'view> Planner<'view> {
             missing: missing.cloned().collect(),
             last_failure: meeting.last_failure.clone().map(|last| LastFailure { pod: self.pod_of(&last), ..last }),
             stalled: meeting.stalled.clone(),
+            stragglers: meeting.stragglers.clone(),
             spares: meeting.spares,
         };
         self.blame_told(meeting);

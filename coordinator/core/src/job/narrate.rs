@@ -8,7 +8,7 @@ use super::replica::{FirstFailure, Standing};
 use super::subject::Subject;
 use crate::instant;
 use crate::model::JobModel;
-use crate::rendezvous::{Cause, LastFailure, RendezvousView, Stalled};
+use crate::rendezvous::{Cause, LastFailure, RendezvousView, Stalled, Straggler};
 
 /// Longest text of a container that is repeated in a status. Kubernetes keeps up to 4096 characters of it in the pod.
 const MAX_QUOTE: usize = 400;
@@ -160,6 +160,21 @@ pub(super) fn stalled(stalled: &[Stalled]) -> Option<String> {
         more => format!("; {more} other ranks wait too"),
     };
     Some(format!("rank {} on {} has stood still{waits} since {since}{others}", culprit.rank, culprit.host))
+}
+
+/// Which ranks make the others wait: the slowest is named.
+pub(super) fn straggles(slow: &[Straggler]) -> Option<String> {
+    let Straggler { rank, host, percent, since_ms } = slow.iter().max_by_key(|slow| slow.percent)?;
+    let times = format!("{}.{}", percent / 100, percent % 100 / 10);
+    let since = instant::text(*since_ms);
+    let others = match slow.len() - 1 {
+        0 => String::new(),
+        1 => "; 1 other rank is slow, too".to_owned(),
+        more => format!("; {more} other ranks are slow, too"),
+    };
+    Some(format!(
+        "rank {rank} on {host} makes the others wait: its steps have taken {times} times as long as theirs since {since}{others}"
+    ))
 }
 
 /// Why the job starts again.

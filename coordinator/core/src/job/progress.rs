@@ -47,9 +47,11 @@ impl<'view> Planner<'view> {
         let unmet = self.change.meeting.as_ref().and_then(|meeting| narrate::unmet(&meeting.missing));
         let waiting = narrate::waiting(current.values().map(|pod| pod.pod)).or_else(|| unmet.clone());
         let stalled = self.change.meeting.as_ref().and_then(|meeting| narrate::stalled(&meeting.stalled));
+        let slow = self.change.meeting.as_ref().and_then(|meeting| narrate::straggles(&meeting.stragglers));
         let (code, message) = match self.change.phase {
             Phase::Restarting => (JobCode::Restarting, self.restarting_message(model).or(waiting)),
             Phase::Running if stalled.is_some() => (JobCode::StandsStill, stalled),
+            Phase::Running if slow.is_some() => (JobCode::Straggles, slow),
             Phase::Running => (JobCode::Running, unmet),
             Phase::Pending => (JobCode::WaitsForPlace, waiting),
             Phase::Starting if unmet.is_some() => (JobCode::WaitsForRanks, waiting),

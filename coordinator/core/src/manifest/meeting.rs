@@ -1,6 +1,6 @@
 //! What a TrainingJob's status says of its launchers.
 
-use trainyard_proto::trainyard::{LastFailure, SpareInterpreters, StalledRank, TrainingJobStatus};
+use trainyard_proto::trainyard::{LastFailure, SlowRank, SpareInterpreters, StalledRank, TrainingJobStatus};
 
 use crate::job::{Meeting, Phase, StatusChange};
 use crate::rendezvous;
@@ -19,16 +19,18 @@ pub(super) fn render(change: &StatusChange, present: &TrainingJobStatus) -> Trai
         last_failure: present.last_failure.clone(),
         missing: present.missing.clone().filter(|_| !over),
         stalled: present.stalled.clone().filter(|_| !over),
+        stragglers: present.stragglers.clone().filter(|_| !over),
         spares: present.spares.clone().filter(|_| !over),
         ..TrainingJobStatus::default()
     };
     let Some(meeting) = &change.meeting else { return kept };
-    let Meeting { generation, last_failure, lost_steps, missing, stalled, spares } = meeting;
+    let Meeting { generation, last_failure, lost_steps, missing, stalled, stragglers, spares } = meeting;
     TrainingJobStatus {
         generation: (*generation > 0).then(|| number(*generation)).or(kept.generation),
         last_failure: last_failure.as_ref().map(|last| failure(last, *lost_steps)).or(kept.last_failure),
         missing: (!over && !missing.is_empty()).then(|| missing.iter().take(MAX_MISSING).cloned().collect()),
         stalled: (!over && !stalled.is_empty()).then(|| stalled.iter().map(rank).collect()),
+        stragglers: (!over && !stragglers.is_empty()).then(|| stragglers.iter().map(slow).collect()),
         spares: spares.filter(|_| !over).map(|spares| SpareInterpreters {
             count: Some(i64::from(spares.count)),
             memory_bytes: Some(number(spares.memory_bytes)),
@@ -62,5 +64,14 @@ fn rank(stalled: &rendezvous::Stalled) -> StalledRank {
         host: Some(stalled.host.clone()),
         waits_in: Some(stalled.waits_in.clone()),
         since_ms: Some(stalled.since_ms),
+    }
+}
+
+fn slow(slow: &rendezvous::Straggler) -> SlowRank {
+    SlowRank {
+        rank: Some(i64::from(slow.rank)),
+        host: Some(slow.host.clone()),
+        slowdown: Some(f64::from(slow.percent) / 100.0),
+        since_ms: Some(slow.since_ms),
     }
 }

@@ -45,7 +45,7 @@ use serde::{Deserialize, Serialize};
 pub use budget::{Budget, Spent};
 pub use message::{Cause, Failure, Hello, Input, Outcome, Output, Part, Place, Standing};
 pub use session::{Happened, Session};
-pub use view::{LastFailure, Pulse, RankPulse, RendezvousView, Saved, Spares, Stage, Stalled};
+pub use view::{LastFailure, Pulse, RankPulse, RendezvousView, Saved, Spares, Stage, Stalled, Straggler};
 pub use world::{Generation, MemberId, Seat, World};
 
 use fence::Fence;

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use trainyard_proto::pace::{self, Stragglers};
+
 use super::budget::Spent;
 use super::message::{Failure, Hello, Input, Outcome, Output, Place};
-use super::view::{LastFailure, Pulse, RendezvousView, Saved, Spares, Stage, Stalled};
+use super::view::{LastFailure, Pulse, RendezvousView, Saved, Spares, Stage, Stalled, Straggler};
 use super::world::{Generation, MemberId};
 use super::{Config, Lack, Phase, Rendezvous};
 
@@ -37,7 +39,21 @@ pub enum Happened {
         recovered_ms: Option<i64>,
     },
     /// A rank stands still.
-    Hangs(Stalled),
+    Hangs {
+        /// Which: that which is to blame, or the first of those that wait for each other.
+        stalled: Stalled,
+        /// How many others wait.
+        others: usize,
+    },
+    /// A rank makes the others wait.
+    Straggles(Straggler),
+    /// It does so no longer.
+    KeepsUp {
+        /// Which.
+        rank: u32,
+        /// Where.
+        host: String,
+    },
     /// It is over.
     Ended(Outcome),
     /// An invariant does not hold.
@@ -56,7 +72,11 @@ pub struct Session {
     ready: bool,
     ended_ms: Option<i64>,
     pulses: BTreeMap<MemberId, Pulse>,
+    /// Ranks that stand still, those that wait for others among them.
     stalled: BTreeMap<u32, Stalled>,
+    /// Those of them that were said to be to blame.
+    blamed: BTreeSet<u32>,
+    stragglers: Stragglers,
     spares: Option<Spares>,
     checkpoint: Option<Saved>,
 }
@@ -75,6 +95,8 @@ impl Session {
             ended_ms: None,
             pulses: BTreeMap::new(),
             stalled: BTreeMap::new(),
+            blamed: BTreeSet::new(),
+            stragglers: Stragglers::default(),
             spares: None,
             checkpoint: None,
         }
@@ -146,7 +168,6 @@ impl Session {
         let Some(seat) = world.seat_of(member) else { return Vec::new() };
         let own = seat.first_rank..seat.first_rank + seat.ranks;
         let host = self.sites.get(member).map(|(host, _)| host.clone()).unwrap_or_default();
-        let mut happened = Vec::new();
         self.stalled.retain(|rank, _| !own.contains(rank) || pulse.ranks.iter().any(|r| r.rank == *rank && r.stalled));
         for rank in pulse.ranks.iter().filter(|rank| rank.stalled && own.contains(&rank.rank)) {
             let stalled = Stalled {
@@ -156,19 +177,59 @@ impl Session {
                 since_ms: now_ms.saturating_sub(rank.silent_ms),
                 in_collective: rank.in_collective,
             };
-            let known = self.stalled.get_mut(&rank.rank);
-            match known {
-                // Since when is known from the first time on; what it waits in may be found out later.
-                Some(known) => *known = Stalled { since_ms: known.since_ms, ..stalled },
-                None => {
-                    happened.push(Happened::Hangs(stalled.clone()));
-                    self.stalled.insert(rank.rank, stalled);
-                }
+            // Since when is known from the first time on; what it waits in may be found out later.
+            let since_ms = self.stalled.get(&rank.rank).map_or(stalled.since_ms, |known| known.since_ms);
+            self.stalled.insert(rank.rank, Stalled { since_ms, ..stalled });
+        }
+        let mut happened: Vec<Happened> = self.blame().into_iter().collect();
+        for rank in pulse.ranks.iter().filter(|rank| own.contains(&rank.rank)) {
+            let changes = rank.window.map(|window| self.stragglers.take(now_ms, rank.rank, window));
+            for change in changes.into_iter().flatten() {
+                happened.extend(self.paced(change));
             }
         }
         self.pulses.insert(member.clone(), pulse);
         self.add_spares_up();
         happened
+    }
+
+    /// Puts together what the launchers see, each of its own ranks: whoever stands still and does not wait for others is to
+    /// blame; where all ranks of the world wait for others, they do for each other. Where only some do, another rank may be
+    /// evaluating: nothing is said.
+    fn blame(&mut self) -> Vec<Happened> {
+        let culprits: Vec<&Stalled> = self.stalled.values().filter(|rank| !rank.in_collective).collect();
+        let all = self.machine.world().is_some_and(|world| world.size() as usize == self.stalled.len());
+        let first = self.stalled.values().next().filter(|_| culprits.is_empty() && all);
+        let blamed: Vec<&Stalled> = culprits.into_iter().chain(first).collect();
+        let others = self.stalled.len() - blamed.len();
+        let news = blamed.iter().filter(|rank| !self.blamed.contains(&rank.rank));
+        let happened = news.map(|rank| Happened::Hangs { stalled: (*rank).clone(), others }).collect();
+        self.blamed = blamed.iter().map(|rank| rank.rank).collect();
+        happened
+    }
+
+    fn paced(&self, change: pace::Change) -> Option<Happened> {
+        match change {
+            pace::Change::Slow(rank) => self.slow().into_iter().find(|slow| slow.rank == rank).map(Happened::Straggles),
+            pace::Change::CaughtUp(rank) => Some(Happened::KeepsUp { rank, host: self.host_of(rank) }),
+        }
+    }
+
+    fn slow(&self) -> Vec<Straggler> {
+        let slow = self.stragglers.slow();
+        slow.map(|(rank, slow)| Straggler {
+            rank,
+            host: self.host_of(rank),
+            percent: slow.percent,
+            since_ms: slow.since_ms,
+        })
+        .collect()
+    }
+
+    fn host_of(&self, rank: u32) -> String {
+        let mut seats = self.machine.world().into_iter().flat_map(|world| &world.seats);
+        let seat = seats.find(|seat| (seat.first_rank..seat.first_rank + seat.ranks).contains(&rank));
+        seat.and_then(|seat| self.sites.get(&seat.member)).map(|(host, _)| host.clone()).unwrap_or_default()
     }
 
     /// When [`Input::Tick`] is wanted.
@@ -177,10 +238,15 @@ impl Session {
         self.machine.deadline()
     }
 
-    /// Ranks that stand still, and in what.
+    /// Ranks that stand still, and in what; and those that make the others wait.
     #[must_use]
-    pub fn view_of_pulses(&self) -> Vec<(u32, String)> {
-        self.stalled.values().map(|rank| (rank.rank, rank.waits_in.clone())).collect()
+    pub fn view_of_pulses(&self) -> (Vec<(u32, String)>, Vec<Straggler>) {
+        (self.stalled().map(|rank| (rank.rank, rank.waits_in.clone())).collect(), self.slow())
+    }
+
+    /// Those who are to blame, and with them those who wait.
+    fn stalled(&self) -> impl Iterator<Item = &Stalled> {
+        self.stalled.values().filter(|_| !self.blamed.is_empty())
     }
 
     /// Interpreters that wait to become ranks.
@@ -211,7 +277,8 @@ impl Session {
             joined: self.joined.clone(),
             ranks: self.machine.world().map_or(0, super::World::size),
             last_failure: self.last_failure.clone(),
-            stalled: self.stalled.values().cloned().collect(),
+            stalled: self.stalled().cloned().collect(),
+            stragglers: self.slow(),
             spares: self.spares,
             checkpoint: self.checkpoint.clone(),
         }
@@ -263,19 +330,21 @@ impl Session {
     fn note_generation(&mut self, now_ms: i64, before: &Before, out: &[Output], happened: &mut Vec<Happened>) {
         let Some(world) = self.machine.world() else {
             self.ready = false;
-            self.stalled.clear();
+            self.forget_pulses(0);
             return;
         };
         if before.generation != Some(world.generation) {
             self.last_generation = world.generation;
             self.ready = false;
-            self.stalled.clear();
             self.pulses.clear();
             let ordered = out
                 .iter()
                 .any(|output| matches!(output, Output::Form { world: of, .. } if of.generation == world.generation));
             happened.push(Happened::Formed { generation: world.generation, adopted: !ordered });
+            let size = world.size();
+            self.forget_pulses(size);
         }
+        let Some(world) = self.machine.world() else { return };
         if !self.ready && self.machine.is_ready() {
             self.ready = true;
             let open = self.last_failure.as_mut().filter(|failure| failure.recovered_ms.is_none());
@@ -287,6 +356,13 @@ impl Session {
             let (generation, members, ranks) = (world.generation, world.seats.len(), world.size());
             happened.push(Happened::Ready { generation, members, ranks, recovered_ms });
         }
+    }
+
+    /// What was seen of the ranks is over.
+    fn forget_pulses(&mut self, ranks: u32) {
+        self.stalled.clear();
+        self.blamed.clear();
+        self.stragglers = Stragglers::new(0..ranks);
     }
 
     fn forget_members(&mut self) {

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use trainyard_proto::pace::Window;
+
 use super::message::{Cause, Outcome, Place};
 
 /// One job's rendezvous, as it stands.
@@ -39,6 +41,9 @@ pub struct RendezvousView {
     /// Ranks that stand still.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stalled: Vec<Stalled>,
+    /// Ranks that make the others wait.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stragglers: Vec<Straggler>,
     /// Interpreters that wait to become ranks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spares: Option<Spares>,
@@ -125,6 +130,20 @@ pub struct Stalled {
     pub in_collective: bool,
 }
 
+/// A rank that makes the others wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Straggler {
+    /// Which.
+    pub rank: u32,
+    /// Where.
+    pub host: String,
+    /// How long it takes for what the others do in 100.
+    pub percent: u32,
+    /// Since when.
+    pub since_ms: i64,
+}
+
 /// Interpreters that wait to become ranks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -161,6 +180,8 @@ pub struct RankPulse {
     pub in_collective: bool,
     /// Whether it was seen not to move at all.
     pub stalled: bool,
+    /// Where its time goes.
+    pub window: Option<Window>,
 }
 
 /// The word for a cause, as in `spec.recovery.budgets` and in metrics.

@@ -2,7 +2,8 @@
 //!
 //! The shell feeds signs of progress ([`Detector::sign`]) and, when [`Detector::deadline`] says so, what the ranks'
 //! processes do ([`Detector::look`]). A rank is suspected when it was silent for much longer than its steps took, and
-//! [`Change::Suspect`] asks for its stack; [`Detector::judge`] then gives the findings. Silence alone is never enough:
+//! [`Change::Suspect`] asks for its stack; [`Detector::answer`] has it, and [`Change::Found`] the findings. Silence alone is
+//! never enough:
 //!
 //! - H-1: a rank is found to stand still only if, since the silence began to be long, neither its CPU time nor its input
 //!   and output advanced, or if it is stopped.
@@ -11,9 +12,23 @@
 //! - H-3: while a rank says that it writes a checkpoint or evaluates, nothing of this launcher is found, but what is stopped.
 //! - H-4: where no progress was ever seen, a rank is found only when it is stopped, or when others of its launcher have joined
 //!   their generation for long ([`JOIN_MS`]) and it has not: then they wait for it.
-//! - H-5: what waits for a disk, or in a function that writes a checkpoint, has a minute.
+//! - H-5: what waits for a disk, or in a function that writes a checkpoint, has a minute; what waits for a loader of data
+//!   has one as long as the loader's processes wake up now and then; and so has one whose stack is not read in time.
+//! - H-6: where a rank stood before and got on by itself, it has twice that time.
+//!
+//! The judgement is given when four fifths of the limit, the longest silence that is allowed, are over. The last fifth is for
+//! a machine that is busy:
+//!
+//! | silence             | of 2 s | what                                                                      |
+//! |---------------------|--------|---------------------------------------------------------------------------|
+//! | 2/5 of the limit    | 0.8 s  | first look, then one every 0.25 s                                         |
+//! | 4/5 less 0.4 s      | 1.2 s  | who has not moved since is asked for its stack                            |
+//! | 4/5                 | 1.6 s  | last look, judgement; or 0.2 s after the answer, if that came late        |
+//! | stopped by a signal | 1 s    | its stack is asked for; the judgement waits 0.2 s for it, and no longer   |
 
+pub mod pace;
 pub mod python;
+mod rank;
 mod rhythm;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -24,6 +39,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use self::rank::Rank;
 use self::rhythm::Rhythm;
 pub use self::words::report;
 
@@ -37,17 +53,25 @@ pub const STEPS: i64 = 3;
 const LOOK_MS: i64 = 250;
 /// How often they are looked at once they are known to stand still, to see them move again.
 const LOOK_AGAIN_MS: i64 = 1_000;
-/// A process moves if it uses more than this part of a CPU: what waits for others is well below, what computes above.
-const CPU_PERCENT: i64 = 2;
-/// CPU time is counted in steps of 10 ms: one of them is no movement.
-const CPU_TICK_MS: i64 = 10;
-/// Or if it reads and writes more than this: more than heartbeats, less than any loading of data.
-const BYTES_PER_SECOND: i64 = 16 * 1024;
-const BYTES: i64 = 4 * 1024;
+/// How long traffic at the store must have gone on, without a long gap, to tell of progress.
+const STEADY_MS: i64 = 10_000;
 /// How long a disk or a checkpoint may take without any movement that the system counts.
 const PAUSE_MS: i64 = 60_000;
 /// Stacks are asked for again at the earliest after this, if nothing was found.
 const ASK_AGAIN_MS: i64 = 2_000;
+/// Between the reading of a stack and its judgement. A rank may have begun to move just before its stack was read, and is
+/// then found in what it does now: its next line shows that.
+const SETTLE_MS: i64 = 200;
+/// How long before the judgement stacks are asked for: what reading them takes, and [`SETTLE_MS`].
+const ASK_MS: i64 = 400;
+/// How long a rank must have been stopped: programs that look into others stop them for a moment.
+const STOPPED_MS: i64 = 1_000;
+/// How long stacks may take to be read: some hundredths of a second are usual, on a busy machine some tenths.
+const ANSWER_MS: i64 = 3_000;
+/// The same where a rank is stopped: that says enough.
+const ANSWER_STOPPED_MS: i64 = 200;
+/// Places where ranks stood and got on that are remembered: programs have a handful.
+const PLACES: usize = 64;
 
 /// A sign that a rank gets on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,10 +116,12 @@ pub enum State {
 pub struct Look {
     /// Of the rank's own process.
     pub state: State,
-    /// CPU time used so far.
+    /// CPU time used so far, and time that was spent in wait for a CPU.
     pub cpu_ms: u64,
     /// Bytes read and written so far.
     pub io_bytes: u64,
+    /// How often the processes that it started have woken up so far.
+    pub wakes: u64,
 }
 
 /// What a rank waits in.
@@ -108,6 +134,10 @@ pub struct Waits {
     pub collective: bool,
     /// Whether it writes a checkpoint there.
     pub checkpoint: bool,
+    /// Whether it waits for a loader of data there.
+    pub loader: bool,
+    /// Whether its stack could have told more, and was not read in time.
+    pub unread: bool,
     /// Its Python stack, innermost first, as far as it could be had.
     pub stack: Vec<String>,
 }
@@ -116,8 +146,15 @@ pub struct Waits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Change {
-    /// These do not move: find out what they wait in, and [`Detector::judge`].
-    Suspect(Vec<u32>),
+    /// These do not move: find out what they wait in, within this time, and [`Detector::answer`].
+    Suspect {
+        /// Who.
+        ranks: Vec<u32>,
+        /// In milliseconds. What is not known by then is left out.
+        within_ms: i64,
+    },
+    /// These stand still. Culprits first; each rank is found once.
+    Found(Vec<Finding>),
     /// This rank, which was found to stand still, moves again.
     Moves(u32),
 }
@@ -152,22 +189,12 @@ pub struct Finding {
     pub waits: Waits,
 }
 
+/// Stacks that were read, and when they are judged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Rank {
-    /// Of the steps that it tells, and of all signs.
-    steps: Rhythm,
-    life: Rhythm,
-    phase: Phase,
-    /// What was seen last, and when.
-    look: Option<(i64, Look)>,
-    /// Since when nothing has moved, and what was seen then; `None` when the last look saw movement, or there was none.
-    still: Option<(i64, Look)>,
-    /// When a stack was asked for in this silence.
-    suspected_ms: Option<i64>,
-    /// Since when others have joined their generation, and this one has not.
-    apart_ms: Option<i64>,
-    found: Option<Finding>,
+struct Answer {
+    due_ms: i64,
+    waits: BTreeMap<u32, Waits>,
 }
 
 /// The ranks of one generation in one launcher.
@@ -181,28 +208,27 @@ pub struct Detector {
     looked_ms: i64,
     /// What goes on at the store: the last resort where no rank says anything.
     traffic: Rhythm,
+    /// Since when it goes on without a gap, and until when.
+    steady: Option<(i64, i64)>,
+    answer: Option<Answer>,
+    /// How long ranks stood where before they got on.
+    stood: BTreeMap<String, i64>,
 }
 
 impl Detector {
     /// For ranks that have just been started; `whole` if there are none elsewhere.
     #[must_use]
     pub fn new(now_ms: i64, ranks: impl IntoIterator<Item = u32>, whole: bool) -> Self {
-        let rank = Rank {
-            steps: Rhythm::default(),
-            life: Rhythm::default(),
-            phase: Phase::Train,
-            look: None,
-            still: None,
-            suspected_ms: None,
-            apart_ms: None,
-            found: None,
-        };
+        let rank = Rank::default();
         Self {
             ranks: ranks.into_iter().map(|number| (number, rank.clone())).collect(),
             whole,
             began_ms: now_ms,
             looked_ms: now_ms,
             traffic: Rhythm::default(),
+            steady: None,
+            answer: None,
+            stood: BTreeMap::new(),
         }
     }
 
@@ -227,6 +253,14 @@ impl Detector {
     /// Somebody did something at the store.
     pub fn traffic(&mut self, now_ms: i64) {
         self.traffic.beat(now_ms);
+        let since = self.steady.filter(|(_, last)| now_ms - last < LEAST_MS).map_or(now_ms, |(since, _)| since);
+        self.steady = Some((since, now_ms));
+    }
+
+    /// The rhythm of the store, where that is one: ranks that meet say much there at once, and then nothing more.
+    fn steady(&self) -> Option<(i64, i64)> {
+        let (since, last) = self.steady?;
+        self.traffic.silence().filter(|_| last - since >= STEADY_MS)
     }
 
     /// Which ranks have not joined their generation, while others of this launcher have.
@@ -253,22 +287,39 @@ impl Detector {
         self.ranks.remove(&rank);
     }
 
+    /// What the system says of the ranks' own processes, seen in passing: who is stopped need not be silent to be noticed.
+    pub fn glance(&mut self, now_ms: i64, number: u32, state: State) {
+        if let Some(rank) = self.ranks.get_mut(&number) {
+            rank.note_stop(now_ms, state);
+        }
+    }
+
     /// When the processes should be looked at next; there is always such a time while there are ranks.
     #[must_use]
     pub fn deadline(&self) -> Option<i64> {
+        if let Some(answer) = &self.answer {
+            return (!self.ranks.is_empty()).then_some(answer.due_ms);
+        }
         self.ranks
             .values()
             .map(|rank| {
                 let seen = self.looked_ms;
-                let Some((since, limit)) = self.patience(rank) else { return seen + LOOK_AGAIN_MS };
-                let first = since + limit / 5 * 2;
                 if rank.found.is_some() {
-                    seen + LOOK_AGAIN_MS
-                } else if seen < first {
-                    first
-                } else {
-                    seen + LOOK_MS
+                    return seen + LOOK_AGAIN_MS;
                 }
+                let stop = rank.stopped_ms.map(|_| seen + LOOK_MS);
+                let next = self.patience(rank).map_or(seen + LOOK_AGAIN_MS, |(since, limit)| {
+                    // The looks that decide come in time; those between them only see that nothing moves.
+                    let marks = [limit / 5 * 2, ask_ms(limit), limit / 5 * 4].map(|after| since + after);
+                    let mark = marks.into_iter().find(|mark| seen < *mark);
+                    let first = marks[0];
+                    match mark {
+                        Some(mark) if seen < first => mark,
+                        Some(mark) => mark.min(seen + LOOK_MS),
+                        None => seen + LOOK_MS,
+                    }
+                });
+                stop.map_or(next, |stop| stop.min(next))
             })
             .min()
     }
@@ -289,67 +340,111 @@ impl Detector {
             }
             if rank.still.is_none() {
                 rank.suspected_ms = None;
-                if rank.found.take().is_some() {
+                rank.quiet = None;
+                if let Some(found) = rank.found.take() {
                     changes.push(Change::Moves(*number));
+                    self.remember(now_ms, found);
                 }
             }
         }
-        if self.ranks.values().any(|rank| self.is_suspect(now_ms, rank)) {
-            // Those who stand still beside it tell who waits for whom.
-            let still = |rank: &Rank| rank.still.is_some();
-            let suspects = self.ranks.iter().filter(|(_, rank)| still(rank)).map(|(number, _)| *number).collect();
-            for rank in self.ranks.values_mut().filter(|rank| still(rank)) {
-                rank.suspected_ms = Some(now_ms);
-            }
-            changes.push(Change::Suspect(suspects));
+        if let Some(answer) = self.answer.take_if(|answer| answer.due_ms <= now_ms) {
+            let findings = self.judge(now_ms, &answer.waits);
+            changes.extend((!findings.is_empty()).then_some(Change::Found(findings)));
         }
+        changes.extend(self.suspect(now_ms));
         changes
+    }
+
+    /// Asks for stacks, if there is a reason to.
+    fn suspect(&mut self, now_ms: i64) -> Option<Change> {
+        if self.answer.is_some() || !self.ranks.values().any(|rank| self.is_suspect(now_ms, rank)) {
+            return None;
+        }
+        // Those who stand still beside it tell who waits for whom.
+        let still = |rank: &Rank| rank.still.is_some();
+        let ranks = self.ranks.iter().filter(|(_, rank)| still(rank)).map(|(number, _)| *number).collect();
+        let stopped = self.ranks.values().any(|rank| rank.stopped_ms.is_some() && rank.found.is_none());
+        for rank in self.ranks.values_mut().filter(|rank| still(rank)) {
+            rank.suspected_ms = Some(now_ms);
+        }
+        Some(Change::Suspect { ranks, within_ms: if stopped { ANSWER_STOPPED_MS } else { ANSWER_MS } })
+    }
+
+    /// What the suspects wait in, as far as it could be found out. It is judged at the next deadline.
+    pub fn answer(&mut self, now_ms: i64, waits: BTreeMap<u32, Waits>) {
+        let asked = || self.ranks.values().filter(|rank| rank.suspected_ms.is_some());
+        let due_ms = if asked().any(|rank| rank.stopped_ms.is_some() && rank.found.is_none()) {
+            now_ms
+        } else {
+            let long = asked().filter_map(|rank| self.patience(rank)).map(|(since, limit)| since + limit / 5 * 4).min();
+            (now_ms + SETTLE_MS).max(long.unwrap_or(now_ms))
+        };
+        self.answer = Some(Answer { due_ms, waits });
+    }
+
+    /// A rank got on by itself: what it stood in is a pause that this program makes.
+    fn remember(&mut self, now_ms: i64, found: Finding) {
+        if found.role == Role::Victim || found.state == State::Stopped || found.waits.place.is_empty() {
+            return;
+        }
+        if self.stood.len() < PLACES || self.stood.contains_key(&found.waits.place) {
+            let stood = now_ms - found.since_ms;
+            let known = self.stood.entry(found.waits.place).or_default();
+            *known = stood.max(*known);
+        }
     }
 
     /// Whether there is a reason to ask for this rank's stack.
     fn is_suspect(&self, now_ms: i64, rank: &Rank) -> bool {
-        let Some((still_since, look)) = rank.still.filter(|_| rank.found.is_none()) else { return false };
+        let Some((still_since, _)) = rank.still.filter(|_| rank.found.is_none()) else { return false };
         let still_ms = now_ms - still_since;
         if let Some(at) = rank.suspected_ms
             && now_ms - at < ASK_AGAIN_MS.max(still_ms / 2)
         {
             return false;
         }
-        // The stack takes a moment: it is asked for a little before the silence is long.
-        if look.state == State::Stopped {
-            return still_ms >= LEAST_MS / 5 * 4;
+        if let Some(since) = rank.stopped_ms {
+            return now_ms - since >= STOPPED_MS;
         }
-        let paused = self.ranks.values().any(|rank| rank.phase != Phase::Train);
-        let enough = |(_, limit): (i64, i64)| still_ms >= limit / 5 * 2;
-        !paused && self.is_long(now_ms, rank) && self.patience(rank).is_some_and(enough)
+        let enough = |(since, limit): (i64, i64)| now_ms - since >= ask_ms(limit) && still_ms >= ASK_MS / 2;
+        !self.is_paused() && self.patience(rank).is_some_and(enough)
     }
 
-    /// Whether a rank is silent for long, or is about to be.
-    fn is_long(&self, now_ms: i64, rank: &Rank) -> bool {
-        self.patience(rank).is_some_and(|(since, limit)| now_ms - since >= limit / 5 * 4)
+    fn is_paused(&self) -> bool {
+        self.ranks.values().any(|rank| rank.phase != Phase::Train)
     }
 
-    /// What the suspects wait in: who is to blame, and who waits for them. Culprits first. Each rank is found once.
-    pub fn judge(&mut self, now_ms: i64, waits: &BTreeMap<u32, Waits>) -> Vec<Finding> {
+    /// Whether a rank is silent for long, or is about to be, and did not move for most of that time.
+    fn is_long(&self, now_ms: i64, rank: &Rank, still_since: i64) -> bool {
+        // A look that was a little late is no reason to wait for another one.
+        let enough =
+            |(since, limit): (i64, i64)| now_ms - since >= limit / 5 * 4 && now_ms - still_since >= limit / 10 * 3;
+        self.patience(rank).is_some_and(enough)
+    }
+
+    /// Who is to blame, and who waits for them.
+    fn judge(&mut self, now_ms: i64, waits: &BTreeMap<u32, Waits>) -> Vec<Finding> {
+        let a_stop = self.ranks.values().any(|rank| rank.is_stopped_for(now_ms));
+        let paused = self.is_paused();
+        let someone_apart = self.ranks.values().any(Rank::is_apart);
         let mut findings = Vec::new();
         for (number, rank) in &self.ranks {
             let (Some((still_since, _)), Some((_, look)), Some(_)) = (rank.still, rank.look, rank.suspected_ms) else {
                 continue;
             };
             let mut waits = waits.get(number).cloned().unwrap_or_default();
-            let stopped = look.state == State::Stopped;
-            if !stopped && !self.is_long(now_ms, rank) {
-                // There was a sign since its stack was asked for, its own or that of those it works with.
+            let (stopped, apart) = (rank.is_stopped_for(now_ms), rank.is_apart());
+            // Beside a stopped rank, one whose stack is not known waits for it, most likely; and those that have joined do for
+            // those that have not.
+            let there = waits.collective || (a_stop && waits.stack.is_empty()) || (someone_apart && !apart);
+            let victim = there && !stopped;
+            let role = if victim { Role::Victim } else { Role::Culprit };
+            // A sign since its stack was asked for, its own or that of those it works with, answers the question.
+            let long = (a_stop && victim) || (!paused && self.is_long(now_ms, rank, still_since));
+            if !stopped && (!long || self.is_pause(now_ms, rank, &waits)) {
                 continue;
             }
-            let pause = (look.state == State::Blocked || waits.checkpoint) && now_ms - still_since < PAUSE_MS;
-            if pause && !stopped {
-                continue;
-            }
-            let is_waited_for = rank.is_apart();
-            let waits_there = waits.collective || (!is_waited_for && self.ranks.values().any(Rank::is_apart));
-            let role = if waits_there && !stopped { Role::Victim } else { Role::Culprit };
-            if is_waited_for {
+            if apart {
                 waits.place = format!("{} before it joined the others", waits.place).trim_start().to_owned();
             }
             let usual_ms = rank.silence().map(|(_, usual)| usual);
@@ -357,14 +452,40 @@ impl Detector {
             let silent_ms = now_ms - since_ms;
             findings.push(Finding { rank: *number, role, state: look.state, since_ms, silent_ms, usual_ms, waits });
         }
-        let blamed = findings.iter().any(|finding| finding.role == Role::Culprit);
+        self.take(findings)
+    }
+
+    /// Whether a rank stands still as programs that get on do, too.
+    fn is_pause(&self, now_ms: i64, rank: &Rank, waits: &Waits) -> bool {
+        let (Some((still_since, _)), Some((_, now))) = (rank.still, rank.look) else { return false };
+        let still_ms = now_ms - still_since;
+        let loads = waits.loader && rank.woke_ms.is_some_and(|at| now_ms - at < LEAST_MS);
+        let slow = now.state == State::Blocked || waits.checkpoint || loads || waits.unread;
+        let silent_ms = self.patience(rank).map_or(still_ms, |(since, _)| now_ms - since);
+        let known = self.stood.get(&waits.place).is_some_and(|stood| silent_ms < stood.saturating_mul(2));
+        (slow && still_ms < PAUSE_MS) || (known && !waits.collective)
+    }
+
+    /// Keeps the findings that hold, and answers those that are news.
+    fn take(&mut self, mut findings: Vec<Finding>) -> Vec<Finding> {
+        let culprit = |finding: &Finding| finding.role == Role::Culprit;
+        let blamed = findings.iter().any(culprit);
+        let known = self.found().any(culprit);
         let deadlock = self.whole && findings.len() == self.ranks.len();
+        findings.sort_by_key(|finding| (finding.role, finding.rank));
         if !blamed && !deadlock {
+            if known || !self.whole {
+                for finding in findings {
+                    if let Some(rank) = self.ranks.get_mut(&finding.rank) {
+                        rank.quiet.get_or_insert(finding);
+                    }
+                }
+            }
             return Vec::new();
         }
-        findings.sort_by_key(|finding| (finding.role, finding.rank));
         findings.retain(|finding| {
             let Some(rank) = self.ranks.get_mut(&finding.rank) else { return false };
+            rank.quiet = None;
             rank.found.replace(finding.clone()).is_none()
         });
         findings
@@ -373,6 +494,13 @@ impl Detector {
     /// What was found and still holds.
     pub fn found(&self) -> impl Iterator<Item = &Finding> {
         self.ranks.values().filter_map(|rank| rank.found.as_ref())
+    }
+
+    /// What holds of a rank, also if nobody here is to blame for it.
+    #[must_use]
+    pub fn standing(&self, rank: u32) -> Option<&Finding> {
+        let rank = self.ranks.get(&rank)?;
+        rank.found.as_ref().or(rank.quiet.as_ref())
     }
 
     /// Steps done and silence of a rank, for a pulse.
@@ -390,44 +518,12 @@ impl Detector {
         if let Some(since) = rank.apart_ms.filter(|_| rank.is_apart()) {
             return Some((since, JOIN_MS));
         }
-        let (since, usual) = rank.silence().or_else(loudest).or_else(|| self.traffic.silence())?;
+        let (since, usual) = rank.silence().or_else(loudest).or_else(|| self.steady())?;
         Some((since, usual.saturating_mul(STEPS).max(LEAST_MS)))
     }
 }
 
-impl Rank {
-    /// The rhythm that tells most: of its steps where it tells them, because programs that hang may still write lines.
-    fn silence(&self) -> Option<(i64, i64)> {
-        self.steps.silence().or_else(|| self.life.silence())
-    }
-
-    /// Whether others wait for it to join them. One that is heard of is judged by that.
-    fn is_apart(&self) -> bool {
-        self.apart_ms.is_some() && self.silence().is_none()
-    }
-
-    fn compare(&mut self, now_ms: i64, look: Look) {
-        let before = self.look.replace((now_ms, look));
-        let still = look.state == State::Stopped
-            || (look.state != State::Runs
-                && [before, self.still].into_iter().flatten().all(|past| !moved(past, now_ms, look)));
-        let stopped = look.state == State::Stopped && before.is_none_or(|(_, before)| before.state != State::Stopped);
-        if stopped {
-            // What it did before the stop is no part of it.
-            self.still = Some((now_ms, look));
-        } else if !still {
-            self.still = None;
-        } else if self.still.is_none() {
-            // Before the first look nothing is known.
-            self.still = before;
-        }
-    }
-}
-
-/// Whether more was done since a look than what waits does.
-fn moved((at, before): (i64, Look), now_ms: i64, look: Look) -> bool {
-    let ms = (now_ms - at).max(0);
-    let spent = |now: u64, then: u64| i64::try_from(now.saturating_sub(then)).unwrap_or(i64::MAX);
-    spent(look.cpu_ms, before.cpu_ms) > (ms.saturating_mul(CPU_PERCENT) / 100).max(CPU_TICK_MS)
-        || spent(look.io_bytes, before.io_bytes) > BYTES.saturating_add(ms.saturating_mul(BYTES_PER_SECOND) / 1_000)
+/// After how much silence a stack is asked for: a little before it is judged.
+fn ask_ms(limit: i64) -> i64 {
+    limit / 5 * 4 - ASK_MS
 }

@@ -51,6 +51,10 @@ impl Frame {
         self.file.contains("/torch/distributed/") || WAITING.contains(&self.name())
     }
 
+    fn is_loader(&self) -> bool {
+        self.file.contains("/torch/utils/data/")
+    }
+
     fn is_checkpoint(&self) -> bool {
         let name = self.name().to_ascii_lowercase();
         name.contains("checkpoint")
@@ -68,6 +72,7 @@ pub fn waits(frames: &[Frame], text: Option<&str>) -> Waits {
     let text = text.map(str::trim).filter(|text| !text.is_empty());
     let Some(innermost) = frames.first() else { return Waits::default() };
     let checkpoint = frames.iter().any(Frame::is_checkpoint) || text.is_some_and(|text| text.contains("fsync("));
+    let loader = frames.iter().any(Frame::is_loader);
     let calls = text.is_some_and(|text| COLLECTIVES.iter().any(|name| text.contains(name)));
     let collective = innermost.is_collective() || calls;
     // The function that the program called says more than what is inside it.
@@ -79,7 +84,7 @@ pub fn waits(frames: &[Frame], text: Option<&str>) -> Waits {
         (None, Some(text)) => format!("`{text}` in {}", innermost.place()),
         (None, None) => innermost.place(),
     };
-    Waits { place, collective, checkpoint, stack: frames.iter().map(Frame::place).collect() }
+    Waits { place, collective, checkpoint, loader, unread: false, stack: frames.iter().map(Frame::place).collect() }
 }
 
 /// The end of a path: enough to know the file.

@@ -9,9 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use nix::unistd::Pid;
-use trainyard_worker_core::stall::{Change, Detector, Finding, Phase, Role, Sign, State, Waits, report};
+use trainyard_proto::pace::{self, Stragglers, Window};
+use trainyard_worker_core::stall::pace::Pace;
+use trainyard_worker_core::stall::{Change, Detector, Finding, Phase, Role, Sign, State, report};
 
 use self::stack::Reading;
 use crate::c10d;
@@ -27,19 +30,17 @@ pub(super) struct Verdict {
     /// Those who are to blame, and in what each of them hangs, if the job wants them ended.
     pub(super) end: Vec<(u32, String)>,
 }
-/// Between the reading of a stack and its judgement. A rank may have begun to move just before its stack was read, and is then
-/// found in what it does now: its next line shows that.
-const SIGN_MS: i64 = 200;
 
 /// The watch over the ranks of this launcher.
 pub(super) struct Watch {
     host: String,
     restart: bool,
     detector: Option<Detector>,
+    pace: Option<Pace>,
+    /// Compared here where all ranks are.
+    stragglers: Option<Stragglers>,
     pids: BTreeMap<u32, Pid>,
     reading: Option<Reading>,
-    /// Stacks that were read, and when they are judged.
-    read: Option<(i64, BTreeMap<u32, Waits>)>,
     requests: Option<u64>,
     /// Port of the store where the ranks of this generation meet, until all of ours have.
     meets_at: Option<u16>,
@@ -54,18 +55,23 @@ pub(super) struct Pulse {
     pub(super) waits_in: String,
     pub(super) in_collective: bool,
     pub(super) stalled: bool,
+    /// Where its time goes.
+    pub(super) window: Option<Window>,
 }
 
 impl Watch {
-    pub(super) fn new(host: String) -> Self {
-        let restart = std::env::var(VARIABLE).is_ok_and(|value| value == "restart");
+    /// `on_hang` has the last word, before the variable.
+    pub(super) fn new(host: String, on_hang: Option<&str>) -> Self {
+        let variable = std::env::var(VARIABLE).ok();
+        let restart = on_hang.or(variable.as_deref()).is_some_and(|what| what == "restart");
         Self {
             host,
             restart,
             detector: None,
+            pace: None,
+            stragglers: None,
             pids: BTreeMap::new(),
             reading: None,
-            read: None,
             requests: None,
             meets_at: None,
         }
@@ -74,9 +80,14 @@ impl Watch {
     /// A generation begins: these of its ranks are ours, they meet at that port of a store; `whole` if there are no others.
     pub(super) fn begin(&mut self, now_ms: i64, ranks: impl IntoIterator<Item = u32>, meets_at: u16, whole: bool) {
         self.meets_at = Some(meets_at);
-        self.detector = Some(Detector::new(now_ms, ranks, whole));
+        let ranks: Vec<u32> = ranks.into_iter().collect();
+        self.detector = Some(Detector::new(now_ms, ranks.iter().copied(), whole));
+        // One rank alone makes nobody wait.
+        let alone = whole && ranks.len() < 2;
+        self.pace = (!alone).then(|| Pace::new(now_ms, ranks.iter().copied(), whole));
+        self.stragglers = whole.then(|| Stragglers::new(ranks));
         self.pids.clear();
-        (self.reading, self.read, self.requests) = (None, None, None);
+        (self.reading, self.requests) = (None, None);
     }
 
     /// A rank's process runs.
@@ -90,6 +101,9 @@ impl Watch {
         if let Some(detector) = &mut self.detector {
             detector.ended(rank);
         }
+        if let Some(pace) = &mut self.pace {
+            pace.ended(rank);
+        }
     }
 
     /// A rank gets on.
@@ -97,12 +111,18 @@ impl Watch {
         if let Some(detector) = &mut self.detector {
             detector.sign(now_ms, rank, sign);
         }
+        if let Some(pace) = &mut self.pace {
+            pace.sign(now_ms, rank, sign);
+        }
     }
 
     /// A rank says what it does.
     pub(super) fn phase(&mut self, now_ms: i64, rank: u32, phase: Phase) {
         if let Some(detector) = &mut self.detector {
             detector.phase(now_ms, rank, phase);
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.phase(now_ms, phase);
         }
     }
 
@@ -113,46 +133,48 @@ impl Watch {
 
     /// When [`Self::advance`] wants to be called, if nothing happens before.
     pub(super) fn deadline(&self, now_ms: i64) -> Option<i64> {
-        match (&self.reading, &self.read) {
-            (Some(reading), _) => Some(now_ms + reading.left_ms()),
-            (None, Some((due, _))) => Some(*due),
-            (None, None) => self.detector.as_ref().and_then(Detector::deadline),
-        }
+        let detector = self.detector.as_ref()?;
+        let due = match &self.reading {
+            Some(reading) => Some(now_ms + reading.left_ms()),
+            None => detector.deadline(),
+        };
+        let glance = self.pace.as_ref().and_then(Pace::deadline).filter(|_| !self.pids.is_empty());
+        due.into_iter().chain(glance).min()
     }
 
     /// Looks, if it is time to; gives what there is to say and to do. `requests` counts what was asked of our store.
     pub(super) fn advance(&mut self, now_ms: i64, requests: Option<u64>) -> Verdict {
-        let mut verdict = Verdict::default();
-        if let Some(requests) = requests.filter(|requests| self.requests != Some(*requests))
-            && let Some(detector) = &mut self.detector
+        let mut verdict = Verdict { text: self.glance(now_ms), ..Verdict::default() };
+        if self.reading.is_none()
+            && self.detector.as_ref().and_then(Detector::deadline).is_some_and(|due| due <= now_ms)
         {
+            self.count_joined(now_ms);
+        }
+        let Some(detector) = &mut self.detector else { return verdict };
+        if let Some(requests) = requests.filter(|requests| self.requests != Some(*requests)) {
             self.requests = Some(requests);
             detector.traffic(now_ms);
         }
         if let Some(waits) = self.reading.as_mut().and_then(Reading::advance) {
             self.reading = None;
-            self.read = Some((now_ms + SIGN_MS, waits));
+            detector.answer(now_ms, waits);
         }
-        if let Some((_, waits)) = self.read.take_if(|(due, _)| *due <= now_ms) {
-            let findings = self.detector.as_mut().map(|detector| detector.judge(now_ms, &waits)).unwrap_or_default();
-            verdict.text = report(&findings, &self.host);
-            verdict.end = self.to_end(&findings);
-        }
-        let due = self.detector.as_ref().and_then(Detector::deadline).is_some_and(|due| due <= now_ms);
-        if self.reading.is_some() || self.read.is_some() || !due {
+        if self.reading.is_some() || detector.deadline().is_none_or(|due| due > now_ms) {
             return verdict;
         }
-        self.count_joined(now_ms);
         let looks = self.pids.iter().filter_map(|(rank, pid)| Some((*rank, proc::look(*pid)?))).collect();
-        let changes = self.detector.as_mut().map(|detector| detector.look(now_ms, &looks)).unwrap_or_default();
-        for change in changes {
+        for change in detector.look(now_ms, &looks) {
             match change {
                 Change::Moves(rank) => {
                     let _ = writeln!(verdict.text, "trainyard: rank {rank} on {} moves again", self.host);
                 }
-                Change::Suspect(ranks) => {
+                Change::Suspect { ranks, within_ms } => {
                     let suspects = ranks.iter().filter_map(|rank| Some((*rank, *self.pids.get(rank)?))).collect();
-                    self.reading = Some(Reading::begin(suspects));
+                    self.reading = Some(Reading::begin(suspects, Duration::from_millis(within_ms.unsigned_abs())));
+                }
+                Change::Found(findings) => {
+                    verdict.text.push_str(&report(&findings, &self.host));
+                    verdict.end = to_end(self.restart, &findings);
                 }
             }
         }
@@ -175,29 +197,68 @@ impl Watch {
         detector.apart(now_ms, &apart);
     }
 
-    /// Who is to blame; of a deadlock, the first.
-    fn to_end(&self, findings: &[Finding]) -> Vec<(u32, String)> {
-        if !self.restart {
-            return Vec::new();
+    /// Looks at what the first threads do, if it is time to; gives what there is to say of stragglers.
+    fn glance(&mut self, now_ms: i64) -> String {
+        let mut text = String::new();
+        let (Some(pace), Some(detector)) = (&mut self.pace, &mut self.detector) else { return text };
+        if pace.deadline().is_some_and(|due| due <= now_ms) {
+            let mut doing = BTreeMap::new();
+            for (rank, pid) in &self.pids {
+                if let Some((state, does)) = proc::glance(*pid) {
+                    detector.glance(now_ms, *rank, state);
+                    doing.insert(*rank, does);
+                }
+            }
+            pace.look(now_ms, &doing);
         }
-        let culprits: Vec<&Finding> = findings.iter().filter(|finding| finding.role == Role::Culprit).collect();
-        let chosen = if culprits.is_empty() { findings.iter().take(1).collect() } else { culprits };
-        chosen.into_iter().map(|finding| (finding.rank, place(finding))).collect()
+        let Some(stragglers) = &mut self.stragglers else { return text };
+        let windows: Vec<(u32, Window)> =
+            self.pids.keys().filter_map(|rank| Some((*rank, pace.window(*rank)?))).collect();
+        for (rank, window) in windows {
+            for change in stragglers.take(now_ms, rank, window) {
+                text.push_str(&self::change(stragglers, change, &self.host));
+            }
+        }
+        text
     }
 
     /// What a pulse says of a rank.
     pub(super) fn pulse(&self, now_ms: i64, rank: u32) -> Option<Pulse> {
         let detector = self.detector.as_ref()?;
         let (step, silent_ms) = detector.pulse(now_ms, rank)?;
-        let finding = detector.found().find(|finding| finding.rank == rank);
+        let finding = detector.standing(rank);
         Some(Pulse {
             step,
             silent_ms,
             waits_in: finding.map(place).unwrap_or_default(),
             in_collective: finding.is_some_and(|finding| finding.role == Role::Victim),
             stalled: finding.is_some(),
+            window: self.pace.as_ref().and_then(|pace| pace.window(rank)),
         })
     }
+}
+
+fn change(stragglers: &Stragglers, change: pace::Change, host: &str) -> String {
+    match change {
+        pace::Change::Slow(rank) => {
+            let percent = stragglers.slow().find(|(slow, _)| *slow == rank).map_or(0, |(_, slow)| slow.percent);
+            let times = format!("{}.{}", percent / 100, percent % 100 / 10);
+            format!(
+                "trainyard: rank {rank} on {host} makes the others wait: its steps take {times} times as long as theirs\n"
+            )
+        }
+        pace::Change::CaughtUp(rank) => format!("trainyard: rank {rank} on {host} keeps up again\n"),
+    }
+}
+
+/// Who is to be ended: those to blame; of a deadlock, the first.
+fn to_end(restart: bool, findings: &[Finding]) -> Vec<(u32, String)> {
+    if !restart {
+        return Vec::new();
+    }
+    let culprits: Vec<&Finding> = findings.iter().filter(|finding| finding.role == Role::Culprit).collect();
+    let chosen = if culprits.is_empty() { findings.iter().take(1).collect() } else { culprits };
+    chosen.into_iter().map(|finding| (finding.rank, place(finding))).collect()
 }
 
 fn place(finding: &Finding) -> String {

@@ -4,24 +4,86 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use nix::unistd::Pid;
+use trainyard_proto::pace::Doing;
 use trainyard_worker_core::stall::{Look, State};
 
 /// Processes of one rank that are looked at: more than data loaders start, few enough to be read in a moment.
 const FAMILY: usize = 256;
+/// Threads of a process that are looked at: more than torch starts.
+const THREADS: usize = 512;
 /// What the kernel counts CPU time in, in milliseconds. (`getconf CLK_TCK` is 100 everywhere.)
 const TICK_MS: u64 = 10;
 
 /// A rank's process and all that it started. `None` when it is gone.
 pub(super) fn look(pid: Pid) -> Option<Look> {
     let own = stat(pid.as_raw())?;
-    let mut look = Look { state: own.state?, cpu_ms: own.ticks * TICK_MS, io_bytes: bytes(pid.as_raw()) };
+    let cpu_ms = own.cpu_ms(pid.as_raw());
+    let mut look = Look { state: own.state?, cpu_ms, io_bytes: bytes(pid.as_raw()), wakes: 0 };
     for child in family(pid.as_raw()) {
         if let Some(stat) = stat(child) {
-            look.cpu_ms += stat.ticks * TICK_MS;
+            look.cpu_ms += stat.cpu_ms(child);
             look.io_bytes += bytes(child);
+            look.wakes += wakes(child);
         }
     }
     Some(look)
+}
+
+/// What the first thread of a process does at this moment. Costs two small files.
+pub(super) fn glance(pid: Pid) -> Option<(State, Doing)> {
+    let state = stat(pid.as_raw())?.state?;
+    let doing = match state {
+        State::Runs | State::Blocked | State::Stopped => Doing::Works,
+        State::Sleeps => match call(pid) {
+            Some(libc::SYS_wait4 | libc::SYS_waitid) => match children(pid.as_raw()).as_slice() {
+                // A shell, or a program like it, in front of the rank.
+                [child] => return Some((state, glance_at_child(Pid::from_raw(*child)))),
+                _ => Doing::Works,
+            },
+            Some(number) => waits_for(number),
+            None => Doing::Lock,
+        },
+    };
+    Some((state, doing))
+}
+
+fn glance_at_child(pid: Pid) -> Doing {
+    match stat(pid.as_raw()).and_then(|stat| stat.state) {
+        Some(State::Sleeps) => call(pid).map_or(Doing::Lock, waits_for),
+        Some(State::Runs | State::Blocked | State::Stopped) | None => Doing::Works,
+    }
+}
+
+/// Whether a call waits for another thread, or for a descriptor; what waits for the time or a file does its own work.
+fn waits_for(number: libc::c_long) -> Doing {
+    let net = [
+        libc::SYS_read,
+        libc::SYS_readv,
+        libc::SYS_connect,
+        libc::SYS_accept4,
+        libc::SYS_recvfrom,
+        libc::SYS_recvmsg,
+        libc::SYS_sendto,
+        libc::SYS_sendmsg,
+        libc::SYS_ppoll,
+        libc::SYS_pselect6,
+        libc::SYS_epoll_pwait,
+    ];
+    #[cfg(target_arch = "x86_64")]
+    let is_old = [libc::SYS_poll, libc::SYS_select, libc::SYS_epoll_wait, libc::SYS_accept].contains(&number);
+    #[cfg(not(target_arch = "x86_64"))]
+    let is_old = false;
+    match number {
+        libc::SYS_futex => Doing::Lock,
+        _ if is_old || net.contains(&number) => Doing::Net,
+        _ => Doing::Works,
+    }
+}
+
+/// The number of the system call that it is in.
+fn call(pid: Pid) -> Option<libc::c_long> {
+    let text = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
+    text.split(' ').next()?.trim().parse().ok()
 }
 
 struct Stat {
@@ -29,6 +91,15 @@ struct Stat {
     state: Option<State>,
     /// Its own CPU time, and that of the children whose end it has seen.
     ticks: u64,
+}
+
+impl Stat {
+    /// CPU time, and what its first thread waited for a CPU.
+    fn cpu_ms(&self, pid: i32) -> u64 {
+        let (ran, waited) = schedule(pid);
+        // The clock of the threads that live is exact, that of the process has those that ended and is coarse.
+        (self.ticks * TICK_MS).max(ran / 1_000_000) + waited / 1_000_000
+    }
 }
 
 fn stat(pid: i32) -> Option<Stat> {
@@ -47,6 +118,30 @@ fn stat(pid: i32) -> Option<Stat> {
     Some(Stat { state, ticks })
 }
 
+/// Nanoseconds that its threads ran, and that its first thread waited for a CPU that others had: on a busy machine, most of
+/// what it would have computed. Of other threads that is not counted: helpers that wake up ten times a second and do nothing
+/// wait, too. Zero where the kernel does not tell.
+fn schedule(pid: i32) -> (u64, u64) {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().take(THREADS);
+    let (mut ran, mut waited) = (0, 0);
+    for thread in threads {
+        let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+        let mut numbers = text.split_whitespace().map(|number| number.parse::<u64>().unwrap_or(0));
+        ran += numbers.next().unwrap_or(0);
+        if thread.file_name().to_str() == Some(pid.to_string().as_str()) {
+            waited = numbers.next().unwrap_or(0);
+        }
+    }
+    (ran, waited)
+}
+
+/// How often its first thread has gone to sleep and come back.
+fn wakes(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let value = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+}
+
 /// Everything read and written, cached or not. Zero where it may not be known.
 fn bytes(pid: i32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
@@ -62,25 +157,26 @@ fn family(pid: i32) -> BTreeSet<i32> {
     let mut found = BTreeSet::new();
     let mut open = vec![pid];
     while let Some(parent) = open.pop() {
-        // A process is listed with the thread that started it.
-        let threads = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
-        for thread in threads {
-            let text = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            for child in text.split_whitespace().filter_map(|number| number.parse().ok()) {
-                if found.len() < FAMILY && found.insert(child) {
-                    open.push(child);
-                }
+        for child in children(parent) {
+            if found.len() < FAMILY && found.insert(child) {
+                open.push(child);
             }
         }
     }
     found
 }
 
+fn children(parent: i32) -> Vec<i32> {
+    // A process is listed with the thread that started it.
+    let threads = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+    let texts = threads.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    let numbers = |text: String| text.split_whitespace().filter_map(|number| number.parse().ok()).collect::<Vec<_>>();
+    texts.flat_map(numbers).collect()
+}
+
 /// The system call that a process waits in, or the kernel's function, by name.
 pub(super) fn waits_in(pid: Pid) -> Option<String> {
-    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).ok();
-    let number = call.as_deref().and_then(|text| text.split(' ').next()).and_then(|text| text.parse().ok());
-    if let Some(name) = number.and_then(name_of_call) {
+    if let Some(name) = call(pid).and_then(name_of_call) {
         return Some(name.to_owned());
     }
     let place = fs::read_to_string(format!("/proc/{pid}/wchan")).ok()?;
@@ -131,6 +227,7 @@ fn name_of_call(number: libc::c_long) -> Option<&'static str> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
+    use std::os::unix::process::CommandExt as _;
     use std::process::{Command, Stdio};
     use std::time::{Duration, Instant};
 
@@ -160,9 +257,27 @@ mod tests {
     }
 
     #[test]
+    fn a_glance_tells_work_from_waiting_and_looks_behind_a_shell() {
+        for (program, expected) in [
+            ("python3 -c 'import threading; threading.Event().wait()'", Doing::Lock),
+            ("python3 -c 'import select; select.poll().poll()'", Doing::Net),
+            ("python3 -c 'while True: pass'", Doing::Works),
+            ("python3 -c 'import threading; threading.Event().wait()'; true", Doing::Lock),
+        ] {
+            let mut child =
+                Command::new("sh").args(["-c", program]).stdin(Stdio::null()).process_group(0).spawn().unwrap();
+            let pid = Pid::from_raw(child.id().cast_signed());
+            eventually(program, || glance(pid).is_some_and(|(_, doing)| doing == expected));
+            let _ = nix::sys::signal::killpg(pid, nix::sys::signal::Signal::SIGKILL);
+            child.wait().unwrap();
+        }
+    }
+
+    #[test]
     fn what_it_waits_in_has_a_name() {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = Pid::from_raw(child.id().cast_signed());
+        eventually("that is its own affair", || glance(pid) == Some((State::Sleeps, Doing::Works)));
         eventually("it sleeps", || waits_in(pid).is_some_and(|place| place == "sleep" || place.contains("nanosleep")));
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
         eventually("it is stopped", || look(pid).is_some_and(|look| look.state == State::Stopped));

@@ -18,8 +18,6 @@ use trainyard_worker_core::stall::python::{Frame, waits};
 use super::super::warm;
 use super::proc;
 
-/// How long reading may take: some hundredths of a second are usual, on a busy machine some tenths.
-const PATIENCE: Duration = Duration::from_secs(3);
 /// More than the stacks of a machine's ranks are.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// Source files that are larger are no source files.
@@ -45,9 +43,9 @@ struct Thread {
 }
 
 impl Reading {
-    /// Begins to find out what these ranks wait in.
-    pub(super) fn begin(ranks: BTreeMap<u32, Pid>) -> Self {
-        let helper = Helper::start(&ranks).ok();
+    /// Begins to find out what these ranks wait in; what takes longer is not found out.
+    pub(super) fn begin(ranks: BTreeMap<u32, Pid>, patience: Duration) -> Self {
+        let helper = Helper::start(&ranks, patience).ok();
         Self { ranks, helper }
     }
 
@@ -58,11 +56,15 @@ impl Reading {
 
     /// What they wait in, once that is known; at the latest when the patience is over.
     pub(super) fn advance(&mut self) -> Option<BTreeMap<u32, Waits>> {
-        let stacks = match &mut self.helper {
-            Some(helper) => helper.advance()?,
-            None => BTreeMap::new(),
+        let (stacks, unread) = match &mut self.helper {
+            Some(helper) => (helper.advance()?, helper.is_late()),
+            None => (BTreeMap::new(), false),
         };
-        Some(self.ranks.iter().map(|(rank, pid)| (*rank, what(*pid, stacks.get(&pid.to_string())))).collect())
+        let waits = |pid: Pid| match stacks.get(&pid.to_string()) {
+            None => Waits { unread, ..what(pid, None) },
+            stack => what(pid, stack),
+        };
+        Some(self.ranks.iter().map(|(rank, pid)| (*rank, waits(*pid))).collect())
     }
 
     /// Milliseconds until [`Self::advance`] has an answer in any case.
@@ -99,7 +101,7 @@ fn source(pid: Pid, frame: &Frame) -> Option<String> {
 
 impl Helper {
     /// One interpreter for all of them: the ranks of a job run the same.
-    fn start(ranks: &BTreeMap<u32, Pid>) -> io::Result<Self> {
+    fn start(ranks: &BTreeMap<u32, Pid>, patience: Duration) -> io::Result<Self> {
         let executables = ranks.values().filter_map(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok());
         let interpreter: PathBuf = executables
             .into_iter()
@@ -130,7 +132,12 @@ impl Helper {
         let answer = File::from(OwnedFd::from(answer));
         let flags = OFlag::from_bits_retain(fcntl(&answer, FcntlArg::F_GETFL)?);
         fcntl(&answer, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Self { child, answer, text: Vec::new(), deadline: Instant::now() + PATIENCE })
+        Ok(Self { child, answer, text: Vec::new(), deadline: Instant::now() + patience })
+    }
+
+    /// Whether it did not end in time.
+    fn is_late(&self) -> bool {
+        Instant::now() >= self.deadline
     }
 
     /// The stacks of the main threads by process, once they are all there.

@@ -33,6 +33,12 @@ use crate::checkpoint::FILE;
 
 /// `off`, or `auto` as without it.
 pub(super) const VARIABLE: &str = "TRAINYARD_SPARES";
+/// Whether spares may be made. The flag has the last word, before the variable.
+pub(super) fn wanted(flag: Option<&str>) -> bool {
+    let variable = std::env::var(VARIABLE).ok();
+    flag.or(variable.as_deref()) != Some("off")
+}
+
 /// A file for what a zygote writes to standard error, which nobody reads otherwise.
 const LOG: &str = "TRAINYARD_SPARES_LOG";
 /// How long a spare may take to become a rank; else the rank is started cold. A warm start is worth seconds, and takes
@@ -129,9 +135,6 @@ impl Warm {
     ///
     /// `variables` are those of any rank; what belongs to one rank or one generation is left out of them here.
     pub(super) fn new(command: &[String], ranks: usize, variables: &[(String, String)]) -> Option<Self> {
-        if std::env::var_os(VARIABLE).is_some_and(|value| value == "off") {
-            return None;
-        }
         let program = Program::of(command)?;
         let common = variables.iter().filter(|(name, _)| !OF_RANKS.contains(&name.as_str()));
         Some(Self {

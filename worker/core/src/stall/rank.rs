@@ -1,0 +1,100 @@
+//! One rank: what was seen of it, and whether it moves.
+
+use serde::{Deserialize, Serialize};
+
+use super::rhythm::Rhythm;
+use super::{Finding, Look, Phase, STOPPED_MS, State};
+
+/// A process moves if it uses more than this part of a CPU: what waits for others is well below, what computes above.
+const CPU_PERCENT: i64 = 2;
+/// What is less than this is no movement, however short the time was.
+const CPU_LEAST_MS: i64 = 5;
+/// Or if it reads and writes more than this: more than heartbeats, less than any loading of data.
+const BYTES_PER_SECOND: i64 = 16 * 1024;
+const BYTES: i64 = 4 * 1024;
+/// Processes of a loader that wake up more often than once in this time do something.
+const WAKE_MS: i64 = 500;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Rank {
+    /// Of the steps that it tells, and of all signs.
+    pub(super) steps: Rhythm,
+    pub(super) life: Rhythm,
+    pub(super) phase: Phase,
+    /// What was seen last, and when.
+    pub(super) look: Option<(i64, Look)>,
+    /// Since when nothing has moved, and what was seen then; `None` when the last look saw movement, or there was none.
+    pub(super) still: Option<(i64, Look)>,
+    /// Since when it is stopped.
+    pub(super) stopped_ms: Option<i64>,
+    /// When the processes that it started were last seen to wake up often.
+    pub(super) woke_ms: Option<i64>,
+    /// When a stack was asked for in this silence.
+    pub(super) suspected_ms: Option<i64>,
+    /// Since when others have joined their generation, and this one has not.
+    pub(super) apart_ms: Option<i64>,
+    pub(super) found: Option<Finding>,
+    /// It waits for ranks that are elsewhere: whoever knows those can tell more.
+    pub(super) quiet: Option<Finding>,
+}
+
+impl Rank {
+    /// The rhythm that tells most: of its steps where it tells them, because programs that hang may still write lines.
+    pub(super) fn silence(&self) -> Option<(i64, i64)> {
+        self.steps.silence().or_else(|| self.life.silence())
+    }
+
+    /// Whether others wait for it to join them. One that is heard of is judged by that.
+    pub(super) fn is_apart(&self) -> bool {
+        self.apart_ms.is_some() && self.silence().is_none()
+    }
+
+    /// Notes since when it is stopped.
+    pub(super) fn note_stop(&mut self, now_ms: i64, state: State) {
+        if state == State::Stopped {
+            self.stopped_ms.get_or_insert(now_ms);
+        } else {
+            self.stopped_ms = None;
+        }
+    }
+
+    pub(super) fn is_stopped_for(&self, now_ms: i64) -> bool {
+        self.stopped_ms.is_some_and(|since| now_ms - since >= STOPPED_MS)
+    }
+
+    pub(super) fn compare(&mut self, now_ms: i64, look: Look) {
+        self.note_stop(now_ms, look.state);
+        let before = self.look.replace((now_ms, look));
+        if let Some((at, before)) = before {
+            let wakes = i64::try_from(look.wakes.saturating_sub(before.wakes)).unwrap_or(i64::MAX);
+            if wakes > 0 && wakes.saturating_mul(WAKE_MS) >= now_ms - at {
+                self.woke_ms = Some(now_ms);
+            }
+        }
+        let still = look.state == State::Stopped
+            || (look.state != State::Runs
+                && [before, self.still].into_iter().flatten().all(|past| !moved(past, now_ms, look)));
+        let stopped = look.state == State::Stopped && before.is_none_or(|(_, before)| before.state != State::Stopped);
+        if stopped {
+            // What it did before the stop is no part of it.
+            self.still = Some((now_ms, look));
+        } else if !still {
+            self.still = None;
+        } else if self.still.is_none() {
+            // Before the first look nothing is known.
+            self.still = before;
+        }
+    }
+}
+
+/// Whether more was done since a look than what waits does.
+fn moved((at, before): (i64, Look), now_ms: i64, look: Look) -> bool {
+    let ms = (now_ms - at).max(0);
+    let spent = |now: u64, then: u64| i64::try_from(now.saturating_sub(then)).unwrap_or(i64::MAX);
+    // Whoever came back from a disk got on.
+    let came_back = before.state == State::Blocked && look.state != State::Blocked;
+    came_back
+        || spent(look.cpu_ms, before.cpu_ms) > (ms.saturating_mul(CPU_PERCENT) / 100).max(CPU_LEAST_MS)
+        || spent(look.io_bytes, before.io_bytes) > BYTES.saturating_add(ms.saturating_mul(BYTES_PER_SECOND) / 1_000)
+}
