@@ -490,9 +490,9 @@ fn a_hang_over_several_pods_blames_the_rank_that_does_not_wait() {
         let happened = lab.session.pulse(lab.world.now_ms, member, Pulse { generation: 1, ranks, ..Pulse::default() });
         happened
             .into_iter()
-            .map(|event| match event {
-                Happened::Hangs { stalled, others } => (stalled.rank, others),
-                other => panic!("{other:?}"),
+            .map(|event| {
+                let Happened::Hangs { stalled, others } = event else { panic!("{event:?}") };
+                (stalled.rank, others)
             })
             .collect::<Vec<_>>()
     };
