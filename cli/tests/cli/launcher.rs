@@ -54,7 +54,10 @@ impl Launcher {
     }
 
     pub(crate) fn line(&mut self) -> String {
-        self.out.next().expect("the launcher still writes").unwrap()
+        self.out
+            .next()
+            .unwrap_or_else(|| panic!("the launcher has ended: {:?}", self.err.by_ref().collect::<Vec<_>>()))
+            .unwrap()
     }
 
     /// The next words of `count` ranks, by rank.

@@ -4,15 +4,19 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
 use super::launcher::{Launcher, PATIENCE, Rank, WHO, is_alive, wait_until_gone};
 
-/// A port that is free now.
+/// A port that is free now, and that nobody is given who asks for any: the launchers of all tests do so all the time.
 fn port() -> String {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string()
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + u16::try_from(std::process::id() % 8_000).unwrap();
+    let mut ports = (0..u16::MAX).map(|_| first + GIVEN.fetch_add(1, Ordering::Relaxed));
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap().to_string()
 }
 
 /// What each rank says of itself: torchrun makes one dollar of two.

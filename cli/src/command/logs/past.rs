@@ -96,8 +96,8 @@ impl Past {
 
     fn take_kept(&mut self, found: &Found, kept: &KeptPod, alone: bool, args: &Args) {
         let Ok(pod) = serde_json::to_value(&kept.pod) else { return };
-        for status in statuses(&pod) {
-            let container = status["name"].as_str().unwrap_or_default();
+        // By its spec: whoever kept it may have seen the last of its status before it was known.
+        for container in containers(&pod) {
             if args.container.as_ref().is_some_and(|only| only != container) {
                 continue;
             }
@@ -107,6 +107,11 @@ impl Past {
             self.lines.extend(lines.filter(|line| line.is_wanted(args)));
         }
     }
+}
+
+fn containers(pod: &Value) -> impl Iterator<Item = &str> {
+    let lists = ["initContainers", "containers"].into_iter().filter_map(|list| pod["spec"][list].as_array());
+    lists.flatten().filter_map(|container| container["name"].as_str())
 }
 
 impl Stamped {
@@ -148,4 +153,17 @@ fn choose(mut kept: Vec<KeptPod>, live: &[Value], previous: bool) -> Vec<KeptPod
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_that_was_kept_before_its_status_was_known_has_its_containers() {
+        let pod = json!({"metadata": {"name": "a"}, "spec": {
+            "initContainers": [{"name": "fetch"}], "containers": [{"name": "trainer"}, {"name": "sidecar"}]}});
+        assert_eq!(containers(&pod).collect::<Vec<_>>(), ["fetch", "trainer", "sidecar"]);
+    }
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use nix::sys::time::TimeValLike as _;
+use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use trainyard_proto::pace::Doing;
 use trainyard_worker_core::stall::{Look, State};
 
 /// Processes of one rank that are looked at: more than data loaders start, few enough to be read in a moment.
 const FAMILY: usize = 256;
-/// Threads of a process that are looked at: more than torch starts.
-const THREADS: usize = 512;
 /// What the kernel counts CPU time in, in milliseconds. (`getconf CLK_TCK` is 100 everywhere.)
 const TICK_MS: u64 = 10;
 
@@ -89,17 +89,21 @@ fn call(pid: Pid) -> Option<libc::c_long> {
 struct Stat {
     /// `None` for the dead.
     state: Option<State>,
-    /// Its own CPU time, and that of the children whose end it has seen.
+    /// CPU time of the children whose end it has seen.
     ticks: u64,
 }
 
 impl Stat {
     /// CPU time, and what its first thread waited for a CPU.
     fn cpu_ms(&self, pid: i32) -> u64 {
-        let (ran, waited) = schedule(pid);
-        // The clock of the threads that live is exact, that of the process has those that ended and is coarse.
-        (self.ticks * TICK_MS).max(ran / 1_000_000) + waited / 1_000_000
+        self.ticks * TICK_MS + ran_ms(pid) + waited_ms(pid)
     }
+}
+
+/// CPU time of all threads that a process ever had, by its own clock: that of /proc counts hundredths of a second.
+fn ran_ms(pid: i32) -> u64 {
+    let time = clock_getcpuclockid(Pid::from_raw(pid)).and_then(clock_gettime);
+    time.map_or(0, |time| u64::try_from(time.num_milliseconds()).unwrap_or(0))
 }
 
 fn stat(pid: i32) -> Option<Stat> {
@@ -114,25 +118,17 @@ fn stat(pid: i32) -> Option<Stat> {
         "T" | "t" => Some(State::Stopped),
         _ => None,
     };
-    let ticks = fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
+    let ticks = fields.get(13..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
     Some(Stat { state, ticks })
 }
 
-/// Nanoseconds that its threads ran, and that its first thread waited for a CPU that others had: on a busy machine, most of
-/// what it would have computed. Of other threads that is not counted: helpers that wake up ten times a second and do nothing
-/// wait, too. Zero where the kernel does not tell.
-fn schedule(pid: i32) -> (u64, u64) {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().take(THREADS);
-    let (mut ran, mut waited) = (0, 0);
-    for thread in threads {
-        let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-        let mut numbers = text.split_whitespace().map(|number| number.parse::<u64>().unwrap_or(0));
-        ran += numbers.next().unwrap_or(0);
-        if thread.file_name().to_str() == Some(pid.to_string().as_str()) {
-            waited = numbers.next().unwrap_or(0);
-        }
-    }
-    (ran, waited)
+/// How long its first thread waited for a CPU that others had: on a busy machine, most of what it would have computed. Of other
+/// threads that is not counted: helpers that wake up ten times a second and do nothing wait, too. Zero where the kernel does
+/// not tell.
+fn waited_ms(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    let waited = text.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok());
+    waited.unwrap_or(0) / 1_000_000
 }
 
 /// How often its first thread has gone to sleep and come back.
