@@ -145,6 +145,10 @@ fn what_does_not_end_is_aborted_in_time() {
     if outside("what_does_not_end_is_aborted_in_time", 2, &[]) {
         return;
     }
+    let library = std::env::var("NCCL_LIBRARY").unwrap();
+    // Its counters live as long as somebody has it open.
+    // SAFETY: our own library.
+    let library = unsafe { libloading::Library::new(library).unwrap() };
     let errors = ranks(2, |mut comm| {
         let rank = comm.rank();
         let mut group = Group::form(&mut comm, rank, Duration::from_millis(300)).unwrap();
@@ -154,12 +158,9 @@ fn what_does_not_end_is_aborted_in_time() {
         error
     });
     assert!(matches!(errors[0], Some(NcclError::Timeout { doing: "all-reduce", .. })), "{errors:?}");
-    let library = std::env::var("NCCL_LIBRARY").unwrap();
-    // SAFETY: our own library, and the signature of its source.
-    let aborts = unsafe {
-        let library = libloading::Library::new(library).unwrap();
-        library.get::<unsafe extern "C" fn() -> i32>("played_aborts").map(|aborts| aborts()).unwrap()
-    };
+    // SAFETY: the signature of its source.
+    let aborts =
+        unsafe { library.get::<unsafe extern "C" fn() -> i32>("played_aborts").map(|aborts| aborts()).unwrap() };
     assert_eq!(aborts, 2, "the one that hung, and the other at its end");
 }
 

@@ -222,7 +222,8 @@ mod tests {
         let hello = Hello { rank: 0, generation: 1, cooperates: true };
         assert_eq!(hear(&mut notes), [Note::Hello(hello)]);
         rank.write_all(b"{\"step\":3,\"metrics\":{\"loss\":1}}}\n{\"phase\":\"evaluate\"}\n").unwrap();
-        assert_eq!(hear(&mut notes), [Note::Step(told(3)), Note::Phase("evaluate".to_owned())]);
+        let step = Step { metrics: [("loss".to_owned(), 1.0)].into(), ..told(3) };
+        assert_eq!(hear(&mut notes), [Note::Step(step), Note::Phase("evaluate".to_owned())]);
         assert!(notes.interrupt(PROCESS, 1));
         assert!(notes.assign(PROCESS, 2, &[("RANK".to_owned(), "0".to_owned())]));
         let mut lines = BufReader::new(rank.try_clone().unwrap()).lines();
