@@ -336,6 +336,8 @@ SCENARIOS = {
     ],
     "versions of lists": [
         ("POST", CMS, cm("a", labels={"x": "1"})),
+        # Consistent: it waits until kube-apiserver's cache, from which the next ones may be answered, has the object.
+        ("GET", CMS + "?labelSelector=x"),
         ("GET", CMS + "?resourceVersion=0&labelSelector=x"),
         ("GET", CMS + "?resourceVersion={since}&resourceVersionMatch=Exact&labelSelector=x"),
         ("GET", CMS + "?resourceVersion={since}&resourceVersionMatch=NotOlderThan&labelSelector=x"),
