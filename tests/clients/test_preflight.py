@@ -32,7 +32,8 @@ def test_a_good_machine_passes_and_the_job_runs(server, namespace):
     assert status["phase"] == "Succeeded", (status, first)
     for word in ("1 link: median", "all-reduce of 1 MiB", "all-reduce of 64 MiB", "no findings"):
         assert word in first, first
-    assert first.rstrip().endswith("the program runs as 0 of 2"), first
+    # In whatever place: it writes to another stream than the check.
+    assert "the program runs as 0 of 2" in first, first
     assert log(server, namespace, "good-worker-1").rstrip() == "the program runs as 1 of 2"
 
 
