@@ -20,10 +20,9 @@ use trainyard_runtime::driver::now_ms;
 use wire::rendezvous_server::{Rendezvous, RendezvousServer};
 
 use super::room::{ORDERS, Orders};
+use super::service::HELLO_LIMIT;
 use super::{PING, convert};
 
-/// How long a caller may take to say the first word, and then hello: both are the first things that a launcher does.
-const HELLO_LIMIT: Duration = Duration::from_secs(10);
 /// Callers that have not said a word yet. Each costs a descriptor; a job has as many launchers as machines.
 const STRANGERS: usize = 1024;
 /// After an accept that failed for want of descriptors or memory: they do not come back at once.

@@ -398,10 +398,10 @@ fn of_pod(pod: &Pod, gone: bool) -> Option<Changed> {
     let (of, key) = owner(&pod.metadata)?;
     let owners = pod.metadata.owner_references.iter().flatten();
     let owner = owners.into_iter().find(|owner| owner.controller == Some(true))?.uid.clone();
-    let ended = match (gone, has_ended(pod)) {
-        (false, true) if is_done(pod) => Some(End::Done),
-        (true, _) | (_, true) => Some(End::Gone),
-        (false, false) => None,
+    let ended = match gone {
+        true => Some(End::Gone),
+        false if is_done(pod) => Some(End::Done),
+        false => has_ended(pod).then_some(End::Gone),
     };
     Some(Changed::Pod { of, key, owner, pod: pod.metadata.uid.clone()?, incarnation: incarnation(pod), ended })
 }

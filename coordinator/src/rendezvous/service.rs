@@ -16,7 +16,7 @@ use super::room::{Message, ORDERS, Orders, Room};
 use super::{Hub, Place, convert};
 
 /// How long a stream may take to say hello: it is the first thing that a launcher does.
-const HELLO_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const HELLO_LIMIT: Duration = Duration::from_secs(10);
 
 pub(super) struct Service {
     hub: Hub,
@@ -45,7 +45,7 @@ impl Rendezvous for Service {
         let token = text(wire::TOKEN)?;
         let place = self.hub.place(&key, &token)?;
         let number = self.streams.fetch_add(1, Ordering::Relaxed);
-        let (orders, outgoing) = mpsc::channel(ORDERS);
+        let (orders, mut outgoing) = mpsc::channel(ORDERS);
         match place {
             Place::Over(release) => {
                 // The channel is empty, and its other end is here.
@@ -56,10 +56,7 @@ impl Rendezvous for Service {
                 tokio::spawn(visit.run(request.into_inner()));
             }
         }
-        let outgoing = futures::stream::unfold(outgoing, |mut outgoing| async move {
-            outgoing.recv().await.map(|order| (order, outgoing))
-        });
-        Ok(Response::new(Box::pin(outgoing)))
+        Ok(Response::new(Box::pin(futures::stream::poll_fn(move |context| outgoing.poll_recv(context)))))
     }
 }
 
