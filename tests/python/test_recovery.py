@@ -58,6 +58,8 @@ def train():
         may_go = torch.tensor([float((folder / "go").exists())])
         dist.all_reduce(may_go)
         if may_go.item() == dist.get_world_size():
+            # Without it, the threads of gloo can abort a process that ends.
+            dist.destroy_process_group()
             return
         time.sleep(0.01)
 
