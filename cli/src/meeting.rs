@@ -72,8 +72,7 @@ fn serve(meeting: &Meeting, token: &str) -> Result<Option<meeting::Meeting>, Str
 
 fn listen(meeting: &Meeting) -> io::Result<TcpListener> {
     let anywhere = || TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, meeting.port)));
-    let own_name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    let is_named = meeting.is_host == Some(true) || own_name.as_deref() == Some(meeting.host.as_str());
+    let is_named = meeting.is_host == Some(true) || own_name().as_deref() == Some(meeting.host.as_str());
     let mut found = match (meeting.host.as_str(), meeting.port).to_socket_addrs() {
         Ok(found) => found.collect::<Vec<_>>(),
         Err(_) if is_named => return anywhere(),
@@ -89,6 +88,10 @@ fn listen(meeting: &Meeting) -> io::Result<TcpListener> {
         Err(error) if is_named && error.kind() == io::ErrorKind::AddrNotAvailable => anywhere(),
         bound => bound,
     }
+}
+
+fn own_name() -> Option<String> {
+    nix::unistd::gethostname().ok()?.into_string().ok()
 }
 
 /// Whether this means the machine itself, whoever says it.
@@ -149,12 +152,14 @@ fn words(news: &News<'_>, own: &str) -> Option<String> {
             let nodes = if *members == 1 { "1 node".to_owned() } else { format!("{members} nodes") };
             Some(format!("generation {}: {ranks} ranks on {nodes}", generation.0))
         }
+        // Of its own ranks a launcher says it by itself, but it does not see that others wait in the same way.
+        Happened::Hangs { stalled, others } if stalled.in_collective || own_name().as_ref() != Some(&stalled.host) => {
+            Some(stalled.words(*others))
+        }
+        Happened::Straggles(slow) => Some(slow.words()),
+        Happened::KeepsUp { rank, host } => Some(format!("rank {rank} on {host} keeps up again")),
         Happened::Broken(invariant) => Some(format!("please report this: {invariant}")),
-        Happened::Formed { .. }
-        | Happened::Hangs { .. }
-        | Happened::Straggles(_)
-        | Happened::KeepsUp { .. }
-        | Happened::Ended(_) => None,
+        Happened::Formed { .. } | Happened::Hangs { .. } | Happened::Ended(_) => None,
     }
 }
 
@@ -210,7 +215,7 @@ impl Guest {
                 }
             }
             Event::Order(Order::Form(_)) => self.formed = true,
-            Event::Order(Order::Halt(_)) => {}
+            Event::Order(Order::Halt(_) | Order::Deadlock(_)) => {}
             Event::Order(Order::Release(_)) => self.over = true,
         }
         event

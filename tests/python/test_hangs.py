@@ -42,6 +42,7 @@ def main():
             while time.monotonic() < end:
                 torch.randn(100, 100) @ torch.randn(100, 100)
     print("done", rank, flush=True)
+    dist.destroy_process_group()
 
 main()
 """
@@ -131,6 +132,45 @@ def main():
 
 main()
 """
+
+
+MISMATCH = """
+import os, time
+import torch
+import torch.distributed as dist
+
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+for step in range(40):
+    dist.all_reduce(torch.ones(1))
+    print(f"step={step}", flush=True)
+    time.sleep(0.05)
+    if step == 20 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        # Each waits for what the other one would send.
+        dist.recv(torch.ones(1), 1 - rank)
+dist.destroy_process_group()
+"""
+
+
+def test_ranks_of_several_pods_that_wait_for_each_other_are_started_again(server, namespace, tmp_path):
+    """No launcher sees it alone."""
+    (tmp_path / "train.py").write_text(MISMATCH)
+    env = {"PATH": BIN + ":" + os.environ["PATH"]}
+    spec = {"replicas": 2, "command": ["python", "train.py"], "workingDir": str(tmp_path), "env": env,
+            "restartPolicy": "OnFailure", "recovery": {"spares": "off", "onHang": "restart"}}
+    job = {"apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "each"}, "spec": spec}
+    server.kubectl("apply", "-n", namespace, "-f", "-", input=json.dumps(job))
+
+    def status():
+        return server.get("trainingjob", "each", "-n", namespace).get("status", {})
+
+    eventually(lambda: status().get("phase") == "Succeeded", "both went on together", 180)
+    assert status()["restarts"] == 1
+    failure = status()["lastFailure"]
+    assert failure["cause"] == "hang" and "recv" in failure["message"], failure
+    events = server.get("events", "-n", namespace)["items"]
+    told = [event["message"] for event in events if event["reason"] == "RankHangs"]
+    assert len(told) == 1 and told[0].startswith("Rank 0 on") and "it and 1 other rank wait for each other" in told[0], told
 
 
 def test_ranks_in_several_pods_are_told_apart(server, namespace, tmp_path):

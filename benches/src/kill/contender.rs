@@ -166,10 +166,10 @@ impl Running {
         let speaks = |line: &str| match self.contender {
             Contender::Torchrun | Contender::TorchrunOwnStore => has(line, &["closing signal", "failed (exitcode"]),
             Contender::TrainyardCold | Contender::Trainyard => {
-                line.starts_with("trainyard: ") && has(line, &[" failed", " hangs", " slow"])
+                line.starts_with("trainyard: ") && has(line, &[" failed", " hangs", "makes the others wait"])
             }
             // `trainyard run`, which follows the job.
-            Contender::TrainyardJob => has(line, &["Restarting ", "RankHangs", " slow"]),
+            Contender::TrainyardJob => has(line, &["Restarting ", "RankHangs", "makes the others wait"]),
         };
         let lines = self.lines.lock().ok()?;
         lines.iter().find(|(at, line)| *at >= since && speaks(line)).map(|(at, _)| *at)

@@ -89,6 +89,9 @@ pub fn one(
     reference: &Reference,
 ) -> Result<Outcome, Error> {
     fs::create_dir_all(folder)?;
+    // To tell a slow rank from jitter takes half a minute.
+    let steps = if fault == Fault::Slow { setting.steps * 2 } else { setting.steps };
+    let setting = &Setting { steps, ..setting.clone() };
     let rank = setting.ranks - 1;
     if fault == Fault::NeverJoins {
         fs::write(folder.join("fault"), format!("never {rank}"))?;
@@ -109,6 +112,9 @@ pub fn one(
         }
     }
     let events = log.events();
+    if outcome.detection.is_none() {
+        outcome.detection = struck_at.and_then(|at| Some(running.detected_after(at)? - at));
+    }
     running.end(events);
     outcome.lost_steps = events.repeated();
     outcome.step_again =

@@ -116,6 +116,9 @@ pub fn told(output: &Output) -> Option<(&[MemberId], wire::ToLauncher)> {
         Output::Reserve { .. } => return None,
         Output::Form { members, world } => (members, To::Form(wire_world(world))),
         Output::Halt { members, generation } => (members, To::Halt(wire::Halt { generation: generation.0 })),
+        Output::Deadlock { members, generation, rank } => {
+            (members, To::Deadlock(wire::Deadlock { generation: generation.0, rank: *rank }))
+        }
         Output::Release { members, outcome } => (members, To::Release(wire_release(outcome))),
     };
     Some((members, wire::ToLauncher { message: Some(message) }))

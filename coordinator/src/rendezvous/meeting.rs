@@ -145,7 +145,9 @@ impl Shared {
                 match output {
                     // No number outlives this process, and whoever has seen a higher one says so in its hello.
                     Output::Reserve { to } => inputs.push(Input::Reserved { to: *to }),
-                    Output::Form { .. } | Output::Halt { .. } | Output::Release { .. } => inner.carry_out(output),
+                    Output::Form { .. } | Output::Halt { .. } | Output::Deadlock { .. } | Output::Release { .. } => {
+                        inner.carry_out(output);
+                    }
                 }
             }
         }
@@ -161,6 +163,19 @@ impl Shared {
         }
         self.moved.notify_one();
         self.left.notify_all();
+    }
+
+    fn pulse(&self, member: &MemberId, pulse: wire::Pulse) {
+        let mut inner = self.lock();
+        let mut outputs = Vec::new();
+        let all = inner.session.pulse(now_ms(), member, convert::pulse(pulse), &mut outputs);
+        for output in &outputs {
+            inner.carry_out(output);
+        }
+        drop(inner);
+        for happened in &all {
+            self.tell(&News::Happened(happened));
+        }
     }
 
     fn joined(&self, member: &MemberId, stream: u64, hello: Hello, orders: Orders) {
@@ -349,10 +364,11 @@ impl Visit {
         while let Ok(Some(message)) = incoming.message().await {
             match convert::heard(&member, message) {
                 Ok(convert::Heard::Input(input)) if shared.is_present(&member, stream) => shared.step(input),
+                Ok(convert::Heard::Pulse(pulse)) if shared.is_present(&member, stream) => shared.pulse(&member, pulse),
                 // What was said in a stream that was replaced since is of no account.
-                Ok(convert::Heard::Input(_)) => {}
+                Ok(convert::Heard::Input(_) | convert::Heard::Pulse(_)) => {}
                 // There is nobody to show it to.
-                Ok(convert::Heard::Pulse(_) | convert::Heard::Saved(_)) => {}
+                Ok(convert::Heard::Saved(_)) => {}
                 Err(error) => {
                     tracing::warn!(%error, "a launcher misspoke");
                     break;

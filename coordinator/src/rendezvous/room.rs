@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use trainyard_coordinator_core::rendezvous::{
     Config, Generation, Happened, Hello, Input, LastFailure, MemberId, Output, Pulse, RendezvousView, Session, Spent,
-    Stalled, Straggler,
 };
 use trainyard_proto::plan::{EventSeverity, ObjectRef};
 use trainyard_proto::rendezvous as wire;
@@ -202,9 +201,13 @@ impl Task {
         let pulse: Pulse = convert::pulse(pulse);
         let mut session = lock(&self.session);
         let before = (session.view_of_pulses(), session.spares());
-        let happened = session.pulse(now_ms(), member, pulse);
+        let mut outputs = Vec::new();
+        let happened = session.pulse(now_ms(), member, pulse, &mut outputs);
         let changed = before != (session.view_of_pulses(), session.spares());
         drop(session);
+        for output in &outputs {
+            self.carry_out(output);
+        }
         self.tell(&happened);
         if changed {
             self.job.queue.wake(self.job.key.clone());
@@ -303,15 +306,10 @@ impl Task {
                     self.event(EventSeverity::Normal, "GenerationFormed", text);
                 }
                 Happened::Hangs { stalled, others } => {
-                    self.event(EventSeverity::Warning, "RankHangs", hangs(stalled, *others));
+                    self.event(EventSeverity::Warning, "RankHangs", sentence(&stalled.words(*others)));
                 }
                 Happened::Straggles(slow) => {
-                    let Straggler { rank, host, percent, .. } = slow;
-                    let times = format!("{}.{}", percent / 100, percent % 100 / 10);
-                    let text = format!(
-                        "Rank {rank} on {host} makes the others wait: its steps take {times} times as long as theirs"
-                    );
-                    self.event(EventSeverity::Warning, "RankStraggles", text);
+                    self.event(EventSeverity::Warning, "RankStraggles", sentence(&slow.words()));
                 }
                 Happened::KeepsUp { rank, host } => {
                     self.event(EventSeverity::Normal, "RankKeepsUp", format!("Rank {rank} on {host} keeps up again"));
@@ -330,17 +328,10 @@ impl Task {
     }
 }
 
-fn hangs(stalled: &Stalled, others: usize) -> String {
-    let Stalled { rank, host, waits_in, in_collective, .. } = stalled;
-    let waits = if waits_in.is_empty() { "" } else { " in " };
-    let others = match (others, in_collective) {
-        (0, _) => String::new(),
-        (1, true) => "; it and 1 other rank wait for each other".to_owned(),
-        (others, true) => format!("; it and {others} other ranks wait for each other"),
-        (1, false) => "; 1 other rank waits".to_owned(),
-        (others, false) => format!("; {others} other ranks wait"),
-    };
-    format!("Rank {rank} on {host} stands still{waits}{waits_in}{others}")
+/// With a capital.
+fn sentence(words: &str) -> String {
+    let mut letters = words.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 fn failed(failure: &LastFailure) -> String {

@@ -29,6 +29,7 @@ impl Launch<'_> {
                     self.note_trouble();
                     self.tell(Input::Halt { generation: halt.generation })?;
                 }
+                Event::Order(Order::Deadlock(deadlock)) => self.break_deadlock(deadlock)?,
                 Event::Order(Order::Release(release)) => self.release(release)?,
             }
         }

@@ -10,9 +10,10 @@ use super::run::Launch;
 const EVERY_MS: i64 = 500;
 
 impl Launch<'_> {
-    /// When the next pulse is due: only a coordinator hears it, and only while ranks run.
+    /// When the next pulse is due: where there are other launchers or somebody to show it to, and while ranks run.
     pub(super) fn pulse_due_ms(&self) -> Option<i64> {
-        let wanted = self.pod.rendezvous.is_some() && self.present.is_some() && !self.processes.is_empty();
+        let led = self.pod.rendezvous.is_some() || self.pod.meeting.is_some();
+        let wanted = led && self.present.is_some() && !self.processes.is_empty();
         wanted.then_some(self.pulsed_ms + EVERY_MS)
     }
 

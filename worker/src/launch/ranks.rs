@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use nix::unistd::Pid;
+use trainyard_proto::rendezvous::Deadlock;
 use trainyard_worker_core::cause::{self, Candidate};
 use trainyard_worker_core::collective_env::DEBUG_FILE;
 use trainyard_worker_core::stall::{Phase, Sign};
@@ -239,18 +240,31 @@ impl Launch<'_> {
             self.pulsed_ms = i64::MIN / 2;
         }
         for (rank, place) in verdict.end {
-            let found = self
-                .processes
-                .iter()
-                .find(|(process, running)| number(running.rank) == rank && self.supervisor.is_present(**process));
-            let Some(process) = found.map(|(process, _)| *process) else { continue };
-            self.hung.insert(process.local_rank, place);
-            let condemned = (process.generation, process.local_rank);
-            let generation = self.present.as_ref().map_or(condemned.0, |present| present.part.generation);
-            self.tell(Input::Condemned { generation, local_rank: condemned.1, code: HANG_CODE })?;
-            // It may be stopped, and then hears nothing less.
-            self.signal(process, Stop::Kill);
+            self.end_hanging(rank, place)?;
         }
+        Ok(())
+    }
+
+    /// All ranks of the job wait for each other, as the launchers see only together: ends ours that is the first of them, if
+    /// the job wants that and it still does.
+    pub(super) fn break_deadlock(&mut self, deadlock: Deadlock) -> Result<(), LaunchError> {
+        let is_present = self.present.as_ref().is_some_and(|present| present.part.generation == deadlock.generation);
+        let place = self.hangs.deadlocked(deadlock.rank).filter(|_| is_present);
+        place.map_or(Ok(()), |place| self.end_hanging(deadlock.rank, place))
+    }
+
+    fn end_hanging(&mut self, rank: u32, place: String) -> Result<(), LaunchError> {
+        let found = self
+            .processes
+            .iter()
+            .find(|(process, running)| number(running.rank) == rank && self.supervisor.is_present(**process));
+        let Some(process) = found.map(|(process, _)| *process) else { return Ok(()) };
+        self.hung.insert(process.local_rank, place);
+        let condemned = (process.generation, process.local_rank);
+        let generation = self.present.as_ref().map_or(condemned.0, |present| present.part.generation);
+        self.tell(Input::Condemned { generation, local_rank: condemned.1, code: HANG_CODE })?;
+        // It may be stopped, and then hears nothing less.
+        let _ = self.signal(process, Stop::Kill);
         Ok(())
     }
 

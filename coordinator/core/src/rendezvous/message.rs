@@ -236,6 +236,15 @@ pub enum Output {
         /// Which generation.
         generation: Generation,
     },
+    /// Tell these members that all ranks wait for each other. It is theirs to know what the job wants done about that.
+    Deadlock {
+        /// Whom: the launcher of that rank.
+        members: Vec<MemberId>,
+        /// Which generation.
+        generation: Generation,
+        /// The first rank.
+        rank: u32,
+    },
     /// The job has ended: these launchers end too, with its result.
     Release {
         /// Whom.

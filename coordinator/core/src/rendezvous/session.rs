@@ -161,7 +161,7 @@ impl Session {
     }
 
     /// Takes in what a member's ranks do.
-    pub fn pulse(&mut self, now_ms: i64, member: &MemberId, pulse: Pulse) -> Vec<Happened> {
+    pub fn pulse(&mut self, now_ms: i64, member: &MemberId, pulse: Pulse, out: &mut Vec<Output>) -> Vec<Happened> {
         let Some(world) = self.machine.world().filter(|world| world.generation.0 == pulse.generation) else {
             return Vec::new();
         };
@@ -181,7 +181,14 @@ impl Session {
             let since_ms = self.stalled.get(&rank.rank).map_or(stalled.since_ms, |known| known.since_ms);
             self.stalled.insert(rank.rank, Stalled { since_ms, ..stalled });
         }
-        let mut happened: Vec<Happened> = self.blame().into_iter().collect();
+        let generation = world.generation;
+        let mut happened = self.blame();
+        // Each time anew: the last may not have been heard.
+        out.extend(self.deadlocked().filter(|rank| own.contains(rank)).map(|rank| Output::Deadlock {
+            members: vec![member.clone()],
+            generation,
+            rank,
+        }));
         for rank in pulse.ranks.iter().filter(|rank| own.contains(&rank.rank)) {
             let changes = rank.window.map(|window| self.stragglers.take(now_ms, rank.rank, window));
             for change in changes.into_iter().flatten() {
@@ -206,6 +213,11 @@ impl Session {
         let happened = news.map(|rank| Happened::Hangs { stalled: (*rank).clone(), others }).collect();
         self.blamed = blamed.iter().map(|rank| rank.rank).collect();
         happened
+    }
+
+    /// The rank that was said to be to blame for a deadlock.
+    fn deadlocked(&self) -> Option<u32> {
+        self.blamed.iter().copied().find(|rank| self.stalled.get(rank).is_some_and(|stalled| stalled.in_collective))
     }
 
     fn paced(&self, change: pace::Change) -> Option<Happened> {

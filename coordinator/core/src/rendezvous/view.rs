@@ -130,6 +130,23 @@ pub struct Stalled {
     pub in_collective: bool,
 }
 
+impl Stalled {
+    /// For people, of the one that is to blame, or the first of those that wait for each other; `others` wait, too.
+    #[must_use]
+    pub fn words(&self, others: usize) -> String {
+        let Self { rank, host, waits_in, in_collective, .. } = self;
+        let waits = if waits_in.is_empty() { "" } else { " in " };
+        let others = match (others, in_collective) {
+            (0, _) => String::new(),
+            (1, true) => "; it and 1 other rank wait for each other".to_owned(),
+            (others, true) => format!("; it and {others} other ranks wait for each other"),
+            (1, false) => "; 1 other rank waits".to_owned(),
+            (others, false) => format!("; {others} other ranks wait"),
+        };
+        format!("rank {rank} on {host} stands still{waits}{waits_in}{others}")
+    }
+}
+
 /// A rank that makes the others wait.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -142,6 +159,16 @@ pub struct Straggler {
     pub percent: u32,
     /// Since when.
     pub since_ms: i64,
+}
+
+impl Straggler {
+    /// For people.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let Self { rank, host, percent, .. } = self;
+        let times = format!("{}.{}", percent / 100, percent % 100 / 10);
+        format!("rank {rank} on {host} makes the others wait: its steps take {times} times as long as theirs")
+    }
 }
 
 /// Interpreters that wait to become ranks.

@@ -294,6 +294,7 @@ impl Fleet {
                     self.send(&members, &ToLauncher::Form(world));
                 }
                 Output::Halt { members, generation } => self.send(&members, &ToLauncher::Halt(generation)),
+                Output::Deadlock { .. } => unreachable!("nothing is told of what ranks do"),
                 Output::Release { members, .. } => self.send(&members, &ToLauncher::Release),
             }
         }

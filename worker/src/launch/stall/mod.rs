@@ -222,6 +222,11 @@ impl Watch {
         text
     }
 
+    /// What a rank that waits for ranks of other launchers hangs in, if the job wants those ended that hang.
+    pub(super) fn deadlocked(&self, rank: u32) -> Option<String> {
+        self.detector.as_ref().filter(|_| self.restart)?.standing(rank).map(place)
+    }
+
     /// What a pulse says of a rank.
     pub(super) fn pulse(&self, now_ms: i64, rank: u32) -> Option<Pulse> {
         let detector = self.detector.as_ref()?;
