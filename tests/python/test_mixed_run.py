@@ -20,6 +20,9 @@ MINUTES = float(os.environ.get("TRAINYARD_SOAK_MINUTES", "0"))
 SEED = int(os.environ.get("TRAINYARD_SEED", "7"))
 PROGRAM = pathlib.Path(__file__).with_name("mixed.py")
 ALARMS = (" hangs: ", "for each other")
+# A slow rank is one that is slow for long: of those, there is only the last, at times.
+SLOW = "makes the others wait"
+UNEVEN = "trainyard: rank 2 on"
 # Beyond the run itself: the start, the end of what is under way, and the hang.
 PATIENCE = 400
 pytestmark = pytest.mark.skipif(not BIN or not MINUTES, reason="TORCH_BIN and TRAINYARD_SOAK_MINUTES are not both given")
@@ -53,6 +56,7 @@ def test_what_trainings_do_is_no_hang():
         for mode in modes:
             before, _, after = (folder / f"{mode}.log").read_text().partition("# the hang\n")
             alarms = [line for line in before.splitlines() if any(alarm in line for alarm in ALARMS)]
+            alarms += [line for line in before.splitlines() if SLOW in line and not line.startswith(UNEVEN)]
             assert not alarms, f"{mode}, {folder}: {alarms}"
             named = next(line for line in after.splitlines() if any(alarm in line for alarm in ALARMS))
             assert "rank 1 on" in named and "time.sleep(10_000)" in named, named

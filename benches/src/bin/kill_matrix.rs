@@ -15,7 +15,7 @@ use trainyard_benches::kill::contender::{Contender, Setting};
 use trainyard_benches::kill::fault::Fault;
 use trainyard_benches::kill::run::{self, Pace, Patience, Reference, Series};
 use trainyard_benches::kill::table::{self, Matrix};
-use trainyard_benches::kill::{median, plot};
+use trainyard_benches::kill::{median, moment, plot};
 
 #[derive(Parser)]
 struct Arguments {
@@ -126,7 +126,10 @@ fn matrix(arguments: &Arguments, folder: &Path) -> Result<(), Error> {
     say(&format!("without a fault: {:.1} steps a second ({})", reference.rate, undisturbed.words()))?;
     let mut matrix = Matrix::new();
     for round in 0..arguments.rounds {
-        for fault in &faults {
+        for (at, fault) in faults.iter().enumerate() {
+            // The same for all launchers.
+            let moment = moment(round * faults.len() + at, run::between(&setting));
+            let patience = Patience { settle: patience.settle + moment, ..patience };
             for turn in 0..contenders.len() {
                 // Who goes first changes from round to round.
                 let contender = contenders[(turn + round) % contenders.len()];
@@ -145,7 +148,7 @@ fn matrix(arguments: &Arguments, folder: &Path) -> Result<(), Error> {
             }
         }
     }
-    let tables = table::markdown(&matrix);
+    let tables = table::markdown(&matrix) + &table::promises(&matrix);
     write!(std::io::stdout().lock(), "{tables}")?;
     if let Some(page) = &arguments.page {
         let picture = page.with_extension("svg");
@@ -160,8 +163,8 @@ fn text(arguments: &Arguments, reference: &Reference, tables: &str, picture: &Pa
     let name = picture.file_name().unwrap_or_default().to_string_lossy();
     let mut text = format!(
         "# Kill matrix\n\nA DDP training of {} ranks over gloo on one machine ({} steps of at least {} ms, a checkpoint every {} \
-         steps; {:.1} steps a second without a fault), {} s after its first step, has something go wrong. Launchers take turns, \
-         {} rounds; figures are medians. Detection: until the launcher says so. Recovery: until all ranks of the next generation \
+         steps; {:.1} steps a second without a fault), {} s after its first step and a part of the time between two checkpoints, has \
+         something go wrong. Launchers take turns, {} rounds; figures are medians. Detection: until the launcher says so. Recovery: until all ranks of the next generation \
          have their first all-reduce behind them; first step: until they have done a step, too. Lost steps: done again. Goodput: steps per second from the first step to the \
          last, as a share of those without a fault. A launcher that does not go on within {} s has not recovered.\n\n",
         arguments.ranks,

@@ -20,7 +20,7 @@ pub enum Fault {
     Exit1,
     /// A rank exits with code 143
     Exit143,
-    /// A rank has no more memory
+    /// A rank has no more memory: it may have no more address space, and Python says so
     Memory,
     /// A rank is stopped (SIGSTOP)
     Sigstop,
@@ -45,7 +45,7 @@ impl Fault {
             Self::Sigsegv => "SIGSEGV",
             Self::Exit1 => "exit 1",
             Self::Exit143 => "exit 143",
-            Self::Memory => "out of memory",
+            Self::Memory => "out of memory (MemoryError)",
             Self::Sigstop => "SIGSTOP",
             Self::Launcher => "launcher killed",
             Self::Agent => "node agent killed",

@@ -28,6 +28,17 @@ pub fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
+/// How far into the time between two checkpoints the `number`th fault comes: spread evenly over all of it, or each would cost as many
+/// steps as the one before.
+#[must_use]
+pub fn moment(number: usize, between: Duration) -> Duration {
+    /// The golden ratio's: multiples of it leave no gap.
+    const STRIDE: f64 = 0.618_033_988_749_895;
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+    let number = number as f64;
+    between.mul_f64((number * STRIDE).fract())
+}
+
 /// Waits until `probe` gives something, looking every few milliseconds; `None` when time is up.
 pub fn until<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     const INTERVAL: Duration = Duration::from_millis(5);
@@ -46,6 +57,15 @@ pub fn until<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_lie_everywhere_between_two_checkpoints() {
+        let between = Duration::from_secs(1);
+        let mut tenths: Vec<u64> = (0..30).map(|number| moment(number, between).as_millis() as u64 / 100).collect();
+        tenths.sort_unstable();
+        tenths.dedup();
+        assert_eq!(tenths, (0..10).collect::<Vec<_>>());
+    }
 
     #[test]
     fn the_middle_of_an_even_number_is_between_two() {

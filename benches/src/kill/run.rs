@@ -241,7 +241,7 @@ pub fn series(
         series.trouble = Some("no step was done".to_owned());
     }
     let began = std::time::Instant::now();
-    std::thread::sleep(patience.settle);
+    std::thread::sleep(patience.settle + super::moment(0, between(setting)));
     while series.trouble.is_none() && is_due(pace, series.kills, began.elapsed()) {
         let rank = u32::try_from(series.kills).unwrap_or(0) % setting.ranks;
         let Some(at) = Fault::Sigkill.strike(rank, &mut running, log.events()) else {
@@ -259,7 +259,7 @@ pub fn series(
             }
             None => series.trouble = Some(format!("kill {} was not recovered from", series.kills)),
         }
-        rest(pace, at);
+        rest(pace, at, (series.kills, between(setting)));
     }
     let events = log.events();
     running.end(events);
@@ -278,13 +278,25 @@ fn is_due(pace: Pace, kills: usize, elapsed: Duration) -> bool {
     }
 }
 
-/// Until the next kill.
-fn rest(pace: Pace, struck_at: f64) {
+/// Until the next kill, of which so many were before; and what lies between two checkpoints.
+fn rest(pace: Pace, struck_at: f64, (kills, between): (usize, Duration)) {
+    let next = super::moment(kills, between);
     let wait = match pace {
-        Pace::Count(_, pause) => pause,
-        Pace::Every(interval, _) => interval.saturating_sub(Duration::from_secs_f64((now() - struck_at).max(0.0))),
+        Pace::Count(_, pause) => pause + next,
+        Pace::Every(interval, _) => {
+            let last = super::moment(kills.saturating_sub(1), between);
+            (interval + next).saturating_sub(last + Duration::from_secs_f64((now() - struck_at).max(0.0)))
+        }
     };
     std::thread::sleep(wait);
+}
+
+/// The least time from one checkpoint to the next.
+#[must_use]
+pub fn between(setting: &Setting) -> Duration {
+    #[expect(clippy::cast_precision_loss, reason = "a few")]
+    let steps = setting.checkpoint_every as f64;
+    Duration::from_secs_f64(steps * setting.step_ms / 1e3)
 }
 
 /// Seconds that the steps take without a fault, at the least.

@@ -94,6 +94,38 @@ pub fn markdown(matrix: &Matrix) -> String {
     text
 }
 
+/// What is promised of a rank's death, and whether these runs kept it.
+#[must_use]
+pub fn promises(matrix: &Matrix) -> String {
+    let recovery = |fault, contender| Cell::of(matrix.get(&(fault, contender))?).recovery;
+    let verdict = |kept| if kept { "kept" } else { "NOT KEPT" };
+    let mut rows = String::new();
+    for fault in [Fault::Sigkill, Fault::Sigsegv, Fault::Exit1, Fault::Exit143] {
+        let peers = [Contender::Torchrun, Contender::TorchrunOwnStore].map(|peer| recovery(fault, peer));
+        let Some(best) = peers.into_iter().flatten().min_by(f64::total_cmp) else { continue };
+        if let Some(ours) = recovery(fault, Contender::Trainyard) {
+            let times = best / ours;
+            let words = format!(
+                "torchrun's best takes {} and ours {}: {times:.1} times",
+                seconds(Some(best)),
+                seconds(Some(ours))
+            );
+            let _ = writeln!(
+                rows,
+                "| {}: at least 20 times as fast | {words} | {} |",
+                fault.words(),
+                verdict(times >= 20.0)
+            );
+        }
+        if let Some(cold) = recovery(fault, Contender::TrainyardCold) {
+            let words = format!("{} and {}", seconds(Some(best)), seconds(Some(cold)));
+            let _ =
+                writeln!(rows, "| {}: without spares no slower | {words} | {} |", fault.words(), verdict(cold <= best));
+        }
+    }
+    if rows.is_empty() { rows } else { format!("\n### Promises\n\n| promise | measured | |\n|---|---|---|\n{rows}") }
+}
+
 fn seconds(value: Option<f64>) -> String {
     match value {
         None => "–".to_owned(),
@@ -110,6 +142,22 @@ fn sentence(words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_promise_that_is_not_kept_is_told() {
+        let took = |recovery| vec![Outcome { recovery: Some(recovery), ..Outcome::default() }];
+        let mut matrix = Matrix::from([
+            ((Fault::Sigkill, Contender::Torchrun), took(2.0)),
+            ((Fault::Sigkill, Contender::TorchrunOwnStore), took(3.0)),
+            ((Fault::Sigkill, Contender::Trainyard), took(0.1)),
+            ((Fault::Sigkill, Contender::TrainyardCold), took(2.1)),
+        ]);
+        let text = promises(&matrix);
+        assert!(text.contains("takes 2.00 s and ours 100 ms: 20.0 times | kept |"), "{text}");
+        assert!(text.contains("without spares no slower | 2.00 s and 2.10 s | NOT KEPT |"), "{text}");
+        matrix.retain(|(_, contender), _| contender.is_ours());
+        assert_eq!(promises(&matrix), "", "there is nobody to compare with");
+    }
 
     #[test]
     fn a_table_has_medians_and_says_what_did_not_go_on() {

@@ -10,6 +10,8 @@ use trainyard_worker_core::preflight::Link;
 const CONNECT: Duration = Duration::from_secs(3);
 /// How long one side waits for the other's next bytes.
 const SILENCE: Duration = Duration::from_secs(10);
+/// How long a caller may take to say who it is. It does so at once; others may say nothing at all.
+const GREETING: Duration = Duration::from_millis(500);
 /// Round trips; their median is told.
 const TRIPS: usize = 32;
 /// Sent before the clock runs, so that the connection's windows are open.
@@ -83,17 +85,21 @@ fn measure(mut stream: TcpStream, name: &Name<'_>, bytes: usize) -> io::Result<(
 
 /// The higher rank's side. What goes wrong here goes wrong at the other end too, where it is told.
 pub(super) fn answer(name: &Name<'_>, door: &TcpListener, bytes: usize) {
-    let deadline = Instant::now() + CONNECT + Duration::from_secs(1);
+    let mut deadline = Instant::now() + CONNECT + Duration::from_secs(1);
+    // The one who is waited for waits that long for an answer, once it is connected.
+    let last = Instant::now() + SILENCE;
     let expected = name.greeting();
     while let Some(mut stream) = accept(door, deadline) {
         let mut greeting = vec![0; expected.len()];
-        let ours = prepare(&stream).and_then(|()| stream.read_exact(&mut greeting));
-        if ours.is_ok() && greeting == expected {
+        let ours = stream.set_read_timeout(Some(GREETING)).and_then(|()| stream.read_exact(&mut greeting));
+        if ours.is_ok() && greeting == expected && prepare(&stream).is_ok() {
             if let Err(error) = echo(&mut stream, bytes) {
                 tracing::debug!(%error, from = name.from, "a link was not measured to its end");
             }
             return;
         }
+        // A stranger's time is not ours.
+        deadline = (deadline + GREETING).min(last);
     }
 }
 
@@ -152,4 +158,26 @@ fn take(stream: &mut TcpStream, bytes: usize) -> io::Result<()> {
         left -= count;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_at_the_door_make_no_link_bad() {
+        let door = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = door.local_addr().unwrap();
+        let silent: Vec<TcpStream> = (0..2).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let mut rude = TcpStream::connect(address).unwrap();
+        rude.write_all(&[b'x'; 100]).unwrap();
+        let name = || Name { from: 0, to: 1, token: "secret" };
+        let link = std::thread::scope(|scope| {
+            scope.spawn(|| answer(&name(), &door, 1 << 16));
+            call(&name(), &address.to_string(), 1 << 16)
+        });
+        assert_eq!(link.error, None);
+        assert!(link.latency_micros.is_some());
+        drop(silent);
+    }
 }

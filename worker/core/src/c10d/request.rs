@@ -11,6 +11,10 @@ const KEYS: u64 = 128 * 1024;
 /// One request as a whole; only a request with very many values comes near.
 const REQUEST_BYTES: usize = 64 * 1024 * 1024;
 
+/// Of this length and more, it is seen first whether a request is whole: reading a long one anew with each piece that comes would
+/// copy what came before each time.
+const LONG_BYTES: usize = 64 * 1024;
+
 /// Why a connection is ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -87,8 +91,10 @@ pub(super) fn greeting(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
 
 /// Reads one request and gives it with the bytes it took, or `None` while it is not whole.
 pub(super) fn request(bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
-    let mut reader = Reader { rest: bytes };
-    match read(&mut reader) {
+    let mut reader = Reader { rest: bytes, copies: true };
+    let look =
+        if bytes.len() < LONG_BYTES { Ok(()) } else { read(&mut Reader { rest: bytes, copies: false }).map(drop) };
+    match look.and_then(|()| read(&mut reader)) {
         Ok(request) => Ok(Some((request, bytes.len() - reader.rest.len()))),
         Err(Stop::Incomplete) if bytes.len() > REQUEST_BYTES => {
             Err(Refusal::TooLong { what: "a request", length: bytes.len() as u64, limit: REQUEST_BYTES as u64 })
@@ -133,6 +139,8 @@ fn read(reader: &mut Reader<'_>) -> Result<Request, Stop> {
 
 struct Reader<'bytes> {
     rest: &'bytes [u8],
+    /// Whether keys and values are wanted, and not only their lengths.
+    copies: bool,
 }
 
 impl Reader<'_> {
@@ -155,7 +163,7 @@ impl Reader<'_> {
         let length = self.length(what, limit)?;
         let (head, rest) = self.rest.split_at_checked(length).ok_or(Stop::Incomplete)?;
         self.rest = rest;
-        Ok(head.to_vec())
+        Ok(if self.copies { head.to_vec() } else { Vec::new() })
     }
 
     fn key(&mut self) -> Result<Vec<u8>, Stop> {

@@ -10,6 +10,9 @@ pub type ClientId = u64;
 /// All keys and values together. A rendezvous takes kilobytes; object collectives may take more.
 const STORE_BYTES: usize = 1024 * 1024 * 1024;
 
+/// Answers to what a client asks at once. One that does not take so much would be let go anyway; this is before they are made.
+const ANSWERS_BYTES: usize = 64 * 1024 * 1024;
+
 /// Answers to a wait and to a check.
 const STOP_WAITING: u8 = 0;
 const WAIT_CANCELLED: u8 = 1;
@@ -104,6 +107,7 @@ impl Store {
         let mut inbox = std::mem::take(&mut client.inbox);
         let mut greeted = client.greeted;
         let mut taken = 0;
+        let mut owed = 0_usize;
         let refusal = loop {
             let next = if greeted {
                 request::request(&inbox[taken..]).map(|found| found.map(|(request, size)| (Some(request), size)))
@@ -114,6 +118,11 @@ impl Store {
                 Ok(Some((Some(request), size))) => {
                     taken += size;
                     self.requests += 1;
+                    owed = owed.saturating_add(self.answer_bytes(&request));
+                    if owed > ANSWERS_BYTES {
+                        let (length, limit) = (owed as u64, ANSWERS_BYTES as u64);
+                        break Some(Refusal::TooLong { what: "the answers to requests", length, limit });
+                    }
                     if let Err(refusal) = self.answer(id, request, out) {
                         break Some(refusal);
                     }
@@ -133,6 +142,32 @@ impl Store {
             inbox.drain(..taken);
             client.inbox = inbox;
             client.greeted = greeted;
+        }
+    }
+
+    /// How long an answer would be that holds what is in the store; the others are short.
+    fn answer_bytes(&self, request: &Request) -> usize {
+        let value = |key: &Vec<u8>| size_of::<u64>() + self.values.get(key).map_or(0, Vec::len);
+        match request {
+            Request::Get { key } | Request::CompareSet { key, .. } => value(key),
+            Request::MultiGet { keys } => keys.iter().map(value).fold(0, usize::saturating_add),
+            Request::ListKeys => self.values.keys().map(|key| size_of::<u64>() + key.len()).sum(),
+            Request::Pop { queue } => {
+                self.queues.get(queue).and_then(VecDeque::front).map_or(0, |value| size_of::<u64>() + value.len())
+            }
+            Request::Set { .. }
+            | Request::Add { .. }
+            | Request::Check { .. }
+            | Request::Wait { .. }
+            | Request::CountKeys
+            | Request::Delete { .. }
+            | Request::Append { .. }
+            | Request::MultiSet { .. }
+            | Request::CancelWait
+            | Request::Ping { .. }
+            | Request::Push { .. }
+            | Request::QueueLength { .. }
+            | Request::Barrier { .. } => 0,
         }
     }
 

@@ -190,3 +190,37 @@ fn what_is_not_understood_ends_the_connection() {
     let long = refusal(&[vec![3], number(1 << 40)].concat());
     assert_eq!(long, Refusal::TooLong { what: "a key", length: 1 << 40, limit: 8192 });
 }
+
+/// A request of kilobytes may ask for one large value very often.
+#[test]
+fn answers_that_nobody_could_hold_are_not_made() {
+    let mut world = World::new();
+    let value = "v".repeat(8 * 1024 * 1024);
+    assert_eq!(world.say(1, &request(1, &["k", &value])), []);
+    assert_eq!(world.ask(0, &listed(10, &["k"; 7])).len(), 7 * (8 + value.len()));
+    for greedy in [listed(10, &["k"; 1000]), request(3, &["k"]).repeat(1000)] {
+        let mut world = World::new();
+        world.say(1, &request(1, &["k", &value]));
+        let out = world.say(0, &greedy);
+        let limit = 64 * 1024 * 1024;
+        let sent: usize =
+            out.iter().map(|output| if let Output::Send(_, bytes) = output { bytes.len() } else { 0 }).sum();
+        assert!(sent <= limit, "{sent}");
+        assert!(
+            matches!(out.last(), Some(Output::Close(0, Refusal::TooLong { what: "the answers to requests", .. }))),
+            "{} outputs",
+            out.len()
+        );
+    }
+}
+
+#[test]
+fn a_long_request_may_come_in_pieces() {
+    let mut world = World::new();
+    let values: Vec<String> = (0..2_000).map(|number| format!("{number:0>200}")).collect();
+    let mut bytes = [vec![11], number(2_000)].concat();
+    values.iter().enumerate().for_each(|(at, value)| bytes.extend([block(&format!("k{at}")), block(value)].concat()));
+    bytes.extend(request(3, &["k1999"]));
+    let out: Vec<Output> = bytes.chunks(4_096).flat_map(|piece| world.say(0, piece)).collect();
+    assert_eq!(out, [Output::Send(0, block(&values[1_999]))]);
+}

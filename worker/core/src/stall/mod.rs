@@ -46,7 +46,7 @@ pub use self::words::report;
 /// Silence is not long before this, however short the steps are.
 pub const LEAST_MS: i64 = 2_000;
 /// How long a rank may come after the others of its launcher to where they meet, if it does nothing meanwhile.
-pub const JOIN_MS: i64 = 10_000;
+pub const JOIN_MS: i64 = 20_000;
 /// How many usual steps of silence are long.
 pub const STEPS: i64 = 3;
 /// How often processes are looked at while they are silent.
