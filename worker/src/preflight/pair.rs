@@ -161,6 +161,7 @@ fn take(stream: &mut TcpStream, bytes: usize) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
 
