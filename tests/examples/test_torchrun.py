@@ -288,6 +288,32 @@ def test_a_failed_rank_on_one_node_starts_all_nodes_again(tmp_path):
     assert text.count("TORCHELASTIC_RESTART_COUNT=1") == 4 and text.count("sum 10") == 8, text
 
 
+MISMATCH = """
+import os, time
+import torch, torch.distributed as dist
+dist.init_process_group("gloo")
+for step in range(40):
+    dist.all_reduce(torch.ones(1))
+    print(f"step={step}", flush=True)
+    time.sleep(0.05)
+    if step == 20 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        # Each waits for what the other one would send.
+        dist.recv(torch.ones(1), 1 - dist.get_rank())
+dist.destroy_process_group()
+"""
+
+
+def test_nodes_that_wait_for_each_other_are_started_again(tmp_path):
+    words = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}",
+             "--max-restarts", "1", "--on-hang", "restart", "--spares", "off"]
+    nodes = [start(OURS, *words, "SCRIPT", tmp_path=tmp_path, text=MISMATCH) for _ in range(2)]
+    done = [node.communicate(timeout=120) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], done
+    said = "".join(err for _, err in done)
+    assert said.count("it and 1 other rank wait for each other") == 1, said
+    assert "generation 1: rank 0 failed: it hangs in recv" in said, said
+
+
 def test_a_torchrun_of_pytorch_on_another_node_is_named(tmp_path):
     words = meeting_place()
     theirs = start(THEIRS, *words, "SCRIPT", tmp_path=tmp_path)
