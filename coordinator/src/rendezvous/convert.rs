@@ -19,6 +19,11 @@ const MAX_LOOKS: u32 = 1 << 20;
 /// Ranks of one launcher at most: far above what a machine has cores, low enough that no sum of them overflows.
 const MAX_RANKS: u32 = 65_536;
 
+/// The highest generation that can be: what any number of JSON holds, and more than any job comes to.
+const MAX_GENERATION: u64 = 1 << 53;
+/// Restarts of a job at most, and ranks of all its launchers together: no sum of them overflows.
+const MAX_COUNT: u32 = 1 << 24;
+
 /// What a message is wrong about.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Nonsense {
@@ -79,7 +84,7 @@ pub fn hello(message: wire::FromLauncher) -> Result<(MemberId, Hello), Nonsense>
         address: name("the address", hello.address)?,
         port: port(hello.port)?,
         ranks: hello.ranks,
-        seen: Generation(hello.seen),
+        seen: generation(hello.seen)?,
         ranks_are: self::standing(standing, &id)?,
         host: hello.host.chars().take(MAX_NAME).collect(),
         // Nobody takes the launcher's word for it.
@@ -96,13 +101,13 @@ pub fn heard(speaker: &MemberId, message: wire::FromLauncher) -> Result<Heard, N
     let member = speaker.clone();
     let input = match message.message.ok_or(Nonsense::Missing("content"))? {
         From::Hello(_) => return Err(Nonsense::SecondHello),
-        From::Holds(holds) => Input::Holds { member, port: port(holds.port)?, seen: Generation(holds.seen) },
-        From::Ready(ready) => Input::Ready { member, generation: Generation(ready.generation) },
+        From::Holds(holds) => Input::Holds { member, port: port(holds.port)?, seen: generation(holds.seen)? },
+        From::Ready(ready) => Input::Ready { member, generation: generation(ready.generation)? },
         From::Failed(failed) => {
             let (generation, failure) = self::failed(failed)?;
             Input::Failed { member, generation, failure }
         }
-        From::Finished(finished) => Input::Finished { member, generation: Generation(finished.generation) },
+        From::Finished(finished) => Input::Finished { member, generation: generation(finished.generation)? },
         From::Pulse(pulse) => return Ok(Heard::Pulse(pulse)),
         From::Saved(saved) => return Ok(Heard::Saved(saved)),
     };
@@ -133,6 +138,17 @@ fn port(number: u32) -> Result<u16, Nonsense> {
     port.ok_or(Nonsense::Number { what: "a port", value: number.into() })
 }
 
+fn generation(number: u64) -> Result<Generation, Nonsense> {
+    if number > MAX_GENERATION {
+        return Err(Nonsense::Number { what: "a generation", value: number });
+    }
+    Ok(Generation(number))
+}
+
+fn count(what: &'static str, number: u32) -> Result<u32, Nonsense> {
+    if number > MAX_COUNT { Err(Nonsense::Number { what, value: number.into() }) } else { Ok(number) }
+}
+
 fn member(member: wire::Member) -> Result<MemberId, Nonsense> {
     Ok(MemberId { pod: name("the member's pod", member.pod)?, incarnation: member.incarnation })
 }
@@ -154,11 +170,11 @@ fn part(part: wire::Part, speaker: &MemberId) -> Result<Part, Nonsense> {
     if seat.member != *speaker {
         return Err(Nonsense::Seat { speaker: speaker.pod.clone(), seat: seat.member.pod });
     }
-    let generation = match part.generation {
-        0 => return Err(Nonsense::Number { what: "a generation that runs", value: 0 }),
-        number => Generation(number),
-    };
-    Ok(Part { generation, digest: part.digest, restarts: part.restarts, seat })
+    if part.generation == 0 {
+        return Err(Nonsense::Number { what: "a generation that runs", value: 0 });
+    }
+    let restarts = count("the number of restarts", part.restarts)?;
+    Ok(Part { generation: generation(part.generation)?, digest: part.digest, restarts, seat })
 }
 
 fn seat(seat: wire::Seat) -> Result<Seat, Nonsense> {
@@ -167,8 +183,8 @@ fn seat(seat: wire::Seat) -> Result<Seat, Nonsense> {
     }
     Ok(Seat {
         member: member(seat.member.ok_or(Nonsense::Missing("member"))?)?,
-        node_rank: seat.node_rank,
-        first_rank: seat.first_rank,
+        node_rank: count("a node rank", seat.node_rank)?,
+        first_rank: count("a rank", seat.first_rank)?,
         ranks: seat.ranks,
         address: name("the address", seat.address)?,
         port: port(seat.port)?,
@@ -177,7 +193,7 @@ fn seat(seat: wire::Seat) -> Result<Seat, Nonsense> {
 
 fn failed(failed: wire::Failed) -> Result<(Generation, Failure), Nonsense> {
     let failure = failed.failure.ok_or(Nonsense::Missing("failure"))?;
-    Ok((Generation(failed.generation), self::failure(failure)))
+    Ok((generation(failed.generation)?, self::failure(failure)))
 }
 
 /// That a rank failed matters more than the word for it: one that is not known here counts as an exit code.
@@ -330,6 +346,31 @@ mod tests {
             place: Box::default(),
         };
         assert_eq!(read, expected);
+    }
+
+    fn running(hello: &mut wire::Hello) -> &mut wire::Part {
+        match hello.standing.as_mut().unwrap().standing.as_mut().unwrap() {
+            wire::standing::Standing::Running(part) => part,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn no_number_is_so_high_that_the_next_one_overflows() {
+        let refused: [(Spoil, &str, u64); 5] = [
+            (|hello| hello.seen = u64::MAX - 1, "a generation", u64::MAX - 1),
+            (|hello| running(hello).generation = u64::MAX, "a generation", u64::MAX),
+            (|hello| running(hello).restarts = u32::MAX, "the number of restarts", u32::MAX.into()),
+            (|hello| running(hello).seat.as_mut().unwrap().first_rank = u32::MAX, "a rank", u32::MAX.into()),
+            (|hello| running(hello).seat.as_mut().unwrap().node_rank = u32::MAX, "a node rank", u32::MAX.into()),
+        ];
+        for (spoil, what, value) in refused {
+            let mut spoilt = wire_hello();
+            spoil(&mut spoilt);
+            assert_eq!(hello(says(From::Hello(spoilt))), Err(Nonsense::Number { what, value }));
+        }
+        let holds = From::Holds(wire::Holds { port: 1, seen: u64::MAX });
+        assert_eq!(heard(&id("a"), says(holds)), Err(Nonsense::Number { what: "a generation", value: u64::MAX }));
     }
 
     type Spoil = fn(&mut wire::Hello);

@@ -37,18 +37,18 @@ impl Rendezvous {
         self.restarts.saturating_sub(self.spent.values().sum())
     }
 
-    fn check_world(&self, world: &World) -> Result<(), String> {
+    pub(super) fn check_world(&self, world: &World) -> Result<(), String> {
         let count = u32::try_from(world.seats.len()).unwrap_or(u32::MAX);
         let members: BTreeSet<_> = world.seats.iter().map(|seat| &seat.member).collect();
         if count == 0 || count > self.widest || members.len() != world.seats.len() {
             return Err(format!("R-1: {count} seats for {} members", members.len()));
         }
-        let mut next = 0;
+        let mut next: u32 = 0;
         for (node_rank, seat) in (0..).zip(&world.seats) {
             if seat.node_rank != node_rank || seat.first_rank != next {
                 return Err(format!("R-1: seat {seat:?} where node rank {node_rank} from rank {next} was due"));
             }
-            next += seat.ranks;
+            next = next.checked_add(seat.ranks).ok_or("R-1: more ranks than can be counted")?;
         }
         Ok(())
     }

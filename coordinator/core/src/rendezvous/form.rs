@@ -9,38 +9,55 @@ use super::{Config, HASTY_FREE, Lack, Member, PAUSE_MS, Phase, Rendezvous};
 impl Rendezvous {
     /// The highest generation that a member says it runs.
     pub(super) fn claim(&self) -> Option<&Part> {
-        self.members.values().filter_map(|member| member.hello.ranks_are.part()).max_by_key(|part| part.generation)
+        self.parts().max_by_key(|part| part.generation)
+    }
+
+    /// What members say of their ranks, and what those said whose pods ended well since.
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.members.values().filter_map(|member| member.hello.ranks_are.part()).chain(self.done.parts())
+    }
+
+    /// The seats of the highest generation that is claimed, as far as they are known, and one claim of it.
+    pub(super) fn claimed(&self) -> Option<(Part, Vec<Seat>)> {
+        let claim = self.claim()?.clone();
+        let same = |part: &&Part| part.generation == claim.generation && part.digest == claim.digest;
+        let mut seats: Vec<Seat> = self.parts().filter(same).map(|part| part.seat.clone()).collect();
+        seats.sort_by_key(|seat| seat.node_rank);
+        Some((claim, seats))
     }
 
     /// After a start: takes over the generation that members say they run, if all of it is there.
     pub(super) fn adopt(&mut self, now_ms: i64, out: &mut Vec<Output>) -> bool {
         let Phase::Gathering { lack: Lack::Start, .. } = &self.phase else { return false };
-        let Some(claim) = self.claim() else { return false };
-        let (generation, digest, restarts) = (claim.generation, claim.digest, claim.restarts);
-        let own_restarts = restarts.saturating_sub(self.elsewhere);
-        let same = |part: &&Part| part.generation == generation && part.digest == digest;
-        let parts = self.members.values().filter_map(|member| member.hello.ranks_are.part()).filter(same);
-        let mut seats: Vec<Seat> = parts.map(|part| part.seat.clone()).collect();
-        seats.sort_by_key(|seat| seat.node_rank);
-        let world = World { generation, seats, restarts };
+        let Some((claim, seats)) = self.claimed() else { return false };
+        let world = World { generation: claim.generation, seats, restarts: claim.restarts };
+        world.digest() == claim.digest && self.take_over(now_ms, world, claim.digest, out)
+    }
+
+    /// Takes over a world that runs, if it can be one of this job.
+    pub(super) fn take_over(&mut self, now_ms: i64, world: World, digest: u64, out: &mut Vec<Output>) -> bool {
         let count = u32::try_from(world.seats.len()).unwrap_or(u32::MAX);
-        if world.digest() != digest || count < self.config.least || count > self.config.most {
+        if count < self.config.least || count > self.config.most || self.check_world(&world).is_err() {
             return false;
         }
-        self.fence.seen(generation);
-        self.restarts = self.restarts.max(own_restarts);
+        if !self.fence.seen(world.generation) {
+            return false;
+        }
+        self.restarts = self.restarts.max(world.restarts.saturating_sub(self.elsewhere));
         for seat in &world.seats {
             if let Some(member) = self.members.get_mut(&seat.member) {
                 member.order = u64::from(seat.node_rank);
             }
         }
-        let is_over = |id: &MemberId| {
-            self.members.get(id).is_some_and(|member| matches!(member.hello.ranks_are, Standing::Finished(_)))
+        let is_over = |id: &MemberId| match self.members.get(id) {
+            Some(member) => matches!(member.hello.ranks_are, Standing::Finished(_)),
+            // Whoever has a seat, and is not there, has ended well.
+            None => true,
         };
         let ready: BTreeSet<MemberId> = world.seats.iter().map(|seat| seat.member.clone()).collect();
         let finished: BTreeSet<MemberId> = ready.iter().filter(|id| is_over(id)).cloned().collect();
         let all_over = finished.len() == ready.len();
-        self.phase = Phase::Running { since_ms: now_ms, world, ready, finished };
+        self.phase = Phase::Running { since_ms: now_ms, world, digest, ready, finished };
         if all_over {
             self.end(Outcome::Succeeded, out);
         }
@@ -53,6 +70,8 @@ impl Rendezvous {
         let here = self.here().len();
         let all = here >= *expected as usize;
         let due = match lack {
+            // What becomes of those who are left is decided when they had their time to come.
+            Lack::Start if !self.done.is_empty() => false,
             Lack::Start if self.claim().is_some() => {
                 // Somebody runs a generation: give the rest of it time to come back and be adopted, unless others have all
                 // of its places.
@@ -71,12 +90,7 @@ impl Rendezvous {
     /// port is missing: both come by themselves.
     pub(super) fn order_next(&mut self, now_ms: i64, out: &mut Vec<Output>) -> bool {
         let chosen = self.chosen();
-        if chosen.len() < self.config.least as usize {
-            return false;
-        }
-        let master_ready =
-            chosen.first().and_then(|id| self.members.get(id)).is_some_and(|member| member.port_taken_by.is_none());
-        if !master_ready {
+        if !self.has_master(&chosen) {
             return false;
         }
         let Some(generation) = self.fence.take() else { return false };
@@ -94,9 +108,22 @@ impl Rendezvous {
         }
         let world = World { generation, seats, restarts: self.all_restarts() };
         let (ready, finished) = (BTreeSet::new(), BTreeSet::new());
-        self.phase = Phase::Running { since_ms: now_ms, world: world.clone(), ready, finished };
+        let digest = world.digest();
+        self.phase = Phase::Running { since_ms: now_ms, world: world.clone(), digest, ready, finished };
         out.push(Output::Form { members: chosen, world });
         true
+    }
+
+    /// Whether so many can form a generation, and the first of them holds a port for it.
+    fn has_master(&self, chosen: &[MemberId]) -> bool {
+        let master = chosen.first().and_then(|id| self.members.get(id));
+        chosen.len() >= self.config.least as usize && master.is_some_and(|master| master.port_taken_by.is_none())
+    }
+
+    /// Whether [`Self::order_next`] would order. Where it would not, what it lacks is told, whatever the time: the clock
+    /// need not be looked at for that.
+    pub(super) fn can_order(&self) -> bool {
+        self.fence.has_next() && self.has_master(&self.chosen())
     }
 
     /// Takes over what the job allows now. A world that is too wide for it makes room for a narrower one, which is nobody's
@@ -190,10 +217,16 @@ impl Rendezvous {
     pub(super) fn gathering_deadline(&self) -> Option<i64> {
         let Phase::Gathering { since_ms, lack, enough_since_ms, expected } = &self.phase else { return None };
         let enough = self.here().len() >= self.config.least as usize;
+        if let (Lack::Start, Some(due)) = (lack, self.done_due()) {
+            return Some(due);
+        }
+        if enough && !self.can_order() {
+            return None;
+        }
         Some(match lack {
             Lack::Start if enough && self.claim().is_some() => since_ms + self.config.away_ms,
             Lack::Start if enough => enough_since_ms.unwrap_or(*since_ms) + self.config.last_call_ms,
-            Lack::Failure(_) if self.here().len() >= *expected as usize => since_ms + self.pause_ms(),
+            Lack::Failure(_) if enough && self.here().len() >= *expected as usize => since_ms + self.pause_ms(),
             Lack::Failure(_) if enough => since_ms + self.config.return_ms.max(self.pause_ms()),
             Lack::Start | Lack::Failure(_) if self.members.is_empty() => return None,
             Lack::Start | Lack::Failure(_) => since_ms + self.patience_ms(lack),

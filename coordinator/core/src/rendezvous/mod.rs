@@ -9,7 +9,10 @@
 //! | gathering | all that are expected are there, or enough and late | running   | order the next generation              |
 //! | gathering | after a start: a whole world is there, and runs     | running   | nothing: it is adopted                 |
 //! | gathering | too few, too late                                   | ended     | release all                            |
-//! | gathering | after a start: a pod of it ended well               | ended     | release all                            |
+//! | gathering | after a start: the rest of it is there, the others' |           |                                        |
+//! |           | pods ended well meanwhile, and some ranks still run | running   | nothing: it is adopted                 |
+//! |           | the same, and all ranks have finished               | ended     | release all                            |
+//! |           | the same, but some never came, or came anew         | gathering | (that is a failure)                    |
 //! | running   | a rank failed, restarts are left                    | gathering | (most often forms at once)             |
 //! | running   | a member is gone, restarts are left                 | gathering | halt the survivors unless it forms now |
 //! | running   | newcomers wait, and the generation is old enough    | running   | order the next generation, with them   |
@@ -31,6 +34,7 @@
 
 mod budget;
 mod check;
+mod done;
 mod fence;
 mod form;
 mod message;
@@ -48,6 +52,7 @@ pub use session::{Happened, Session};
 pub use view::{LastFailure, Pulse, RankPulse, RendezvousView, Saved, Spares, Stage, Stalled, Straggler};
 pub use world::{Generation, MemberId, Seat, World};
 
+use done::Done;
 use fence::Fence;
 
 /// A generation that lives shorter than this may well be of a program that cannot run.
@@ -120,6 +125,8 @@ enum Phase {
     Running {
         since_ms: i64,
         world: World,
+        /// What its members know it by: [`World::digest`], unless some of it was not known any more when it was adopted.
+        digest: u64,
         ready: BTreeSet<MemberId>,
         finished: BTreeSet<MemberId>,
     },
@@ -146,6 +153,8 @@ pub struct Rendezvous {
     hasty: u32,
     /// The last failure that the budget bore.
     last_borne: Option<Failure>,
+    /// What ended well before it was known here which generation runs.
+    done: Done,
 }
 
 impl Rendezvous {
@@ -167,6 +176,7 @@ impl Rendezvous {
             widest: expected,
             hasty: 0,
             last_borne: None,
+            done: Done::default(),
         }
     }
 
@@ -254,7 +264,9 @@ impl Rendezvous {
         let own = match &self.phase {
             Phase::Ended(_) => return None,
             Phase::Gathering { .. } => self.gathering_deadline(),
-            Phase::Running { since_ms, .. } => self.could_grow().then_some(since_ms + self.config.grow_ms),
+            Phase::Running { since_ms, .. } => {
+                (self.could_grow() && self.can_order()).then_some(since_ms + self.config.grow_ms)
+            }
         };
         let away = self.members.values().filter_map(|member| member.away_since_ms);
         away.map(|since| since + self.config.away_ms).chain(own).min()
@@ -279,6 +291,7 @@ impl Rendezvous {
             self.lose(now_ms, &rival, out);
         }
         self.fence.seen(hello.seen);
+        self.done.forget(&member.pod);
         if let Phase::Gathering { since_ms, .. } = &mut self.phase
             && self.members.is_empty()
         {
@@ -303,14 +316,14 @@ impl Rendezvous {
         }
         let part = standing.part().map(|part| (part.generation, part.digest));
         let over = matches!(standing, Standing::Finished(_));
-        let Phase::Running { world, ready, finished, .. } = &mut self.phase else { return };
+        let Phase::Running { world, digest, ready, finished, .. } = &mut self.phase else { return };
         if world.seat_of(id).is_none() {
             return;
         }
         if seen < world.generation {
             // Its order was lost with its stream.
             out.push(Output::Form { members: vec![id.clone()], world: world.clone() });
-        } else if part == Some((world.generation, world.digest())) {
+        } else if part == Some((world.generation, *digest)) {
             ready.insert(id.clone());
             if over {
                 self.finished(id.clone(), seen, out);
@@ -346,11 +359,12 @@ impl Rendezvous {
         }
     }
 
-    /// The coordinator that released it may have been cut off before it released the others. Where a generation is known to
-    /// run, only a launcher that was not ours ends so.
+    /// The coordinator that released it may have been cut off before it released the others; or it was away for so long that
+    /// the launcher gave up waiting for the ranks of the others. Where a generation is known to run, only a launcher that was
+    /// not ours ends so.
     fn pod_done(&mut self, now_ms: i64, pod: &str, out: &mut Vec<Output>) {
         match &self.phase {
-            Phase::Gathering { lack: Lack::Start, .. } => self.end(Outcome::Succeeded, out),
+            Phase::Gathering { lack: Lack::Start, .. } => self.note_done(now_ms, pod),
             Phase::Gathering { lack: Lack::Failure(_), .. } | Phase::Running { .. } => self.pod_gone(now_ms, pod, out),
             Phase::Ended(_) => {}
         }
@@ -423,7 +437,7 @@ impl Rendezvous {
             return self.end(Outcome::Failed(failure), out);
         }
         *self.spent.entry(failure.cause).or_default() += 1;
-        self.restarts += 1;
+        self.restarts = self.restarts.saturating_add(1);
         self.last_borne = Some(failure.clone());
         let (seats, lived_ms) = match &self.phase {
             Phase::Running { world, since_ms, .. } => (world.seats.clone(), now_ms.saturating_sub(*since_ms)),
@@ -472,7 +486,7 @@ impl Rendezvous {
             }
             Phase::Gathering { .. } => {
                 self.note_enough(now_ms);
-                if !self.adopt(now_ms, out) && !self.form(now_ms, out) {
+                if !self.adopt(now_ms, out) && !self.follow_done(now_ms, out) && !self.form(now_ms, out) {
                     self.give_up(now_ms, out);
                 }
             }

@@ -1,0 +1,132 @@
+//! Pods that ended well before this coordinator knew which generation runs.
+//!
+//! A launcher ends well when it is released, and that is when the ranks of all have finished; or when its own ranks have,
+//! and no coordinator was there for as long as it waits for one. So its ranks have finished, those of the others need not
+//! have. What its seat was nobody may know any more: that follows from the seats of those who are left.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::message::{Cause, Failure, Outcome, Output, Part, Standing};
+use super::world::{MemberId, Seat, World};
+use super::{Lack, Phase, Rendezvous};
+
+/// By the pod's UID, with what its launcher said of its ranks, if it came to say something.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Done {
+    pods: BTreeMap<String, Option<Part>>,
+    /// When the last of them was told of.
+    told_ms: i64,
+}
+
+impl Done {
+    pub(super) fn is_empty(&self) -> bool {
+        self.pods.is_empty()
+    }
+
+    /// What their launchers said.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.pods.values().flatten()
+    }
+
+    /// A launcher of this pod is there: it has not ended.
+    pub(super) fn forget(&mut self, pod: &str) {
+        self.pods.remove(pod);
+    }
+
+    /// Those of which nothing is known but that they ended well.
+    fn unknown(&self) -> Vec<&str> {
+        self.pods.iter().filter(|(_, part)| part.is_none()).map(|(pod, _)| pod.as_str()).collect()
+    }
+}
+
+impl Rendezvous {
+    pub(super) fn note_done(&mut self, now_ms: i64, pod: &str) {
+        let member = self.members.keys().find(|id| id.pod == pod).cloned();
+        let said = member.and_then(|id| self.members.remove(&id)).map(|member| member.hello.ranks_are);
+        if self.done.pods.contains_key(pod) {
+            return;
+        }
+        self.done.told_ms = now_ms;
+        self.done.pods.insert(pod.to_owned(), said.as_ref().and_then(Standing::part).cloned());
+    }
+
+    /// Until when those who are left may come, where some have ended well.
+    pub(super) fn done_due(&self) -> Option<i64> {
+        let Phase::Gathering { since_ms, lack: Lack::Start, .. } = &self.phase else { return None };
+        let waits = !self.done.is_empty() && !self.members.is_empty();
+        waits.then(|| self.done.told_ms.max(*since_ms).saturating_add(self.config.away_ms))
+    }
+
+    /// Decides what becomes of those who are there, where others have ended well: their generation is taken over without
+    /// those; or it is over, too; or some of it are lost, and then it must be run again.
+    pub(super) fn follow_done(&mut self, now_ms: i64, out: &mut Vec<Output>) -> bool {
+        let Some(due) = self.done_due() else { return false };
+        let (least, most) = (self.config.least as usize, self.config.most as usize);
+        let unknown = self.done.unknown();
+        let (claim, seats) = self.claimed().unzip();
+        let known = seats.as_ref().map_or(0, Vec::len);
+        // More there cannot be.
+        let all = known + unknown.len() >= most;
+        if now_ms < due && !all {
+            return false;
+        }
+        let Some((claim, seats)) = claim.zip(seats) else {
+            if self.done.pods.len() >= least {
+                self.end(Outcome::Succeeded, out);
+            } else if now_ms >= due {
+                self.break_up(now_ms, self.incomplete(), out);
+            }
+            return !matches!(self.phase, Phase::Gathering { lack: Lack::Start, .. });
+        };
+        let adopted = filled(seats, &unknown, most).is_some_and(|seats| {
+            let world = World { generation: claim.generation, seats, restarts: claim.restarts };
+            self.take_over(now_ms, world, claim.digest, out)
+        });
+        if !adopted && now_ms >= due {
+            self.break_up(now_ms, self.incomplete(), out);
+        }
+        adopted || now_ms >= due
+    }
+
+    fn incomplete(&self) -> Failure {
+        let (done, here) = (self.done.pods.len(), self.here().len());
+        let message = format!(
+            "{done} of {} launchers ended well while the control plane was away, and {here} others are not the rest of their generation",
+            self.config.most
+        );
+        Failure { rank: None, cause: Cause::NodeLost, code: 1, message }
+    }
+}
+
+/// The seats with those of `gone` in their gaps, and after them as far as there is room; none if gaps are left. Which of them
+/// had which seat does not matter: their ranks have ended.
+fn filled(seats: Vec<Seat>, gone: &[&str], most: usize) -> Option<Vec<Seat>> {
+    let usual = seats.first()?.ranks;
+    let mut gone = gone.iter();
+    let mut all: Vec<Seat> = Vec::new();
+    let mut next: u32 = 0;
+    let ended = |pod: &str, node_rank: usize, first_rank: u32, ranks: u32| {
+        let member = MemberId { pod: pod.to_owned(), incarnation: 0 };
+        let node_rank = u32::try_from(node_rank).ok()?;
+        Some(Seat { member, node_rank, first_rank, ranks, address: String::new(), port: 0 })
+    };
+    for seat in seats {
+        let gap = (seat.node_rank as usize).checked_sub(all.len()).filter(|gap| *gap <= gone.len())?;
+        for left in (1..=gap).rev() {
+            let free = seat.first_rank.checked_sub(next)?;
+            let ranks = Some(free / u32::try_from(left).ok()?).filter(|ranks| *ranks > 0)?;
+            all.push(ended(gone.next()?, all.len(), next, ranks)?);
+            next += ranks;
+        }
+        next = seat.first_rank.checked_add(seat.ranks)?;
+        all.push(seat);
+    }
+    for pod in gone.take(most.saturating_sub(all.len())) {
+        all.push(ended(pod, all.len(), next, usual)?);
+        next = next.checked_add(usual)?;
+    }
+    Some(all)
+}
