@@ -6,6 +6,7 @@ from inside is in FOLDER/fault: `KIND RANK [ARGUMENT]`; whoever is meant takes t
 """
 
 import argparse
+import glob
 import os
 import resource
 import struct
@@ -43,9 +44,41 @@ def fault(*kinds):
     return words
 
 
+def own_group():
+    """The folder of this process's control group for memory, and the name of its limit there."""
+    for line in open("/proc/self/cgroup"):
+        _, controllers, path = line.rstrip("\n").split(":", 2)
+        if "memory" in controllers.split(","):
+            return "/sys/fs/cgroup/memory" + path, "memory.limit_in_bytes"
+        if not controllers and os.path.exists("/sys/fs/cgroup" + path + "/cgroup.subtree_control"):
+            return "/sys/fs/cgroup" + path, "memory.max"
+    raise OSError("there is no control group for memory")
+
+
+def confine(limit):
+    """Into a control group of its own, where it may take so much from now on. Needs root."""
+    parent, name = own_group()
+    for group in glob.glob(parent + "/kill-matrix-*"):
+        try:
+            os.rmdir(group)
+        except OSError:
+            pass
+    group = f"{parent}/kill-matrix-{os.getpid()}"
+    os.mkdir(group)
+    for file, value in ((name, limit), ("cgroup.procs", os.getpid())):
+        with open(f"{group}/{file}", "w") as out:
+            out.write(str(value))
+
+
 def go_wrong():
     global slow_ms
-    match fault("exit", "memory", "slow"):
+    match fault("exit", "memory", "oom", "slow"):
+        case ["oom", _]:
+            # What it holds already is charged elsewhere.
+            confine(32 << 20)
+            hoard = []
+            while True:
+                hoard.append(b"x" * (8 << 20))
         case ["exit", _, code]:
             os._exit(int(code))
         case ["memory", _]:

@@ -22,6 +22,8 @@ pub enum Fault {
     Exit143,
     /// A rank has no more memory: it may have no more address space, and Python says so
     Memory,
+    /// The kernel kills a rank for memory, in a control group of its own; needs root
+    Oom,
     /// A rank is stopped (SIGSTOP)
     Sigstop,
     /// SIGKILL to the launcher
@@ -46,6 +48,7 @@ impl Fault {
             Self::Exit1 => "exit 1",
             Self::Exit143 => "exit 143",
             Self::Memory => "out of memory (MemoryError)",
+            Self::Oom => "killed for memory (the kernel's OOM killer)",
             Self::Sigstop => "SIGSTOP",
             Self::Launcher => "launcher killed",
             Self::Agent => "node agent killed",
@@ -79,6 +82,7 @@ impl Fault {
             Self::Exit1 => from_inside(format!("exit {rank} 1")),
             Self::Exit143 => from_inside(format!("exit {rank} 143")),
             Self::Memory => from_inside(format!("memory {rank}")),
+            Self::Oom => from_inside(format!("oom {rank}")),
             Self::Slow => from_inside(format!("slow {rank} 100")),
             // Must be there before the training begins.
             Self::NeverJoins => None,

@@ -145,7 +145,7 @@ fn begin(
     let struck = fault.strike(rank, running, events).ok_or("there is nobody whom this could happen to")?;
     match fault {
         // The rank itself says when.
-        Fault::Exit1 | Fault::Exit143 | Fault::Memory | Fault::Slow => {
+        Fault::Exit1 | Fault::Exit143 | Fault::Memory | Fault::Oom | Fault::Slow => {
             until(Duration::from_secs(10), || log.events().fault())
                 .ok_or("the rank did not take up the fault".to_owned())
         }

@@ -106,7 +106,10 @@ fn the_kernels_killer_is_told_from_somebodys_kill() {
     let line = "Memory cgroup out of memory: Killed process 4711 (python) total-vm:9204908kB, anon-rss:1048576kB, file-rss:0kB";
     let named =
         |pid| Evidence { pid: Some(pid), kernel: kernel_event(line).into_iter().collect(), ..Evidence::default() };
-    assert_eq!(of(&named(4711)).message, "killed by the kernel while it used 1.0 GiB: the machine ran out of memory");
+    assert_eq!(of(&named(4711)).message, "killed by the kernel while it used 1.0 GiB: its memory limit was reached");
+    let whole = line.replace("Memory cgroup out", "Out");
+    let whole = Evidence { pid: Some(4711), kernel: vec![kernel_event(&whole).unwrap()], ..Evidence::default() };
+    assert_eq!(of(&whole).message, "killed by the kernel while it used 1.0 GiB: the machine ran out of memory");
     assert_eq!(of(&named(4712)).kind, Kind::Signal, "another process was killed");
     let shell = cause(Exit::Code(137), &tail("Killed"), &Evidence { machine_oom_kills: 1, ..Evidence::default() });
     assert_eq!(shell.kind, Kind::OutOfMemory);

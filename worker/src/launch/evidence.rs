@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn lines_of_the_kernels_log_count_from_the_start_on() {
-        let event = KernelEvent::OutOfMemory { pid: 77, anonymous_bytes: Some(2048 * 1024) };
+        let event = KernelEvent::OutOfMemory { pid: 77, anonymous_bytes: Some(2048 * 1024), limited: false };
         let record = format!("3,1234,5000000,-;{OOM}\n SUBSYSTEM=x");
         assert_eq!(record_event(&record), Some(event.clone()));
         let line = format!("<3>[    5.000000] {OOM}");

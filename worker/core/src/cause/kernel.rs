@@ -16,6 +16,8 @@ pub enum KernelEvent {
         pid: u32,
         /// Bytes that it had in memory and that were in no file.
         anonymous_bytes: Option<u64>,
+        /// Whether it was a control group's that had run out, and not the machine's.
+        limited: bool,
     },
     /// A GPU reported an error.
     Xid {
@@ -39,12 +41,14 @@ pub fn kernel_event(line: &str) -> Option<KernelEvent> {
 /// `Memory cgroup out of memory: Killed process 1234 (python) total-vm:…kB, anon-rss:…kB, …`
 fn out_of_memory(line: &str) -> Option<KernelEvent> {
     let (before, after) = line.split_once("Killed process ")?;
-    if !before.to_ascii_lowercase().contains("out of memory") {
+    let before = before.to_ascii_lowercase();
+    if !before.contains("out of memory") {
         return None;
     }
     let pid = number(after)?;
     let rss = after.split_once("anon-rss:").and_then(|(_, rest)| number::<u64>(rest));
-    Some(KernelEvent::OutOfMemory { pid, anonymous_bytes: rss.map(|kib| kib.saturating_mul(1024)) })
+    let anonymous_bytes = rss.map(|kib| kib.saturating_mul(1024));
+    Some(KernelEvent::OutOfMemory { pid, anonymous_bytes, limited: before.contains("cgroup") })
 }
 
 /// `NVRM: Xid (PCI:0000:65:00): 79, pid=1234, name=python, GPU has fallen off the bus.`
@@ -62,10 +66,13 @@ fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
     digits.parse().ok()
 }
 
-/// The kernel's log says that it killed this process for memory; and how much the process had, if it says that.
-pub(super) fn killed_for_memory(evidence: &Evidence) -> Option<Option<u64>> {
+/// The kernel's log says that it killed this process for memory: how much the process had, if it says that, and whether it was a
+/// control group's that had run out.
+pub(super) fn killed_for_memory(evidence: &Evidence) -> Option<(Option<u64>, bool)> {
     evidence.kernel.iter().find_map(|event| match event {
-        KernelEvent::OutOfMemory { pid, anonymous_bytes } if Some(*pid) == evidence.pid => Some(*anonymous_bytes),
+        KernelEvent::OutOfMemory { pid, anonymous_bytes, limited } if Some(*pid) == evidence.pid => {
+            Some((*anonymous_bytes, *limited))
+        }
         KernelEvent::OutOfMemory { .. } | KernelEvent::Xid { .. } => None,
     })
 }

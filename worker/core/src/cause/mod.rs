@@ -150,12 +150,15 @@ fn oom_kill(exit: Exit, finding: Option<&Finding>, evidence: &Evidence) -> Optio
     if !killed || (evidence.stopped && named.is_none()) {
         return None;
     }
-    let size = named.flatten().map(|bytes| format!(" while it used {}", amount(bytes))).unwrap_or_default();
+    let (bytes, limited) = named.unwrap_or_default();
+    let size = bytes.map(|bytes| format!(" while it used {}", amount(bytes))).unwrap_or_default();
     let message = match evidence.memory_limit_bytes {
         Some(limit) if evidence.cgroup_oom_kills > 0 => {
             format!("killed by the kernel{size}: the memory limit of {} was reached", amount(limit))
         }
-        _ if evidence.cgroup_oom_kills > 0 => format!("killed by the kernel{size}: its memory limit was reached"),
+        _ if evidence.cgroup_oom_kills > 0 || limited => {
+            format!("killed by the kernel{size}: its memory limit was reached")
+        }
         _ if named.is_some() || evidence.machine_oom_kills > 0 => {
             format!("killed by the kernel{size}: the machine ran out of memory")
         }
