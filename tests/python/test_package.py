@@ -197,6 +197,15 @@ def test_the_next_generation_is_in_the_same_process(what, launcher):
     assert (code, out, error) == (0, "train x 1 2\nresult of x\n", "")
 
 
+@pytest.mark.parametrize("what", ["end", "own"])
+def test_what_comes_after_it_cannot_be_interrupted(what, launcher):
+    rank = launcher(RUN, WHAT=what)
+    assert rank.accept()["cooperates"] is True
+    hello = rank.hear()["hello"]
+    assert (hello["rank"], hello["generation"], hello["cooperates"]) == (3, 1, False)
+    rank.end()
+
+
 def test_orders_for_generations_that_are_over_are_stale(launcher):
     rank = launcher(RUN, WHAT="sleep", TRAINYARD_GENERATION="5")
     rank.accept()

@@ -58,6 +58,8 @@ def run(train: "Callable[..., T]", *arguments: Any, **named: Any) -> T:
             _apply(environment)
             here.hello(cooperates=True)
     finally:
+        # What comes now hears no interruption: it is ended, as in a program without `run`.
+        here.hello(cooperates=False)
         orders.close()
 
 

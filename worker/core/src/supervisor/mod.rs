@@ -37,7 +37,8 @@
 //!
 //! Invariants, re-derived by [`Supervisor::check`] where the state shows them, else held by the tests: S-1, an order of a
 //! generation that is not higher than all before changes nothing; S-2, when a rank starts, no code of an earlier process
-//! of any rank runs; S-3, the outcome exists only when no process is left; S-4, a generation has one first failure, it
+//! of any rank runs, but of those that cooperate and were told: they take no part in a generation that is over, and may run
+//! on until they hear it; S-3, the outcome exists only when no process is left; S-4, a generation has one first failure, it
 //! never changes, and it is reported once and before anybody is stopped for it; S-5, after a stop or a release nothing is
 //! started; S-6, a deadline exists exactly while something waits for time; S-7, a rank has one process at most.
 
