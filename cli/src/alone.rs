@@ -9,6 +9,7 @@ use trainyard_coordinator_core::rendezvous::{
 };
 use trainyard_proto::rendezvous::FromLauncher;
 use trainyard_proto::rendezvous::from_launcher::Message;
+use trainyard_worker::launch;
 use trainyard_worker::launch::link::{Alone, Event, Link};
 
 /// A module that is not there will not be there the next time, unless its file system was away for a moment.
@@ -86,7 +87,7 @@ impl Link for InProcess {
         match input {
             Ok(Some(input)) => self.step(now_ms, input),
             Ok(None) => {}
-            Err(nonsense) => eprintln!("trainyard: the launcher misspoke: {nonsense}"),
+            Err(nonsense) => launch::tell(format!("trainyard: the launcher misspoke: {nonsense}\n")),
         }
     }
 

@@ -12,6 +12,7 @@ use trainyard_proto::rendezvous::from_launcher::Message;
 use trainyard_proto::rendezvous::release::Outcome;
 use trainyard_proto::rendezvous::to_launcher::Message as Order;
 use trainyard_proto::rendezvous::{Cause, Failure, Release};
+use trainyard_worker::launch;
 use trainyard_worker::launch::link::{self, Event, Link, Meeting};
 
 use crate::alone;
@@ -62,7 +63,7 @@ fn serve(meeting: &Meeting, token: &str) -> Result<Option<meeting::Meeting>, Str
         config: config(meeting),
         tell: Box::new(move |news| {
             if let Some(words) = words(news, &own) {
-                eprintln!("trainyard: {words}");
+                launch::tell(format!("trainyard: {words}\n"));
             }
         }),
     };
@@ -204,7 +205,8 @@ impl Guest {
 
     fn heard(&mut self, event: Event) -> Event {
         match &event {
-            Event::Up => self.waits.connected = true,
+            Event::Up => {}
+            Event::Answered => self.waits.connected = true,
             Event::Down => {
                 self.waits.connected = false;
                 if !self.formed && !self.over && self.hosting.is_none() && is_torch(&self.endpoint) {
@@ -247,7 +249,7 @@ impl Link for Guest {
         }
         if self.word_due().is_some_and(|due| now_ms >= due) {
             self.waits.said = true;
-            eprintln!("trainyard: at the rendezvous {}; waiting for the other nodes", self.endpoint);
+            launch::tell(format!("trainyard: at the rendezvous {}; waiting for the other nodes\n", self.endpoint));
         }
         if self.end_due().is_some_and(|due| now_ms >= due) {
             let (endpoint, seconds) = (&self.endpoint, self.meeting.join_ms / 1000);

@@ -363,3 +363,87 @@ fn what_the_user_says_of_nccl_and_gloo_stays() {
     assert_eq!(users, ",^docker,INFO,,0\n");
     assert!(told(&[("GLOO_SOCKET_IFNAME", "")]).starts_with(",,WARN,/"), "an empty value is a value");
 }
+
+/// A program that saves its work when it is told to end, and takes its time: until somebody writes to `go`.
+const SAVES: &str =
+    "trap 'echo saving; read line <go; echo saved; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
+
+#[test]
+fn behind_a_shell_a_program_has_its_grace() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("saves.sh"), SAVES).unwrap();
+    let go = folder.path().join("go");
+    nix::unistd::mkfifo(&go, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // The shell does not handle the signal, and ends by it.
+    let mut child = command(1, 10, "sh saves.sh; echo never").current_dir(folder.path()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut running = Running { child, lines };
+    assert_eq!(running.line(), "ready");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.line(), "saving");
+    let mut go = std::fs::File::options().read(true).write(true).open(go).unwrap();
+    std::io::Write::write_all(&mut go, b"\n").unwrap();
+    let (code, lines, told) = running.finish();
+    assert_eq!((code, lines), (Some(143), vec!["saved".to_owned()]), "{told}");
+}
+
+#[test]
+fn behind_a_shell_a_program_has_no_more_than_its_grace() {
+    let script = "sh -c 'trap \"\" TERM; echo $$; while :; do sleep 0.05; done'; echo never";
+    let mut child = command(1, 10, script).env("TRAINYARD_STOP_GRACE_SECONDS", "3").spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let pid = lines.next().unwrap().unwrap().parse().unwrap();
+    let asked = Instant::now();
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert_eq!(wait(&mut child).code(), Some(143));
+    assert!(asked.elapsed() >= Duration::from_millis(1_400), "killed before its grace was over");
+    wait_until_gone(pid);
+}
+
+/// Waits until nothing more fits into the pipe that the launcher writes to.
+fn wait_until_full(stdout: &impl std::os::fd::AsRawFd) {
+    let deadline = Instant::now() + PATIENCE;
+    let (mut before, mut same) = (0, 0);
+    while same < 20 {
+        assert!(Instant::now() < deadline, "the launcher writes {before} bytes");
+        let mut waiting = 0;
+        // SAFETY: the call writes one integer, to a place that is ours.
+        assert_eq!(unsafe { libc::ioctl(stdout.as_raw_fd(), libc::FIONREAD, &raw mut waiting) }, 0);
+        same = if waiting > 32 * 1024 && waiting == before { same + 1 } else { 0 };
+        before = waiting;
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_stop_is_heard_although_nobody_reads() {
+    let mut child = command(1, 1, CHATTER).spawn().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    wait_until_full(&stdout);
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert_eq!(wait(&mut child).code(), Some(143));
+    drop(stdout);
+}
+
+#[test]
+fn a_death_is_seen_although_nobody_reads_and_late_readers_miss_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "if [ $RANK = 1 ]; then until [ -e go ]; do sleep 0.02; done; echo last words; exit 3; fi
+        echo $$ > pid; exec seq 1 100000000";
+    let mut child = command(2, 1, script).current_dir(folder.path()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    wait_until_full(&stdout);
+    let pid = std::fs::read_to_string(folder.path().join("pid")).unwrap().trim().parse().unwrap();
+    std::fs::write(folder.path().join("go"), "").unwrap();
+    wait_until_gone(pid);
+    let mut said = String::new();
+    stdout.read_to_string(&mut said).unwrap();
+    assert_eq!(wait(&mut child).code(), Some(3));
+    assert!(said.lines().any(|line| line == "[rank 1] last words"));
+    let numbers =
+        said.lines().filter_map(|line| line.strip_prefix("[rank 0] ")).map(|line| line.parse::<u64>().unwrap());
+    // The last line may be cut off by the signal.
+    let numbers: Vec<u64> = numbers.collect();
+    let whole = numbers.len() - 1;
+    assert!(numbers[..whole].iter().copied().eq(1..=whole as u64));
+}

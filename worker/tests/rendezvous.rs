@@ -262,3 +262,60 @@ async fn who_has_finished_waits_for_the_others() {
     let (code, told) = launcher.finish();
     assert_eq!(code, Some(0), "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_escaped_from_a_generation_is_not_beside_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rendezvous.sock");
+    let escaped = folder.path().join("escaped");
+    let script = format!(
+        "if [ $TRAINYARD_GENERATION = 1 ] && [ $RANK = 3 ]; then
+            setsid -f sh -c 'echo $$ >{0}.new; mv {0}.new {0}; exec sleep 600'
+            until [ -e {0} ]; do sleep 0.02; done; exit 9
+        fi; [ $TRAINYARD_GENERATION = 1 ] || echo up; exec sleep 600",
+        escaped.display()
+    );
+    let mut coordinator = Coordinator::listen(&path);
+    let mut launcher = Launcher::start(&path, &script);
+    let (mut line, hello) = coordinator.line().await;
+    line.order(Order::Form(world(1, &hello)));
+    while !matches!(line.report().await, Said::Failed(_)) {}
+    line.order(Order::Form(world(2, &hello)));
+    assert_eq!(launcher.lines(), ["[rank 2 gen 2] up", "[rank 3 gen 2] up"]);
+    let pid: u32 = std::fs::read_to_string(escaped).unwrap().trim().parse().unwrap();
+    let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    while state().rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')) {
+        assert!(std::time::Instant::now() < deadline, "it is beside generation 2");
+        tokio::task::yield_now().await;
+    }
+    line.order(Order::Release(Release { outcome: Some(release::Outcome::Stopped(Stopped {})) }));
+    assert_eq!(launcher.finish().0, Some(143));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes the minute that a launcher whose ranks ended well waits"]
+async fn who_has_finished_does_not_wait_for_somebody_who_is_no_coordinator() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rendezvous.sock");
+    let mut coordinator = Coordinator::listen(&path);
+    let launcher = Launcher::start(&path, "echo done");
+    let (mut line, hello) = coordinator.line().await;
+    line.order(Order::Form(world(1, &hello)));
+    while !matches!(line.report().await, Said::Finished(_)) {}
+    drop((line, coordinator));
+    std::fs::remove_file(&path).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    std::thread::spawn(move || {
+        // Each is kept for a while, and then hung up on.
+        let mut taken = Vec::new();
+        while let Ok((stream, _)) = listener.accept() {
+            taken.push(stream);
+            std::thread::sleep(Duration::from_secs(3));
+            taken.clear();
+        }
+    });
+    let began = std::time::Instant::now();
+    assert_eq!(launcher.finish().0, Some(0));
+    assert!(began.elapsed() < Duration::from_secs(90));
+}

@@ -1,8 +1,7 @@
 //! What ranks tell with `trainyard.step()`, handed on to the shim that keeps the container's progress and metrics: as lines on
 //! standard output that are no output. Only where a shim asks for them, which does not put them into the log.
 
-use std::io::{self, Write as _};
-
+use super::console::{self, Channel};
 use super::notes::Step;
 use crate::shim::aside;
 
@@ -29,10 +28,7 @@ impl Aside {
             return;
         }
         self.rank = Some(rank);
-        let line = line(step);
-        // One write: lines of ranks do not come between. Nobody reading us is no reason to end.
-        let mut out = io::stdout().lock();
-        let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+        console::put(Channel::Out, line(step).into_bytes());
     }
 }
 

@@ -152,10 +152,9 @@ impl Drop for Watch {
         let Some(folder) = &self.folder else { return };
         let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
         if names.into_iter().any(|name| name.to_string_lossy().starts_with(TRACE)) {
-            eprintln!(
-                "trainyard: PyTorch's flight recorder wrote {}/{TRACE}…; torchfrtrace reads it",
-                folder.display()
-            );
+            let folder = folder.display();
+            let text = format!("trainyard: PyTorch's flight recorder wrote {folder}/{TRACE}…; torchfrtrace reads it\n");
+            super::console::tell(text);
             return;
         }
         // Left for the system to clean up if it cannot be removed.

@@ -20,8 +20,8 @@ use trainyard_proto::rendezvous::from_launcher::Message as Said;
 use trainyard_proto::rendezvous::rendezvous_client::RendezvousClient;
 use trainyard_proto::rendezvous::{FromLauncher, JOB, NAMESPACE, TOKEN};
 
-use super::LaunchError;
 use super::link::{Event, Link};
+use super::{LaunchError, console};
 
 /// The first pause before another attempt, and the longest. 512 launchers at the longest are 2,000 attempts in a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -147,7 +147,7 @@ impl Caller {
     fn run(mut self) {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
-            Err(error) => return eprintln!("trainyard: cannot call the coordinator: {error}"),
+            Err(error) => return console::tell(format!("trainyard: cannot call the coordinator: {error}\n")),
         };
         runtime.block_on(self.call_for_ever());
     }
@@ -169,7 +169,7 @@ impl Caller {
             failed += 1;
             if failed == PATIENCE {
                 let address = &self.address;
-                eprintln!("trainyard: waiting for the rendezvous at {address}: {why}");
+                console::tell(format!("trainyard: waiting for the rendezvous at {address}: {why}\n"));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -232,6 +232,7 @@ impl Caller {
             }
         }
         let mut orders = RendezvousClient::new(channel).join(request).await?.into_inner();
+        self.tell(Heard::Event(Event::Answered));
         while let Some(order) = orders.message().await? {
             *lived = true;
             if let Some(order) = order.message {
@@ -271,4 +272,39 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    use super::*;
+
+    fn next(remote: &mut Remote) -> Event {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(event) = remote.receive(0) {
+                return event;
+            }
+            assert!(Instant::now() < deadline, "nothing is heard");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn who_takes_a_call_and_says_nothing_has_not_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let mut remote = Remote::call(&address, Job::default()).unwrap();
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            assert_eq!(next(&mut remote), Event::Up);
+            // It has called, and is hung up on.
+            stream.read_exact(&mut [0; 24]).unwrap();
+            drop(stream);
+            assert_eq!(next(&mut remote), Event::Down);
+        }
+    }
 }

@@ -14,8 +14,10 @@ use super::grpc::{Job, Remote};
 /// What the line brings.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// It is up, for the first time or again: say Hello first.
+    /// It is up, for the first time or again: say Hello first. Whether anybody listens is not known yet.
     Up,
+    /// Who is asked for is at its other end. An order says so as well.
+    Answered,
     /// It is down; it comes back by itself. What is said meanwhile is lost, which the next Hello makes up for.
     Down,
     /// An order.

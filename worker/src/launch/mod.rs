@@ -1,12 +1,15 @@
 //! `trainyard launch`: starts the ranks of one pod and sees them through.
 //!
-//! One thread, one poll: signals arrive through a signalfd, deaths through pidfds, output through pipes. What to do is
-//! decided by `trainyard_worker_core::supervisor`; this module does it. No rank outlives the launcher: each dies with
-//! it (parent-death signal), is killed as a group, and its orphans are adopted and ended.
+//! One thread, one poll: signals arrive through a signalfd, deaths through pidfds, output through pipes. Nothing in it waits:
+//! two more threads write, and one speaks with a coordinator. What to do is decided by
+//! `trainyard_worker_core::supervisor`; this module does it. No rank outlives the launcher: each dies with it (parent-death
+//! signal), is killed as a group, and its orphans are adopted and ended.
 
 mod aside;
+mod console;
 mod environment;
 mod evidence;
+mod group;
 mod grpc;
 mod interface;
 pub mod link;
@@ -71,6 +74,11 @@ pub(crate) enum LaunchError {
 /// The exit code for a launch that could not begin, as `env` and `timeout` use it.
 const CANNOT_LAUNCH: u8 = 125;
 
+/// Tells the user something, behind what was told before, and never waits for it to be read.
+pub fn tell(text: impl Into<String>) {
+    console::tell(text);
+}
+
 /// Runs the command once per rank and returns the first failed rank's exit code (128 + n for signal n), or 0.
 ///
 /// SIGTERM, SIGINT and SIGHUP are passed on to the ranks; a second one kills them. Blocks signals in the calling
@@ -84,7 +92,8 @@ pub fn main(args: LaunchArgs, without: Option<Without>) -> ExitCode {
         // Exit codes are 8 bits wide.
         Ok(code) => ExitCode::from((code & 0xff) as u8),
         Err(error) => {
-            eprintln!("trainyard launch: {error}");
+            console::tell(format!("trainyard launch: {error}\n"));
+            console::finish(true, None);
             ExitCode::from(CANNOT_LAUNCH)
         }
     }

@@ -13,6 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use trainyard_worker_core::supervisor::ProcessId;
 
+use super::console;
+
 /// Tells a rank where the launcher listens: `@name` is an abstract socket of that name.
 pub(super) const SOCKET: &str = "TRAINYARD_LAUNCHER_SOCKET";
 /// A line's length at most: what a list of thousands of modules takes.
@@ -119,7 +121,8 @@ impl Notes {
             open && !endless
         });
         if let Some(error) = nonsense.filter(|_| !std::mem::replace(&mut self.warned, true)) {
-            eprintln!("trainyard: a rank told the launcher what it does not understand; passed over: {error}");
+            let text = "trainyard: a rank told the launcher what it does not understand; passed over";
+            console::tell(format!("{text}: {error}\n"));
         }
         notes
     }

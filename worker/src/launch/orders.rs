@@ -7,22 +7,23 @@ use trainyard_proto::rendezvous::to_launcher::Message as Order;
 use trainyard_proto::rendezvous::{self as wire, Cause, Failed, Failure, Finished, Holds, Ready, Release, World};
 use trainyard_worker_core::supervisor::{Exit, Input, Report, Standing, Stop, Verdict};
 
-use super::LaunchError;
 use super::environment::Part;
 use super::link::Event;
 use super::report::{self, Spares};
 use super::run::Launch;
 use super::warm::Warm;
+use super::{LaunchError, console};
 
 impl Launch<'_> {
     /// Takes in all that the line brings, and what is answered to that.
     pub(super) fn hear_link(&mut self) -> Result<(), LaunchError> {
         while let Some(event) = self.link.receive(self.now_ms()) {
+            if matches!(event, Event::Answered | Event::Order(_)) {
+                self.tell(Input::Link { up: true })?;
+            }
             match event {
-                Event::Up => {
-                    self.tell(Input::Link { up: true })?;
-                    self.greet()?;
-                }
+                Event::Up => self.greet()?,
+                Event::Answered => {}
                 Event::Down => self.tell(Input::Link { up: false })?,
                 Event::Order(Order::Form(world)) => self.form(&world)?,
                 Event::Order(Order::Halt(halt)) => {
@@ -71,7 +72,7 @@ impl Launch<'_> {
         }
         self.note_trouble();
         if let Some(text) = self.borne.take() {
-            eprint!("{text}");
+            console::tell(text);
         }
         self.order = Part::of(world, &self.member);
         self.tell(Input::Form { generation, seated: self.order.is_some() })
@@ -183,6 +184,7 @@ impl Launch<'_> {
         let restart = (part.restarts, self.pod.max_restarts());
         let why = self.warm.as_ref().and_then(Warm::trouble);
         let spares = Spares { used: self.promoted, why };
-        eprint!("{}", report::again(part.generation, self.pod.nproc, restart, self.now_ms() - since_ms, &spares));
+        let took_ms = self.now_ms() - since_ms;
+        console::tell(report::again(part.generation, self.pod.nproc, restart, took_ms, &spares));
     }
 }

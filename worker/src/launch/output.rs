@@ -1,7 +1,7 @@
 //! The ranks' output, line by line, on the launcher's own.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -10,6 +10,8 @@ use trainyard_worker_core::progress::parse;
 use trainyard_worker_core::stall::Sign;
 use trainyard_worker_core::supervisor::{ProcessId, Tail};
 
+use super::console::{self, Channel};
+
 /// A line is passed on in parts when it is longer: a program that never ends its line must not fill the memory.
 const LINE_BYTES: usize = 64 * 1024;
 /// Read at once. A pipe holds 64 KiB.
@@ -17,13 +19,6 @@ const READ_BYTES: usize = 64 * 1024;
 /// Reads in a row: more than a pipe holds, so that the last words of a rank that has ended are all taken, and few enough that a
 /// rank which never falls silent keeps nobody from hearing signals and seeing the others die.
 const ROUNDS: usize = 4;
-
-/// Which of a rank's two outputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Channel {
-    Out,
-    Error,
-}
 
 /// Where the lines go beside, or instead of, the launcher's own output.
 #[derive(Debug, Default)]
@@ -86,6 +81,11 @@ impl Stream {
         self.pipe.as_fd()
     }
 
+    /// Whether nothing is taken from the rank at present, because nobody takes it from us.
+    pub(super) fn is_held(&self) -> bool {
+        !self.route.silent && console::is_full(self.channel)
+    }
+
     /// Passes on what is there, or much of it. Whether more may come, and what it says of progress.
     pub(super) fn forward(&mut self, tail: &mut Tail) -> (bool, Option<Sign>) {
         let mut chunk = vec![0; READ_BYTES];
@@ -139,18 +139,9 @@ impl Stream {
                 self.sign = Some(Sign::Step(step));
             }
         }
-        if self.route.silent {
-            return;
+        if !self.route.silent {
+            // One piece for all lines, so that lines of two ranks never mix.
+            console::put(self.channel, page);
         }
-        // One write for all lines, so that lines of two ranks never mix. Nobody reading us is no reason to end.
-        let _ = match self.channel {
-            Channel::Out => write(&mut io::stdout().lock(), &page),
-            Channel::Error => write(&mut io::stderr().lock(), &page),
-        };
     }
-}
-
-fn write(to: &mut impl Write, page: &[u8]) -> io::Result<()> {
-    to.write_all(page)?;
-    to.flush()
 }

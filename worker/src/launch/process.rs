@@ -1,17 +1,18 @@
 //! A rank's process: started in a session and process group of its own, watched by a pidfd, never left behind.
 
 use std::io;
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, getpid, getppid};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::{Pid, getpgid, getpid, getppid};
 use trainyard_worker_core::supervisor::{Exit, Stop};
 
 use super::environment::RENDEZVOUS;
+use super::group;
 use super::span::SPANS;
 use super::torchrun;
 use crate::checkpoint::FILE;
@@ -21,7 +22,11 @@ use crate::shim::aside;
 pub(super) struct Process {
     pid: Pid,
     /// Readable when the process has ended.
-    pub(super) pidfd: OwnedFd,
+    pidfd: OwnedFd,
+    /// What its group was told to end by.
+    told: Option<Stop>,
+    /// It has ended by that, and others of its group have not.
+    lingers: bool,
 }
 
 /// The reading ends of a process's standard output and standard error.
@@ -50,7 +55,7 @@ impl Process {
         unsafe { builder.pre_exec(move || prepare(launcher)) };
         let mut child = builder.spawn()?;
         let pid = Pid::from_raw(child.id().cast_signed());
-        let process = Self { pid, pidfd: pidfd_open(pid)? };
+        let process = Self::of(pid, pidfd_open(pid)?);
         match (child.stdout.take(), child.stderr.take()) {
             (Some(out), Some(error)) => Ok((process, [out.into(), error.into()])),
             (None | Some(_), None | Some(_)) => Err(io::Error::other("a child without pipes")),
@@ -59,7 +64,7 @@ impl Process {
 
     /// A child that was started in some other way, and leads a process group of its own.
     pub(super) fn of(pid: Pid, pidfd: OwnedFd) -> Self {
-        Self { pid, pidfd }
+        Self { pid, pidfd, told: None, lingers: false }
     }
 
     /// The process's number, which is its group's too.
@@ -67,22 +72,39 @@ impl Process {
         self.pid
     }
 
+    /// Readable when it is time to ask [`Self::ended`]; `None` where only time tells.
+    pub(super) fn end(&self) -> Option<BorrowedFd<'_>> {
+        (!self.lingers).then(|| self.pidfd.as_fd())
+    }
+
+    /// Whether the process has ended and others of its group are waited for: nothing tells of the end of each.
+    pub(super) fn lingers(&self) -> bool {
+        self.lingers
+    }
+
     /// Whether a stop ends the process without any code of its own.
     pub(super) fn ends_by(&self, stop: Stop) -> bool {
         stop == Stop::Kill || has_default_effect(self.pid, signal_of(stop))
     }
 
-    /// Signals the process group. True when the process does not handle that signal, so that none of its code runs on.
-    pub(super) fn signal(&self, stop: Stop) -> bool {
-        let ends = self.ends_by(stop);
+    /// Signals the process group. True when no process of it handles that signal, so that none of its code runs on.
+    pub(super) fn signal(&mut self, stop: Stop) -> bool {
+        self.told = Some(stop);
+        let signal = signal_of(stop);
+        let members = group::members(self.pid);
+        let ends = !members.is_empty() && members.into_iter().all(|member| has_default_effect(member, signal));
         // A group that is gone needs no signal.
-        let _ = killpg(self.pid, signal_of(stop));
+        let _ = killpg(self.pid, signal);
         ends
     }
 
-    /// How the process ended; `None` while it runs. What it left behind in its group ends with it, as in a container.
-    pub(super) fn ended(&self) -> io::Result<Option<Exit>> {
-        if !is_over(self.pid) {
+    /// How the process ended; `None` while it runs. What it left behind in its group ends with it, as in a container: unless
+    /// it is a shell, say, that the signal to its group ended, while the program behind it saves its work.
+    pub(super) fn ended(&mut self) -> io::Result<Option<Exit>> {
+        let Some(by) = group::over(self.pid) else { return Ok(None) };
+        let told = self.told.filter(|stop| *stop != Stop::Kill).map(signal_of);
+        self.lingers = told.is_some() && told == by && !group::members(self.pid).is_empty();
+        if self.lingers {
             return Ok(None);
         }
         // Before the number is given back to the system, so that no other group can be hit.
@@ -151,13 +173,6 @@ fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
     }
 }
 
-/// Whether the process has ended, without taking its status.
-fn is_over(pid: Pid) -> bool {
-    use nix::sys::wait::{Id, waitid};
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    !matches!(waitid(Id::Pid(pid), flags), Ok(WaitStatus::StillAlive))
-}
-
 /// Makes orphans of our ranks our own children, so that none escapes.
 pub(super) fn adopt_orphans() -> io::Result<()> {
     nix::sys::prctl::set_child_subreaper(true)?;
@@ -165,10 +180,11 @@ pub(super) fn adopt_orphans() -> io::Result<()> {
 }
 
 /// Takes the status of adopted children that ended, and ends those that an earlier generation left. `ours` have their own
-/// watchers.
+/// watchers, and their groups end with them.
 pub(super) fn reap_adopted(ours: &[Pid], generation: u64) {
     for pid in children().into_iter().filter(|pid| !ours.contains(pid)) {
-        if is_of_before(pid, generation) {
+        let is_of_ours = getpgid(Some(pid)).is_ok_and(|group| ours.contains(&group));
+        if !is_of_ours && is_of_before(pid, generation) {
             let _ = kill(pid, Signal::SIGKILL);
         }
         let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));

@@ -10,10 +10,11 @@ use trainyard_worker_core::collective_env::DEBUG_FILE;
 use trainyard_worker_core::stall::{Phase, Sign};
 use trainyard_worker_core::supervisor::{Exit, Input, ProcessId, Stop, Tail};
 
+use super::console::{self, Channel};
 use super::environment::Variables;
 use super::evidence::{ERROR_FILE, Watch};
 use super::notes::{Hello, Note, SOCKET};
-use super::output::{Channel, Stream};
+use super::output::Stream;
 use super::process::{Pipes, Process};
 use super::run::{Launch, Running, SPARES_MS};
 use super::warm::Warm;
@@ -166,13 +167,21 @@ impl Launch<'_> {
         (!told).then_some(Input::Cooperates { process, does: false })
     }
 
-    /// Passes on what the ranks write.
-    pub(super) fn forward(&mut self) {
+    /// Passes on what the ranks write, of those whose output somebody takes, or `all`.
+    pub(super) fn forward(&mut self, all: bool) {
         let now_ms = self.now_ms();
         let (tails, hangs, supervisor) = (&mut self.tails, &mut self.hangs, &self.supervisor);
         let processes = &self.processes;
         let mut spoke = false;
         self.streams.retain_mut(|stream| {
+            if !all && stream.is_held() {
+                // It may stand still for that, which is no fault of its own.
+                let waits = processes.get(&stream.process).filter(|_| supervisor.is_present(stream.process));
+                if let Some(running) = waits {
+                    hangs.sign(now_ms, number(running.rank), Sign::Life);
+                }
+                return true;
+            }
             let (open, sign) = stream.forward(tails.entry(stream.process).or_default());
             if let Some(sign) = sign.filter(|_| supervisor.is_present(stream.process)) {
                 if let Some(running) = processes.get(&stream.process) {
@@ -235,7 +244,7 @@ impl Launch<'_> {
         let requests = self.present.as_ref().and_then(|present| present.store.as_ref()).map(Server::requests);
         let verdict = self.hangs.advance(now_ms, requests);
         if !verdict.text.is_empty() {
-            eprint!("{}", verdict.text);
+            console::tell(&*verdict.text);
             // The coordinator is told at once.
             self.pulsed_ms = i64::MIN / 2;
         }
@@ -307,7 +316,7 @@ impl Launch<'_> {
 
     pub(super) fn look_for_deaths(&mut self) -> Result<(), LaunchError> {
         let mut ended = Vec::new();
-        for (id, running) in &self.processes {
+        for (id, running) in &mut self.processes {
             let exit = running.process.ended();
             let exit = exit.map_err(|source| LaunchError::System { doing: "take the status of a rank", source })?;
             ended.extend(exit.map(|exit| (*id, exit)));
@@ -316,7 +325,7 @@ impl Launch<'_> {
             return Ok(());
         }
         // Their last words, before anybody is blamed.
-        self.forward();
+        self.forward(true);
         let mut inputs = Vec::new();
         for (process, exit) in ended {
             let Some(running) = self.processes.remove(&process) else { continue };
@@ -340,7 +349,7 @@ impl Launch<'_> {
         let key = (process.local_rank, process.generation);
         let evidence = self.evidence.as_mut().map(|watch| watch.evidence(key, pid, stopped, None)).unwrap_or_default();
         if !evidence.nccl.is_empty() && !stopped {
-            eprint!("{}", report::warnings(rank, &evidence.nccl));
+            console::tell(report::warnings(rank, &evidence.nccl));
         }
         let (rank, at_ms) = (u32::try_from(rank).unwrap_or(u32::MAX), self.now_ms());
         self.ends.push(Candidate { rank, at_ms, cause: cause::cause(exit, tail, &evidence) });

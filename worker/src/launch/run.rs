@@ -16,6 +16,7 @@ use trainyard_worker_core::cause::Candidate;
 use trainyard_worker_core::supervisor::{Exit, Input, Outcome, Output, Patience, ProcessId, Stop, Supervisor, Tail};
 
 use super::aside::Aside;
+use super::console;
 use super::environment::{Part, Pod, host_name};
 use super::evidence::Watch;
 use super::grpc::{Job, Remote};
@@ -40,6 +41,8 @@ const REJOIN_MS: i64 = 5_000;
 pub(super) const SPARES_MS: i64 = 3_000;
 /// How long the memory of a killed process on a GPU may take to be free.
 const CORPSE_MS: i64 = 30_000;
+/// How often it is looked whether those have ended that a rank was the parent of, and that are told to end.
+const LINGER_MS: i64 = 20;
 /// How long a coordinator may take to come back after all ranks ended well: as long as a pod of it may be started anew.
 const BARRIER_MS: i64 = 60_000;
 /// The same after a failure: without it nobody can start the ranks again, and the pod's end tells the rest.
@@ -50,6 +53,7 @@ pub(super) fn run(args: &LaunchArgs, pod: &Pod, without: Option<Without>) -> Res
     let system = |doing| move |source: io::Error| LaunchError::System { doing, source };
     let torchrun = Torchrun::read(pod.nproc, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
     let signals = take_signals(&torchrun.signals()).map_err(system("take over the signals"))?;
+    console::start().map_err(system("start the threads that write"))?;
     process::adopt_orphans().map_err(system("become the parent of orphans"))?;
     // Before any rank can knock; after the signals are blocked, which the threads inherit.
     let member = pod.member();
@@ -97,11 +101,13 @@ pub(super) fn run(args: &LaunchArgs, pod: &Pod, without: Option<Without>) -> Res
     let outcome = launch.run()?;
     launch.warm = None;
     process::end_adopted();
-    launch.drain();
+    let hurries = launch.drain();
     // Told to end, a program may have saved its work.
     launch.saves.finish(false);
     launch.tell_saved();
     launch.say_end(&outcome);
+    launch.evidence = None;
+    console::finish(hurries || outcome.stopped.is_some(), Some(&launch.signals));
     Ok(outcome.code)
 }
 
@@ -236,6 +242,7 @@ impl Launch<'_> {
                 self.pulse_due_ms(),
                 self.saves.deadline(),
                 self.hangs.deadline(now_ms),
+                self.processes.values().any(|running| running.process.lingers()).then_some(now_ms + LINGER_MS),
             ];
             let due = due.into_iter().flatten().min();
             let failed = |source| LaunchError::System { doing: "watch the ranks", source };
@@ -243,7 +250,7 @@ impl Launch<'_> {
             self.hear_signals()?;
             self.hear_saves()?;
             // Output before deaths: a rank's last words are then known when its end is judged.
-            self.forward();
+            self.forward(false);
             self.hear_notes()?;
             self.look_for_deaths()?;
             self.tell(Input::Tick)?;
@@ -260,18 +267,20 @@ impl Launch<'_> {
     /// Sleeps until something happens or `timeout_ms` is over.
     fn wait(&self, timeout_ms: Option<i64>) -> io::Result<()> {
         let warm = self.warm.as_ref().and_then(Warm::socket);
-        let ends = self.processes.values().map(|running| running.process.pidfd.as_fd());
-        let outputs = self.streams.iter().map(Stream::socket);
+        let ends = self.processes.values().filter_map(|running| running.process.end());
+        let outputs = self.streams.iter().filter(|stream| !stream.is_held()).map(Stream::socket);
         let all = std::iter::once(self.signals.as_fd()).chain(self.link.readable()).chain(warm);
         let all = all.chain(self.notes.iter().flat_map(Notes::readable)).chain(self.saves.readable());
-        let all = all.chain(self.hangs.readable());
+        let all = all.chain(self.hangs.readable()).chain(console::bell());
         let all: Vec<BorrowedFd<'_>> = all.chain(ends).chain(outputs).collect();
         let mut polled: Vec<PollFd<'_>> = all.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         let timeout = timeout_ms.map_or(PollTimeout::NONE, |ms| {
             let ms = i32::try_from(ms.max(0)).unwrap_or(i32::MAX);
             PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)
         });
-        match poll(&mut polled, timeout) {
+        let polled = poll(&mut polled, timeout);
+        console::hear();
+        match polled {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -348,24 +357,30 @@ impl Launch<'_> {
         self.tails.retain(|process, _| alive.contains_key(process));
         self.spares_due_ms = self.warm.as_ref().map(|_| self.now_ms() + SPARES_MS);
         self.present = Some(Generation { part, store });
+        // What escaped from the groups of those before, and ended in no other way.
+        self.reap_adopted();
         self.announce()
     }
 
-    /// Passes on the rest of the output.
-    fn drain(&mut self) {
+    /// Passes on the rest of the output. Whether a stop was asked for meanwhile.
+    fn drain(&mut self) -> bool {
+        let mut hurries = false;
         let deadline = Instant::now() + DRAIN;
-        self.forward();
+        self.forward(true);
         while !self.streams.is_empty() && Instant::now() < deadline {
             let left = deadline.saturating_duration_since(Instant::now());
             if self.wait(i64::try_from(left.as_millis()).ok()).is_err() {
                 break;
             }
-            while let Ok(Some(_)) = self.signals.read_signal() {}
-            self.forward();
+            while let Ok(Some(info)) = self.signals.read_signal() {
+                hurries |= info.ssi_signo.cast_signed() != Signal::SIGCHLD as i32;
+            }
+            self.forward(true);
         }
         for stream in &mut self.streams {
             stream.finish(self.tails.entry(stream.process).or_default());
         }
+        hurries
     }
 
     fn say_end(&self, outcome: &Outcome) {
@@ -381,6 +396,6 @@ impl Launch<'_> {
             }
             (None, _, _) => report::stopped(outcome),
         };
-        eprint!("{text}");
+        console::tell(text);
     }
 }

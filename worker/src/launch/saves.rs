@@ -8,6 +8,7 @@ use std::time::Duration;
 use trainyard_proto::rendezvous::Saved;
 use trainyard_worker_core::supervisor::Input;
 
+use super::console;
 use crate::checkpoint::{FILE, Newest, Settings, Watch};
 use crate::shim::write_atomically;
 
@@ -128,7 +129,8 @@ fn start(settings: Settings) -> Option<Watch> {
     let folder = settings.folder.clone();
     Watch::start(settings)
         .inspect_err(|error| {
-            eprintln!("trainyard: cannot look for checkpoints in {}: {error}", folder.display());
+            let folder = folder.display();
+            console::tell(format!("trainyard: cannot look for checkpoints in {folder}: {error}\n"));
         })
         .ok()
 }

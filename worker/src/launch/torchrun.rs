@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::str::FromStr as _;
@@ -11,8 +11,9 @@ use nix::sys::signal::Signal;
 use serde::Deserialize;
 
 use super::LaunchError;
+use super::console::Channel;
 use super::environment::Variables;
-use super::output::{Channel, Route};
+use super::output::Route;
 
 const RUN_ID: &str = "TRAINYARD_RUN_ID";
 const ROLE: &str = "TRAINYARD_ROLE";
@@ -230,7 +231,7 @@ fn run_folder(base: Option<&Path>, run_id: &str) -> io::Result<PathBuf> {
         match fs::create_dir(&folder) {
             Ok(()) => {
                 // As torchrun's users know it, from its own log.
-                let _ = writeln!(io::stderr(), "trainyard: the ranks' logs are in {}", folder.display());
+                super::console::tell(format!("trainyard: the ranks' logs are in {}\n", folder.display()));
                 return Ok(folder);
             }
             Err(error) => failed = Some(error),

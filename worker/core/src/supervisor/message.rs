@@ -34,9 +34,9 @@ pub enum Input {
     },
     /// Ordered: the job has ended; end, too.
     Release(Verdict),
-    /// The line to those who give orders is up or down.
+    /// Those who give orders answer, or the line to them is down.
     Link {
-        /// Up?
+        /// Do they? A line that somebody else took, or that nobody speaks on, is not up.
         up: bool,
     },
     /// The process runs.
