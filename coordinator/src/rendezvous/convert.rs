@@ -349,10 +349,9 @@ mod tests {
     }
 
     fn running(hello: &mut wire::Hello) -> &mut wire::Part {
-        match hello.standing.as_mut().unwrap().standing.as_mut().unwrap() {
-            wire::standing::Standing::Running(part) => part,
-            other => panic!("{other:?}"),
-        }
+        let standing = hello.standing.as_mut().unwrap().standing.as_mut().unwrap();
+        let wire::standing::Standing::Running(part) = standing else { panic!("{standing:?}") };
+        part
     }
 
     #[test]

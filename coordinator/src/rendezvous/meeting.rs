@@ -196,6 +196,12 @@ impl Shared {
         self.lock().streams.get(member).is_some_and(|(number, _)| *number == stream)
     }
 
+    /// Whoever was given up hears so by the end of its stream, if it hears anything: it may knock again.
+    fn hang_up(&self) {
+        let inner = &mut *self.lock();
+        inner.streams.retain(|member, _| inner.session.machine().has(member));
+    }
+
     fn left(&self, member: MemberId, stream: u64) {
         let mut inner = self.lock();
         inner.visits.remove(&stream);
@@ -264,6 +270,7 @@ async fn keep_time(shared: Arc<Shared>) {
         };
         if due {
             shared.step(Input::Tick);
+            shared.hang_up();
             // Its own step is no news to it.
             shared.moved.notified().await;
         }

@@ -181,6 +181,9 @@ impl Task {
                     self.recorded = self.recorded.max(*recorded);
                 }
                 self.step(input);
+                // Whoever was given up hears so by the end of its stream, if it hears anything: it may knock again.
+                let session = lock(&self.session);
+                self.streams.retain(|member, _| session.machine().has(member));
             }
         }
     }

@@ -235,7 +235,10 @@ impl<'view> Planner<'view> {
         let Some(since) = meeting.since_ms.filter(|_| waits && !enough) else { return false };
         // A gang that was started again since then has all the time of a first start.
         let created = |pod: &Observed<'_>| pod.pod.metadata.creation_timestamp.as_ref().map_or(0, instant::ms);
-        let survives = |pod: &Observed<'_>| meeting.members.contains(pod.uid) && created(pod) <= since;
+        // One that runs, and is no member any more, has a launcher that obeys nobody.
+        let stuck =
+            |pod: &Observed<'_>| pod.standing == Standing::Active && !pod.deleting && meeting.joined.contains(pod.uid);
+        let survives = |pod: &Observed<'_>| (meeting.members.contains(pod.uid) || stuck(pod)) && created(pod) <= since;
         if !current.values().any(survives) {
             return false;
         }

@@ -15,6 +15,7 @@
 //! |           | the same, but some never came, or came anew         | gathering | (that is a failure)                    |
 //! | running   | a rank failed, restarts are left                    | gathering | (most often forms at once)             |
 //! | running   | a member is gone, restarts are left                 | gathering | halt the survivors unless it forms now |
+//! | running   | a member does not start its ranks, and had its time  | gathering | (that is a member that is gone)        |
 //! | running   | newcomers wait, and the generation is old enough    | running   | order the next generation, with them   |
 //! | running   | a failure, and no restart is left                   | ended     | release all                            |
 //! | running   | all members finished                                | ended     | release all                            |
@@ -55,6 +56,8 @@ pub use world::{Generation, MemberId, Seat, World};
 use done::Done;
 use fence::Fence;
 
+/// How long a member may take to start its ranks at least: those of the generation before have to end first.
+const READY_MS: i64 = 60_000;
 /// A generation that lives shorter than this may well be of a program that cannot run.
 const HASTY_MS: i64 = 5_000;
 /// So many of them in a row are followed at once.
@@ -70,7 +73,8 @@ pub struct Config {
     pub least: u32,
     /// Members at most.
     pub most: u32,
-    /// How long the first generation waits for `least` members.
+    /// How long the first generation waits for `least` members, and each one for its members' ranks to be started (at least a
+    /// minute).
     pub join_ms: i64,
     /// How long the first generation waits for more, once `least` are there.
     pub last_call_ms: i64,
@@ -265,7 +269,10 @@ impl Rendezvous {
             Phase::Ended(_) => return None,
             Phase::Gathering { .. } => self.gathering_deadline(),
             Phase::Running { since_ms, .. } => {
-                (self.could_grow() && self.can_order()).then_some(since_ms + self.config.grow_ms)
+                let grows = self.could_grow() && self.can_order();
+                let grow = grows.then_some(since_ms + self.config.grow_ms);
+                let ready = self.unready().next().map(|_| since_ms.saturating_add(self.ready_ms()));
+                grow.into_iter().chain(ready).min()
             }
         };
         let away = self.members.values().filter_map(|member| member.away_since_ms);
@@ -382,6 +389,36 @@ impl Rendezvous {
         self.break_up(now_ms, Failure { rank: None, cause: Cause::NodeLost, code: 1, message }, out);
     }
 
+    fn ready_ms(&self) -> i64 {
+        self.config.join_ms.max(READY_MS)
+    }
+
+    /// Seats of the present generation whose ranks are not known to have been started.
+    fn unready(&self) -> impl Iterator<Item = &Seat> {
+        let (world, ready) = match &self.phase {
+            Phase::Running { world, ready, .. } => (Some(world), Some(ready)),
+            Phase::Gathering { .. } | Phase::Ended(_) => (None, None),
+        };
+        let seats = world.into_iter().flat_map(|world| &world.seats);
+        seats.filter(move |seat| !ready.is_some_and(|ready| ready.contains(&seat.member)))
+    }
+
+    /// A launcher that obeys no order is as good as gone, be its stream open or not.
+    fn lose_unready(&mut self, now_ms: i64, out: &mut Vec<Output>) {
+        let Phase::Running { since_ms, .. } = &self.phase else { return };
+        let took_ms = self.ready_ms();
+        if now_ms < since_ms.saturating_add(took_ms) {
+            return;
+        }
+        let late: Vec<Seat> = self.unready().cloned().collect();
+        let Some(first) = late.first() else { return };
+        let (rank, address, seconds) = (first.node_rank, &first.address, took_ms / 1000);
+        let message =
+            format!("the launcher of node rank {rank} ({address}) did not start its ranks within {seconds} s");
+        self.members.retain(|id, _| late.iter().all(|seat| seat.member != *id));
+        self.break_up(now_ms, Failure { rank: None, cause: Cause::NodeLost, code: 1, message }, out);
+    }
+
     fn ready(&mut self, member: MemberId, generation: Generation) {
         if let Phase::Running { world, ready, .. } = &mut self.phase
             && world.generation == generation
@@ -420,10 +457,11 @@ impl Rendezvous {
         {
             known.hello.ranks_are = Standing::Finished(part.clone());
         }
-        let Phase::Running { world, finished, .. } = &mut self.phase else { return };
+        let Phase::Running { world, ready, finished, .. } = &mut self.phase else { return };
         if world.generation != generation || world.seat_of(&member).is_none() {
             return;
         }
+        ready.insert(member.clone());
         finished.insert(member);
         if finished.len() == world.seats.len() {
             self.end(Outcome::Succeeded, out);
@@ -478,6 +516,7 @@ impl Rendezvous {
         for member in late {
             self.lose(now_ms, &member, out);
         }
+        self.lose_unready(now_ms, out);
         match &self.phase {
             Phase::Running { since_ms, .. } => {
                 if self.could_grow() && now_ms >= since_ms + self.config.grow_ms {

@@ -150,6 +150,45 @@ fn an_elastic_generation_is_taken_over_without_those_who_ended_well() {
     assert_eq!((lab.released.clone(), lab.restarts()), (Some(Outcome::Succeeded), 0));
 }
 
+#[test]
+fn a_launcher_that_starts_no_ranks_is_given_up() {
+    for replicas in [1, 2] {
+        let mut lab = Lab::new(&format!("replicas: {replicas}, restartPolicy: OnFailure, backoffLimit: 5"));
+        lab.run();
+        let before = lab.uids();
+        let (stuck, uid) = before.last().unwrap().clone();
+        lab.deaf.insert(uid.clone());
+        lab.fail_rank("wine-worker-0", Cause::Signal, 137);
+        assert_eq!((lab.session.view().stage, lab.session.view().generation), (Stage::Forming, 2));
+        lab.pass(599_999);
+        assert_eq!(lab.session.view().stage, Stage::Forming);
+        assert_eq!(lab.session.deadline(), Some(lab.world.now_ms + 1));
+        lab.pass(1);
+        assert_eq!((lab.session.view().stage, lab.session.machine().restarts()), (Stage::Recovering, 2));
+        let failure = lab.session.view().last_failure.unwrap();
+        assert_eq!((failure.cause, failure.pod.as_deref()), (Cause::NodeLost, Some(uid.as_str())));
+        assert!(failure.message.ends_with("did not start its ranks within 600 s"), "{} of {stuck}", failure.message);
+        // The next rung: all pods are new.
+        lab.pass(30_000);
+        lab.session = Lab::session(&lab.world, 16);
+        lab.run();
+        assert_eq!(lab.world.status("/phase"), json!("Running"), "of {replicas}");
+        assert!(lab.uids().iter().all(|(_, uid)| before.iter().all(|(_, old)| old != uid)), "of {replicas}");
+    }
+}
+
+#[test]
+fn ranks_that_run_are_waited_for_no_more() {
+    let mut lab = Lab::new("replicas: 2, restartPolicy: OnFailure");
+    lab.run();
+    assert_eq!(lab.session.deadline(), None);
+    let left = Left::behind(&mut lab, 1_000);
+    for at in 0..2 {
+        left.comes(&mut lab, at, Standing::Running(left.part(at)));
+    }
+    assert_eq!((lab.session.deadline(), lab.restarts()), (None, 0), "adopted");
+}
+
 fn config() -> Config {
     let budget = Budget::default();
     Config {

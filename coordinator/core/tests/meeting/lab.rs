@@ -18,6 +18,8 @@ pub(crate) struct Lab {
     pub(crate) session: Session,
     /// Launchers that do not join though their pods run.
     pub(crate) stuck: BTreeSet<String>,
+    /// Pods, by UID, whose launchers have joined and obey no order any more.
+    pub(crate) deaf: BTreeSet<String>,
     pub(crate) streams: BTreeMap<String, MemberId>,
     pub(crate) next: u64,
     pub(crate) seen: u64,
@@ -46,6 +48,7 @@ impl Lab {
             world,
             session,
             stuck: BTreeSet::new(),
+            deaf: BTreeSet::new(),
             streams: BTreeMap::new(),
             next: 0,
             seen: 0,
@@ -79,7 +82,8 @@ impl Lab {
                         let generation = world.generation;
                         self.seen = generation.0;
                         let port = u16::try_from(2000 + generation.0).unwrap();
-                        for member in members {
+                        let hears = |member: &MemberId| !self.deaf.contains(&member.pod);
+                        for member in members.into_iter().filter(hears) {
                             inputs.push(Input::Holds { member: member.clone(), port, seen: generation });
                             inputs.push(Input::Ready { member, generation });
                         }

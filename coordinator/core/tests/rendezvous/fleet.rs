@@ -160,7 +160,15 @@ impl Fleet {
             Event::Crash => self.crash(),
             Event::Wait => {
                 self.now_ms = self.coordinator.deadline().unwrap_or(self.now_ms).max(self.now_ms);
+                let before = self.coordinator.clone();
                 self.tell(Input::Tick);
+                // Whoever was given up hears so by the end of its stream.
+                let is_lost = |id: &MemberId| before.has(id) && !self.coordinator.has(id);
+                for launcher in self.launchers.iter_mut().filter(|launcher| is_lost(&launcher.id)) {
+                    launcher.stream = None;
+                    launcher.up.clear();
+                    launcher.down.clear();
+                }
             }
         }
         if let Err(broken) = self.coordinator.check() {
