@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use trainyard_coordinator::rendezvous::meeting::{self, News, Terms};
 use trainyard_coordinator_core::rendezvous::{Budget, Config, Happened, LastFailure};
+use trainyard_proto::pace;
 use trainyard_proto::rendezvous::from_launcher::Message;
 use trainyard_proto::rendezvous::release::Outcome;
 use trainyard_proto::rendezvous::to_launcher::Message as Order;
 use trainyard_proto::rendezvous::{Cause, Failure, Release};
+use trainyard_worker::host;
 use trainyard_worker::launch;
 use trainyard_worker::launch::link::{self, Event, Link, Meeting};
 
@@ -73,7 +75,7 @@ fn serve(meeting: &Meeting, token: &str) -> Result<Option<meeting::Meeting>, Str
 
 fn listen(meeting: &Meeting) -> io::Result<TcpListener> {
     let anywhere = || TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, meeting.port)));
-    let is_named = meeting.is_host == Some(true) || own_name().as_deref() == Some(meeting.host.as_str());
+    let is_named = meeting.is_host == Some(true) || host::name() == meeting.host;
     let mut found = match (meeting.host.as_str(), meeting.port).to_socket_addrs() {
         Ok(found) => found.collect::<Vec<_>>(),
         Err(_) if is_named => return anywhere(),
@@ -89,10 +91,6 @@ fn listen(meeting: &Meeting) -> io::Result<TcpListener> {
         Err(error) if is_named && error.kind() == io::ErrorKind::AddrNotAvailable => anywhere(),
         bound => bound,
     }
-}
-
-fn own_name() -> Option<String> {
-    nix::unistd::gethostname().ok()?.into_string().ok()
 }
 
 /// Whether this means the machine itself, whoever says it.
@@ -154,11 +152,11 @@ fn words(news: &News<'_>, own: &str) -> Option<String> {
             Some(format!("generation {}: {ranks} ranks on {nodes}", generation.0))
         }
         // Of its own ranks a launcher says it by itself, but it does not see that others wait in the same way.
-        Happened::Hangs { stalled, others } if stalled.in_collective || own_name().as_ref() != Some(&stalled.host) => {
+        Happened::Hangs { stalled, others } if stalled.in_collective || host::name() != stalled.host => {
             Some(stalled.words(*others))
         }
-        Happened::Straggles(slow) => Some(slow.words()),
-        Happened::KeepsUp { rank, host } => Some(format!("rank {rank} on {host} keeps up again")),
+        Happened::Straggles(slow) => Some(slow.slow.words(slow.rank, &slow.host)),
+        Happened::KeepsUp { rank, host } => Some(pace::keeps_up(*rank, host)),
         Happened::Broken(invariant) => Some(format!("please report this: {invariant}")),
         Happened::Formed { .. } | Happened::Hangs { .. } | Happened::Ended(_) => None,
     }

@@ -87,6 +87,27 @@ pub struct Straggler {
     pub since_ms: i64,
 }
 
+impl Straggler {
+    /// How many times as long as the others it takes, with one digit after the point.
+    #[must_use]
+    pub fn times(self) -> String {
+        format!("{}.{}", self.percent / 100, self.percent % 100 / 10)
+    }
+
+    /// What people hear of a rank that makes the others wait.
+    #[must_use]
+    pub fn words(self, rank: u32, host: &str) -> String {
+        let times = self.times();
+        format!("rank {rank} on {host} makes the others wait: its steps take {times} times as long as theirs")
+    }
+}
+
+/// What people hear of a rank that makes the others wait no longer.
+#[must_use]
+pub fn keeps_up(rank: u32, host: &str) -> String {
+    format!("rank {rank} on {host} keeps up again")
+}
+
 /// What changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {

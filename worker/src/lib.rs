@@ -5,6 +5,8 @@ pub mod agent;
 pub mod c10d;
 pub mod checkpoint;
 pub mod comm;
+mod descendants;
+pub mod host;
 pub mod launch;
 pub mod nccl;
 mod nvml;

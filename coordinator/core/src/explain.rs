@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
+use trainyard_proto::pace;
 use trainyard_proto::plan::{ObjectRef, Reason};
 use trainyard_proto::trainyard::{LastFailure as Told, SlowRank, TrainingJobStatus};
 
@@ -161,8 +162,7 @@ fn straggler(slow: SlowRank) -> rendezvous::Straggler {
     rendezvous::Straggler {
         rank: slow.rank.and_then(|rank| u32::try_from(rank).ok()).unwrap_or(0),
         host: slow.host.unwrap_or_default(),
-        percent,
-        since_ms: slow.since_ms.unwrap_or(0),
+        slow: pace::Straggler { percent, since_ms: slow.since_ms.unwrap_or(0) },
     }
 }
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use trainyard_coordinator_core::rendezvous::{
     Config, Generation, Happened, Hello, Input, LastFailure, MemberId, Output, Pulse, RendezvousView, Session, Spent,
 };
+use trainyard_proto::pace;
 use trainyard_proto::plan::{EventSeverity, ObjectRef};
 use trainyard_proto::rendezvous as wire;
 use trainyard_runtime::driver::{EventSink, Key, Queue, now_ms};
@@ -312,10 +313,14 @@ impl Task {
                     self.event(EventSeverity::Warning, "RankHangs", sentence(&stalled.words(*others)));
                 }
                 Happened::Straggles(slow) => {
-                    self.event(EventSeverity::Warning, "RankStraggles", sentence(&slow.words()));
+                    self.event(
+                        EventSeverity::Warning,
+                        "RankStraggles",
+                        sentence(&slow.slow.words(slow.rank, &slow.host)),
+                    );
                 }
                 Happened::KeepsUp { rank, host } => {
-                    self.event(EventSeverity::Normal, "RankKeepsUp", format!("Rank {rank} on {host} keeps up again"));
+                    self.event(EventSeverity::Normal, "RankKeepsUp", sentence(&pace::keeps_up(*rank, host)));
                 }
                 Happened::Ended(outcome) => tracing::info!(%job, ?outcome, "the rendezvous is over"),
                 Happened::Broken(words) => {

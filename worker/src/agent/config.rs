@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use thiserror::Error;
 use trainyard_runtime::records::Records;
 
+use crate::host;
+
 /// How containers are run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContainerMode {
@@ -137,8 +139,7 @@ pub enum AgentError {
 /// This machine's host name as a valid object name.
 #[must_use]
 pub fn host_name() -> String {
-    let raw = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-    node_name_from(&raw)
+    node_name_from(&host::name())
 }
 
 /// Lower-cases, replaces what object names may not contain, and never answers an empty name.

@@ -6,7 +6,10 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{Pid, getpid};
 use trainyard_worker_core::checkpoint::{self, Checkpoint, File, Listing, Peek, Peeks, REMOVING, Want};
+
+use crate::descendants;
 
 /// More files than this are not a checkpoint folder but a data set, or a mistake.
 const FILES: usize = 50_000;
@@ -128,10 +131,10 @@ fn peek(root: &Path, want: &Want) -> io::Result<Peek> {
 
 /// Files below `root` that a descendant of this process has open for writing.
 fn open_for_writing(root: &Path) -> BTreeSet<String> {
-    descendants().into_iter().flat_map(|pid| written_by(pid, root)).collect()
+    descendants::below(getpid(), usize::MAX).into_iter().flat_map(|pid| written_by(pid, root)).collect()
 }
 
-fn written_by(pid: u32, root: &Path) -> Vec<String> {
+fn written_by(pid: Pid, root: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
     let open = entries.flatten().filter_map(|entry| {
         let target = fs::read_link(entry.path()).ok()?;
@@ -143,20 +146,4 @@ fn written_by(pid: u32, root: &Path) -> Vec<String> {
         (flags & libc::O_ACCMODE != libc::O_RDONLY).then_some(path)
     });
     open.collect()
-}
-
-/// Processes that this one has started, and what those have.
-fn descendants() -> Vec<u32> {
-    let mut found = Vec::new();
-    let mut next = vec![std::process::id()];
-    while let Some(pid) = next.pop() {
-        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
-        for thread in threads.flatten() {
-            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            let children: Vec<u32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
-            next.extend(&children);
-            found.extend(children);
-        }
-    }
-    found
 }

@@ -8,6 +8,7 @@ use trainyard_worker_core::collective_env;
 
 use super::link::Meeting;
 use super::{LaunchArgs, LaunchError, interface, store, torchrun};
+use crate::host;
 
 /// Which generation a rank belongs to.
 const GENERATION: &str = "TRAINYARD_GENERATION";
@@ -135,7 +136,7 @@ impl Pod {
             )));
         }
         let either = |first: &str, second: &str| lookup(first).or_else(|| lookup(second));
-        let own = || either("TRAINYARD_POD_IP", "POD_IP").unwrap_or_else(host_name);
+        let own = || either("TRAINYARD_POD_IP", "POD_IP").unwrap_or_else(host::name);
         let master_addr = match either("PET_MASTER_ADDR", "MASTER_ADDR") {
             Some(address) => address,
             None if nnodes == 1 => Ipv4Addr::LOCALHOST.to_string(),
@@ -199,7 +200,7 @@ impl Pod {
             ranks: u32::try_from(self.nproc).unwrap_or(u32::MAX),
             seen,
             standing: Some(Standing { standing: Some(standing) }),
-            host: host_name(),
+            host: host::name(),
         }
     }
 
@@ -337,10 +338,6 @@ impl Pod {
         let known = |name: &str| told.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
         collective_env::variables(&place, |name| known(name).or_else(|| std::env::var(name).ok()))
     }
-}
-
-pub(super) fn host_name() -> String {
-    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
 }
 
 /// `4`, or torchrun's `4:4`. A range needs somebody who decides the number: that is not this launcher.

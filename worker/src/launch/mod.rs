@@ -9,7 +9,6 @@ mod aside;
 mod console;
 mod environment;
 mod evidence;
-mod group;
 mod grpc;
 mod interface;
 pub mod link;

@@ -7,15 +7,15 @@ use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpgid, getpid, getppid};
 use trainyard_worker_core::supervisor::{Exit, Stop};
 
 use super::environment::RENDEZVOUS;
-use super::group;
 use super::span::SPANS;
 use super::torchrun;
 use crate::checkpoint::FILE;
+use crate::descendants;
 use crate::shim::aside;
 
 /// A running process of a rank, and our child.
@@ -91,7 +91,7 @@ impl Process {
     pub(super) fn signal(&mut self, stop: Stop) -> bool {
         self.told = Some(stop);
         let signal = signal_of(stop);
-        let members = group::members(self.pid);
+        let members = descendants::group(self.pid);
         let ends = !members.is_empty() && members.into_iter().all(|member| has_default_effect(member, signal));
         // A group that is gone needs no signal.
         let _ = killpg(self.pid, signal);
@@ -101,15 +101,26 @@ impl Process {
     /// How the process ended; `None` while it runs. What it left behind in its group ends with it, as in a container: unless
     /// it is a shell, say, that the signal to its group ended, while the program behind it saves its work.
     pub(super) fn ended(&mut self) -> io::Result<Option<Exit>> {
-        let Some(by) = group::over(self.pid) else { return Ok(None) };
+        let Some(by) = over(self.pid) else { return Ok(None) };
         let told = self.told.filter(|stop| *stop != Stop::Kill).map(signal_of);
-        self.lingers = told.is_some() && told == by && !group::members(self.pid).is_empty();
+        self.lingers = told.is_some() && told == by && !descendants::group(self.pid).is_empty();
         if self.lingers {
             return Ok(None);
         }
         // Before the number is given back to the system, so that no other group can be hit.
         let _ = killpg(self.pid, Signal::SIGKILL);
         exit_of(self.pid).map(Some)
+    }
+}
+
+/// Whether a child has ended, and by which signal, without taking its status.
+fn over(pid: Pid) -> Option<Option<Signal>> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    match waitid(Id::Pid(pid), flags) {
+        Ok(WaitStatus::StillAlive) => None,
+        Ok(WaitStatus::Signaled(_, signal, _)) => Some(Some(signal)),
+        // Or by a real-time signal, which nix does not know.
+        Ok(_) | Err(_) => Some(None),
     }
 }
 
@@ -182,7 +193,7 @@ pub(super) fn adopt_orphans() -> io::Result<()> {
 /// Takes the status of adopted children that ended, and ends those that an earlier generation left. `ours` have their own
 /// watchers, and their groups end with them.
 pub(super) fn reap_adopted(ours: &[Pid], generation: u64) {
-    for pid in children().into_iter().filter(|pid| !ours.contains(pid)) {
+    for pid in descendants::children(getpid()).into_iter().filter(|pid| !ours.contains(pid)) {
         let is_of_ours = getpgid(Some(pid)).is_ok_and(|group| ours.contains(&group));
         if !is_of_ours && is_of_before(pid, generation) {
             let _ = kill(pid, Signal::SIGKILL);
@@ -202,7 +213,7 @@ fn is_of_before(pid: Pid, generation: u64) -> bool {
 /// Ends every child that is left, and theirs as they become ours.
 pub(super) fn end_adopted() {
     loop {
-        let children = children();
+        let children = descendants::children(getpid());
         if children.is_empty() {
             return;
         }
@@ -211,12 +222,4 @@ pub(super) fn end_adopted() {
             let _ = waitpid(pid, None);
         }
     }
-}
-
-/// Our children. Empty where /proc is missing: then the parent-death signal alone guards against orphans.
-fn children() -> Vec<Pid> {
-    let pid = getpid();
-    let path = format!("/proc/{pid}/task/{pid}/children");
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.split_whitespace().filter_map(|number| number.parse().ok()).map(Pid::from_raw).collect()
 }

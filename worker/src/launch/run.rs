@@ -17,7 +17,7 @@ use trainyard_worker_core::supervisor::{Exit, Input, Outcome, Output, Patience, 
 
 use super::aside::Aside;
 use super::console;
-use super::environment::{Part, Pod, host_name};
+use super::environment::{Part, Pod};
 use super::evidence::Watch;
 use super::grpc::{Job, Remote};
 use super::link::{Alone, Fixed, Link, Without};
@@ -31,6 +31,7 @@ use super::torchrun::Torchrun;
 use super::warm::{self, Warm};
 use super::{LaunchArgs, LaunchError, report, stall};
 use crate::c10d::Server;
+use crate::host;
 
 /// How long output is awaited after every process has ended: only a process that escaped from its group holds it open.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -81,7 +82,7 @@ pub(super) fn run(args: &LaunchArgs, pod: &Pod, without: Option<Without>) -> Res
         tails: BTreeMap::new(),
         exits: BTreeMap::new(),
         promoted: 0,
-        hangs: stall::Watch::new(host_name(), args.on_hang.as_deref()),
+        hangs: stall::Watch::new(host::name(), args.on_hang.as_deref()),
         spares: warm::wanted(args.spares.as_deref()),
         hung: BTreeMap::new(),
         pulsed_ms: 0,

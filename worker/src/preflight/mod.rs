@@ -18,7 +18,7 @@ pub use trainyard_worker_core::preflight::{PREFIX, summary};
 
 use crate::comm::star::Star;
 use crate::comm::{CommError, Options};
-use crate::nvml;
+use crate::{host, nvml};
 
 /// Up to this many ranks each two measure; more would take minutes, and then one rank of each host speaks for it.
 const ALL_PAIRS: usize = 64;
@@ -111,9 +111,8 @@ fn measure(options: &Options, plan: &Plan, star: &mut Star, report: &mut Report)
     let listen =
         |error: std::io::Error| CommError::Io { peer: "this rank's test port".to_owned(), reason: error.to_string() };
     let door = TcpListener::bind((star.address, 0)).map_err(listen)?;
-    let host =
-        nix::unistd::gethostname().map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned());
-    let place = Place { rank: options.rank, host, address: door.local_addr().map_err(listen)?.to_string() };
+    let place =
+        Place { rank: options.rank, host: host::name(), address: door.local_addr().map_err(listen)?.to_string() };
     report.places = collect(star, &place)?;
     report.gpus = gpus(options, star, report)?;
 

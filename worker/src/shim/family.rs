@@ -1,11 +1,11 @@
 //! Everything that descends from a container's program: found and ended, so that nothing is left behind.
 
-use std::collections::BTreeMap;
-
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid};
+
+use crate::descendants;
 
 /// A wait status as exit code and signal.
 pub(super) fn exit_of(status: WaitStatus) -> Option<(Pid, i32, Option<i32>)> {
@@ -52,35 +52,13 @@ pub(super) fn kill_all(group: Pid) {
                 Err(_) => return,
             }
         }
-        for pid in descendants() {
+        for pid in descendants::all_below(getpid()) {
             let _ = kill(pid, Signal::SIGKILL);
         }
         // A process that dies in the kernel (a GPU driver's tear-down) takes its time; nobody can hurry it.
         std::thread::sleep(std::time::Duration::from_millis(pause_ms));
         pause_ms = (pause_ms * 2).min(50);
     }
-}
-
-/// All descendants of this process, children first.
-fn descendants() -> Vec<Pid> {
-    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(1)?.parse().ok());
-        if let Some(parent) = parent {
-            children.entry(parent).or_default().push(pid);
-        }
-    }
-    let mut found = Vec::new();
-    let mut queue = vec![std::process::id().cast_signed()];
-    while let Some(pid) = queue.pop() {
-        for child in children.remove(&pid).unwrap_or_default() {
-            found.push(Pid::from_raw(child));
-            queue.push(child);
-        }
-    }
-    found
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 
+use trainyard_worker::host;
 use trainyard_worker::launch::link::Meeting;
 
 use super::option;
@@ -102,7 +103,7 @@ pub(super) fn own_address(plan: &Plan, meeting: &Meeting) -> String {
     let usable = |ip: &IpAddr| is_loopback(&meeting.host) || !ip.is_loopback();
     let near = endpoint.map(|to| SocketAddr::new(to.ip(), PORT)).and_then(towards).filter(usable);
     let ip = near.or_else(|| towards(far));
-    ip.map_or_else(host_name, |ip| ip.to_string())
+    ip.map_or_else(host::name, |ip| ip.to_string())
 }
 
 /// A name of this launcher that no other has.
@@ -112,13 +113,9 @@ pub(super) fn own_name(meeting: &Meeting) -> String {
         Some(index) => format!("node-{index}"),
         None => {
             let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            format!("{}-{}-{:x}", host_name(), std::process::id(), since.as_micros())
+            format!("{}-{}-{:x}", host::name(), std::process::id(), since.as_micros())
         }
     }
-}
-
-fn host_name() -> String {
-    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -164,9 +164,8 @@ pub(super) fn stalled(stalled: &[Stalled]) -> Option<String> {
 
 /// Which ranks make the others wait: the slowest is named.
 pub(super) fn straggles(slow: &[Straggler]) -> Option<String> {
-    let Straggler { rank, host, percent, since_ms } = slow.iter().max_by_key(|slow| slow.percent)?;
-    let times = format!("{}.{}", percent / 100, percent % 100 / 10);
-    let since = instant::text(*since_ms);
+    let Straggler { rank, host, slow: slowest } = slow.iter().max_by_key(|straggler| straggler.slow.percent)?;
+    let (times, since) = (slowest.times(), instant::text(slowest.since_ms));
     let others = match slow.len() - 1 {
         0 => String::new(),
         1 => "; 1 other rank is slow, too".to_owned(),

@@ -67,10 +67,11 @@ fn rank(stalled: &rendezvous::Stalled) -> StalledRank {
     }
 }
 
-fn slow(slow: &rendezvous::Straggler) -> SlowRank {
+fn slow(straggler: &rendezvous::Straggler) -> SlowRank {
+    let rendezvous::Straggler { rank, host, slow } = straggler;
     SlowRank {
-        rank: Some(i64::from(slow.rank)),
-        host: Some(slow.host.clone()),
+        rank: Some(i64::from(*rank)),
+        host: Some(host.clone()),
         slowdown: Some(f64::from(slow.percent) / 100.0),
         since_ms: Some(slow.since_ms),
     }

@@ -86,13 +86,7 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     check_elastic(elastic.as_ref(), &specs, findings);
     let total: u32 = specs.iter().map(|spec| spec.replicas).sum();
     let mut policy = kubeflow::policy(spec, total, &mut warnings, findings);
-    if elastic.as_ref().is_some_and(|elastic| elastic.metrics.is_some()) {
-        warnings.push(Warning {
-            reason: "FieldIgnored".to_owned(),
-            message: "spec.elasticPolicy.metrics has no effect here: nothing scales by load; use `kubectl scale`"
-                .to_owned(),
-        });
-    }
+    warnings.extend(elastic.as_ref().and_then(ignored));
     for spec in &specs {
         read::check_pod_name(&kubeflow::replica_name(&head, spec.name, spec.replicas.saturating_sub(1)), findings);
     }
@@ -148,6 +142,12 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
         ranks,
         warnings,
     })
+}
+
+/// What an elastic policy asks for in vain.
+fn ignored(elastic: &ElasticPolicy) -> Option<Warning> {
+    let message = "spec.elasticPolicy.metrics has no effect here: nothing scales by load; use `kubectl scale`";
+    elastic.metrics.as_ref().map(|_| Warning { reason: "FieldIgnored".to_owned(), message: message.to_owned() })
 }
 
 /// All replicas, with what each is told. The first of them leads.

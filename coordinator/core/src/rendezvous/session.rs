@@ -228,14 +228,7 @@ impl Session {
     }
 
     fn slow(&self) -> Vec<Straggler> {
-        let slow = self.stragglers.slow();
-        slow.map(|(rank, slow)| Straggler {
-            rank,
-            host: self.host_of(rank),
-            percent: slow.percent,
-            since_ms: slow.since_ms,
-        })
-        .collect()
+        self.stragglers.slow().map(|(rank, slow)| Straggler { rank, host: self.host_of(rank), slow }).collect()
     }
 
     fn host_of(&self, rank: u32) -> String {

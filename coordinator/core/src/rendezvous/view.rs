@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use trainyard_proto::pace::Window;
+use trainyard_proto::pace::{self, Window};
 
 use super::message::{Cause, Outcome, Place};
 
@@ -155,20 +155,9 @@ pub struct Straggler {
     pub rank: u32,
     /// Where.
     pub host: String,
-    /// How long it takes for what the others do in 100.
-    pub percent: u32,
-    /// Since when.
-    pub since_ms: i64,
-}
-
-impl Straggler {
-    /// For people.
-    #[must_use]
-    pub fn words(&self) -> String {
-        let Self { rank, host, percent, .. } = self;
-        let times = format!("{}.{}", percent / 100, percent % 100 / 10);
-        format!("rank {rank} on {host} makes the others wait: its steps take {times} times as long as theirs")
-    }
+    /// How slow, and since when.
+    #[serde(flatten)]
+    pub slow: pace::Straggler,
 }
 
 /// Interpreters that wait to become ranks.

@@ -128,7 +128,7 @@ fn a_rank_that_makes_those_of_other_pods_wait_is_named() {
     }
     let happened = windows(&mut lab, 3, [40, 42, 40, 95]);
     let [Happened::Straggles(slow)] = &happened[..] else { panic!("{happened:?}") };
-    assert_eq!((slow.rank, slow.host.as_str(), slow.percent), (3, "host-1", 237));
+    assert_eq!((slow.rank, slow.host.as_str(), slow.slow.percent), (3, "host-1", 237));
     lab.world.meeting = Some(lab.session.view());
     lab.world.plan();
     assert_eq!(lab.world.codes, ["Straggles"]);

@@ -216,7 +216,7 @@ impl Watch {
             self.pids.keys().filter_map(|rank| Some((*rank, pace.window(*rank)?))).collect();
         for (rank, window) in windows {
             for change in stragglers.take(now_ms, rank, window) {
-                text.push_str(&self::change(stragglers, change, &self.host));
+                text.extend(self::change(stragglers, change, &self.host));
             }
         }
         text
@@ -243,17 +243,12 @@ impl Watch {
     }
 }
 
-fn change(stragglers: &Stragglers, change: pace::Change, host: &str) -> String {
-    match change {
-        pace::Change::Slow(rank) => {
-            let percent = stragglers.slow().find(|(slow, _)| *slow == rank).map_or(0, |(_, slow)| slow.percent);
-            let times = format!("{}.{}", percent / 100, percent % 100 / 10);
-            format!(
-                "trainyard: rank {rank} on {host} makes the others wait: its steps take {times} times as long as theirs\n"
-            )
-        }
-        pace::Change::CaughtUp(rank) => format!("trainyard: rank {rank} on {host} keeps up again\n"),
-    }
+fn change(stragglers: &Stragglers, change: pace::Change, host: &str) -> Option<String> {
+    let words = match change {
+        pace::Change::Slow(rank) => stragglers.slow().find(|(slow, _)| *slow == rank)?.1.words(rank, host),
+        pace::Change::CaughtUp(rank) => pace::keeps_up(rank, host),
+    };
+    Some(format!("trainyard: {words}\n"))
 }
 
 /// Who is to be ended: those to blame; of a deadlock, the first.

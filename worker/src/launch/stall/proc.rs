@@ -1,6 +1,5 @@
 //! What the system says of a rank's processes.
 
-use std::collections::BTreeSet;
 use std::fs;
 
 use nix::sys::time::TimeValLike as _;
@@ -8,6 +7,8 @@ use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use trainyard_proto::pace::Doing;
 use trainyard_worker_core::stall::{Look, State};
+
+use crate::descendants;
 
 /// Processes of one rank that are looked at: more than data loaders start, few enough to be read in a moment.
 const FAMILY: usize = 256;
@@ -19,7 +20,7 @@ pub(super) fn look(pid: Pid) -> Option<Look> {
     let own = stat(pid.as_raw())?;
     let cpu_ms = own.cpu_ms(pid.as_raw());
     let mut look = Look { state: own.state?, cpu_ms, io_bytes: bytes(pid.as_raw()), wakes: 0 };
-    for child in family(pid.as_raw()) {
+    for child in descendants::below(pid, FAMILY).into_iter().map(Pid::as_raw) {
         if let Some(stat) = stat(child) {
             look.cpu_ms += stat.cpu_ms(child);
             look.io_bytes += bytes(child);
@@ -35,9 +36,9 @@ pub(super) fn glance(pid: Pid) -> Option<(State, Doing)> {
     let doing = match state {
         State::Runs | State::Blocked | State::Stopped => Doing::Works,
         State::Sleeps => match call(pid) {
-            Some(libc::SYS_wait4 | libc::SYS_waitid) => match children(pid.as_raw()).as_slice() {
+            Some(libc::SYS_wait4 | libc::SYS_waitid) => match descendants::children(pid).as_slice() {
                 // A shell, or a program like it, in front of the rank.
-                [child] => return Some((state, glance_at_child(Pid::from_raw(*child)))),
+                [child] => return Some((state, glance_at_child(*child))),
                 _ => Doing::Works,
             },
             Some(number) => waits_for(number),
@@ -148,28 +149,6 @@ fn bytes(pid: i32) -> u64 {
     number("rchar:") + number("wchar:")
 }
 
-/// The processes below one.
-fn family(pid: i32) -> BTreeSet<i32> {
-    let mut found = BTreeSet::new();
-    let mut open = vec![pid];
-    while let Some(parent) = open.pop() {
-        for child in children(parent) {
-            if found.len() < FAMILY && found.insert(child) {
-                open.push(child);
-            }
-        }
-    }
-    found
-}
-
-fn children(parent: i32) -> Vec<i32> {
-    // A process is listed with the thread that started it.
-    let threads = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
-    let texts = threads.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default());
-    let numbers = |text: String| text.split_whitespace().filter_map(|number| number.parse().ok()).collect::<Vec<_>>();
-    texts.flat_map(numbers).collect()
-}
-
 /// The system call that a process waits in, or the kernel's function, by name.
 pub(super) fn waits_in(pid: Pid) -> Option<String> {
     if let Some(name) = call(pid).and_then(name_of_call) {
@@ -245,8 +224,8 @@ mod tests {
         let pid = Pid::from_raw(child.id().cast_signed());
         eventually("the grandchild's CPU time counts", || look(pid).is_some_and(|look| look.cpu_ms >= 50));
         assert_eq!(look(pid).unwrap().state, State::Sleeps);
-        for child in family(pid.as_raw()) {
-            let _ = nix::sys::signal::kill(Pid::from_raw(child), nix::sys::signal::Signal::SIGKILL);
+        for child in descendants::below(pid, FAMILY) {
+            let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
         }
         child.wait().unwrap();
         assert_eq!(look(pid), None);
