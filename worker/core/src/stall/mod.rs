@@ -332,7 +332,7 @@ impl Detector {
             // Progress since it was found: steps may need less than what counts as movement.
             let since = self.ranks.get(number).and_then(|rank| self.patience(rank)).map(|(since, _)| since);
             let Some(rank) = self.ranks.get_mut(number) else { continue };
-            rank.compare(now_ms, *look);
+            rank.compare(now_ms, since, *look);
             let found_since = rank.found.as_ref().map(|found| found.since_ms);
             if look.state != State::Stopped && found_since.is_some_and(|found| since.is_some_and(|since| since > found))
             {
@@ -372,6 +372,7 @@ impl Detector {
 
     /// What the suspects wait in, as far as it could be found out. It is judged at the next deadline.
     pub fn answer(&mut self, now_ms: i64, waits: BTreeMap<u32, Waits>) {
+        self.forget_who_got_on();
         let asked = || self.ranks.values().filter(|rank| rank.suspected_ms.is_some());
         let due_ms = if asked().any(|rank| rank.stopped_ms.is_some() && rank.found.is_none()) {
             now_ms
@@ -379,7 +380,22 @@ impl Detector {
             let long = asked().filter_map(|rank| self.patience(rank)).map(|(since, limit)| since + limit / 5 * 4).min();
             (now_ms + SETTLE_MS).max(long.unwrap_or(now_ms))
         };
-        self.answer = Some(Answer { due_ms, waits });
+        self.answer = asked().next().is_some().then_some(Answer { due_ms, waits });
+    }
+
+    /// A sign since its stack was asked for, a rank's own or that of those it works with, answers the question. To wait with
+    /// it for the end of the next silence would keep the processes from being looked at until then.
+    fn forget_who_got_on(&mut self) {
+        let got_on = |rank: &Rank| {
+            let asked_ms = rank.suspected_ms.filter(|_| rank.stopped_ms.is_none());
+            asked_ms.zip(self.patience(rank)).is_some_and(|(asked_ms, (since, _))| since >= asked_ms)
+        };
+        let numbers: Vec<u32> = self.ranks.iter().filter(|(_, rank)| got_on(rank)).map(|(number, _)| *number).collect();
+        for number in numbers {
+            if let Some(rank) = self.ranks.get_mut(&number) {
+                rank.suspected_ms = None;
+            }
+        }
     }
 
     /// A rank got on by itself: what it stood in is a pause that this program makes.
@@ -400,6 +416,8 @@ impl Detector {
         let still_ms = now_ms - still_since;
         if let Some(at) = rank.suspected_ms
             && now_ms - at < ASK_AGAIN_MS.max(still_ms / 2)
+            // What was a pause when it was asked about may have become too long for one.
+            && !(at - still_since < PAUSE_MS && still_ms >= PAUSE_MS)
         {
             return false;
         }

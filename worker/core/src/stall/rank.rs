@@ -63,7 +63,9 @@ impl Rank {
         self.stopped_ms.is_some_and(|since| now_ms - since >= STOPPED_MS)
     }
 
-    pub(super) fn compare(&mut self, now_ms: i64, look: Look) {
+    /// Takes in a look. What was seen before the silence began, at `since_ms`, is no part of it: a short movement would drown
+    /// in the time between two looks that are far apart.
+    pub(super) fn compare(&mut self, now_ms: i64, since_ms: Option<i64>, look: Look) {
         self.note_stop(now_ms, look.state);
         let before = self.look.replace((now_ms, look));
         if let Some((at, before)) = before {
@@ -72,6 +74,9 @@ impl Rank {
                 self.woke_ms = Some(now_ms);
             }
         }
+        let is_of_silence = |(at, _): &(i64, Look)| since_ms.is_none_or(|since| *at >= since);
+        let before = before.filter(is_of_silence);
+        self.still = self.still.filter(is_of_silence);
         let still = look.state == State::Stopped
             || (look.state != State::Runs
                 && [before, self.still].into_iter().flatten().all(|past| !moved(past, now_ms, look)));

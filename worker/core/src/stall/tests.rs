@@ -306,6 +306,41 @@ fn words() {
     assert!(text.ends_with("trainyard: ranks 0, 2 wait for it in all_reduce\n"), "{text}");
 }
 
+#[test]
+fn who_gets_on_while_its_stack_is_read_is_looked_at_again_in_time() {
+    let mut world = World::new(3);
+    world.reading_ms = 200;
+    world.train(0, 20, 100);
+    let stand = |world: &mut World| (0..3).for_each(|rank| world.stand(rank, waits("barrier", rank != 1)));
+    stand(&mut world);
+    world.pass(1_250);
+    assert!(world.read.is_some());
+    world.ranks.iter_mut().for_each(|rank| rank.cpu = 900);
+    world.train(100, 1, 100);
+    stand(&mut world);
+    world.pass(LEAST_MS);
+    assert_eq!(world.found(), [(1, Role::Culprit), (0, Role::Victim), (2, Role::Victim)]);
+}
+
+#[test]
+fn the_minute_of_a_disk_begins_with_the_silence_and_not_with_a_look_long_ago() {
+    let mut world = World::new(1);
+    world.train(0, 4, 300);
+    // Steps so long that the short ones that follow are not looked at.
+    for step in 4..10 {
+        world.stand(0, Waits { checkpoint: true, ..waits("fsync", false) });
+        world.pass(17_000);
+        world.ranks[0].cpu = 60;
+        world.train(step, 1, 7_000);
+    }
+    world.ranks[0].look.state = State::Blocked;
+    world.stand(0, waits("write", false));
+    world.pass(PAUSE_MS);
+    assert_eq!(world.found(), []);
+    world.pass(PAUSE_MS);
+    assert_eq!(world.found(), [(0, Role::Culprit)]);
+}
+
 #[derive(Clone, Debug)]
 enum Pause {
     Step(i64),
