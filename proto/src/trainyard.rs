@@ -390,6 +390,9 @@ pub struct StalledRank {
     pub since_ms: Option<i64>,
 }
 
+/// The most ranks that one replica may have: far more than any machine has GPUs or CPUs, and few enough to be started.
+pub const MAX_PROCS_PER_REPLICA: u32 = 4_096;
+
 /// A rank that makes the others wait.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

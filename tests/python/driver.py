@@ -42,7 +42,7 @@ class Zygote:
         theirs.set_inheritable(True)
         self.process = subprocess.Popen(
             [python, *flags, str(WARM / "zygote.py"), target, *arguments], cwd=folder, pass_fds=[theirs.fileno()],
-            env={**env, "TRAINYARD_ZYGOTE": str(theirs.fileno())}, start_new_session=True,
+            env={**env, "TRAINYARD_ZYGOTE": str(theirs.fileno()), "TRAINYARD_GENERATION": "0" * 20}, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
         theirs.close()

@@ -23,8 +23,27 @@ def become(order, descriptors, priority):
     for name, value in wanted.items():
         if os.environb.get(name) != value:
             os.environb[name] = value
+    show(b"TRAINYARD_GENERATION", wanted)
     priority.restore()
     fresh()
+
+
+def show(name, wanted):
+    """Writes a number to where others read our environment (/proc/PID/environ): what the zygote was started with. The
+    children that we fork keep it."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            begin, end = map(int, file.read().rpartition(b")")[2].split()[47:49])
+        block = ctypes.string_at(begin, end - begin)
+    except (OSError, ValueError):
+        return
+    at = (b"\0" + block).find(b"\0" + name + b"=")
+    if at >= 0:
+        at += len(name) + 1
+        room = block.index(b"\0", at) - at
+        number = wanted.get(name, b"0").rjust(room, b"0")
+        if len(number) == room:
+            ctypes.memmove(begin + at, number, room)
 
 
 def fresh():

@@ -55,6 +55,7 @@ def main(namespace):
     """The zygote's life, and then the life of the rank that it, or one of its spares, has become."""
     launcher = os.getppid()
     control = socket.socket(fileno=int(os.environ.pop("TRAINYARD_ZYGOTE")))
+    os.environ.pop("TRAINYARD_GENERATION", None)
     zygote = Zygote(launcher, control)
     order = zygote.serve()
     if order is not None:

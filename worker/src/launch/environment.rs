@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use trainyard_proto::rendezvous::{Hello, Member, Seat, Standing, World, standing};
+use trainyard_proto::trainyard::MAX_PROCS_PER_REPLICA;
 use trainyard_worker_core::collective_env;
 
 use super::link::Meeting;
@@ -369,10 +370,10 @@ fn processes(text: &str, lookup: &impl Fn(&str) -> Option<String>) -> Result<usi
             0 => cpus(),
             count => count,
         }),
-        _ => match text.parse() {
-            Ok(count) if count > 0 => Ok(count),
+        _ => match text.parse::<u32>() {
+            Ok(count @ 1..=MAX_PROCS_PER_REPLICA) => Ok(count as usize),
             Ok(_) | Err(_) => Err(LaunchError::Environment(format!(
-                "--nproc {text} is not a number of processes; give 1 or more, `cpu`, `gpu` or `auto`"
+                "--nproc {text} is not a number of processes; give 1 to {MAX_PROCS_PER_REPLICA}, `cpu`, `gpu` or `auto`"
             ))),
         },
     }
@@ -535,7 +536,11 @@ mod tests {
     #[test]
     fn faults_are_named() {
         let fault = |nproc, pairs: &[(&str, &str)]| read(nproc, pairs).unwrap_err();
-        assert!(fault("0", &[]).contains("--nproc 0 is not a number of processes"));
+        for nproc in ["0", "4097", "99999999999", "-1", "two"] {
+            assert!(
+                fault(nproc, &[]).contains(&format!("--nproc {nproc} is not a number of processes; give 1 to 4096"))
+            );
+        }
         assert!(fault("1", &[("PET_NNODES", "2")]).contains("PET_MASTER_ADDR is not set"));
         assert!(fault("1", &[("PET_NNODES", "1:4")]).contains("is a range"));
         let beyond = [("PET_NNODES", "2"), ("PET_NODE_RANK", "2")];

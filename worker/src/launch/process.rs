@@ -203,11 +203,12 @@ pub(super) fn reap_adopted(ours: &[Pid], generation: u64) {
 }
 
 /// Whether a process was started by a rank of an earlier generation, as its environment tells.
-fn is_of_before(pid: Pid, generation: u64) -> bool {
+pub(super) fn is_of_before(pid: Pid, generation: u64) -> bool {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let told = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"TRAINYARD_GENERATION="));
     let number = told.and_then(|value| std::str::from_utf8(value).ok()).and_then(|value| value.parse::<u64>().ok());
-    number.is_some_and(|of| of < generation)
+    // A spare belongs to none before it is a rank.
+    number.is_some_and(|of| (1..generation).contains(&of))
 }
 
 /// Ends every child that is left, and theirs as they become ours.

@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::Value;
 use trainyard_proto::kind::{CustomKind, KindInfo};
 use trainyard_proto::kubeflow::{ElasticPolicy, PyTorchJob};
+use trainyard_proto::trainyard::MAX_PROCS_PER_REPLICA;
 
 use super::Dialect;
 use super::kubeflow::{self, RoleSpec, Shape};
@@ -193,11 +194,11 @@ fn check_roles(specs: &[RoleSpec], findings: &mut Findings) {
 
 fn check_nproc(nproc: Option<&str>, elastic: Option<&ElasticPolicy>, findings: &mut Findings) {
     if let Some(word) = nproc {
-        let number = word.parse::<u32>().is_ok_and(|number| number > 0);
+        let number = word.parse().is_ok_and(|number| (1..=MAX_PROCS_PER_REPLICA).contains(&number));
         if !number && !["auto", "cpu", "gpu"].contains(&word) {
             findings.add(
                 Diagnostic::new("spec.nprocPerNode", format!("`{word}` is not known"))
-                    .hint("write auto, cpu, gpu or a number from 1, in quotes"),
+                    .hint(format!("write auto, cpu, gpu or a number from 1 to {MAX_PROCS_PER_REPLICA}, in quotes")),
             );
         }
         if elastic.is_some_and(|elastic| elastic.n_proc_per_node.is_some()) {

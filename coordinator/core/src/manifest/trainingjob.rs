@@ -11,7 +11,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 use trainyard_proto::kind::{CustomKind, KindInfo};
-use trainyard_proto::trainyard::{Amount, Resources, TrainingJob, TrainingJobSpec, TrainingJobStatus};
+use trainyard_proto::trainyard::{
+    Amount, MAX_PROCS_PER_REPLICA, Resources, TrainingJob, TrainingJobSpec, TrainingJobStatus,
+};
 
 use super::Dialect;
 use super::kubeflow::{self, RoleSpec, Shape};
@@ -231,10 +233,12 @@ fn nproc(written: Option<&IntOrString>, findings: &mut Findings) -> String {
         Some(IntOrString::Int(number)) => number.to_string(),
         Some(IntOrString::String(text)) => text.clone(),
     };
-    if !["auto", "cpu", "gpu"].contains(&text.as_str()) && !text.parse::<u32>().is_ok_and(|number| number > 0) {
+    if !["auto", "cpu", "gpu"].contains(&text.as_str())
+        && !text.parse().is_ok_and(|number| (1..=MAX_PROCS_PER_REPLICA).contains(&number))
+    {
         findings.add(
             Diagnostic::new("spec.procsPerReplica", format!("`{text}` is not known"))
-                .hint("write a number from 1, auto, cpu or gpu"),
+                .hint(format!("write a number from 1 to {MAX_PROCS_PER_REPLICA}, auto, cpu or gpu")),
         );
     }
     text

@@ -266,6 +266,8 @@ impl Warm {
             command.env_remove(name);
         }
         command.env("TRAINYARD_ZYGOTE", theirs.as_raw_fd().to_string());
+        // Not read either: a rank that comes of it writes its own over it, for us to know its children by.
+        command.env("TRAINYARD_GENERATION", "0".repeat(20));
         let log = std::env::var_os(LOG).and_then(|path| File::options().create(true).append(true).open(path).ok());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.map_or_else(Stdio::null, Stdio::from));
         let inherited = theirs.as_raw_fd();

@@ -143,3 +143,34 @@ fn what_is_no_python_program_has_no_spares() {
     assert!(Warm::new(&command, 1, &[]).is_none());
     assert!(python_path(&command).is_none());
 }
+
+#[test]
+fn what_a_spare_forks_as_a_rank_is_known_by_its_generation() {
+    // A daemon as they were always made: it has its own session, and nobody for a parent.
+    let program = r#"
+import os, sys, wave
+if "RANK" in os.environ and os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        print(os.getpid(), os.environ["TRAINYARD_GENERATION"], flush=True)
+    else:
+        os._exit(0)
+print("." if "RANK" not in os.environ else "", end="", flush=True)
+import time
+time.sleep(1000)
+"#;
+    let mut bed = bed(program, 1);
+    let zygote = Pid::from_raw(bed.warm.zygote.as_ref().unwrap().process.pid.cast_signed());
+    let is_of_before = crate::launch::process::is_of_before;
+    let mut variables = rank(0);
+    variables.push(("TRAINYARD_GENERATION".to_owned(), "7".to_owned()));
+    let line = first_line(bed.warm.try_start(&variables).unwrap());
+    let (daemon, generation) = line.split_once(' ').unwrap();
+    let daemon = Pid::from_raw(daemon.parse().unwrap());
+    assert_eq!(generation, "7");
+    assert!(!is_of_before(daemon, 7));
+    assert!(is_of_before(daemon, 8));
+    assert!(!is_of_before(zygote, 8), "spares are for any generation");
+    kill(daemon, Signal::SIGKILL).unwrap();
+    nix::sys::wait::waitpid(daemon, None).unwrap();
+}
