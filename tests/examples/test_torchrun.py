@@ -356,6 +356,13 @@ def test_output_goes_where_torchrun_puts_it(tmp_path):
     assert " RANK=1 " in only and " RANK=0 " not in only
 
 
+def test_log_files_that_cannot_be_made_are_named(tmp_path):
+    process = start(OURS, "--nproc-per-node", "2", "--log-dir", "/proc/logs", "--redirects", "3", "SCRIPT", tmp_path=tmp_path)
+    out, told = process.communicate(timeout=60)
+    assert process.returncode == 126, f"{out}\n{told}"
+    assert "its log files cannot be made, see --log-dir: " in told and "is the program installed" not in told
+
+
 def test_ranks_are_started_again_as_often_as_was_said(tmp_path):
     words = ["--nproc-per-node", "2", "--max-restarts", "1", "SCRIPT", "fail"]
     out = finish(start(OURS, *words, tmp_path=tmp_path))

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -50,6 +50,17 @@ impl Route {
     }
 }
 
+/// What a rank has written that is held back, because nobody takes it from us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// As much as before.
+    Same,
+    /// More than before.
+    More,
+    /// So much that the rank may have to wait before it can write on.
+    Full,
+}
+
 /// The reading end of one output of one rank.
 pub(super) struct Stream {
     pub(super) process: ProcessId,
@@ -61,6 +72,8 @@ pub(super) struct Stream {
     partial: Vec<u8>,
     /// What it told of progress since it was asked last.
     sign: Option<Sign>,
+    /// Bytes that were seen in the pipe while they were held back.
+    waiting: usize,
     route: Route,
 }
 
@@ -68,8 +81,8 @@ impl Stream {
     pub(super) fn new(process: ProcessId, channel: Channel, pipe: OwnedFd, prefix: String) -> io::Result<Self> {
         let flags = OFlag::from_bits_retain(fcntl(&pipe, FcntlArg::F_GETFL)?);
         fcntl(&pipe, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        let (partial, sign, route) = (Vec::new(), None, Route::default());
-        Ok(Self { process, channel, pipe: pipe.into(), prefix, partial, sign, route })
+        let (partial, sign, waiting, route) = (Vec::new(), None, 0, Route::default());
+        Ok(Self { process, channel, pipe: pipe.into(), prefix, partial, sign, waiting, route })
     }
 
     /// The same, with the lines going elsewhere.
@@ -86,10 +99,29 @@ impl Stream {
         !self.route.silent && console::is_full(self.channel)
     }
 
+    /// What of the rank's output waits for that.
+    pub(super) fn held(&mut self) -> Held {
+        let mut waiting: libc::c_int = 0;
+        // SAFETY: the system call writes one integer, to a place that is ours.
+        let known = unsafe { libc::ioctl(self.pipe.as_raw_fd(), libc::FIONREAD, &raw mut waiting) } == 0;
+        let waiting = if known { usize::try_from(waiting).unwrap_or(0) } else { 0 };
+        let size = fcntl(&self.pipe, FcntlArg::F_GETPIPE_SZ).map_or(0, |size| usize::try_from(size).unwrap_or(0));
+        let before = std::mem::replace(&mut self.waiting, waiting);
+        // A pipe is full when each of its pages is begun: at least half of the room is taken then.
+        if waiting * 2 > size {
+            Held::Full
+        } else if waiting > before {
+            Held::More
+        } else {
+            Held::Same
+        }
+    }
+
     /// Passes on what is there, or much of it. Whether more may come, and what it says of progress.
     pub(super) fn forward(&mut self, tail: &mut Tail) -> (bool, Option<Sign>) {
         let mut chunk = vec![0; READ_BYTES];
         let mut open = true;
+        self.waiting = 0;
         for _ in 0..ROUNDS {
             match self.pipe.read(&mut chunk) {
                 Ok(0) => open = false,
@@ -143,5 +175,27 @@ impl Stream {
             // One piece for all lines, so that lines of two ranks never mix.
             console::put(self.channel, page);
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_back_is_told_from_what_stands_still() {
+        let (reading, writing) = nix::unistd::pipe().unwrap();
+        let process = ProcessId { local_rank: 0, generation: 1 };
+        let mut stream = Stream::new(process, Channel::Out, reading, String::new()).unwrap();
+        let mut writing = File::from(writing);
+        assert_eq!(stream.held(), Held::Same);
+        writing.write_all(b"a line\n").unwrap();
+        assert_eq!((stream.held(), stream.held()), (Held::More, Held::Same));
+        fcntl(&writing, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        // The worst case: each line needs a page of its own, of which it leaves nearly half.
+        let lines = std::iter::from_fn(|| writing.write(&[b'.'; 2_049]).ok()).count();
+        assert!(lines > 8, "{lines}");
+        assert_eq!((stream.held(), stream.held()), (Held::Full, Held::Full));
     }
 }

@@ -1,7 +1,6 @@
 //! The processes of ranks: how they start, what they say, how they end, and who is to blame.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
 use nix::unistd::Pid;
 use trainyard_proto::rendezvous::Deadlock;
@@ -14,7 +13,7 @@ use super::console::{self, Channel};
 use super::environment::Variables;
 use super::evidence::{ERROR_FILE, Watch};
 use super::notes::{Hello, Note, SOCKET};
-use super::output::Stream;
+use super::output::{Held, Route, Stream};
 use super::process::{Pipes, Process};
 use super::run::{Launch, Running, SPARES_MS};
 use super::warm::Warm;
@@ -48,9 +47,13 @@ impl Launch<'_> {
         self.watch_nccl(process, &variables);
         variables.extend(self.spans.begin(process).map(|(name, value)| (name.to_owned(), value)));
         variables.extend(file.map(|file| (ERROR_FILE.to_owned(), file)));
+        let routes = match self.routes(process, rank) {
+            Ok(routes) => routes,
+            Err(error) => return Some(self.not_started(process, rank, &error)),
+        };
         let started = self.start_warm(&variables).map_or_else(|| self.start_cold(process, &variables), Ok);
         let attached = started.and_then(|(running, pipes)| {
-            self.attach(process, rank, pipes)?;
+            self.attach(process, rank, pipes, routes)?;
             Ok(Running { process: running, rank, signalled: false })
         });
         match attached {
@@ -111,11 +114,16 @@ impl Launch<'_> {
         Input::NotStarted { process, code }
     }
 
-    fn attach(&mut self, process: ProcessId, rank: usize, pipes: [OwnedFd; 2]) -> io::Result<()> {
+    /// Where a rank's output goes, with the files for it.
+    fn routes(&mut self, process: ProcessId, rank: usize) -> io::Result<[Route; 2]> {
+        let attempt = self.present.as_ref().map_or(0, |present| present.part.restarts);
+        let failed = |error| io::Error::other(format!("its log files cannot be made, see --log-dir: {error}"));
+        Ok(self.torchrun.routes(process.local_rank, rank, attempt).map_err(failed)?.unwrap_or_default())
+    }
+
+    fn attach(&mut self, process: ProcessId, rank: usize, pipes: Pipes, routes: [Route; 2]) -> io::Result<()> {
         let prefix = self.prefix(process.generation, rank);
         self.tails.insert(process, Tail::default());
-        let attempt = self.present.as_ref().map_or(0, |present| present.part.restarts);
-        let routes = self.torchrun.routes(process.local_rank, rank, attempt)?.unwrap_or_default();
         for ((channel, pipe), route) in [Channel::Out, Channel::Error].into_iter().zip(pipes).zip(routes) {
             self.streams.push(Stream::new(process, channel, pipe, prefix.clone())?.with_route(route));
         }
@@ -175,10 +183,12 @@ impl Launch<'_> {
         let mut spoke = false;
         self.streams.retain_mut(|stream| {
             if !all && stream.is_held() {
-                // It may stand still for that, which is no fault of its own.
-                let waits = processes.get(&stream.process).filter(|_| supervisor.is_present(stream.process));
-                if let Some(running) = waits {
-                    hangs.sign(now_ms, number(running.rank), Sign::Life);
+                let present = processes.get(&stream.process).filter(|_| supervisor.is_present(stream.process));
+                match present.map(|running| (running.rank, stream.held())) {
+                    // It stands still for that, which is no fault of its own.
+                    Some((rank, Held::Full)) => hangs.pause(now_ms, number(rank)),
+                    Some((rank, Held::More)) => hangs.sign(now_ms, number(rank), Sign::Life),
+                    Some((_, Held::Same)) | None => {}
                 }
                 return true;
             }

@@ -243,7 +243,7 @@ impl Detector {
             }
             Sign::Life => {}
         }
-        rank.life.beat(now_ms);
+        rank.life.beat_of_lines(now_ms);
         if rank.silence().is_some_and(|(since, _)| since == now_ms) {
             rank.still = None;
             rank.suspected_ms = None;
@@ -275,10 +275,14 @@ impl Detector {
         if let Some(rank) = self.ranks.get_mut(&rank) {
             rank.phase = phase;
             // The pause belongs to no step.
-            rank.steps.pause(now_ms);
-            rank.life.pause(now_ms);
-            rank.still = None;
-            rank.suspected_ms = None;
+            rank.pause(now_ms);
+        }
+    }
+
+    /// A rank is made to wait, by somebody who knows that: its silence begins now, and belongs to no step.
+    pub fn pause(&mut self, now_ms: i64, rank: u32) {
+        if let Some(rank) = self.ranks.get_mut(&rank) {
+            rank.pause(now_ms);
         }
     }
 

@@ -50,6 +50,14 @@ impl Rank {
         self.apart_ms.is_some() && self.silence().is_none()
     }
 
+    /// What comes next is measured from now.
+    pub(super) fn pause(&mut self, now_ms: i64) {
+        self.steps.pause(now_ms);
+        self.life.pause(now_ms);
+        self.still = None;
+        self.suspected_ms = None;
+    }
+
     /// Notes since when it is stopped.
     pub(super) fn note_stop(&mut self, now_ms: i64, state: State) {
         if state == State::Stopped {

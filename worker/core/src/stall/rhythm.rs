@@ -4,12 +4,16 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use super::LEAST_MS;
+
 /// Intervals remembered: enough for a steady median, few enough to follow a change of pace.
 const INTERVALS: usize = 15;
 /// Signs after which there is a rhythm. The first interval holds the compilation and loading of data.
 const ENOUGH: usize = 2;
-/// Signs closer together than this are one: a page of lines is not a page of steps.
+/// Signs closer together than this are one.
 const TOGETHER_MS: i64 = 5;
+/// Lines closer together than this are one page, which is no rhythm; where lines go on and on like that, it is one.
+const PAGE_MS: i64 = 100;
 
 /// The beats of one rank.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -19,6 +23,8 @@ pub(super) struct Rhythm {
     /// The beat before belongs to a pause: the interval that follows is no step.
     paused: bool,
     step: Option<u64>,
+    /// When the page of lines began.
+    page_ms: Option<i64>,
     intervals: VecDeque<i64>,
 }
 
@@ -34,18 +40,42 @@ impl Rhythm {
     }
 
     pub(super) fn beat(&mut self, now_ms: i64) {
-        let Some(last) = self.last_ms else {
-            self.last_ms = Some(now_ms);
-            return;
-        };
-        if now_ms - last >= TOGETHER_MS && !self.paused {
-            if self.intervals.len() == INTERVALS {
-                self.intervals.pop_front();
-            }
-            self.intervals.push_back(now_ms - last);
+        if let Some(last) = self.last_ms
+            && now_ms - last >= TOGETHER_MS
+            && !self.paused
+        {
+            self.remember(now_ms - last);
         }
+        self.hear(now_ms);
+    }
+
+    /// A line was written, or something like it: many together are no more than one.
+    pub(super) fn beat_of_lines(&mut self, now_ms: i64) {
+        let page = *self.page_ms.get_or_insert(now_ms);
+        if let Some(last) = self.last_ms {
+            if now_ms - last >= PAGE_MS {
+                if !self.paused {
+                    self.remember(now_ms - last);
+                }
+                self.page_ms = Some(now_ms);
+            } else if now_ms - page >= LEAST_MS {
+                self.remember(PAGE_MS);
+                self.page_ms = Some(now_ms);
+            }
+        }
+        self.hear(now_ms);
+    }
+
+    fn remember(&mut self, interval_ms: i64) {
+        if self.intervals.len() == INTERVALS {
+            self.intervals.pop_front();
+        }
+        self.intervals.push_back(interval_ms);
+    }
+
+    fn hear(&mut self, now_ms: i64) {
         self.paused = false;
-        self.last_ms = Some(now_ms.max(last));
+        self.last_ms = self.last_ms.max(Some(now_ms));
     }
 
     /// What comes next is measured from now, and is no step.

@@ -341,6 +341,50 @@ fn the_minute_of_a_disk_begins_with_the_silence_and_not_with_a_look_long_ago() {
     assert_eq!(world.found(), [(0, Role::Culprit)]);
 }
 
+#[test]
+fn a_page_of_lines_is_no_rhythm_but_a_stream_of_lines_is_one() {
+    for (page_ms, found) in [(1_500, 0), (9_000, 1)] {
+        let mut world = World::new(1);
+        for _ in 0..page_ms / 20 {
+            world.pass(20);
+            world.detector.sign(world.now_ms, 0, Sign::Life);
+        }
+        world.stand(0, waits("sleep", false));
+        world.pass(LEAST_MS);
+        assert_eq!(world.found().len(), found, "after {page_ms} ms of lines");
+    }
+    // Nor are pages that come seldom: what counts is the time between them.
+    let mut world = World::new(1);
+    for _ in 0..5 {
+        for _ in 0..50 {
+            world.pass(20);
+            world.detector.sign(world.now_ms, 0, Sign::Life);
+        }
+        world.stand(0, waits("sleep", false));
+        world.pass(7_000);
+        assert_eq!(world.found(), []);
+        world.ranks[0].cpu = 900;
+    }
+    world.stand(0, waits("sleep", false));
+    world.pass(7_000 * STEPS);
+    assert_eq!(world.found(), [(0, Role::Culprit)]);
+}
+
+#[test]
+fn who_is_made_to_wait_is_not_silent() {
+    let mut world = World::new(2);
+    world.train(0, 20, 100);
+    world.stand(0, waits("write", false));
+    world.stand(1, waits("barrier", true));
+    for _ in 0..100 {
+        world.pass(100);
+        world.detector.pause(world.now_ms, 0);
+    }
+    assert_eq!(world.found(), []);
+    world.pass(LEAST_MS);
+    assert_eq!(world.found(), [(0, Role::Culprit), (1, Role::Victim)]);
+}
+
 #[derive(Clone, Debug)]
 enum Pause {
     Step(i64),

@@ -116,6 +116,13 @@ impl Watch {
         }
     }
 
+    /// A rank is made to wait by us.
+    pub(super) fn pause(&mut self, now_ms: i64, rank: u32) {
+        if let Some(detector) = &mut self.detector {
+            detector.pause(now_ms, rank);
+        }
+    }
+
     /// A rank says what it does.
     pub(super) fn phase(&mut self, now_ms: i64, rank: u32, phase: Phase) {
         if let Some(detector) = &mut self.detector {
