@@ -145,8 +145,8 @@ fn words(news: &News<'_>, own: &str) -> Option<String> {
     };
     match happened {
         // The launcher that has the rank says it, and here that is this one.
-        Happened::Failed(failure) if failure.pod.as_deref() == Some(own) => None,
-        Happened::Failed(failure) => Some(failed(failure)),
+        Happened::Failed(failure) | Happened::Blamed(failure) if failure.pod.as_deref() == Some(own) => None,
+        Happened::Failed(failure) | Happened::Blamed(failure) => Some(failed(failure)),
         Happened::Ready { generation, members, ranks, .. } => {
             let nodes = if *members == 1 { "1 node".to_owned() } else { format!("{members} nodes") };
             Some(format!("generation {}: {ranks} ranks on {nodes}", generation.0))
@@ -223,7 +223,8 @@ impl Guest {
 
     fn give_up(&mut self, message: String) -> Event {
         self.over = true;
-        let failure = Failure { rank: None, cause: Cause::RendezvousTimeout.into(), code: 1, message };
+        let failure =
+            Failure { rank: None, cause: Cause::RendezvousTimeout.into(), code: 1, message, secondary: false };
         Event::Order(Order::Release(Release { outcome: Some(Outcome::Failed(failure)) }))
     }
 }

@@ -74,6 +74,7 @@ impl Launcher {
             cause: wire::Cause::OutOfMemory.into(),
             code: 137,
             message: "\nMemoryError: no room\nmore".to_owned(),
+            secondary: false,
         };
         self.say(Say::Failed(wire::Failed { generation, failure: Some(failure) })).await;
     }

@@ -237,11 +237,50 @@ async fn a_failure_is_reported_and_the_job_decides() {
         other => panic!("{other:?}"),
     }
     // Another rank was the first.
-    let first = Failure { rank: Some(0), cause: Cause::OutOfMemory.into(), code: 137, message: "no memory".to_owned() };
+    let first = Failure {
+        rank: Some(0),
+        cause: Cause::OutOfMemory.into(),
+        code: 137,
+        message: "no memory".to_owned(),
+        secondary: false,
+    };
     line.order(Order::Release(Release { outcome: Some(release::Outcome::Failed(first)) }));
     let (code, told) = launcher.finish();
     assert_eq!(code, Some(137), "{told}");
     assert!(told.contains("trainyard: the job failed, not here: rank 0: no memory; exit code 137"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_failure_that_others_followed_from_is_told_when_it_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rendezvous.sock");
+    let told = folder.path().join("told");
+    let mut coordinator = Coordinator::listen(&path);
+    let script = format!(
+        "raise() {{ printf 'Traceback (most recent call last):\\n  File \"t.py\", line 1, in <module>\\n%s\\n' \"$1\" >&2; }}
+        case $RANK in
+            2) raise 'RuntimeError: [gloo] Connection closed by peer [127.0.0.1]:4'; exit 1;;
+            3) trap '' TERM; while [ ! -e {0} ]; do sleep 0.01; done; raise 'ValueError: no such file'; exit 3;;
+            *) exec sleep 600;;
+        esac",
+        told.display()
+    );
+    let launcher = Launcher::start(&path, &script);
+    let (mut line, hello) = coordinator.line().await;
+    line.order(Order::Form(world(1, &hello)));
+    let mut failed = async || loop {
+        if let Said::Failed(failed) = line.report().await {
+            break (failed.generation, failed.failure.unwrap());
+        }
+    };
+    let (generation, follows) = failed().await;
+    assert_eq!((generation, follows.rank, follows.secondary), (1, Some(2), true), "{follows:?}");
+    std::fs::write(told, "").unwrap();
+    let (generation, first) = failed().await;
+    assert_eq!((generation, first.rank, first.code, first.secondary), (1, Some(3), 3, false), "{first:?}");
+    assert!(first.message.starts_with("ValueError: no such file"), "{first:?}");
+    line.order(Order::Release(Release { outcome: Some(release::Outcome::Failed(first)) }));
+    assert_eq!(launcher.finish().0, Some(3));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

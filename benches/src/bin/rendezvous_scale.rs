@@ -214,8 +214,13 @@ fn ordered(formed: &[(Bytes, Instant)]) -> Result<wire::World, Error> {
 
 /// One launcher fails; how long until all have the order of the next generation.
 async fn round(launchers: &mut [Launcher], generation: u64, who: usize) -> Result<(u64, Duration), Error> {
-    let failure =
-        wire::Failure { rank: None, cause: wire::Cause::Signal.into(), code: 137, message: "killed".to_owned() };
+    let failure = wire::Failure {
+        rank: None,
+        cause: wire::Cause::Signal.into(),
+        code: 137,
+        message: "killed".to_owned(),
+        secondary: false,
+    };
     let began = Instant::now();
     launchers[who].say(Say::Failed(wire::Failed { generation, failure: Some(failure) })).await?;
     let formed = try_join_all(launchers.iter_mut().map(Launcher::formed)).await?;

@@ -212,7 +212,7 @@ pub fn failure(failure: wire::Failure) -> Failure {
         wire::Cause::Preflight => Cause::Preflight,
     };
     let message = failure.message.chars().take(MAX_TEXT).collect();
-    Failure { rank: failure.rank, cause, code: failure.code, message }
+    Failure { rank: failure.rank, cause, code: failure.code, message, secondary: failure.secondary }
 }
 
 /// A failure as the contract has it.
@@ -230,7 +230,8 @@ pub fn wire_failure(failure: &Failure) -> wire::Failure {
         Cause::GpuXid => wire::Cause::GpuXid,
         Cause::Preflight => wire::Cause::Preflight,
     };
-    wire::Failure { rank: failure.rank, cause: cause.into(), code: failure.code, message: failure.message.clone() }
+    let Failure { rank, code, secondary, .. } = *failure;
+    wire::Failure { rank, cause: cause.into(), code, message: failure.message.clone(), secondary }
 }
 
 /// A world as the contract has it.
@@ -400,7 +401,13 @@ mod tests {
 
     #[test]
     fn later_messages_are_their_speakers() {
-        let failure = Failure { rank: Some(5), cause: Cause::OutOfMemory, code: 137, message: "no memory".to_owned() };
+        let failure = Failure {
+            rank: Some(5),
+            cause: Cause::OutOfMemory,
+            code: 137,
+            message: "no memory".to_owned(),
+            secondary: false,
+        };
         let failed = wire::Failed { generation: 7, failure: Some(wire_failure(&failure)) };
         let member = id("a");
         let generation = Generation(7);
@@ -421,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_cause_that_is_not_known_is_still_a_failure() {
-        let strange = wire::Failure { rank: None, cause: 4_711, code: 1, message: "?".to_owned() };
+        let strange = wire::Failure { rank: None, cause: 4_711, code: 1, message: "?".to_owned(), secondary: false };
         assert_eq!(failure(strange).cause, Cause::ExitCode);
     }
 
@@ -442,7 +449,7 @@ mod tests {
             GpuXid,
             Preflight,
         ] {
-            let sent = Failure { rank: Some(0), cause, code: 1, message: "why".to_owned() };
+            let sent = Failure { rank: Some(0), cause, code: 1, message: "why".to_owned(), secondary: false };
             assert_eq!(failure(wire_failure(&sent)), sent);
         }
     }

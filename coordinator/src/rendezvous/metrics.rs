@@ -80,7 +80,11 @@ impl RendezvousMetrics {
                 let invariant = words.split(':').next().unwrap_or_default().to_owned();
                 self.violations.get_or_create(&InvariantLabel { invariant }).inc();
             }
-            Happened::Ready { recovered_ms: None, .. } | Happened::KeepsUp { .. } | Happened::Ended(_) => {}
+            // One that was blamed later was counted when it was told.
+            Happened::Ready { recovered_ms: None, .. }
+            | Happened::Blamed(_)
+            | Happened::KeepsUp { .. }
+            | Happened::Ended(_) => {}
         }
     }
 

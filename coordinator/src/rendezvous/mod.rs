@@ -377,7 +377,7 @@ impl FoundJob {
             Finish::Succeeded => Outcome::Succeeded,
             Finish::Failed => {
                 let message = lifecycle.message.unwrap_or_else(|| "the job has failed".to_owned());
-                Outcome::Failed(Failure { rank: None, cause: Cause::ExitCode, code: 1, message })
+                Outcome::Failed(Failure { rank: None, cause: Cause::ExitCode, code: 1, message, secondary: false })
             }
         })
     }

@@ -301,6 +301,10 @@ impl Task {
                     tracing::info!(%job, cause = failure.cause.word(), generation = failure.generation, "ranks failed");
                     self.event(EventSeverity::Warning, "RankFailed", failed(failure));
                 }
+                Happened::Blamed(failure) => {
+                    tracing::info!(%job, cause = failure.cause.word(), generation = failure.generation, "it was this");
+                    self.event(EventSeverity::Warning, "RankFailed", failed(failure));
+                }
                 Happened::Formed { generation, adopted } => {
                     tracing::info!(%job, generation = generation.0, adopted, "a generation of ranks");
                 }

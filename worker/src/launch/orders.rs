@@ -175,7 +175,20 @@ impl Launch<'_> {
             Some(place) => format!("it hangs in {place}"),
             None => format!("it stands still (exit code {})", exit.code()),
         };
-        Failure { rank: u32::try_from(rank).ok(), cause: Cause::Hang.into(), code: exit.code(), message }
+        let rank = u32::try_from(rank).ok();
+        Failure { rank, cause: Cause::Hang.into(), code: exit.code(), message, secondary: false }
+    }
+
+    /// The failure that was told followed from that of a rank which has ended since.
+    pub(super) fn amend(&mut self) {
+        let Some(generation) = self.present.as_ref().map(|present| present.part.generation) else { return };
+        if self.failure.as_ref().is_none_or(|told| !told.secondary) {
+            return;
+        }
+        let Some(candidate) = self.blame().filter(|candidate| !candidate.cause.secondary) else { return };
+        let failure = report::failure(&candidate);
+        self.failure = Some(failure.clone());
+        self.link.say(self.now_ms(), Said::Failed(Failed { generation, failure: Some(failure) }));
     }
 
     fn say_again(&mut self) {

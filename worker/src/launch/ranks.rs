@@ -349,7 +349,9 @@ impl Launch<'_> {
             }
             inputs.push(Input::Ended { process, exit });
         }
-        inputs.into_iter().try_for_each(|input| self.tell(input))
+        inputs.into_iter().try_for_each(|input| self.tell(input))?;
+        self.amend();
+        Ok(())
     }
 
     /// Why a rank ended.

@@ -110,7 +110,7 @@ pub(super) fn failure(candidate: &Candidate) -> Failure {
         Kind::Preflight => Cause::Preflight,
     };
     let (code, message) = (candidate.cause.code, candidate.cause.message.clone());
-    Failure { rank: Some(candidate.rank), cause: cause.into(), code, message }
+    Failure { rank: Some(candidate.rank), cause: cause.into(), code, message, secondary: candidate.cause.secondary }
 }
 
 fn last_words(text: &mut String, tail: Option<&Tail>) {

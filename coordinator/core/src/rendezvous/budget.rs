@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn what_the_check_before_the_job_found_is_not_tried_again() {
         let budget = Budget { total: None, ..Budget::default() };
-        let failure = |cause| Failure { rank: Some(0), cause, code: 1, message: String::new() };
+        let failure = |cause| Failure { rank: Some(0), cause, code: 1, message: String::new(), secondary: false };
         assert!(budget.allows(&failure(Cause::Exception), 0, 0));
         assert!(!budget.allows(&failure(Cause::Preflight), 0, 0));
     }

@@ -97,7 +97,7 @@ impl Rendezvous {
             "{done} of {} launchers ended well while the control plane was away, and {here} others are not the rest of their generation",
             self.config.most
         );
-        Failure { rank: None, cause: Cause::NodeLost, code: 1, message }
+        Failure { rank: None, cause: Cause::NodeLost, code: 1, message, secondary: false }
     }
 }
 

@@ -143,7 +143,7 @@ impl Rendezvous {
         }
         let (generation, seats) = (world.generation, world.seats.clone());
         let message = "the job has fewer pods now".to_owned();
-        let lack = Lack::Failure(Failure { rank: None, cause: Cause::NodeLost, code: 0, message });
+        let lack = Lack::Failure(Failure { rank: None, cause: Cause::NodeLost, code: 0, message, secondary: false });
         self.phase = Phase::Gathering { since_ms: now_ms, lack, expected: most, enough_since_ms: None };
         self.form(now_ms, out);
         let stays = |id: &MemberId| self.world().is_some_and(|world| world.seat_of(id).is_some());
@@ -209,7 +209,7 @@ impl Rendezvous {
             self.config.least,
             patience_ms / 1000
         );
-        let failure = Failure { rank: None, cause: Cause::RendezvousTimeout, code: 1, message };
+        let failure = Failure { rank: None, cause: Cause::RendezvousTimeout, code: 1, message, secondary: false };
         self.end(Outcome::Failed(failure), out);
     }
 

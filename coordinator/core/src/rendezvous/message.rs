@@ -122,6 +122,9 @@ pub struct Failure {
     pub code: i32,
     /// In words: the first meaningful line of the rank's own.
     pub message: String,
+    /// Whether it only follows from the failure of another rank, whose launcher may tell of it a moment later.
+    #[serde(default)]
+    pub secondary: bool,
 }
 
 /// What happened.

@@ -56,6 +56,9 @@ pub use world::{Generation, MemberId, Seat, World};
 use done::Done;
 use fence::Fence;
 
+/// How long a job that has no restart left waits for the failure that another one followed from: the ends of processes that
+/// saw each other's connections close are seen within hundredths of a second.
+const DOUBT_MS: i64 = 500;
 /// How long a member may take to start its ranks at least: those of the generation before have to end first.
 const READY_MS: i64 = 60_000;
 /// A generation that lives shorter than this may well be of a program that cannot run.
@@ -155,8 +158,11 @@ pub struct Rendezvous {
     widest: u32,
     /// Generations in a row that ended as soon as they had begun.
     hasty: u32,
-    /// The last failure that the budget bore.
+    /// The last failure that the budget bore, and the generation that it ended, where one ran.
     last_borne: Option<Failure>,
+    borne_of: Option<Generation>,
+    /// A failure that ends the job unless the one that it follows from becomes known until then.
+    doubt: Option<(i64, Failure)>,
     /// What ended well before it was known here which generation runs.
     done: Done,
 }
@@ -180,6 +186,8 @@ impl Rendezvous {
             widest: expected,
             hasty: 0,
             last_borne: None,
+            borne_of: None,
+            doubt: None,
             done: Done::default(),
         }
     }
@@ -272,7 +280,8 @@ impl Rendezvous {
                 let grows = self.could_grow() && self.can_order();
                 let grow = grows.then_some(since_ms + self.config.grow_ms);
                 let ready = self.unready().next().map(|_| since_ms.saturating_add(self.ready_ms()));
-                grow.into_iter().chain(ready).min()
+                let doubt = self.doubt.as_ref().map(|(until_ms, _)| *until_ms);
+                grow.into_iter().chain(ready).chain(doubt).min()
             }
         };
         let away = self.members.values().filter_map(|member| member.away_since_ms);
@@ -339,7 +348,11 @@ impl Rendezvous {
             }
         } else {
             let message = format!("the launcher {} no longer runs generation {}", id.pod, world.generation.0);
-            self.break_up(now_ms, Failure { rank: None, cause: Cause::NodeLost, code: 1, message }, out);
+            self.break_up(
+                now_ms,
+                Failure { rank: None, cause: Cause::NodeLost, code: 1, message, secondary: false },
+                out,
+            );
         }
     }
 
@@ -386,7 +399,7 @@ impl Rendezvous {
             return;
         }
         let message = format!("the launcher of node rank {} ({}) is gone", seat.node_rank, seat.address);
-        self.break_up(now_ms, Failure { rank: None, cause: Cause::NodeLost, code: 1, message }, out);
+        self.break_up(now_ms, Failure { rank: None, cause: Cause::NodeLost, code: 1, message, secondary: false }, out);
     }
 
     fn ready_ms(&self) -> i64 {
@@ -416,7 +429,7 @@ impl Rendezvous {
         let message =
             format!("the launcher of node rank {rank} ({address}) did not start its ranks within {seconds} s");
         self.members.retain(|id, _| late.iter().all(|seat| seat.member != *id));
-        self.break_up(now_ms, Failure { rank: None, cause: Cause::NodeLost, code: 1, message }, out);
+        self.break_up(now_ms, Failure { rank: None, cause: Cause::NodeLost, code: 1, message, secondary: false }, out);
     }
 
     fn ready(&mut self, member: MemberId, generation: Generation) {
@@ -444,9 +457,39 @@ impl Rendezvous {
             }
             Phase::Gathering { lack: Lack::Failure(_), .. } | Phase::Ended(_) => false,
         };
-        if counts {
+        if !counts {
+            self.amend(member, generation, failure, out);
+        } else if failure.secondary && self.world().is_some() && !self.allows(&failure, self.all_restarts()) {
+            self.doubt.get_or_insert((now_ms.saturating_add(DOUBT_MS), failure));
+        } else {
             self.break_up(now_ms, failure, out);
         }
+    }
+
+    /// A generation was ended by a failure that followed from another one, and this is that one.
+    fn amend(&mut self, member: &MemberId, generation: Generation, failure: Failure, out: &mut Vec<Output>) {
+        let Some(known) = self.last_borne.as_ref().filter(|known| known.secondary) else { return };
+        let is_over = matches!(self.phase, Phase::Ended(_));
+        if failure.secondary || is_over || self.borne_of != Some(generation) || !self.members.contains_key(member) {
+            return;
+        }
+        let cause = known.cause;
+        if !self.allows(&failure, self.all_restarts().saturating_sub(1)) {
+            return self.end(Outcome::Failed(failure), out);
+        }
+        if let Some(spent) = self.spent.get_mut(&cause) {
+            *spent = spent.saturating_sub(1);
+        }
+        *self.spent.entry(failure.cause).or_default() += 1;
+        if let Phase::Gathering { lack: lack @ Lack::Failure(_), .. } = &mut self.phase {
+            *lack = Lack::Failure(failure.clone());
+        }
+        self.last_borne = Some(failure);
+    }
+
+    fn allows(&self, failure: &Failure, restarts: u32) -> bool {
+        let spent = self.spent.get(&failure.cause).copied().unwrap_or(0);
+        self.config.budget.allows(failure, spent, restarts)
     }
 
     fn finished(&mut self, member: MemberId, generation: Generation, out: &mut Vec<Output>) {
@@ -470,13 +513,14 @@ impl Rendezvous {
 
     /// The present generation is over: gather for the next one, or end where the budget is spent.
     fn break_up(&mut self, now_ms: i64, failure: Failure, out: &mut Vec<Output>) {
-        let spent = self.spent.get(&failure.cause).copied().unwrap_or(0);
-        if !self.config.budget.allows(&failure, spent, self.all_restarts()) {
+        self.doubt = None;
+        if !self.allows(&failure, self.all_restarts()) {
             return self.end(Outcome::Failed(failure), out);
         }
         *self.spent.entry(failure.cause).or_default() += 1;
         self.restarts = self.restarts.saturating_add(1);
         self.last_borne = Some(failure.clone());
+        self.borne_of = self.world().map(|world| world.generation);
         let (seats, lived_ms) = match &self.phase {
             Phase::Running { world, since_ms, .. } => (world.seats.clone(), now_ms.saturating_sub(*since_ms)),
             Phase::Gathering { .. } | Phase::Ended(_) => (Vec::new(), 0),
@@ -517,6 +561,9 @@ impl Rendezvous {
             self.lose(now_ms, &member, out);
         }
         self.lose_unready(now_ms, out);
+        if let Some((_, failure)) = self.doubt.take_if(|(until_ms, _)| now_ms >= *until_ms) {
+            self.break_up(now_ms, failure, out);
+        }
         match &self.phase {
             Phase::Running { since_ms, .. } => {
                 if self.could_grow() && now_ms >= since_ms + self.config.grow_ms {

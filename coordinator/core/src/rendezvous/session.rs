@@ -20,6 +20,8 @@ const CHECK_EACH_STEP: usize = 64;
 pub enum Happened {
     /// A rank, or a whole member, failed.
     Failed(LastFailure),
+    /// The failure that was told last followed from this one.
+    Blamed(LastFailure),
     /// A generation was ordered, or was found running.
     Formed {
         /// Which.
@@ -294,6 +296,7 @@ impl Session {
             restarts: self.machine.restarts(),
             generation: self.machine.world().map(|world| world.generation),
             ended: self.machine.outcome().is_some(),
+            borne: self.machine.last_borne.clone(),
         }
     }
 
@@ -307,7 +310,8 @@ impl Session {
             Phase::Running { .. } if self.machine.restarts() > before.restarts => self.machine.last_borne.clone(),
             Phase::Gathering { .. } | Phase::Running { .. } | Phase::Ended(_) => None,
         };
-        if let Some(failure) = failure {
+        if let Some(failure) = failure.or_else(|| self.amended(before)) {
+            let is_amended = self.amended(before).is_some();
             let lost = self.sites.keys().find(|id| !self.machine.members.contains_key(*id));
             let blamed = if failure.rank.is_some() { said_by } else { lost.cloned().or(said_by) };
             let (host, place) = blamed.as_ref().and_then(|id| self.sites.get(id)).cloned().unzip();
@@ -323,13 +327,27 @@ impl Session {
                 at_ms: now_ms,
                 recovered_ms: None,
             };
+            let told = self.last_failure.as_ref().filter(|_| is_amended);
+            let last = match told {
+                Some(LastFailure { generation, at_ms, recovered_ms, .. }) => {
+                    let (generation, at_ms, recovered_ms) = (*generation, *at_ms, *recovered_ms);
+                    LastFailure { generation, at_ms, recovered_ms, ..last }
+                }
+                None => last,
+            };
             self.last_failure = Some(last.clone());
-            happened.push(Happened::Failed(last));
+            happened.push(if is_amended { Happened::Blamed(last) } else { Happened::Failed(last) });
         }
         if let Some(outcome) = self.machine.outcome().filter(|_| !before.ended) {
             self.ended_ms = Some(now_ms);
             happened.push(Happened::Ended(outcome.clone()));
         }
+    }
+
+    /// What the last failure is known to have followed from since.
+    fn amended(&self, before: &Before) -> Option<Failure> {
+        let is_new = self.machine.restarts() == before.restarts && self.machine.last_borne != before.borne;
+        self.machine.last_borne.clone().filter(|_| is_new)
     }
 
     fn note_generation(&mut self, now_ms: i64, before: &Before, out: &[Output], happened: &mut Vec<Happened>) {
@@ -398,4 +416,5 @@ struct Before {
     restarts: u32,
     generation: Option<Generation>,
     ended: bool,
+    borne: Option<Failure>,
 }

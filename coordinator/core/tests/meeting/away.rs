@@ -97,7 +97,8 @@ fn a_failure_of_those_that_still_run_starts_the_whole_job_again() {
     let left = Left::behind(&mut lab, 75_000);
     left.done(&mut lab, 0);
     left.comes(&mut lab, 1, Standing::Running(left.part(1)));
-    let failure = Failure { rank: Some(2), cause: Cause::Exception, code: 1, message: "ValueError".to_owned() };
+    let failure =
+        Failure { rank: Some(2), cause: Cause::Exception, code: 1, message: "ValueError".to_owned(), secondary: false };
     lab.step(Input::Failed { member: left.member(1), generation: Generation(1), failure });
     assert_eq!((lab.released.clone(), lab.session.view().stage), (None, Stage::Recovering));
     lab.pass(30_000);
@@ -244,7 +245,7 @@ fn the_clock_is_not_looked_at_while_a_port_or_a_number_is_missing() {
     let failure = |generation| Input::Failed {
         member: id("a"),
         generation: Generation(generation),
-        failure: Failure { rank: Some(0), cause: Cause::Signal, code: 137, message: String::new() },
+        failure: Failure { rank: Some(0), cause: Cause::Signal, code: 137, message: String::new(), secondary: false },
     };
     // The port is the old generation's.
     machine.step(70_000, failure(1), &mut out);

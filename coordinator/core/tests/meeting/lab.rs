@@ -175,7 +175,8 @@ impl Lab {
         let uid = self.world.pods[pod].metadata.uid.clone().unwrap();
         let member = self.streams[&uid].clone();
         let generation = Generation(self.session.view().generation);
-        let failure = Failure { rank: Some(1), cause, code, message: "ValueError: no such file".to_owned() };
+        let failure =
+            Failure { rank: Some(1), cause, code, message: "ValueError: no such file".to_owned(), secondary: false };
         self.step(Input::Failed { member, generation, failure });
         self.world.meeting = Some(self.session.view());
     }

@@ -8,6 +8,7 @@
 )]
 
 mod away;
+mod blame;
 mod lab;
 mod pulse;
 #[path = "../world/mod.rs"]

@@ -226,8 +226,13 @@ impl Fleet {
         let launcher = &mut self.launchers[at];
         let Standing::Running(part) = launcher.standing.clone() else { return };
         let generation = part.generation;
-        let failure =
-            Failure { rank: Some(part.seat.first_rank), cause: Cause::Signal, code: 137, message: "killed".to_owned() };
+        let failure = Failure {
+            rank: Some(part.seat.first_rank),
+            cause: Cause::Signal,
+            code: 137,
+            message: "killed".to_owned(),
+            secondary: false,
+        };
         let said = if well {
             launcher.standing = Standing::Finished(part);
             ToCoordinator::Finished(generation)
