@@ -56,6 +56,36 @@ impl Budget {
     }
 }
 
+/// What R-5 holds a rendezvous to, besides its budget: what had been spent when the budget began to hold. That may be more than
+/// it allows, and does not grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Borne {
+    pub(super) restarts: u32,
+    pub(super) by_cause: BTreeMap<Cause, u32>,
+}
+
+impl Budget {
+    /// R-5 of so many restarts, these of them by cause. A restart for what the check before the job found is none that a budget
+    /// allows.
+    pub(super) fn check(&self, earlier: &Borne, restarts: u32, spent: &BTreeMap<Cause, u32>) -> Result<(), String> {
+        if let Some(total) = self.total.filter(|total| restarts > earlier.restarts.max(*total)) {
+            return Err(format!("R-5: {restarts} restarts, {total} allowed"));
+        }
+        if spent.values().sum::<u32>() > restarts {
+            return Err(format!("R-5: {restarts} restarts, and by cause {spent:?}"));
+        }
+        for (cause, count) in spent {
+            let most = if *cause == Cause::Preflight { Some(0) } else { self.by_cause.get(cause).copied() };
+            let found = earlier.by_cause.get(cause).copied().unwrap_or(0);
+            if let Some(most) = most.filter(|most| *count > found.max(*most)) {
+                return Err(format!("R-5: {count} restarts for {}, {most} allowed", cause.word()));
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::budget::Borne;
 use super::message::{Cause, Failure, Outcome, Output, Part, Standing};
 use super::world::{MemberId, Seat, World};
 use super::{Config, HASTY_FREE, Lack, Member, PAUSE_MS, Phase, Rendezvous};
@@ -44,6 +45,7 @@ impl Rendezvous {
             return false;
         }
         self.restarts = self.restarts.max(world.restarts.saturating_sub(self.elsewhere));
+        self.note_borne();
         for seat in &world.seats {
             if let Some(member) = self.members.get_mut(&seat.member) {
                 member.order = u64::from(seat.node_rank);
@@ -131,6 +133,7 @@ impl Rendezvous {
     pub(super) fn changed(&mut self, now_ms: i64, config: Config, out: &mut Vec<Output>) {
         self.widest = self.widest.max(config.most);
         self.config = config;
+        self.note_borne();
         let most = self.config.most;
         let Phase::Running { world, finished, .. } = &self.phase else {
             if let Phase::Gathering { expected, .. } = &mut self.phase {
@@ -155,6 +158,11 @@ impl Rendezvous {
         if !members.is_empty() {
             out.push(Output::Halt { members, generation });
         }
+    }
+
+    /// What was borne until now was allowed by others, or by other terms.
+    fn note_borne(&mut self) {
+        self.earlier = Borne { restarts: self.restarts, by_cause: self.spent.clone() };
     }
 
     /// Members whose stream is open.

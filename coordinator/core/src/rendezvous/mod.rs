@@ -30,7 +30,7 @@
 //! Invariants, re-derived by [`Rendezvous::check`] and counted in production: R-1, a world has members within the job's
 //! bounds, each once, with ranks counted without gaps; R-2, the present generation is the highest ever given out; R-3,
 //! whoever is ready or finished has a seat in the present world; R-4, a pod has one member at most, and so has an index;
-//! R-5, no more failures are borne than the budget allows. Two more need the past, and are held by the tests: R-6, two
+//! R-5, no more failures are borne than the budget allows, of each cause and in all. Two more need the past, and are held by the tests: R-6, two
 //! different worlds never share a number; R-7, a launcher never goes back to a lower one.
 
 mod budget;
@@ -53,6 +53,7 @@ pub use session::{Happened, Session};
 pub use view::{LastFailure, Pulse, RankPulse, RendezvousView, Saved, Spares, Stage, Stalled, Straggler};
 pub use world::{Generation, MemberId, Seat, World};
 
+use budget::Borne;
 use done::Done;
 use fence::Fence;
 
@@ -154,6 +155,8 @@ pub struct Rendezvous {
     spent: BTreeMap<Cause, u32>,
     /// Restarts that others count.
     elsewhere: u32,
+    /// Of the restarts, those that the present budget did not have to allow.
+    earlier: Borne,
     /// The most members that it ever allowed.
     widest: u32,
     /// Generations in a row that ended as soon as they had begun.
@@ -174,13 +177,15 @@ impl Rendezvous {
     pub fn new(config: Config, recorded: Generation, spent: Spent, now_ms: i64) -> Self {
         let expected = config.most;
         let phase = Phase::Gathering { since_ms: now_ms, lack: Lack::Start, expected, enough_since_ms: None };
+        let restarts = spent.by_cause.values().sum::<u32>().saturating_add(spent.unknown);
         Self {
             config,
             phase,
             members: BTreeMap::new(),
             joined: 0,
             fence: Fence::new(recorded),
-            restarts: spent.by_cause.values().sum::<u32>().saturating_add(spent.unknown),
+            earlier: Borne { restarts, by_cause: spent.by_cause.clone() },
+            restarts,
             spent: spent.by_cause,
             elsewhere: spent.elsewhere,
             widest: expected,
@@ -314,8 +319,11 @@ impl Rendezvous {
             // While nobody is there, nobody waits: pods may stand in a queue for as long as it takes.
             *since_ms = now_ms;
         }
-        let order = self.members.get(&member).map_or(self.joined, |known| known.order);
-        self.joined += 1;
+        let known = self.members.get(&member).map(|known| known.order);
+        let order = known.unwrap_or_else(|| {
+            self.joined += 1;
+            self.joined
+        });
         let place = Member { hello, stream, order, port_taken_by: None, away_since_ms: None };
         self.members.insert(member.clone(), place);
         self.resume(now_ms, &member, out);
@@ -493,7 +501,7 @@ impl Rendezvous {
     }
 
     fn finished(&mut self, member: MemberId, generation: Generation, out: &mut Vec<Output>) {
-        // Before the rest of its generation has come back to be adopted: then this is what it says of itself.
+        // Borne the rest of its generation has come back to be adopted: then this is what it says of itself.
         if let Some(known) = self.members.get_mut(&member)
             && let Standing::Running(part) = &known.hello.ranks_are
             && part.generation == generation

@@ -12,7 +12,8 @@ use super::{Config, Lack, Phase, Rendezvous};
 
 /// Memory of spares changes by itself, all the time: it is told anew when it has changed by more than this part of it.
 const MEMORY_STEP: u64 = 8;
-/// Up to so many members, the invariants are derived anew after each step; of more, when the generation changes.
+/// Up to so many members, all invariants are derived anew after each step. Of more, R-4 when somebody has joined, R-5 after
+/// each step, and all of them when the generation changes and when its ranks have started.
 const CHECK_EACH_STEP: usize = 64;
 
 /// What is worth telling of a step.
@@ -139,14 +140,11 @@ impl Session {
             | Input::Stop
             | Input::Tick => None,
         };
+        let joined = if let Input::Joined { member, .. } = &input { Some(member.clone()) } else { None };
         let before = self.before();
         self.machine.step(now_ms, input, out);
         let mut happened = Vec::new();
-        // Of a large job, deriving everything anew for each message would be most of the work of a restart.
-        let changed = self.machine.world().map(|world| world.generation) != before.generation;
-        if (changed || self.machine.members.len() <= CHECK_EACH_STEP)
-            && let Err(broken) = self.machine.check()
-        {
+        if let Err(broken) = self.check(&before, joined.as_ref()) {
             happened.push(Happened::Broken(broken));
         }
         self.note_failure(now_ms, &before, said_by, &mut happened);
@@ -291,10 +289,22 @@ impl Session {
         }
     }
 
+    /// Of a large job, deriving everything anew for each message would be most of the work of a restart.
+    fn check(&self, before: &Before, joined: Option<&MemberId>) -> Result<(), String> {
+        let machine = &self.machine;
+        let changed = machine.world().map(|world| world.generation) != before.generation;
+        if changed || machine.is_ready() != before.ready || machine.members.len() <= CHECK_EACH_STEP {
+            return machine.check();
+        }
+        joined.map_or(Ok(()), |member| machine.check_place_of(member))?;
+        machine.check_budget()
+    }
+
     fn before(&self) -> Before {
         Before {
             restarts: self.machine.restarts(),
             generation: self.machine.world().map(|world| world.generation),
+            ready: self.machine.is_ready(),
             ended: self.machine.outcome().is_some(),
             borne: self.machine.last_borne.clone(),
         }
@@ -415,6 +425,52 @@ impl Session {
 struct Before {
     restarts: u32,
     generation: Option<Generation>,
+    ready: bool,
     ended: bool,
     borne: Option<Failure>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rendezvous::{Budget, Standing};
+
+    #[test]
+    fn of_a_large_job_each_who_joins_is_checked_and_so_is_each_failure() {
+        let config = Config {
+            least: 200,
+            most: 200,
+            join_ms: 600_000,
+            last_call_ms: 5_000,
+            away_ms: 15_000,
+            return_ms: 30_000,
+            lost_ms: 600_000,
+            grow_ms: 30_000,
+            budget: Budget { total: Some(1), ..Budget::default() },
+        };
+        let mut session = Session::new(config, Generation(0), Spent::default(), 0);
+        let id = |at: u32| MemberId { pod: format!("pod-{at}"), incarnation: 1 };
+        for at in 0..100 {
+            let hello = Hello {
+                index: Some(at),
+                address: format!("10.0.0.{at}"),
+                port: 1000,
+                ranks: 2,
+                seen: Generation(0),
+                ranks_are: Standing::Idle,
+                host: "host".to_owned(),
+                place: Box::default(),
+            };
+            let happened = session.step(0, Input::Joined { member: id(at), stream: 1, hello }, &mut Vec::new());
+            assert_eq!(happened, []);
+        }
+        let before = session.before();
+        assert_eq!(session.check(&before, Some(&id(99))), Ok(()));
+        session.machine.members.get_mut(&id(0)).unwrap().hello.index = Some(99);
+        let label = |broken: Result<(), String>| broken.err().map(|words| words[..3].to_owned());
+        assert_eq!(label(session.check(&before, Some(&id(99)))).as_deref(), Some("R-4"));
+        session.machine.members.get_mut(&id(0)).unwrap().hello.index = Some(0);
+        session.machine.restarts = 2;
+        assert_eq!(label(session.check(&before, None)).as_deref(), Some("R-5"));
+    }
 }
