@@ -6,8 +6,7 @@
 //! - [`job::plan`] drives the life cycle of any [`model::JobModel`].
 //! - [`gang::place`] decides which waiting gangs start, and where.
 //! - [`explain`] says why a job is where it is.
-//! - [`rendezvous`] decides who the ranks of a job are, generation by generation. Nothing calls it yet: it is there for the
-//!   recovery of ranks in place.
+//! - [`rendezvous`] decides who the ranks of a job are, generation by generation.
 //! - [`standin`] plays the controllers of `batch/v1` and `apps/v1` that a cluster brings along.
 
 #![forbid(unsafe_code)]

@@ -2,7 +2,9 @@
 //!
 //! A launcher ends well when it is released, and that is when the ranks of all have finished; or when its own ranks have,
 //! and no coordinator was there for as long as it waits for one. So its ranks have finished, those of the others need not
-//! have. What its seat was nobody may know any more: that follows from the seats of those who are left.
+//! have. What its seat was nobody may know any more: that follows from the seats of those who are left. Nor may it be known that
+//! its ranks were of an older generation, because the order of the next one was lost with the coordinator: then those who
+//! are left wait for it in vain, which is a failure in the end, and all begin again.
 
 use std::collections::BTreeMap;
 

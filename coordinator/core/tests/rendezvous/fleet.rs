@@ -1,11 +1,11 @@
 //! A job's launchers, its coordinators one after the other, and the streams between them, as a world that can be stepped
 //! one event at a time. It holds what the machine cannot see by itself: the past, and both ends of a stream.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use trainyard_coordinator_core::rendezvous::{
-    Cause, Config, Failure, Generation, Hello, Input, MemberId, Outcome, Output, Part, Rendezvous, Spent, Standing,
-    World,
+    Budget, Cause, Config, Failure, Generation, Hello, Input, MemberId, Outcome, Output, Part, Rendezvous, Seat, Spent,
+    Standing, World,
 };
 
 /// What can happen next. Numbers are positions among what is there, so that any number means something.
@@ -29,6 +29,12 @@ pub(crate) enum Event {
     Record,
     /// The coordinator is killed, and another one starts.
     Crash,
+    /// The same, but the other one starts so late that launchers whose ranks have ended well may have given up.
+    Absence,
+    /// This launcher, whose ranks have ended well, has waited for a coordinator for long enough: it ends, well.
+    GiveUp(usize),
+    /// The coordinator hears that this launcher's pod ended well.
+    Done(usize),
     /// Time passes.
     Wait,
 }
@@ -46,7 +52,7 @@ enum ToCoordinator {
 enum ToLauncher {
     Form(World),
     Halt(Generation),
-    Release,
+    Release(Outcome),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,13 +64,70 @@ struct Launcher {
     /// Ports that it holds; the last one is the newest.
     ports: Vec<u16>,
     next_port: u16,
+    /// Streams that it has opened, and whether the last one is open.
+    streams: u64,
     stream: Option<u64>,
     up: VecDeque<ToCoordinator>,
     down: VecDeque<ToLauncher>,
+    /// It has ended, released or not.
     released: bool,
+    /// Its pod ended well, and the coordinator does not know that yet.
+    untold: bool,
+    /// Its pod ended well.
+    done: bool,
+    /// No coordinator was there for as long as it waits for one.
+    alone: bool,
 }
 
 impl Launcher {
+    fn new(index: u32, incarnation: u64) -> Self {
+        let id = MemberId { pod: format!("pod-{index}-{incarnation}"), incarnation };
+        Self {
+            id,
+            index,
+            seen: Generation(0),
+            standing: Standing::Idle,
+            ports: Vec::new(),
+            next_port: 1000,
+            streams: 0,
+            stream: None,
+            up: VecDeque::new(),
+            down: VecDeque::new(),
+            released: false,
+            untold: false,
+            done: false,
+            alone: false,
+        }
+    }
+
+    /// Its process is there no more; its pod ended well, or the rest of its ranks were killed.
+    fn end(&mut self, well: bool) {
+        (self.released, self.done, self.untold) = (true, well, well);
+        if !matches!(self.standing, Standing::Finished(_)) {
+            self.standing = Standing::Idle;
+        }
+    }
+
+    fn cut_off(&mut self) {
+        self.stream = None;
+        self.up.clear();
+        self.down.clear();
+    }
+
+    fn runs(&self) -> bool {
+        matches!(self.standing, Standing::Running(_))
+    }
+
+    fn generation(&self) -> Option<Generation> {
+        self.standing.part().map(|part| part.generation)
+    }
+
+    /// Whether the coordinator knows of it all that it could.
+    fn is_known(&self) -> bool {
+        let greets = |message: &ToCoordinator| matches!(message, ToCoordinator::Hello(_));
+        if self.released { !self.untold } else { self.stream.is_some() && !self.up.iter().any(greets) }
+    }
+
     fn hold(&mut self) -> u16 {
         self.next_port += 1;
         self.ports.push(self.next_port);
@@ -80,8 +143,17 @@ pub(crate) struct Fleet {
     recorded: Generation,
     recording: Option<Generation>,
     now_ms: i64,
-    streams: u64,
-    incarnations: u64,
+    /// When the present coordinator began, and the last generation that it knew to be taken.
+    began: (i64, Generation),
+    /// The generation that all of its members ran, or had run well, when the coordinator was killed, as long as nothing has
+    /// befallen them, and until it is adopted.
+    owed: Option<Generation>,
+    /// Whether ranks end well only if all of their generation were there at once.
+    ranks_meet: bool,
+    /// The generations whose ranks were.
+    met: BTreeSet<Generation>,
+    /// Who has run a generation well.
+    finished: BTreeSet<(Generation, MemberId)>,
     /// Every world that was ever ordered.
     worlds: BTreeMap<Generation, World>,
     /// The first thing that went wrong.
@@ -90,38 +162,26 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     pub(crate) fn new(config: Config, launchers: u32) -> Self {
-        let mut fleet = Self {
+        Self {
             coordinator: Rendezvous::new(config.clone(), Generation(0), Spent::default(), 0),
             config,
-            launchers: Vec::new(),
+            launchers: (0..launchers).map(|index| Launcher::new(index, 1)).collect(),
             recorded: Generation(0),
             recording: None,
             now_ms: 0,
-            streams: 0,
-            incarnations: 0,
+            began: (0, Generation(0)),
+            owed: None,
+            ranks_meet: true,
+            met: BTreeSet::new(),
+            finished: BTreeSet::new(),
             worlds: BTreeMap::new(),
             broken: None,
-        };
-        fleet.launchers = (0..launchers).map(|index| fleet.launcher(index)).collect();
-        fleet
+        }
     }
 
-    fn launcher(&mut self, index: u32) -> Launcher {
-        self.incarnations += 1;
-        let id = MemberId { pod: format!("pod-{index}-{}", self.incarnations), incarnation: self.incarnations };
-        let (seen, standing) = (Generation(0), Standing::Idle);
-        Launcher {
-            id,
-            index,
-            seen,
-            standing,
-            ports: Vec::new(),
-            next_port: 1000,
-            stream: None,
-            up: VecDeque::new(),
-            down: VecDeque::new(),
-            released: false,
-        }
+    /// The same with a program whose ranks need not meet.
+    pub(crate) fn of_strangers(self) -> Self {
+        Self { ranks_meet: false, ..self }
     }
 
     /// Whether the event means anything now.
@@ -132,12 +192,17 @@ impl Fleet {
             Event::Down(at) => launcher(at).is_some_and(|launcher| !launcher.down.is_empty()),
             Event::Break(at) => launcher(at).is_some_and(|launcher| launcher.stream.is_some()),
             Event::Connect(at) => launcher(at).is_some_and(|launcher| launcher.stream.is_none()),
-            Event::Fail(at) | Event::Finish(at) => {
-                launcher(at).is_some_and(|launcher| matches!(launcher.standing, Standing::Running(_)))
-            }
+            Event::Fail(at) => launcher(at).is_some_and(Launcher::runs),
+            Event::Finish(at) => launcher(at).filter(|launcher| launcher.runs()).is_some_and(|launcher| {
+                !self.ranks_meet || launcher.generation().is_some_and(|generation| self.met.contains(&generation))
+            }),
             Event::Replace(at) => launcher(at).is_some(),
             Event::Record => self.recording.is_some(),
-            Event::Crash => true,
+            Event::Crash | Event::Absence => true,
+            Event::GiveUp(at) => launcher(at).is_some_and(|launcher| {
+                launcher.alone && launcher.stream.is_none() && matches!(launcher.standing, Standing::Finished(_))
+            }),
+            Event::Done(at) => self.launchers.get(at).is_some_and(|launcher| launcher.untold),
             Event::Wait => self.coordinator.deadline().is_some(),
         }
     }
@@ -158,41 +223,84 @@ impl Fleet {
                 }
             }
             Event::Crash => self.crash(),
-            Event::Wait => {
-                self.now_ms = self.coordinator.deadline().unwrap_or(self.now_ms).max(self.now_ms);
-                let before = self.coordinator.clone();
-                self.tell(Input::Tick);
-                // Whoever was given up hears so by the end of its stream.
-                let is_lost = |id: &MemberId| before.has(id) && !self.coordinator.has(id);
-                for launcher in self.launchers.iter_mut().filter(|launcher| is_lost(&launcher.id)) {
-                    launcher.stream = None;
-                    launcher.up.clear();
-                    launcher.down.clear();
+            Event::Absence => {
+                self.now_ms += 60_000;
+                self.crash();
+                for launcher in &mut self.launchers {
+                    launcher.alone = true;
                 }
             }
+            Event::GiveUp(at) => self.launchers[at].end(true),
+            Event::Done(at) => {
+                self.launchers[at].untold = false;
+                self.tell(Input::PodDone { pod: self.launchers[at].id.pod.clone() });
+            }
+            Event::Wait => self.wait(),
         }
-        if let Err(broken) = self.coordinator.check() {
+        // Of the others it does not matter any more.
+        self.met.retain(|met| self.launchers.iter().any(|one| one.generation() == Some(*met)));
+        // Else it looks by itself.
+        if !cfg!(debug_assertions)
+            && let Err(broken) = self.coordinator.check()
+        {
             self.broken.get_or_insert(broken);
         }
+    }
+
+    fn wait(&mut self) {
+        self.now_ms = self.coordinator.deadline().unwrap_or(self.now_ms).max(self.now_ms);
+        let mut owed = self.launchers.iter().filter(|launcher| launcher.generation() == self.owed);
+        // Others wait for whoever is late, as long as somebody of that generation is there to tell of it.
+        let none_tells = owed.clone().all(|launcher| launcher.released || !launcher.is_known());
+        if (none_tells || self.have_had_their_time()) && owed.any(|launcher| !launcher.is_known()) {
+            self.owed = None;
+        }
+        let before = self.coordinator.clone();
+        self.tell(Input::Tick);
+        // Whoever was given up hears so by the end of its stream.
+        let is_lost = |id: &MemberId| before.has(id) && !self.coordinator.has(id);
+        for launcher in self.launchers.iter_mut().filter(|launcher| is_lost(&launcher.id)) {
+            launcher.cut_off();
+        }
+    }
+
+    /// Whether the present coordinator is there for as long as it waits for whoever was there before it.
+    fn have_had_their_time(&self) -> bool {
+        self.now_ms >= self.began.0 + self.config.away_ms
     }
 
     fn crash(&mut self) {
         // A record that was under way may be written or not: here it is lost, in `Record` before it is not.
         self.recording = None;
+        self.owed = self.whole();
+        self.began = (self.now_ms, self.recorded);
         self.coordinator = Rendezvous::new(self.config.clone(), self.recorded, Spent::default(), self.now_ms);
         for launcher in &mut self.launchers {
-            launcher.stream = None;
-            launcher.up.clear();
-            launcher.down.clear();
+            launcher.cut_off();
+            launcher.untold = launcher.done;
+            launcher.alone = false;
         }
         self.tell(Input::Tick);
     }
 
+    /// The newest generation that is run, if all of its members run it or have run it well.
+    fn whole(&self) -> Option<Generation> {
+        let running: BTreeMap<_, _> =
+            self.launchers.iter().filter_map(|one| Some((&one.id, one.generation()?))).collect();
+        let newest = *running.values().max()?;
+        let world = self.worlds.get(&newest)?;
+        let is_whole = world.seats.iter().all(|seat| running.contains_key(&seat.member));
+        // Where somebody is left of an older one, or of its failure, it depends on who is back first what is believed.
+        let none_failed = !self.launchers.iter().any(|one| matches!(one.standing, Standing::Failed { .. }));
+        (is_whole && none_failed && running.values().all(|generation| *generation == newest)).then_some(newest)
+    }
+
     fn connect(&mut self, at: usize) {
-        self.streams += 1;
         let launcher = &mut self.launchers[at];
         let port = launcher.hold();
-        launcher.stream = Some(self.streams);
+        launcher.streams += 1;
+        launcher.stream = Some(launcher.streams);
+        launcher.alone = false;
         let hello = Hello {
             index: Some(launcher.index),
             address: format!("10.0.0.{at}"),
@@ -209,16 +317,17 @@ impl Fleet {
     fn break_stream(&mut self, at: usize) {
         let launcher = &mut self.launchers[at];
         let Some(stream) = launcher.stream.take() else { return };
-        launcher.up.clear();
-        launcher.down.clear();
+        launcher.cut_off();
         let member = launcher.id.clone();
         self.tell(Input::Away { member, stream });
     }
 
     fn replace(&mut self, at: usize) {
         self.break_stream(at);
-        let (pod, index) = (self.launchers[at].id.pod.clone(), self.launchers[at].index);
-        self.launchers[at] = self.launcher(index);
+        let old = &self.launchers[at];
+        let new = Launcher::new(old.index, old.id.incarnation + 1);
+        let pod = std::mem::replace(&mut self.launchers[at], new).id.pod;
+        self.owed = None;
         self.tell(Input::PodGone { pod });
     }
 
@@ -234,9 +343,11 @@ impl Fleet {
             secondary: false,
         };
         let said = if well {
+            self.finished.insert((generation, launcher.id.clone()));
             launcher.standing = Standing::Finished(part);
             ToCoordinator::Finished(generation)
         } else {
+            self.owed = None;
             launcher.standing = Standing::Failed { generation, failure: failure.clone() };
             ToCoordinator::Failed(generation, failure)
         };
@@ -284,6 +395,12 @@ impl Fleet {
                     launcher.up.extend(holds.map(|port| ToCoordinator::Holds(port, generation)));
                     launcher.up.push_back(ToCoordinator::Ready(generation));
                 }
+                let begins = |seat: &Seat| {
+                    self.launchers.iter().any(|one| one.id == seat.member && one.generation() == Some(generation))
+                };
+                if self.ranks_meet && world.seats.iter().all(begins) {
+                    self.met.insert(generation);
+                }
             }
             // Older than what it has seen: refused.
             ToLauncher::Form(_) => {}
@@ -292,23 +409,36 @@ impl Fleet {
                     launcher.standing = Standing::Idle;
                 }
             }
-            ToLauncher::Release => launcher.released = true,
+            ToLauncher::Release(outcome) => launcher.end(outcome == Outcome::Succeeded),
         }
     }
 
     fn tell(&mut self, input: Input) {
         let mut out = Vec::new();
+        let was_over = self.coordinator.outcome().is_some();
         self.coordinator.step(self.now_ms, input, &mut out);
+        if !was_over && self.coordinator.outcome() == Some(&Outcome::Succeeded) {
+            self.look_at_success();
+        }
+        let owed = self.owed.filter(|owed| self.coordinator.world().is_some_and(|world| world.generation == *owed));
+        if owed.is_some() {
+            self.owed = None;
+        }
         for output in out {
             match output {
                 Output::Reserve { to } => self.recording = Some(to),
                 Output::Form { members, world } => {
                     self.look(&world);
+                    if let Some(owed) = self.owed {
+                        let text =
+                            format!("{:?} was formed while {owed:?} ran, which was not adopted", world.generation);
+                        self.broken.get_or_insert(text);
+                    }
                     self.send(&members, &ToLauncher::Form(world));
                 }
                 Output::Halt { members, generation } => self.send(&members, &ToLauncher::Halt(generation)),
                 Output::Deadlock { .. } => unreachable!("nothing is told of what ranks do"),
-                Output::Release { members, .. } => self.send(&members, &ToLauncher::Release),
+                Output::Release { members, outcome } => self.send(&members, &ToLauncher::Release(outcome)),
             }
         }
     }
@@ -356,19 +486,40 @@ impl Fleet {
         Ok(())
     }
 
-    /// Lets all that is under way arrive, all streams be there, and time pass; nothing fails any more.
+    /// A job has succeeded only when no ranks run that still may come back, and, where it is of a fixed size, when all ranks of
+    /// one generation had ended well.
+    fn look_at_success(&mut self) {
+        let is_fixed = self.config.least == self.config.most;
+        let newest = self.launchers.iter().filter_map(Launcher::generation).max();
+        // Those of an elastic job that have left it have nothing to say in it any more.
+        let is_late = self.have_had_their_time();
+        let runs = |launcher: &&Launcher| launcher.runs() && (is_fixed || !is_late && launcher.generation() == newest);
+        if let Some(launcher) = self.launchers.iter().find(runs) {
+            self.broken.get_or_insert(format!("the job has succeeded while ranks of {:?} run", launcher.id));
+        }
+        let ended_well = |world: &World| world.seats.iter().all(|seat| self.has_run_well(world.generation, seat));
+        if is_fixed && self.ranks_meet && !self.worlds.values().any(ended_well) {
+            self.broken.get_or_insert("the job has succeeded, and no generation ended well".to_owned());
+        }
+    }
+
+    fn has_run_well(&self, generation: Generation, seat: &Seat) -> bool {
+        self.finished.contains(&(generation, seat.member.clone()))
+    }
+
+    /// What happens next if nothing fails any more: all that is under way arrives, all streams are there, and then time passes.
+    pub(crate) fn next_of_calm(&self) -> Option<Event> {
+        let pending = (0..self.launchers.len())
+            .flat_map(|at| [Event::Connect(at), Event::Up(at), Event::Down(at), Event::Done(at)])
+            .chain([Event::Record])
+            .find(|event| self.can(*event));
+        pending.or_else(|| (!self.is_settled() && self.can(Event::Wait)).then_some(Event::Wait))
+    }
+
     pub(crate) fn calm(&mut self) {
         for _ in 0..1000 {
-            let pending = (0..self.launchers.len())
-                .flat_map(|at| [Event::Connect(at), Event::Up(at), Event::Down(at)])
-                .chain([Event::Record])
-                .find(|event| self.can(*event));
-            match pending {
-                Some(event) => self.step(event),
-                None if self.is_settled() => return,
-                None if self.can(Event::Wait) => self.step(Event::Wait),
-                None => return,
-            }
+            let Some(event) = self.next_of_calm() else { return };
+            self.step(event);
         }
     }
 
@@ -378,31 +529,65 @@ impl Fleet {
         if self.coordinator.outcome().is_some() || self.all_released() {
             return self.all_released();
         }
-        let Some(world) = self.coordinator.world() else { return false };
+        // Of one that it has adopted the coordinator may not know all that is in it.
+        let generation = self.coordinator.world().map(|world| world.generation);
+        let Some(world) = generation.and_then(|generation| self.worlds.get(&generation)) else { return false };
         let in_it = |launcher: &Launcher| {
-            launcher
-                .standing
-                .part()
-                .is_some_and(|part| part.generation == world.generation && part.digest == world.digest())
+            let part = launcher.standing.part();
+            part.is_some_and(|part| part.generation == world.generation && part.digest == world.digest())
         };
         // Whoever came too late for a generation that has begun to end waits for its end.
-        let ending = self.launchers.iter().any(|launcher| matches!(launcher.standing, Standing::Finished(_)));
+        let ending = world.seats.iter().any(|seat| self.has_run_well(world.generation, seat));
         let waits = |launcher: &Launcher| ending && world.seat_of(&launcher.id).is_none();
         self.coordinator.is_ready()
             && self.launchers.iter().all(|launcher| in_it(launcher) || waits(launcher) || launcher.released)
+    }
+
+    /// Whether a generation runs that the present coordinator found running; and whether a member of it has ended.
+    pub(crate) fn has_adopted(&self) -> Option<bool> {
+        let world = self.coordinator.world().filter(|world| world.generation <= self.began.1)?;
+        Some(self.launchers.iter().any(|launcher| launcher.done && launcher.generation() == Some(world.generation)))
+    }
+
+    /// Whether a generation is owed to those who run it.
+    pub(crate) fn owes(&self) -> bool {
+        self.owed.is_some() && self.coordinator.outcome() != Some(&Outcome::Succeeded) && !self.all_released()
     }
 
     pub(crate) fn all_released(&self) -> bool {
         self.launchers.iter().all(|launcher| launcher.released)
     }
 
-    /// Lets all ranks that run end well.
+    /// Lets all ranks that run end well, or, where they wait for others in vain, fail for that; and what follows from it.
     pub(crate) fn finish(&mut self) {
-        for at in 0..self.launchers.len() {
-            if self.can(Event::Finish(at)) {
-                self.step(Event::Finish(at));
+        for _ in 0..3 {
+            for at in 0..self.launchers.len() {
+                if let Some(end) = [Event::Finish(at), Event::Fail(at)].into_iter().find(|event| self.can(*event)) {
+                    self.step(end);
+                }
             }
+            self.calm();
         }
+    }
+
+    /// Whether the job is over, as it should be where no ranks have failed that were not to be started again.
+    pub(crate) fn has_ended(&self) -> bool {
+        let is_fine = match self.outcome() {
+            Some(Outcome::Succeeded) => true,
+            Some(Outcome::Failed(failure)) => failure.cause == Cause::RendezvousTimeout || self.is_bounded(),
+            None => self.all_released(),
+            Some(Outcome::Stopped) => false,
+        };
+        is_fine && self.is_settled()
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.config.budget != Budget::default()
+    }
+
+    /// Generations that were ever ordered.
+    pub(crate) fn generations(&self) -> usize {
+        self.worlds.len()
     }
 
     pub(crate) fn outcome(&self) -> Option<&Outcome> {
