@@ -143,7 +143,7 @@ mod tests {
 
     fn fail(machine: &mut Rendezvous, cause: Cause) {
         let Some(generation) = machine.world().map(|world| world.generation) else { return };
-        let failure = Failure { rank: Some(0), cause, code: 1, message: String::new() };
+        let failure = Failure { rank: Some(0), cause, code: 1, message: String::new(), secondary: false };
         step(machine, Input::Failed { member: id(0), generation, failure });
         for at in 0..2 {
             step(machine, Input::Holds { member: id(at), port: 1001, seen: generation });
