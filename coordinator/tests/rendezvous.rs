@@ -84,7 +84,8 @@ impl Launcher {
 fn part(launcher: &wire::Hello, world: &wire::World) -> wire::standing::Standing {
     let seat = world.seats.iter().find(|seat| seat.member == launcher.member).unwrap().clone();
     let (generation, digest, restarts) = (world.generation, world.digest, world.restarts);
-    wire::standing::Standing::Running(wire::Part { generation, digest, restarts, seat: Some(seat) })
+    let (pods, ranks) = (world.seats.len().try_into().unwrap(), world.seats.iter().map(|seat| seat.ranks).sum());
+    wire::standing::Standing::Running(wire::Part { generation, digest, restarts, seat: Some(seat), pods, ranks })
 }
 
 fn hello(pod: &str, index: u32) -> wire::Hello {

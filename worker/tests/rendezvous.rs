@@ -195,6 +195,7 @@ async fn training_goes_on_without_the_coordinator_which_finds_it_again() {
     match again.standing.as_ref().unwrap().standing.as_ref().unwrap() {
         Standing::Running(part) => {
             assert_eq!((part.generation, part.digest, part.seat.as_ref().unwrap().first_rank), (7, 49, 2));
+            assert_eq!((part.pods, part.ranks), (2, 4), "of the whole world");
         }
         other => panic!("{other:?}"),
     }

@@ -174,7 +174,9 @@ fn part(part: wire::Part, speaker: &MemberId) -> Result<Part, Nonsense> {
         return Err(Nonsense::Number { what: "a generation that runs", value: 0 });
     }
     let restarts = count("the number of restarts", part.restarts)?;
-    Ok(Part { generation: generation(part.generation)?, digest: part.digest, restarts, seat })
+    let pods = count("the number of pods", part.pods)?;
+    let ranks = count("the number of ranks", part.ranks)?;
+    Ok(Part { generation: generation(part.generation)?, digest: part.digest, restarts, seat, pods, ranks })
 }
 
 fn seat(seat: wire::Seat) -> Result<Seat, Nonsense> {
@@ -314,7 +316,14 @@ mod tests {
     }
 
     fn wire_hello() -> wire::Hello {
-        let part = wire::Part { generation: 7, digest: 99, restarts: 2, seat: Some(wire_seat(&seat_of("a"))) };
+        let part = wire::Part {
+            generation: 7,
+            digest: 99,
+            restarts: 2,
+            seat: Some(wire_seat(&seat_of("a"))),
+            pods: 2,
+            ranks: 8,
+        };
         wire::Hello {
             member: Some(wire::Member { pod: "a".to_owned(), incarnation: 3 }),
             index: Some(1),
@@ -335,7 +344,7 @@ mod tests {
     fn a_hello_is_read_as_it_was_written() {
         let (member, read) = hello(says(From::Hello(wire_hello()))).unwrap();
         assert_eq!(member, id("a"));
-        let part = Part { generation: Generation(7), digest: 99, restarts: 2, seat: seat_of("a") };
+        let part = Part { generation: Generation(7), digest: 99, restarts: 2, seat: seat_of("a"), pods: 2, ranks: 8 };
         let expected = Hello {
             index: Some(1),
             address: "10.0.0.2".to_owned(),
@@ -357,10 +366,12 @@ mod tests {
 
     #[test]
     fn no_number_is_so_high_that_the_next_one_overflows() {
-        let refused: [(Spoil, &str, u64); 5] = [
+        let refused: [(Spoil, &str, u64); 7] = [
             (|hello| hello.seen = u64::MAX - 1, "a generation", u64::MAX - 1),
             (|hello| running(hello).generation = u64::MAX, "a generation", u64::MAX),
             (|hello| running(hello).restarts = u32::MAX, "the number of restarts", u32::MAX.into()),
+            (|hello| running(hello).pods = u32::MAX, "the number of pods", u32::MAX.into()),
+            (|hello| running(hello).ranks = u32::MAX, "the number of ranks", u32::MAX.into()),
             (|hello| running(hello).seat.as_mut().unwrap().first_rank = u32::MAX, "a rank", u32::MAX.into()),
             (|hello| running(hello).seat.as_mut().unwrap().node_rank = u32::MAX, "a node rank", u32::MAX.into()),
         ];

@@ -54,7 +54,14 @@ impl Launch<'_> {
         let part = |generation: u64| {
             let present = self.present.as_ref().map(|present| &present.part);
             let part = self.order.as_ref().into_iter().chain(present).find(|part| part.generation == generation)?;
-            Some(wire::Part { generation, digest: part.digest, restarts: part.restarts, seat: Some(part.seat.clone()) })
+            Some(wire::Part {
+                generation,
+                digest: part.digest,
+                restarts: part.restarts,
+                seat: Some(part.seat.clone()),
+                pods: u32::try_from(part.nnodes).unwrap_or(0),
+                ranks: u32::try_from(part.ranks).unwrap_or(0),
+            })
         };
         let idle = Stands::Idle(wire::Idle {});
         match self.supervisor.standing() {

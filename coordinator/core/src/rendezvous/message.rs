@@ -82,6 +82,13 @@ pub struct Part {
     pub restarts: u32,
     /// The member's own seat.
     pub seat: Seat,
+    /// Seats of the whole world, and its ranks: whoever comes later knows by them what is missing. 0 where the member does not
+    /// know.
+    #[serde(default)]
+    pub pods: u32,
+    /// See `pods`.
+    #[serde(default)]
+    pub ranks: u32,
 }
 
 /// Why a rank, and with it its generation, ended.

@@ -32,7 +32,14 @@ impl Left {
 
     fn part(&self, at: usize) -> Part {
         let seat = self.world.seats[at].clone();
-        Part { generation: self.world.generation, digest: self.world.digest(), restarts: self.world.restarts, seat }
+        Part {
+            generation: self.world.generation,
+            digest: self.world.digest(),
+            restarts: self.world.restarts,
+            seat,
+            pods: u32::try_from(self.world.seats.len()).unwrap(),
+            ranks: self.world.size(),
+        }
     }
 
     fn member(&self, at: usize) -> MemberId {
@@ -149,6 +156,78 @@ fn an_elastic_generation_is_taken_over_without_those_who_ended_well() {
     assert_eq!((lab.session.view().stage, lab.session.view().ranks), (Stage::Running, 6));
     lab.step(Input::Finished { member: left.member(0), generation: Generation(1) });
     assert_eq!((lab.released.clone(), lab.restarts()), (Some(Outcome::Succeeded), 0));
+}
+
+/// Three pods train. The least number of an elastic job says nothing of how many its generation had.
+fn elastic() -> Lab {
+    let mut lab = Lab::new("restartPolicy: OnFailure, elastic: {minReplicas: 1, maxReplicas: 4}, replicas: 3");
+    lab.run();
+    lab
+}
+
+#[test]
+fn an_elastic_generation_of_which_one_ended_well_and_the_others_came_anew_has_not_succeeded() {
+    let mut lab = elastic();
+    let left = Left::behind(&mut lab, 75_000);
+    left.done(&mut lab, 0);
+    for at in 1..3 {
+        left.comes(&mut lab, at, Standing::Idle);
+    }
+    lab.pass(14_999);
+    assert_eq!((lab.released.clone(), lab.session.view().stage), (None, Stage::Joining));
+    lab.pass(1);
+    assert_eq!((lab.released.clone(), lab.session.view().stage), (None, Stage::Recovering));
+    let failure = lab.session.view().last_failure.unwrap();
+    assert_eq!((failure.cause, lab.session.machine().restarts()), (Cause::NodeLost, 1));
+    assert_eq!(
+        failure.message,
+        "1 launcher ended well while the control plane was away, and the 2 that are there are not the rest of its generation"
+    );
+}
+
+#[test]
+fn an_elastic_generation_is_not_taken_over_without_those_who_were_lost() {
+    for ranks_are in [Standing::Running, Standing::Finished] {
+        let mut lab = elastic();
+        let left = Left::behind(&mut lab, 75_000);
+        lab.stuck.insert("wine-worker-2".to_owned());
+        left.done(&mut lab, 1);
+        left.comes(&mut lab, 0, ranks_are(left.part(0)));
+        lab.pass(15_000);
+        assert_eq!((lab.released.clone(), lab.session.view().stage), (None, Stage::Recovering));
+        let failure = lab.session.view().last_failure.unwrap();
+        assert_eq!((failure.cause, lab.session.machine().restarts()), (Cause::NodeLost, 1));
+        let words = "and the 1 that is there is not the rest of its generation of 3";
+        assert!(failure.message.ends_with(words), "{}", failure.message);
+    }
+}
+
+#[test]
+fn a_generation_that_is_smaller_than_the_job_may_be_waits_for_nobody_else() {
+    let mut lab = Lab::new("restartPolicy: OnFailure, elastic: {minReplicas: 1, maxReplicas: 4}, replicas: 3");
+    lab.stuck.insert("wine-worker-2".to_owned());
+    lab.run();
+    lab.pass(5_000);
+    assert_eq!((lab.session.view().stage, lab.session.view().ranks), (Stage::Running, 4));
+    let left = Left::behind(&mut lab, 75_000);
+    lab.stuck.insert("wine-worker-1".to_owned());
+    left.done(&mut lab, 0);
+    left.comes(&mut lab, 1, Standing::Running(left.part(1)));
+    assert_eq!((lab.session.view().stage, lab.session.view().ranks), (Stage::Running, 4));
+    lab.step(Input::Finished { member: left.member(1), generation: Generation(1) });
+    assert_eq!((lab.released.clone(), lab.session.machine().restarts()), (Some(Outcome::Succeeded), 0));
+}
+
+#[test]
+fn whoever_does_not_know_how_many_they_were_is_taken_over_only_with_all_of_them() {
+    let mut lab = elastic();
+    let left = Left::behind(&mut lab, 75_000);
+    left.done(&mut lab, 0);
+    for at in 1..3 {
+        left.comes(&mut lab, at, Standing::Running(Part { pods: 0, ranks: 0, ..left.part(at) }));
+    }
+    lab.pass(15_000);
+    assert_eq!((lab.released.clone(), lab.session.view().stage), (None, Stage::Recovering));
 }
 
 #[test]

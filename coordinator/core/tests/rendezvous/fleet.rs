@@ -8,36 +8,7 @@ use trainyard_coordinator_core::rendezvous::{
     Standing, World,
 };
 
-/// What can happen next. Numbers are positions among what is there, so that any number means something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Event {
-    /// The first message of this launcher's stream to the coordinator arrives.
-    Up(usize),
-    /// The first message of this launcher's stream from the coordinator arrives.
-    Down(usize),
-    /// The launcher's stream breaks; what was under way in it is lost. The coordinator hears of it.
-    Break(usize),
-    /// The launcher opens a stream.
-    Connect(usize),
-    /// A rank of this launcher fails.
-    Fail(usize),
-    /// All ranks of this launcher end well.
-    Finish(usize),
-    /// The launcher's pod is killed, the coordinator is told, and a new pod takes its place.
-    Replace(usize),
-    /// The durable record is written, and the coordinator hears so.
-    Record,
-    /// The coordinator is killed, and another one starts.
-    Crash,
-    /// The same, but the other one starts so late that launchers whose ranks have ended well may have given up.
-    Absence,
-    /// This launcher, whose ranks have ended well, has waited for a coordinator for long enough: it ends, well.
-    GiveUp(usize),
-    /// The coordinator hears that this launcher's pod ended well.
-    Done(usize),
-    /// Time passes.
-    Wait,
-}
+use super::Event;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum ToCoordinator {
@@ -77,6 +48,8 @@ struct Launcher {
     done: bool,
     /// No coordinator was there for as long as it waits for one.
     alone: bool,
+    /// The present coordinator has had its first message.
+    heard: bool,
 }
 
 impl Launcher {
@@ -97,6 +70,7 @@ impl Launcher {
             untold: false,
             done: false,
             alone: false,
+            heard: false,
         }
     }
 
@@ -252,7 +226,9 @@ impl Fleet {
         let mut owed = self.launchers.iter().filter(|launcher| launcher.generation() == self.owed);
         // Others wait for whoever is late, as long as somebody of that generation is there to tell of it.
         let none_tells = owed.clone().all(|launcher| launcher.released || !launcher.is_known());
-        if (none_tells || self.have_had_their_time()) && owed.any(|launcher| !launcher.is_known()) {
+        // And where all of it have ended before they could tell, nobody knows how many they were.
+        let none_told = owed.clone().all(|launcher| launcher.released && !launcher.heard);
+        if none_told || (none_tells || self.have_had_their_time()) && owed.any(|launcher| !launcher.is_known()) {
             self.owed = None;
         }
         let before = self.coordinator.clone();
@@ -279,6 +255,7 @@ impl Fleet {
             launcher.cut_off();
             launcher.untold = launcher.done;
             launcher.alone = false;
+            launcher.heard = false;
         }
         self.tell(Input::Tick);
     }
@@ -359,6 +336,7 @@ impl Fleet {
     fn up(&mut self, at: usize) {
         let launcher = &mut self.launchers[at];
         let Some(message) = launcher.up.pop_front() else { return };
+        launcher.heard |= matches!(message, ToCoordinator::Hello(_));
         let member = launcher.id.clone();
         let stream = launcher.stream.unwrap_or(0);
         self.tell(match message {
@@ -390,7 +368,8 @@ impl Fleet {
                 launcher.ports.extend(newest.filter(|port| !serves || *port != seat.port));
                 let holds = launcher.ports.is_empty().then(|| launcher.hold());
                 let (generation, digest, restarts) = (world.generation, world.digest(), world.restarts);
-                launcher.standing = Standing::Running(Part { generation, digest, restarts, seat });
+                let (pods, ranks) = (u32::try_from(world.seats.len()).unwrap_or(0), world.size());
+                launcher.standing = Standing::Running(Part { generation, digest, restarts, seat, pods, ranks });
                 if launcher.stream.is_some() {
                     launcher.up.extend(holds.map(|port| ToCoordinator::Holds(port, generation)));
                     launcher.up.push_back(ToCoordinator::Ready(generation));
@@ -486,19 +465,17 @@ impl Fleet {
         Ok(())
     }
 
-    /// A job has succeeded only when no ranks run that still may come back, and, where it is of a fixed size, when all ranks of
-    /// one generation had ended well.
+    /// A job has succeeded only when no ranks run that still may come back, and when all ranks of one generation had ended well.
     fn look_at_success(&mut self) {
         let is_fixed = self.config.least == self.config.most;
         let newest = self.launchers.iter().filter_map(Launcher::generation).max();
-        // Those of an elastic job that have left it have nothing to say in it any more.
-        let is_late = self.have_had_their_time();
-        let runs = |launcher: &&Launcher| launcher.runs() && (is_fixed || !is_late && launcher.generation() == newest);
+        // Those of an elastic job that are left of an older one have nothing to say in it any more.
+        let runs = |launcher: &&Launcher| launcher.runs() && (is_fixed || launcher.generation() == newest);
         if let Some(launcher) = self.launchers.iter().find(runs) {
             self.broken.get_or_insert(format!("the job has succeeded while ranks of {:?} run", launcher.id));
         }
         let ended_well = |world: &World| world.seats.iter().all(|seat| self.has_run_well(world.generation, seat));
-        if is_fixed && self.ranks_meet && !self.worlds.values().any(ended_well) {
+        if self.ranks_meet && !self.worlds.values().any(ended_well) {
             self.broken.get_or_insert("the job has succeeded, and no generation ended well".to_owned());
         }
     }

@@ -3,9 +3,40 @@
 mod fleet;
 mod model;
 
-use fleet::{Event, Fleet};
+use fleet::Fleet;
 use proptest::prelude::*;
 use trainyard_coordinator_core::rendezvous::{Budget, Config};
+
+/// What can happen next. Numbers are positions among what is there, so that any number means something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Event {
+    /// The first message of this launcher's stream to the coordinator arrives.
+    Up(usize),
+    /// The first message of this launcher's stream from the coordinator arrives.
+    Down(usize),
+    /// The launcher's stream breaks; what was under way in it is lost. The coordinator hears of it.
+    Break(usize),
+    /// The launcher opens a stream.
+    Connect(usize),
+    /// A rank of this launcher fails.
+    Fail(usize),
+    /// All ranks of this launcher end well.
+    Finish(usize),
+    /// The launcher's pod is killed, the coordinator is told, and a new pod takes its place.
+    Replace(usize),
+    /// The durable record is written, and the coordinator hears so.
+    Record,
+    /// The coordinator is killed, and another one starts.
+    Crash,
+    /// The same, but the other one starts so late that launchers whose ranks have ended well may have given up.
+    Absence,
+    /// This launcher, whose ranks have ended well, has waited for a coordinator for long enough: it ends, well.
+    GiveUp(usize),
+    /// The coordinator hears that this launcher's pod ended well.
+    Done(usize),
+    /// Time passes.
+    Wait,
+}
 
 fn config(least: u32, most: u32) -> Config {
     Config {
