@@ -319,7 +319,7 @@ pub struct TrainingJobStatus {
     /// Pods whose launchers have not joined, while the others wait for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<Vec<String>>,
-    /// Ranks that stand still.
+    /// Ranks that stand still: those that are to blame, then those that wait for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<Vec<StalledRank>>,
     /// Ranks that make the others wait.
@@ -388,6 +388,9 @@ pub struct StalledRank {
     /// Since when, in milliseconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<i64>,
+    /// Whether it waits for other ranks. Those that do not are to blame, and are listed first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_collective: Option<bool>,
 }
 
 /// The most ranks that one replica may have: far more than any machine has GPUs or CPUs, and few enough to be started.

@@ -194,7 +194,10 @@ def test_ranks_in_several_pods_are_told_apart(server, namespace, tmp_path):
 
     (tmp_path / "hang").touch()
     eventually(lambda: len(status("stalled") or []) == 2, "both ranks stand still", 120)
-    assert "rank 1 on" in status("message") and "1 other rank waits too" in status("message")
+    assert status("message").startswith("rank 1 on") and "; rank 0 waits for it" in status("message")
+    assert [(rank["rank"], rank["inCollective"]) for rank in status("stalled")] == [(1, False), (0, True)]
+    explained = server.trainyard("explain", "trainingjob/pods", "-n", namespace).stdout
+    assert "rank 1 on" in explained and "rank 0 on" not in explained and "rank 0 waits for it" in explained, explained
     assert "time.sleep(1000)" in next(rank["waitsIn"] for rank in status("stalled") if rank["rank"] == 1)
     events = server.get("events", "-n", namespace)["items"]
     blamed = {event["message"].split(" on ")[0] for event in events if event["reason"] == "RankHangs"}

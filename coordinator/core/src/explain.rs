@@ -116,7 +116,7 @@ pub fn told(job: &Value, pods: &[Pod]) -> Option<RendezvousView> {
                 host: rank.host.unwrap_or_default(),
                 waits_in: rank.waits_in.unwrap_or_default(),
                 since_ms: rank.since_ms.unwrap_or(0),
-                in_collective: false,
+                in_collective: rank.in_collective.unwrap_or(false),
             })
             .collect(),
         stragglers: status.stragglers.into_iter().flatten().map(straggler).collect(),

@@ -151,15 +151,32 @@ pub(super) fn unmet(missing: &[String]) -> Option<String> {
 /// Which ranks stand still.
 pub(super) fn stalled(stalled: &[Stalled]) -> Option<String> {
     // Whoever waits for others is not the one to look at, unless all do.
-    let culprit = stalled.iter().find(|rank| !rank.in_collective).or_else(|| stalled.first())?;
+    let (victims, culprits): (Vec<&Stalled>, Vec<&Stalled>) = stalled.iter().partition(|rank| rank.in_collective);
+    let (culprit, rest) = culprits.split_first().or_else(|| victims.split_first())?;
     let waits = if culprit.waits_in.is_empty() { String::new() } else { format!(" in {}", culprit.waits_in) };
     let since = instant::text(culprit.since_ms);
-    let others = match stalled.len() - 1 {
-        0 => String::new(),
-        1 => "; 1 other rank waits too".to_owned(),
-        more => format!("; {more} other ranks wait too"),
+    let others = match (ranks(rest), ranks(&victims)) {
+        (None, _) if culprits.is_empty() => String::new(),
+        (Some((others, _)), _) if culprits.is_empty() => format!("; it and {others} wait for each other"),
+        (None, None) => String::new(),
+        (None, Some((victims, s))) => format!("; {victims} wait{s} for it"),
+        (Some((others, s)), None) => format!("; {others} stand{s} still, too"),
+        (Some((others, s)), Some((victims, v))) => {
+            format!("; {others} stand{s} still, too; {victims} wait{v} for them")
+        }
     };
     Some(format!("rank {} on {} has stood still{waits} since {since}{others}", culprit.rank, culprit.host))
+}
+
+/// Ranks, if there are any, and the ending of the verb that follows.
+fn ranks(ranks: &[&Stalled]) -> Option<(String, &'static str)> {
+    let shown = ranks.iter().take(MAX_NAMES).map(|rank| rank.rank.to_string()).collect::<Vec<_>>().join(", ");
+    match ranks.len() {
+        0 => None,
+        1 => Some((format!("rank {shown}"), "s")),
+        2..=MAX_NAMES => Some((format!("ranks {shown}"), "")),
+        more => Some((format!("ranks {shown} and {} more", more - MAX_NAMES), "")),
+    }
 }
 
 /// Which ranks make the others wait: the slowest is named.

@@ -64,6 +64,7 @@ fn rank(stalled: &rendezvous::Stalled) -> StalledRank {
         host: Some(stalled.host.clone()),
         waits_in: Some(stalled.waits_in.clone()),
         since_ms: Some(stalled.since_ms),
+        in_collective: Some(stalled.in_collective),
     }
 }
 

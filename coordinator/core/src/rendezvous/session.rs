@@ -249,9 +249,10 @@ impl Session {
         (self.stalled().map(|rank| (rank.rank, rank.waits_in.clone())).collect(), self.slow())
     }
 
-    /// Those who are to blame, and with them those who wait.
+    /// Those who are to blame, and after them those who wait.
     fn stalled(&self) -> impl Iterator<Item = &Stalled> {
-        self.stalled.values().filter(|_| !self.blamed.is_empty())
+        let of = |waits: bool| self.stalled.values().filter(move |rank| rank.in_collective == waits);
+        of(false).chain(of(true)).filter(|_| !self.blamed.is_empty())
     }
 
     /// Interpreters that wait to become ranks.

@@ -127,6 +127,7 @@ pub struct Stalled {
     /// Since when.
     pub since_ms: i64,
     /// Whether it waits for other ranks.
+    #[serde(default)]
     pub in_collective: bool,
 }
 

@@ -1,6 +1,7 @@
 //! What launchers tell of their ranks: who stands still, who makes the others wait.
 
-use serde_json::json;
+use serde_json::{Value, json};
+use trainyard_coordinator_core::explain;
 use trainyard_coordinator_core::rendezvous::{Generation, Happened, MemberId, Output, Pulse, RankPulse, Spares};
 use trainyard_proto::pace::Window;
 
@@ -36,12 +37,41 @@ fn ranks_that_stand_still_are_named() {
     let message = lab.world.status("/message");
     let message = message.as_str().unwrap();
     assert!(message.starts_with("rank 3 on host-1 has stood still in load since "), "{message}");
-    assert!(message.ends_with("; 1 other rank waits too"), "{message}");
+    assert!(message.ends_with("; rank 2 waits for it"), "{message}");
     assert_eq!(lab.world.status("/spares/memoryBytes"), json!(1 << 20));
     lab.pulse(&member, pulse(Vec::new()));
     lab.world.meeting = Some(lab.session.view());
     lab.world.plan();
     assert_eq!((lab.world.status("/stalled"), lab.world.status("/message")), (json!(null), json!(null)));
+}
+
+/// Why the job stands still, as a command explains it that cannot ask the rendezvous.
+fn told(lab: &Lab) -> String {
+    let mut view = lab.world.view();
+    view.rendezvous = explain::told(&view.job, &view.pods);
+    let reasons = explain::explain(&view, None, lab.world.now_ms);
+    reasons.into_iter().find(|reason| reason.code == "StandsStill").unwrap().message
+}
+
+#[test]
+fn of_several_ranks_that_are_to_blame_all_are_named_before_those_that_wait() {
+    let mut lab = Lab::new("replicas: 2");
+    lab.run();
+    let uid = lab.world.pods["wine-worker-1"].metadata.uid.clone().unwrap();
+    let member = lab.streams[&uid].clone();
+    let other = lab.streams[lab.world.pods["wine-worker-0"].metadata.uid.as_ref().unwrap()].clone();
+    let rank = |rank: u32| RankPulse { rank, in_collective: rank == 0, stalled: true, ..RankPulse::default() };
+    let pulse = |ranks| Pulse { generation: 1, ranks, ..Pulse::default() };
+    let mut words = |member: &MemberId, ranks: Vec<RankPulse>| {
+        lab.pulse(member, pulse(ranks));
+        lab.world.meeting = Some(lab.session.view());
+        lab.world.plan();
+        let message = lab.world.status("/message").as_str().unwrap().to_owned();
+        message.split_once("; ").map(|(_, rest)| rest.to_owned()).unwrap_or_default()
+    };
+    assert_eq!(words(&member, vec![rank(2)]), "");
+    assert_eq!(words(&member, vec![rank(2), rank(3)]), "rank 3 stands still, too");
+    assert_eq!(words(&other, vec![rank(0), rank(1)]), "ranks 2, 3 stand still, too; rank 0 waits for them");
 }
 
 /// Each launcher sees its own ranks only: who is to blame is known where all of it comes together.
@@ -79,7 +109,14 @@ fn a_hang_over_several_pods_blames_the_rank_that_does_not_wait() {
     lab.world.plan();
     let message = lab.world.status("/message").as_str().unwrap().to_owned();
     assert!(message.starts_with("rank 3 on host-1 has stood still in load since "), "{message}");
-    assert!(message.ends_with("; 3 other ranks wait too"), "{message}");
+    assert!(message.ends_with("; ranks 0, 1, 2 wait for it"), "{message}");
+    let listed: Vec<(Value, Value)> = (0..4)
+        .map(|at| ["rank", "inCollective"].map(|field| lab.world.status(&format!("/stalled/{at}/{field}"))).into())
+        .collect();
+    let expected = [(3, false), (0, true), (1, true), (2, true)].map(|(rank, waits)| (json!(rank), json!(waits)));
+    assert_eq!(listed, expected, "whoever is to blame is the first");
+    // A command knows of it only by the status.
+    assert!(told(&lab).ends_with(&message), "{}", told(&lab));
     // It gets on, and the others are about to.
     assert_eq!(say(&mut lab, &second, vec![stalled(2, true)]), []);
     assert_eq!(lab.session.view().stalled, []);
@@ -88,6 +125,12 @@ fn a_hang_over_several_pods_blames_the_rank_that_does_not_wait() {
     assert_eq!(say(&mut lab, &second, vec![stalled(2, true), stalled(3, true)]), [(0, 3)]);
     assert_eq!(say(&mut lab, &second, vec![stalled(2, true), stalled(3, true)]), [], "told once");
     assert_eq!(lab.ordered, [], "the first rank is not theirs");
+    lab.world.meeting = Some(lab.session.view());
+    lab.world.plan();
+    let message = lab.world.status("/message").as_str().unwrap().to_owned();
+    assert!(message.starts_with("rank 0 on host-0 has stood still in all_reduce since "), "{message}");
+    assert!(message.ends_with("; it and ranks 1, 2, 3 wait for each other"), "{message}");
+    assert!(told(&lab).ends_with(&message), "{}", told(&lab));
     // Its launcher hears it until it is over.
     let order = Output::Deadlock { members: vec![first.clone()], generation: Generation(1), rank: 0 };
     for count in 1..3 {
