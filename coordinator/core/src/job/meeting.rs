@@ -11,7 +11,7 @@ use super::planner::{Planner, has_failed};
 use super::replica::{Observed, Standing};
 use super::{FailureCause, JobCode, Meeting, Phase, Stage, narrate};
 use crate::instant;
-use crate::model::{JobModel, RestartScope};
+use crate::model::{JobModel, RestartScope, SuccessRule};
 use crate::rendezvous::{self, LastFailure, Outcome, RendezvousView};
 
 /// How long launchers have to come back to a control plane that has just started, before their pods are judged without
@@ -153,7 +153,7 @@ impl<'view> Planner<'view> {
 
     /// Ends a job whose rendezvous bears a failure no more, when its pods have ended. Answers whether it is over.
     pub(super) fn end_released(&mut self, model: &JobModel, current: &BTreeMap<String, Observed<'view>>) -> bool {
-        if super::tally::succeeded(model, current) {
+        if self.has_succeeded(model, current) {
             return false;
         }
         let Some(meeting) = self.meeting(model, current) else { return false };
@@ -216,6 +216,18 @@ impl<'view> Planner<'view> {
         // Until the new pods run, what the status says is about the old ones.
         self.ledger.starting |= model.restart_scope == RestartScope::Gang;
         self.write_ledger();
+    }
+
+    /// Whether the success rule holds. Of an elastic job it leaves out pods that never came, but those that were lost while no
+    /// control plane was there to count them trained as well as those that ended well.
+    pub(super) fn has_succeeded(&self, model: &JobModel, current: &BTreeMap<String, Observed<'view>>) -> bool {
+        if !super::tally::succeeded(model, current) {
+            return false;
+        }
+        let told = self.meeting(model, current).and_then(|meeting| meeting.outcome.as_ref());
+        let is_sure =
+            model.success != SuccessRule::Elastic || model.rendezvous.is_none() || told == Some(&Outcome::Succeeded);
+        is_sure || !current.values().any(|pod| pod.standing == Standing::Failed && !self.is_counted(pod))
     }
 
     /// Whether those that are left have waited long enough for the others: then all start again.

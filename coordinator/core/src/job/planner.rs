@@ -11,7 +11,7 @@ use super::ledger::Ledger;
 use super::replica::{Observed, Standing};
 use super::restart::Lost;
 use super::subject::Subject;
-use super::tally::{succeeded, tallies};
+use super::tally::tallies;
 use super::{FailureCause, JobCode, Lifecycle, Phase, Stage, StatusChange, Tally, Transition};
 use crate::diagnostic::Diagnostic;
 use crate::manifest::Dialect;
@@ -194,7 +194,7 @@ impl<'view> Planner<'view> {
 
     fn advance(&mut self, model: &JobModel) {
         let current = self.current(model);
-        if is_resized(model, &current) && !succeeded(model, &current) {
+        if is_resized(model, &current) && !self.has_succeeded(model, &current) {
             self.resize(model);
             self.converge(model);
             return;
@@ -291,7 +291,7 @@ impl<'view> Planner<'view> {
         };
         let deadline = self.deadline_ms(model);
         Situation {
-            succeeded: succeeded(model, current),
+            succeeded: self.has_succeeded(model, current),
             past_deadline: deadline.is_some_and(|deadline| self.now_ms >= deadline),
             fatal: failed.iter().any(|lost| !lost.retryable),
             wanted: u32::try_from(wanted).unwrap_or(u32::MAX),

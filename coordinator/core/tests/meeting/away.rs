@@ -186,6 +186,26 @@ fn an_elastic_generation_of_which_one_ended_well_and_the_others_came_anew_has_no
 }
 
 #[test]
+fn pods_of_an_elastic_job_that_were_lost_while_one_ended_well_are_started_again() {
+    let mut lab = elastic();
+    let left = Left::behind(&mut lab, 75_000);
+    // Nobody runs any more when the next control plane looks.
+    for at in 1..3 {
+        lab.world.fail(&format!("wine-worker-{at}"), 137);
+    }
+    left.done(&mut lab, 0);
+    lab.run();
+    lab.pass(15_000);
+    lab.run();
+    assert_eq!((lab.released.clone(), lab.restarts() > 0), (None, true));
+    assert_ne!(lab.world.status("/phase"), json!("Succeeded"));
+    lab.pass(30_000);
+    lab.run();
+    assert_eq!(lab.world.status("/phase"), json!("Running"));
+    assert!(lab.uids().iter().skip(1).all(|(_, uid)| !left.uids.contains(uid)), "whoever was lost is there anew");
+}
+
+#[test]
 fn an_elastic_generation_is_not_taken_over_without_those_who_were_lost() {
     for ranks_are in [Standing::Running, Standing::Finished] {
         let mut lab = elastic();
