@@ -18,6 +18,11 @@ use crate::checkpoint::FILE;
 use crate::descendants;
 use crate::shim::aside;
 
+/// How often it is looked whether the others of a group are still in it: one that leaves it tells nobody.
+const LOOK_MS: i64 = 1_000;
+/// The same where nothing tells of their end.
+const LOOK_BLIND_MS: i64 = 20;
+
 /// A running process of a rank, and our child.
 pub(super) struct Process {
     pid: Pid,
@@ -26,7 +31,13 @@ pub(super) struct Process {
     /// What its group was told to end by.
     told: Option<Stop>,
     /// It has ended by that, and others of its group have not.
-    lingers: bool,
+    lingers: Option<Others>,
+}
+
+/// Those of a process's group who have not ended when it has.
+struct Others {
+    /// Readable when one of them has ended: then it is asked who is left. `None` where the system has no descriptor to give.
+    one: Option<OwnedFd>,
 }
 
 /// The reading ends of a process's standard output and standard error.
@@ -64,7 +75,7 @@ impl Process {
 
     /// A child that was started in some other way, and leads a process group of its own.
     pub(super) fn of(pid: Pid, pidfd: OwnedFd) -> Self {
-        Self { pid, pidfd, told: None, lingers: false }
+        Self { pid, pidfd, told: None, lingers: None }
     }
 
     /// The process's number, which is its group's too.
@@ -74,12 +85,12 @@ impl Process {
 
     /// Readable when it is time to ask [`Self::ended`]; `None` where only time tells.
     pub(super) fn end(&self) -> Option<BorrowedFd<'_>> {
-        (!self.lingers).then(|| self.pidfd.as_fd())
+        self.lingers.as_ref().map_or_else(|| Some(&self.pidfd), |others| others.one.as_ref()).map(|fd| fd.as_fd())
     }
 
-    /// Whether the process has ended and others of its group are waited for: nothing tells of the end of each.
-    pub(super) fn lingers(&self) -> bool {
-        self.lingers
+    /// After how long to ask [`Self::ended`] again whatever happens: where others of its group are waited for.
+    pub(super) fn look_ms(&self) -> Option<i64> {
+        self.lingers.as_ref().map(|others| if others.one.is_some() { LOOK_MS } else { LOOK_BLIND_MS })
     }
 
     /// Whether a stop ends the process without any code of its own.
@@ -103,14 +114,24 @@ impl Process {
     pub(super) fn ended(&mut self) -> io::Result<Option<Exit>> {
         let Some(by) = over(self.pid) else { return Ok(None) };
         let told = self.told.filter(|stop| *stop != Stop::Kill).map(signal_of);
-        self.lingers = told.is_some() && told == by && !descendants::group(self.pid).is_empty();
-        if self.lingers {
+        self.lingers = if told.is_some() && told == by { others(self.pid) } else { None };
+        if self.lingers.is_some() {
             return Ok(None);
         }
         // Before the number is given back to the system, so that no other group can be hit.
         let _ = killpg(self.pid, Signal::SIGKILL);
         exit_of(self.pid).map(Some)
     }
+}
+
+/// Those of a group who have not ended; `None` when there are none. The group's leader has ended, and its status is not taken:
+/// so the number is nobody else's.
+fn others(group: Pid) -> Option<Others> {
+    let members = descendants::group(group);
+    // One is enough: while it runs the group is not over. Its number may be somebody else's since we read it.
+    let is_member = |pid: Pid| getpgid(Some(pid)) == Ok(group);
+    let watch = |pid: &Pid| pidfd_open(*pid).ok().filter(|_| is_member(*pid));
+    (!members.is_empty()).then(|| Others { one: members.iter().find_map(watch) })
 }
 
 /// Whether a child has ended, and by which signal, without taking its status.
@@ -222,5 +243,39 @@ pub(super) fn end_adopted() {
             let _ = kill(pid, Signal::SIGKILL);
             let _ = waitpid(pid, None);
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use nix::sys::stat::Mode;
+
+    use super::*;
+
+    fn is_readable(fd: BorrowedFd<'_>, timeout: u16) -> bool {
+        poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(timeout)).unwrap() == 1
+    }
+
+    /// Like a shell, and behind it the helper of a Python program that ends with it, a little later.
+    #[test]
+    fn the_end_of_a_helper_that_ignores_the_signal_is_told_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        let script = format!("(trap '' TERM; exec cat {}) & wait", fifo.display());
+        let command = ["sh".to_owned(), "-c".to_owned(), script];
+        let (mut process, _pipes) = Process::start(&command, &[]).unwrap();
+        // Waits until the helper reads, and so has begun to ignore the signal.
+        let held = std::fs::File::options().write(true).open(&fifo).unwrap();
+        assert!(!process.signal(Stop::Terminate), "a process of the group ignores it");
+        assert!(is_readable(process.end().unwrap(), 10_000), "the shell ends");
+        assert_eq!(process.ended().unwrap(), None, "the helper runs");
+        assert_eq!(process.look_ms(), Some(LOOK_MS));
+        assert!(!is_readable(process.end().expect("the helper is watched"), 0));
+        drop(held);
+        assert!(is_readable(process.end().unwrap(), 10_000), "the helper ends");
+        assert_eq!(process.ended().unwrap(), Some(Exit::Signal(libc::SIGTERM)));
     }
 }

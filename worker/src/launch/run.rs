@@ -42,8 +42,6 @@ const REJOIN_MS: i64 = 5_000;
 pub(super) const SPARES_MS: i64 = 3_000;
 /// How long the memory of a killed process on a GPU may take to be free.
 const CORPSE_MS: i64 = 30_000;
-/// How often it is looked whether those have ended that a rank was the parent of, and that are told to end.
-const LINGER_MS: i64 = 20;
 /// How long a coordinator may take to come back after all ranks ended well: as long as a pod of it may be started anew.
 const BARRIER_MS: i64 = 60_000;
 /// The same after a failure: without it nobody can start the ranks again, and the pod's end tells the rest.
@@ -243,7 +241,7 @@ impl Launch<'_> {
                 self.pulse_due_ms(),
                 self.saves.deadline(),
                 self.hangs.deadline(now_ms),
-                self.processes.values().any(|running| running.process.lingers()).then_some(now_ms + LINGER_MS),
+                self.processes.values().filter_map(|running| running.process.look_ms()).min().map(|ms| now_ms + ms),
             ];
             let due = due.into_iter().flatten().min();
             let failed = |source| LaunchError::System { doing: "watch the ranks", source };
