@@ -400,6 +400,18 @@ fn behind_a_shell_a_program_has_no_more_than_its_grace() {
     wait_until_gone(pid);
 }
 
+#[test]
+fn unknown_words_of_variables_are_refused_as_those_of_flags_are() {
+    for (name, word, known) in
+        [("TRAINYARD_ON_HANG", "Restart", "`report` or `restart`"), ("TRAINYARD_SPARES", "zz", "`auto` or `off`")]
+    {
+        let output = command(1, 1, "echo runs").env(name, word).output().unwrap();
+        let told = text(&output.stderr);
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(2), ""), "{told}");
+        assert!(told.contains(&format!("{name}={word}")) && told.contains(known), "{told}");
+    }
+}
+
 /// Waits until nothing more fits into the pipe that the launcher writes to.
 fn wait_until_full(stdout: &impl std::os::fd::AsRawFd) {
     let deadline = Instant::now() + PATIENCE;

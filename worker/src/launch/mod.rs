@@ -6,6 +6,7 @@
 //! signal), is killed as a group, and its orphans are adopted and ended.
 
 mod aside;
+mod choice;
 mod console;
 mod environment;
 mod evidence;
@@ -46,10 +47,10 @@ pub struct LaunchArgs {
     #[arg(long, env = "PET_MAX_RESTARTS", value_name = "N")]
     pub max_restarts: Option<u32>,
     /// Keep Python interpreters ready to take a failed rank's place: `auto` (where it is safe) or `off` (auto, or what TRAINYARD_SPARES says)
-    #[arg(long, value_name = "WHEN", value_parser = ["auto", "off"])]
+    #[arg(long, value_name = "WHEN", value_parser = warm::WORDS)]
     pub spares: Option<String>,
     /// What to do about a rank that stands still: `report` it, or `restart`, which counts as a failure (report, or what TRAINYARD_ON_HANG says)
-    #[arg(long, value_name = "WHAT", value_parser = ["report", "restart"])]
+    #[arg(long, value_name = "WHAT", value_parser = stall::WORDS)]
     pub on_hang: Option<String>,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
@@ -61,6 +62,8 @@ pub struct LaunchArgs {
 pub(crate) enum LaunchError {
     #[error("{0}")]
     Environment(String),
+    #[error("{0}")]
+    Usage(String),
     #[error("cannot {doing}: {source}")]
     System { doing: &'static str, source: io::Error },
     #[error(
@@ -72,6 +75,8 @@ pub(crate) enum LaunchError {
 
 /// The exit code for a launch that could not begin, as `env` and `timeout` use it.
 const CANNOT_LAUNCH: u8 = 125;
+/// What a flag with an unknown word exits with; a variable that stands for one does so, too.
+const BAD_USAGE: u8 = 2;
 
 /// Tells the user something, behind what was told before, and never waits for it to be read.
 pub fn tell(text: impl Into<String>) {
@@ -93,7 +98,7 @@ pub fn main(args: LaunchArgs, without: Option<Without>) -> ExitCode {
         Err(error) => {
             console::tell(format!("trainyard launch: {error}\n"));
             console::finish(true, None);
-            ExitCode::from(CANNOT_LAUNCH)
+            ExitCode::from(if matches!(error, LaunchError::Usage(_)) { BAD_USAGE } else { CANNOT_LAUNCH })
         }
     }
 }

@@ -50,6 +50,8 @@ const VERDICT_MS: i64 = 300_000;
 /// Starts the ranks, sees them through, reports a failure on standard error, and gives the exit code.
 pub(super) fn run(args: &LaunchArgs, pod: &Pod, without: Option<Without>) -> Result<i32, LaunchError> {
     let system = |doing| move |source: io::Error| LaunchError::System { doing, source };
+    let spares = warm::wanted(args.spares.as_deref())?;
+    let restarts_hung = stall::restarts(args.on_hang.as_deref())?;
     let torchrun = Torchrun::read(pod.nproc, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))?;
     let signals = take_signals(&torchrun.signals()).map_err(system("take over the signals"))?;
     console::start().map_err(system("start the threads that write"))?;
@@ -80,8 +82,8 @@ pub(super) fn run(args: &LaunchArgs, pod: &Pod, without: Option<Without>) -> Res
         tails: BTreeMap::new(),
         exits: BTreeMap::new(),
         promoted: 0,
-        hangs: stall::Watch::new(host::name(), args.on_hang.as_deref()),
-        spares: warm::wanted(args.spares.as_deref()),
+        hangs: stall::Watch::new(host::name(), restarts_hung),
+        spares,
         hung: BTreeMap::new(),
         pulsed_ms: 0,
         ends: Vec::new(),

@@ -17,10 +17,20 @@ use trainyard_worker_core::stall::pace::Pace;
 use trainyard_worker_core::stall::{Change, Detector, Finding, Phase, Role, Sign, State, report};
 
 use self::stack::Reading;
+use super::LaunchError;
+use super::choice::{choose, own};
 use crate::c10d;
 
 /// `report`, or `restart`, which ends the rank that is to blame.
-pub(super) const VARIABLE: &str = "TRAINYARD_ON_HANG";
+const VARIABLE: &str = "TRAINYARD_ON_HANG";
+const RESTART: &str = "restart";
+/// What the flag and the variable may say.
+pub(super) const WORDS: [&str; 2] = ["report", RESTART];
+
+/// Whether the rank that is to blame is ended. The flag has the last word, before the variable.
+pub(super) fn restarts(flag: Option<&str>) -> Result<bool, LaunchError> {
+    Ok(choose(flag, VARIABLE, &WORDS, own)? == Some(RESTART))
+}
 
 /// What is to be done about ranks that stand still.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -60,10 +70,8 @@ pub(super) struct Pulse {
 }
 
 impl Watch {
-    /// `on_hang` has the last word, before the variable.
-    pub(super) fn new(host: String, on_hang: Option<&str>) -> Self {
-        let variable = std::env::var(VARIABLE).ok();
-        let restart = on_hang.or(variable.as_deref()).is_some_and(|what| what == "restart");
+    /// `restart`: whether the rank that is to blame is ended.
+    pub(super) fn new(host: String, restart: bool) -> Self {
         Self {
             host,
             restart,

@@ -51,7 +51,7 @@ impl Bed {
         std::fs::create_dir_all(&library).unwrap();
         std::fs::write(library.join("collective.py"), COLLECTIVE).unwrap();
         std::fs::write(folder.path().join("train.py"), PROGRAM).unwrap();
-        let mut watch = Watch::new("node-a".to_owned(), None);
+        let mut watch = Watch::new("node-a".to_owned(), false);
         watch.begin(0, 0..u32::try_from(ranks.len()).unwrap(), 1, true);
         let ranks: Vec<Child> = ranks.iter().map(|what| start(folder.path(), what)).collect();
         let mut bed = Self { folder, ranks, watch, began: Instant::now() };

@@ -29,14 +29,19 @@ use serde_json::json;
 
 use self::command::{Program, Target};
 use self::line::{Heard, Line};
+use super::LaunchError;
+use super::choice::{choose, own};
 use crate::checkpoint::FILE;
 
 /// `off`, or `auto` as without it.
-pub(super) const VARIABLE: &str = "TRAINYARD_SPARES";
+const VARIABLE: &str = "TRAINYARD_SPARES";
+const OFF: &str = "off";
+/// What the flag and the variable may say.
+pub(super) const WORDS: [&str; 2] = ["auto", OFF];
+
 /// Whether spares may be made. The flag has the last word, before the variable.
-pub(super) fn wanted(flag: Option<&str>) -> bool {
-    let variable = std::env::var(VARIABLE).ok();
-    flag.or(variable.as_deref()) != Some("off")
+pub(super) fn wanted(flag: Option<&str>) -> Result<bool, LaunchError> {
+    Ok(choose(flag, VARIABLE, &WORDS, own)? != Some(OFF))
 }
 
 /// A file for what a zygote writes to standard error, which nobody reads otherwise.
