@@ -321,7 +321,29 @@ async fn a_server_that_starts_again_adopts_what_runs() {
     assert_eq!(two.formed().await, next);
     assert!(next.generation > 16, "numbers of the block before are not given out again: {}", next.generation);
     assert_eq!(next.restarts, 1);
+    one.start(&next).await;
+    two.start(&next).await;
+    let told = formed(&lab, next.generation).await;
+    let first: Vec<_> = told.iter().filter(|(text, _)| text.starts_with("Generation 1: ")).collect();
+    assert_eq!(first, [&("Generation 1: 4 ranks in 2 pods".to_owned(), 1)], "it was formed once: {told:?}");
     lab.close().await;
+}
+
+/// What was told of generations that were formed, and how often, once this one is told of. The events of a job come in order.
+async fn formed(lab: &Lab, generation: u64) -> Vec<(String, i32)> {
+    let api: Api<Event> = Api::namespaced(lab.client.clone(), "default");
+    let wait = async {
+        loop {
+            let all = api.list(&ListParams::default()).await.unwrap().items;
+            let of = all.into_iter().filter(|event| event.reason.as_deref() == Some("GenerationFormed"));
+            let told: Vec<_> = of.filter_map(|event| Some((event.message?, event.count.unwrap_or_default()))).collect();
+            if told.iter().any(|(text, _)| text.starts_with(&format!("Generation {generation}: "))) {
+                return told;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait).await.expect("the generation is told of")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -293,6 +293,10 @@ impl Task {
     }
 
     fn tell(&self, happened: &[Happened]) {
+        // A generation that ran before us was told of by whoever formed it.
+        let adopted = happened.iter().find_map(|event| {
+            if let Happened::Formed { generation, adopted: true } = event { Some(*generation) } else { None }
+        });
         for event in happened {
             self.job.metrics.count(event);
             let job = &self.job.key;
@@ -308,6 +312,7 @@ impl Task {
                 Happened::Formed { generation, adopted } => {
                     tracing::info!(%job, generation = generation.0, adopted, "a generation of ranks");
                 }
+                Happened::Ready { generation, .. } if adopted == Some(*generation) => {}
                 Happened::Ready { generation, members, ranks, recovered_ms } => {
                     let after = recovered_ms.map(|ms| format!(", {ms} ms after the failure")).unwrap_or_default();
                     let text = format!("Generation {}: {ranks} ranks in {members} pods{after}", generation.0);
