@@ -28,7 +28,7 @@ impl Aside {
             return;
         }
         self.rank = Some(rank);
-        console::put(Channel::Out, line(step).into_bytes());
+        console::put_own(Channel::Out, line(step).into_bytes());
     }
 }
 

@@ -15,6 +15,8 @@ use nix::sys::signalfd::SignalFd;
 
 /// What may wait to be written; then the ranks' pipes are not read, which makes them wait.
 const FULL: usize = 1024 * 1024;
+/// What of it may be the launcher's own words: nobody can be made to wait for them, so beyond that the oldest are left out.
+const OWN: usize = FULL / 4;
 /// How long the end waits for somebody who reads nothing, after it was asked for.
 pub(super) const MOMENT: Duration = Duration::from_secs(2);
 /// How often the end looks whether it was waited for long enough.
@@ -45,13 +47,57 @@ struct Lane {
 
 #[derive(Default)]
 struct State {
-    pages: VecDeque<Vec<u8>>,
-    /// Not written yet.
+    /// What the ranks wrote, and our own words: whole lines, with the number of the call.
+    pages: VecDeque<(u64, Vec<u8>)>,
+    own: VecDeque<(u64, Vec<u8>)>,
+    calls: u64,
+    /// Not written yet, of both.
     bytes: usize,
+    /// Of our own words that wait.
+    own_bytes: usize,
+    /// Lines of our own that were left out, and it was not said yet.
+    left_out: usize,
     /// Written pages.
     written: u64,
     /// Somebody wants to hear the bell.
     awaited: bool,
+}
+
+impl State {
+    fn push(&mut self, page: Vec<u8>) {
+        self.calls += 1;
+        self.bytes += page.len();
+        self.pages.push_back((self.calls, page));
+    }
+
+    /// The newest words stay: the last of all say how it ended.
+    fn push_own(&mut self, page: Vec<u8>) {
+        self.calls += 1;
+        self.bytes += page.len();
+        self.own_bytes += page.len();
+        self.own.push_back((self.calls, page));
+        while self.own_bytes > OWN && self.own.len() > 1 {
+            let Some((_, oldest)) = self.own.pop_front() else { return };
+            self.bytes -= oldest.len();
+            self.own_bytes -= oldest.len();
+            self.left_out += oldest.iter().filter(|byte| **byte == b'\n').count();
+        }
+    }
+
+    /// What is to be written next, and how many lines were left out before it.
+    fn pop(&mut self) -> Option<(Vec<u8>, usize)> {
+        let is_own = match (self.pages.front(), self.own.front()) {
+            (Some((theirs, _)), Some((own, _))) => own < theirs,
+            (None, Some(_)) => true,
+            (Some(_) | None, None) => false,
+        };
+        if !is_own {
+            return self.pages.pop_front().map(|(_, page)| (page, 0));
+        }
+        let (_, page) = self.own.pop_front()?;
+        self.own_bytes -= page.len();
+        Some((page, std::mem::take(&mut self.left_out)))
+    }
 }
 
 impl Lane {
@@ -62,11 +108,14 @@ impl Lane {
     fn write_for_ever(&self, channel: Channel, mut ringer: &UnixStream) {
         let mut state = self.lock();
         loop {
-            let Some(page) = state.pages.pop_front() else {
+            let Some((page, left_out)) = state.pop() else {
                 state = self.more.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             drop(state);
+            if left_out > 0 {
+                say_left_out(channel, left_out);
+            }
             // Nobody reading us is no reason to end.
             let _ = match channel {
                 Channel::Out => write(io::stdout().as_fd(), &page),
@@ -105,8 +154,22 @@ pub(super) fn start() -> io::Result<()> {
     Ok(())
 }
 
-/// Writes whole lines, in the order of the calls, and in one piece. Never waits.
+/// Writes whole lines of ranks, in the order of the calls, and in one piece. Never waits: who calls it asks [`is_full`] before.
 pub(super) fn put(channel: Channel, page: Vec<u8>) {
+    place(channel, page, State::push);
+}
+
+/// The same for lines of our own. Of those that wait for a reader only the newest are kept.
+pub(super) fn put_own(channel: Channel, page: Vec<u8>) {
+    place(channel, page, State::push_own);
+}
+
+/// Tells the user.
+pub(super) fn tell(text: impl Into<String>) {
+    put_own(Channel::Error, text.into().into_bytes());
+}
+
+fn place(channel: Channel, page: Vec<u8>, push: impl FnOnce(&mut State, Vec<u8>)) {
     let Some(console) = CONSOLE.get() else {
         let _ = match channel {
             Channel::Out => io::stdout().write_all(&page).and_then(|()| io::stdout().flush()),
@@ -118,15 +181,18 @@ pub(super) fn put(channel: Channel, page: Vec<u8>) {
         return;
     }
     let lane = console.lane(channel);
-    let mut state = lane.lock();
-    state.bytes += page.len();
-    state.pages.push_back(page);
+    push(&mut lane.lock(), page);
     lane.more.notify_one();
 }
 
-/// Tells the user.
-pub(super) fn tell(text: impl Into<String>) {
-    put(Channel::Error, text.into().into_bytes());
+/// On standard error, and there where they would have been: standard output is the program's.
+fn say_left_out(channel: Channel, lines: usize) {
+    let text = |name| format!("trainyard: {lines} lines of the launcher's own are left out: nobody read {name}\n");
+    match channel {
+        Channel::Out => tell(text("standard output")),
+        // Nobody reading us is no reason to end.
+        Channel::Error => drop(write(io::stderr().as_fd(), text("standard error").as_bytes())),
+    }
 }
 
 /// Whether so much waits that no more should be taken; the bell rings when that is over.
@@ -194,4 +260,42 @@ fn write(to: BorrowedFd<'_>, mut page: &[u8]) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use super::*;
+
+    fn line(number: usize) -> Vec<u8> {
+        format!("line {number:04}\n").into_bytes()
+    }
+
+    #[test]
+    fn our_own_words_are_bounded_and_the_newest_are_kept_in_their_place() {
+        let mut state = State::default();
+        state.push(b"first of a rank\n".to_vec());
+        let many = OWN / 10 + 500;
+        (0..many).for_each(|number| state.push_own(line(number)));
+        state.push(b"last of a rank\n".to_vec());
+        state.push_own(b"the end\n".to_vec());
+        assert!(state.own_bytes <= OWN && state.bytes < OWN + 100, "{} bytes", state.bytes);
+        assert_eq!(state.pop(), Some((b"first of a rank\n".to_vec(), 0)));
+        let (oldest, left_out) = state.pop().unwrap();
+        assert!(left_out > 0);
+        assert_eq!(oldest, line(left_out), "what is said to be left out was before it");
+        let rest: Vec<_> = std::iter::from_fn(|| state.pop()).collect();
+        assert!(rest.iter().all(|(_, left_out)| *left_out == 0), "it is said once");
+        let kept: Vec<_> = rest.into_iter().map(|(page, _)| page).collect();
+        assert_eq!(kept.len() - 2, many - left_out - 1);
+        assert_eq!(kept[kept.len() - 2..], [b"last of a rank\n".to_vec(), b"the end\n".to_vec()]);
+        assert_eq!(state.own_bytes, 0);
+    }
+
+    #[test]
+    fn one_long_word_is_told_whole() {
+        let mut state = State::default();
+        state.push_own(vec![b'x'; 2 * OWN]);
+        assert_eq!(state.pop().map(|(page, left_out)| (page.len(), left_out)), Some((2 * OWN, 0)));
+    }
 }
