@@ -37,6 +37,30 @@ fn no_arguments_show_the_help_and_are_an_error() {
 }
 
 #[test]
+fn an_unknown_flag_is_not_taken_for_the_command() {
+    let says = |words: &[&str]| {
+        let output = Place::new().run(words);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (words, unknown, nearest) in [
+        (&["preflight", "--rank", "2"][..], "--rank", "--ranks"),
+        (&["preflight", "--nproc", "2"], "--nproc", "-- --nproc"),
+        (&["launch", "--nprocs", "2", "true"], "--nprocs", "--nproc"),
+    ] {
+        let (code, told) = says(words);
+        assert_eq!(code, Some(2), "{told}");
+        assert!(told.contains(&format!("unexpected argument '{unknown}' found")) && told.contains(nearest), "{told}");
+    }
+    // Flags behind the command are the command's.
+    for words in [&["launch", "sh", "-c", "exit 7"][..], &["launch", "--nproc", "1", "--", "sh", "-c", "exit 7"]] {
+        let (code, told) = says(words);
+        assert_eq!(code, Some(7), "{told}");
+    }
+    let (code, told) = says(&["launch", "--", "--no-such-program"]);
+    assert!(code == Some(127) && told.contains("--no-such-program"), "{told}");
+}
+
+#[test]
 fn version() {
     says!(Place::new(), &["version"]);
 }

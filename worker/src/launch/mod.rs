@@ -53,7 +53,7 @@ pub struct LaunchArgs {
     #[arg(long, value_name = "WHAT", value_parser = stall::WORDS)]
     pub on_hang: Option<String>,
     /// The program and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }
 
