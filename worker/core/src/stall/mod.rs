@@ -45,7 +45,8 @@ pub use self::words::report;
 
 /// Silence is not long before this, however short the steps are.
 pub const LEAST_MS: i64 = 2_000;
-/// How long a rank may come after the others of its launcher to where they meet, if it does nothing meanwhile.
+/// How long a rank may come after the others of its launcher to where they meet, if it does nothing meanwhile: a limit like the
+/// others, so that it is found after four fifths of it, which are 16 s.
 pub const JOIN_MS: i64 = 20_000;
 /// How many usual steps of silence are long.
 pub const STEPS: i64 = 3;
