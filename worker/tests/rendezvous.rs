@@ -260,8 +260,9 @@ async fn the_failure_that_others_followed_from_is_told_when_it_is_seen() {
     let script = format!(
         "raise() {{ printf 'Traceback (most recent call last):\\n  File \"t.py\", line 1, in <module>\\n%s\\n' \"$1\" >&2; }}
         case $RANK in
-            2) raise 'RuntimeError: [gloo] Connection closed by peer [127.0.0.1]:4'; exit 1;;
-            3) trap '' TERM; while [ ! -e {0} ]; do sleep 0.01; done; raise 'ValueError: no such file'; exit 3;;
+            2) until [ -e {0}.deaf ]; do sleep 0.01; done
+                raise 'RuntimeError: [gloo] Connection closed by peer [127.0.0.1]:4'; exit 1;;
+            3) trap '' TERM; >{0}.deaf; while [ ! -e {0} ]; do sleep 0.01; done; raise 'ValueError: no such file'; exit 3;;
             *) exec sleep 600;;
         esac",
         told.display()
