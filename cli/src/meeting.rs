@@ -215,7 +215,7 @@ impl Guest {
                 }
             }
             Event::Order(Order::Form(_)) => self.formed = true,
-            Event::Order(Order::Halt(_) | Order::Deadlock(_)) => {}
+            Event::Order(Order::Halt(_) | Order::Deadlock(_) | Order::Others(_)) => {}
             Event::Order(Order::Release(_)) => self.over = true,
         }
         event

@@ -173,6 +173,47 @@ def test_ranks_of_several_pods_that_wait_for_each_other_are_started_again(server
     assert len(told) == 1 and told[0].startswith("Rank 0 on") and "it and 1 other rank wait for each other" in told[0], told
 
 
+QUIET = """
+import os, time
+import torch
+import torch.distributed as dist
+
+def fetch():
+    time.sleep(1000)
+
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+for step in range(1, 10_000):
+    time.sleep(0.05)
+    dist.all_reduce(torch.ones(1))
+    if rank == 0:
+        print(f"step={step}", flush=True)
+    if step == 100 and rank == 3 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        fetch()
+    if step == 300:
+        break
+dist.destroy_process_group()
+"""
+
+
+def test_a_hang_in_a_pod_that_prints_nothing_is_named(server, namespace, tmp_path):
+    """Only rank 0 writes lines, and it is in another pod than the rank that hangs."""
+    (tmp_path / "train.py").write_text(QUIET)
+    env = {"PATH": BIN + ":" + os.environ["PATH"]}
+    spec = {"replicas": 2, "procsPerReplica": 2, "command": ["python", "train.py"], "workingDir": str(tmp_path), "env": env,
+            "restartPolicy": "OnFailure", "recovery": {"spares": "off", "onHang": "restart"}}
+    job = {"apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "quiet"}, "spec": spec}
+    server.kubectl("apply", "-n", namespace, "-f", "-", input=json.dumps(job))
+
+    def status():
+        return server.get("trainingjob", "quiet", "-n", namespace).get("status", {})
+
+    eventually(lambda: status().get("phase") == "Succeeded", "it was started again, and got through", 180)
+    failure = status()["lastFailure"]
+    assert status()["restarts"] == 1 and failure["cause"] == "hang", failure
+    assert failure["rank"] == 3 and "time.sleep(1000)" in failure["message"], failure
+
+
 def test_ranks_in_several_pods_are_told_apart(server, namespace, tmp_path):
     """Each launcher sees its own ranks only. The program prints nothing: its steps are told, and so are its numbers."""
     (tmp_path / "train.py").write_text(PODS)

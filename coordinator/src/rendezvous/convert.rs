@@ -5,7 +5,7 @@ use trainyard_coordinator_core::rendezvous::{
     Cause, Failure, Generation, Hello, Input, MemberId, Outcome, Output, Part, Pulse, RankPulse, Saved, Seat, Spares,
     Standing, World,
 };
-use trainyard_proto::pace::Window;
+use trainyard_proto::pace::{Tempo, Window};
 use trainyard_proto::rendezvous as wire;
 use wire::from_launcher::Message as From;
 use wire::to_launcher::Message as To;
@@ -21,6 +21,8 @@ const MAX_RANKS: u32 = 65_536;
 
 /// The highest generation that can be: what any number of JSON holds, and more than any job comes to.
 const MAX_GENERATION: u64 = 1 << 53;
+/// Times at most, in milliseconds: no sum of a few overflows.
+const MAX_MS: i64 = i64::MAX / 16;
 /// Restarts of a job at most, and ranks of all its launchers together: no sum of them overflows.
 const MAX_COUNT: u32 = 1 << 24;
 
@@ -123,6 +125,12 @@ pub fn told(output: &Output) -> Option<(&[MemberId], wire::ToLauncher)> {
         Output::Halt { members, generation } => (members, To::Halt(wire::Halt { generation: generation.0 })),
         Output::Deadlock { members, generation, rank } => {
             (members, To::Deadlock(wire::Deadlock { generation: generation.0, rank: *rank }))
+        }
+        Output::Others { members, generation, tempo, paused } => {
+            let Tempo { signs, silent_ms, usual_ms } = *tempo;
+            let ms = |ms: i64| ms.max(0).unsigned_abs();
+            let tempo = wire::Tempo { signs, silent_ms: ms(silent_ms), usual_ms: ms(usual_ms) };
+            (members, To::Others(wire::Others { generation: generation.0, tempo: Some(tempo), paused: *paused }))
         }
         Output::Release { members, outcome } => (members, To::Release(wire_release(outcome))),
     };
@@ -278,7 +286,13 @@ pub fn pulse(pulse: wire::Pulse) -> Pulse {
         window: rank.window.map(window),
     });
     let spares = Spares { count: pulse.spares, memory_bytes: pulse.spare_memory_bytes };
-    Pulse { generation: pulse.generation, ranks: ranks.collect(), spares }
+    let tempo = pulse.tempo.map(tempo);
+    Pulse { generation: pulse.generation, ranks: ranks.collect(), spares, tempo, paused: pulse.paused }
+}
+
+fn tempo(tempo: wire::Tempo) -> Tempo {
+    let ms = |ms: u64| i64::try_from(ms).unwrap_or(MAX_MS).min(MAX_MS);
+    Tempo { signs: tempo.signs, silent_ms: ms(tempo.silent_ms), usual_ms: ms(tempo.usual_ms) }
 }
 
 fn window(window: wire::Window) -> Window {

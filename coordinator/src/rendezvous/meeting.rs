@@ -145,9 +145,11 @@ impl Shared {
                 match output {
                     // No number outlives this process, and whoever has seen a higher one says so in its hello.
                     Output::Reserve { to } => inputs.push(Input::Reserved { to: *to }),
-                    Output::Form { .. } | Output::Halt { .. } | Output::Deadlock { .. } | Output::Release { .. } => {
-                        inner.carry_out(output);
-                    }
+                    Output::Form { .. }
+                    | Output::Halt { .. }
+                    | Output::Deadlock { .. }
+                    | Output::Others { .. }
+                    | Output::Release { .. } => inner.carry_out(output),
                 }
             }
         }
@@ -218,7 +220,7 @@ impl Inner {
         let Some((members, message)) = convert::told(output) else { return };
         for member in members {
             let sent = self.streams.get(member).is_some_and(|(_, orders)| orders.try_send(Ok(message.clone())).is_ok());
-            if !sent {
+            if !sent && !output.may_be_dropped() {
                 // It knocks again, and is told what it missed.
                 self.streams.remove(member);
             }

@@ -252,7 +252,7 @@ impl Task {
         let Some((members, message)) = convert::told(output) else { return };
         for member in members {
             let Some(stream) = self.streams.get(member) else { continue };
-            if stream.orders.try_send(Ok(message.clone())).is_err() {
+            if stream.orders.try_send(Ok(message.clone())).is_err() && !output.may_be_dropped() {
                 // It knocks again, and is told what it missed.
                 self.streams.remove(member);
             }

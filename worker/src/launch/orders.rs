@@ -31,6 +31,7 @@ impl Launch<'_> {
                     self.tell(Input::Halt { generation: halt.generation })?;
                 }
                 Event::Order(Order::Deadlock(deadlock)) => self.break_deadlock(deadlock)?,
+                Event::Order(Order::Others(others)) => self.hear_others(&others),
                 Event::Order(Order::Release(release)) => self.release(release)?,
             }
         }

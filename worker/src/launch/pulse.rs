@@ -1,20 +1,23 @@
 //! What is told of the ranks now and then: how far they are, what they wait in, and the spares. Nothing depends on it.
 
 use trainyard_proto::rendezvous::from_launcher::Message as Said;
-use trainyard_proto::rendezvous::{Pulse, RankPulse};
+use trainyard_proto::rendezvous::{Others, Pulse, RankPulse};
 use trainyard_proto::{pace, rendezvous};
 
 use super::run::Launch;
 
 /// How often. People and hang detection look a few times a second at most, and 512 launchers send to one coordinator.
 const EVERY_MS: i64 = 500;
+/// How often while the ranks are silent for long: those of other launchers are judged by that.
+const SILENT_MS: i64 = 200;
 
 impl Launch<'_> {
     /// When the next pulse is due: where there are other launchers or somebody to show it to, and while ranks run.
     pub(super) fn pulse_due_ms(&self) -> Option<i64> {
         let led = self.pod.rendezvous.is_some() || self.pod.meeting.is_some();
         let wanted = led && self.present.is_some() && !self.processes.is_empty();
-        wanted.then_some(self.pulsed_ms + EVERY_MS)
+        let is_news = wanted && self.hangs.is_silence_news(self.now_ms());
+        wanted.then_some(self.pulsed_ms + if is_news { SILENT_MS } else { EVERY_MS })
     }
 
     /// Tells what the ranks do, if it is time.
@@ -42,7 +45,23 @@ impl Launch<'_> {
         self.pulsed_ms = now_ms;
         let (spares, spare_memory_bytes) = self.warm.as_mut().map_or((0, 0), |warm| (warm.spares(), warm.memory()));
         let spares = u32::try_from(spares).unwrap_or(u32::MAX);
-        self.link.say(now_ms, Said::Pulse(Pulse { generation, ranks, spares, spare_memory_bytes }));
+        let (tempo, paused) = self.hangs.tempo(now_ms);
+        let tempo = tempo.map(|tempo| rendezvous::Tempo {
+            signs: tempo.signs,
+            silent_ms: tempo.silent_ms.max(0).unsigned_abs(),
+            usual_ms: tempo.usual_ms.max(0).unsigned_abs(),
+        });
+        self.link.say(now_ms, Said::Pulse(Pulse { generation, ranks, spares, spare_memory_bytes, tempo, paused }));
+    }
+
+    /// How the ranks of other launchers get on.
+    pub(super) fn hear_others(&mut self, others: &Others) {
+        let is_present = self.present.as_ref().is_some_and(|present| present.part.generation == others.generation);
+        let Some(tempo) = others.tempo.filter(|_| is_present) else { return };
+        let ms = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
+        let tempo = pace::Tempo { signs: tempo.signs, silent_ms: ms(tempo.silent_ms), usual_ms: ms(tempo.usual_ms) };
+        let now_ms = self.now_ms();
+        self.hangs.others(now_ms, tempo, others.paused);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What launchers say, and what they are told.
 
 use serde::{Deserialize, Serialize};
+use trainyard_proto::pace::Tempo;
 
 use super::Config;
 use super::world::{Generation, MemberId, Seat, World};
@@ -255,6 +256,17 @@ pub enum Output {
         /// The first rank.
         rank: u32,
     },
+    /// Tell these members how the ranks of the others get on: their own show nothing.
+    Others {
+        /// Whom.
+        members: Vec<MemberId>,
+        /// Which generation.
+        generation: Generation,
+        /// All in all.
+        tempo: Tempo,
+        /// Whether a rank says that it does something else than steps.
+        paused: bool,
+    },
     /// The job has ended: these launchers end too, with its result.
     Release {
         /// Whom.
@@ -262,6 +274,14 @@ pub enum Output {
         /// The result.
         outcome: Outcome,
     },
+}
+
+impl Output {
+    /// Whether nothing depends on it: what is not heard now is said again.
+    #[must_use]
+    pub const fn may_be_dropped(&self) -> bool {
+        matches!(self, Self::Others { .. })
+    }
 }
 
 /// How a job's rendezvous ended.

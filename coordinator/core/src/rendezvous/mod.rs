@@ -39,6 +39,7 @@ mod done;
 mod fence;
 mod form;
 mod message;
+mod others;
 mod session;
 mod view;
 mod world;

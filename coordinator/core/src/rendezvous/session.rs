@@ -6,6 +6,7 @@ use trainyard_proto::pace::{self, Stragglers};
 
 use super::budget::Spent;
 use super::message::{Failure, Hello, Input, Outcome, Output, Place};
+use super::others::Others;
 use super::view::{LastFailure, Pulse, RendezvousView, Saved, Spares, Stage, Stalled, Straggler};
 use super::world::{Generation, MemberId};
 use super::{Config, Lack, Phase, Rendezvous};
@@ -80,6 +81,7 @@ pub struct Session {
     /// Those of them that were said to be to blame.
     blamed: BTreeSet<u32>,
     stragglers: Stragglers,
+    others: Others,
     spares: Option<Spares>,
     checkpoint: Option<Saved>,
 }
@@ -100,6 +102,7 @@ impl Session {
             stalled: BTreeMap::new(),
             blamed: BTreeSet::new(),
             stragglers: Stragglers::default(),
+            others: Others::default(),
             spares: None,
             checkpoint: None,
         }
@@ -195,6 +198,7 @@ impl Session {
                 happened.extend(self.paced(change));
             }
         }
+        out.extend(self.others.hear(now_ms, member, &pulse));
         self.pulses.insert(member.clone(), pulse);
         self.add_spares_up();
         happened
@@ -321,37 +325,40 @@ impl Session {
             Phase::Running { .. } if self.machine.restarts() > before.restarts => self.machine.last_borne.clone(),
             Phase::Gathering { .. } | Phase::Running { .. } | Phase::Ended(_) => None,
         };
-        if let Some(failure) = failure.or_else(|| self.amended(before)) {
-            let is_amended = self.amended(before).is_some();
-            let lost = self.sites.keys().find(|id| !self.machine.members.contains_key(*id));
-            let blamed = if failure.rank.is_some() { said_by } else { lost.cloned().or(said_by) };
-            let (host, place) = blamed.as_ref().and_then(|id| self.sites.get(id)).cloned().unzip();
-            let last = LastFailure {
-                rank: failure.rank,
-                host,
-                place: place.unwrap_or_default(),
-                pod: blamed.map(|id| id.pod),
-                cause: failure.cause,
-                code: failure.code,
-                message: failure.message,
-                generation: before.generation.unwrap_or(self.last_generation).0,
-                at_ms: now_ms,
-                recovered_ms: None,
-            };
-            let told = self.last_failure.as_ref().filter(|_| is_amended);
-            let last = match told {
-                Some(LastFailure { generation, at_ms, recovered_ms, .. }) => {
-                    let (generation, at_ms, recovered_ms) = (*generation, *at_ms, *recovered_ms);
-                    LastFailure { generation, at_ms, recovered_ms, ..last }
-                }
-                None => last,
-            };
-            self.last_failure = Some(last.clone());
-            happened.push(if is_amended { Happened::Blamed(last) } else { Happened::Failed(last) });
+        if let Some(failure) = failure {
+            let last = self.failed(now_ms, before, failure, said_by);
+            happened.push(Happened::Failed(last.clone()));
+            self.last_failure = Some(last);
+        } else if let Some(failure) = self.amended(before) {
+            let mut last = self.failed(now_ms, before, failure, said_by);
+            if let Some(told) = &self.last_failure {
+                // The same end of the same generation: only the blame is another one.
+                (last.generation, last.at_ms, last.recovered_ms) = (told.generation, told.at_ms, told.recovered_ms);
+            }
+            happened.push(Happened::Blamed(last.clone()));
+            self.last_failure = Some(last);
         }
         if let Some(outcome) = self.machine.outcome().filter(|_| !before.ended) {
             self.ended_ms = Some(now_ms);
             happened.push(Happened::Ended(outcome.clone()));
+        }
+    }
+
+    fn failed(&self, now_ms: i64, before: &Before, failure: Failure, said_by: Option<MemberId>) -> LastFailure {
+        let lost = self.sites.keys().find(|id| !self.machine.members.contains_key(*id));
+        let blamed = if failure.rank.is_some() { said_by } else { lost.cloned().or(said_by) };
+        let (host, place) = blamed.as_ref().and_then(|id| self.sites.get(id)).cloned().unzip();
+        LastFailure {
+            rank: failure.rank,
+            host,
+            place: place.unwrap_or_default(),
+            pod: blamed.map(|id| id.pod),
+            cause: failure.cause,
+            code: failure.code,
+            message: failure.message,
+            generation: before.generation.unwrap_or(self.last_generation).0,
+            at_ms: now_ms,
+            recovered_ms: None,
         }
     }
 
@@ -396,6 +403,7 @@ impl Session {
     fn forget_pulses(&mut self, ranks: u32) {
         self.stalled.clear();
         self.blamed.clear();
+        self.others.forget();
         self.stragglers = Stragglers::new(0..ranks);
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use trainyard_proto::pace::{self, Window};
+use trainyard_proto::pace::{self, Tempo, Window};
 
 use super::message::{Cause, Outcome, Place};
 
@@ -181,6 +181,10 @@ pub struct Pulse {
     pub ranks: Vec<RankPulse>,
     /// Interpreters that wait to become ranks.
     pub spares: Spares,
+    /// How they get on, if that can be seen.
+    pub tempo: Option<Tempo>,
+    /// Whether one says that it writes a checkpoint or evaluates.
+    pub paused: bool,
 }
 
 /// What one rank does.

@@ -88,7 +88,7 @@ impl Lab {
                             inputs.push(Input::Ready { member, generation });
                         }
                     }
-                    Output::Halt { .. } | Output::Deadlock { .. } => {}
+                    Output::Halt { .. } | Output::Deadlock { .. } | Output::Others { .. } => {}
                     Output::Release { outcome, .. } => self.released = Some(outcome),
                 }
             }

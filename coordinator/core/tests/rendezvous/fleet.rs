@@ -416,7 +416,7 @@ impl Fleet {
                     self.send(&members, &ToLauncher::Form(world));
                 }
                 Output::Halt { members, generation } => self.send(&members, &ToLauncher::Halt(generation)),
-                Output::Deadlock { .. } => unreachable!("nothing is told of what ranks do"),
+                Output::Deadlock { .. } | Output::Others { .. } => unreachable!("nothing is told of what ranks do"),
                 Output::Release { members, outcome } => self.send(&members, &ToLauncher::Release(outcome)),
             }
         }

@@ -9,12 +9,15 @@
 //!   and output advanced, or if it is stopped.
 //! - H-2: a rank that waits in a collective is not to blame. It is found only beside one that is to blame, or when the
 //!   whole world is here and all of it waits, which is a deadlock.
-//! - H-3: while a rank says that it writes a checkpoint or evaluates, nothing of this launcher is found, but what is stopped.
+//! - H-3: while a rank says that it writes a checkpoint or evaluates, nothing of this launcher is found, but what is stopped;
+//!   nor of launchers that go by what others show.
 //! - H-4: where no progress was ever seen, a rank is found only when it is stopped, or when others of its launcher have joined
 //!   their generation for long ([`JOIN_MS`]) and it has not: then they wait for it.
 //! - H-5: what waits for a disk, or in a function that writes a checkpoint, has a minute; what waits for a loader of data
 //!   has one as long as the loader's processes wake up now and then; and so has one whose stack is not read in time.
 //! - H-6: where a rank stood before and got on by itself, it has twice that time.
+//! - H-7: where no rank of this launcher shows anything, it is as silent as those of the others, as far as that was told
+//!   ([`Detector::others`]): a silence that nobody has told of is none.
 //!
 //! The judgement is given when four fifths of the limit, the longest silence that is allowed, are over. The last fifth is for
 //! a machine that is busy:
@@ -30,6 +33,7 @@ pub mod pace;
 pub mod python;
 mod rank;
 mod rhythm;
+mod tempo;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests;
@@ -38,9 +42,11 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use trainyard_proto::pace::Tempo;
 
 use self::rank::Rank;
 use self::rhythm::Rhythm;
+use self::tempo::{Others, Told};
 pub use self::words::report;
 
 /// Silence is not long before this, however short the steps are.
@@ -214,6 +220,8 @@ pub struct Detector {
     answer: Option<Answer>,
     /// How long ranks stood where before they got on.
     stood: BTreeMap<String, i64>,
+    told: Told,
+    others: Option<Others>,
 }
 
 impl Detector {
@@ -230,6 +238,8 @@ impl Detector {
             steady: None,
             answer: None,
             stood: BTreeMap::new(),
+            told: Told::default(),
+            others: None,
         }
     }
 
@@ -335,7 +345,7 @@ impl Detector {
         self.looked_ms = now_ms;
         for (number, look) in looks {
             // Progress since it was found: steps may need less than what counts as movement.
-            let since = self.ranks.get(number).and_then(|rank| self.patience(rank)).map(|(since, _)| since);
+            let since = self.ranks.get(number).and_then(|rank| self.last(rank)).map(|(since, _)| since);
             let Some(rank) = self.ranks.get_mut(number) else { continue };
             rank.compare(now_ms, since, *look);
             let found_since = rank.found.as_ref().map(|found| found.since_ms);
@@ -393,7 +403,7 @@ impl Detector {
     fn forget_who_got_on(&mut self) {
         let got_on = |rank: &Rank| {
             let asked_ms = rank.suspected_ms.filter(|_| rank.stopped_ms.is_none());
-            asked_ms.zip(self.patience(rank)).is_some_and(|(asked_ms, (since, _))| since >= asked_ms)
+            asked_ms.zip(self.last(rank)).is_some_and(|(asked_ms, (since, _))| since >= asked_ms)
         };
         let numbers: Vec<u32> = self.ranks.iter().filter(|(_, rank)| got_on(rank)).map(|(number, _)| *number).collect();
         for number in numbers {
@@ -434,6 +444,12 @@ impl Detector {
     }
 
     fn is_paused(&self) -> bool {
+        self.pauses() || self.others.is_some_and(|others| others.paused)
+    }
+
+    /// Whether a rank of this launcher says that it does something else than steps.
+    #[must_use]
+    pub fn pauses(&self) -> bool {
         self.ranks.values().any(|rank| rank.phase != Phase::Train)
     }
 
@@ -471,7 +487,7 @@ impl Detector {
                 waits.place = format!("{} before it joined the others", waits.place).trim_start().to_owned();
             }
             let usual_ms = rank.silence().map(|(_, usual)| usual);
-            let since_ms = self.patience(rank).map_or(still_since, |(since, _)| since);
+            let since_ms = self.last(rank).map_or(still_since, |(since, _)| since);
             let silent_ms = now_ms - since_ms;
             findings.push(Finding { rank: *number, role, state: look.state, since_ms, silent_ms, usual_ms, waits });
         }
@@ -484,7 +500,7 @@ impl Detector {
         let still_ms = now_ms - still_since;
         let loads = waits.loader && rank.woke_ms.is_some_and(|at| now_ms - at < LEAST_MS);
         let slow = now.state == State::Blocked || waits.checkpoint || loads || waits.unread;
-        let silent_ms = self.patience(rank).map_or(still_ms, |(since, _)| now_ms - since);
+        let silent_ms = self.last(rank).map_or(still_ms, |(since, _)| now_ms - since);
         let known = self.stood.get(&waits.place).is_some_and(|stood| silent_ms < stood.saturating_mul(2));
         (slow && still_ms < PAUSE_MS) || (known && !waits.collective)
     }
@@ -530,20 +546,60 @@ impl Detector {
     #[must_use]
     pub fn pulse(&self, now_ms: i64, rank: u32) -> Option<(Option<u64>, i64)> {
         let rank = self.ranks.get(&rank)?;
-        let since = self.patience(rank).map_or(self.began_ms, |(since, _)| since);
+        let since = self.last(rank).map_or(self.began_ms, |(since, _)| since);
         Some((rank.steps.last_step(), now_ms - since))
     }
 
-    /// Since when a rank is silent, and how long it may be. A rank that says nothing itself (often only rank 0 does) is
-    /// as silent as the others.
+    /// How the ranks here get on, for launchers whose own show nothing.
+    pub fn tempo(&mut self, now_ms: i64) -> Option<Tempo> {
+        let own = self.own()?;
+        self.others = None;
+        Some(self.told.tell(now_ms, own))
+    }
+
+    /// How those of other launchers get on, and whether one of them says that it does something else than steps.
+    pub fn others(&mut self, now_ms: i64, tempo: Tempo, paused: bool) {
+        self.others = self.own().is_none().then(|| Others::hear(self.others, now_ms, tempo, paused));
+    }
+
+    /// Whether the ranks here have been silent for so long that others may soon be judged by it, but not for much longer.
+    #[must_use]
+    pub fn is_silence_news(&self, now_ms: i64) -> bool {
+        self.own().is_some_and(|(since, usual)| {
+            let (silent, limit) = (now_ms - since, limit(usual));
+            silent >= limit / 5 * 2 && silent < limit.saturating_mul(2)
+        })
+    }
+
+    /// The last sign of any rank here, and the usual time from one to the next.
+    fn own(&self) -> Option<(i64, i64)> {
+        let loudest = self.ranks.values().filter_map(Rank::silence).max_by_key(|(since, _)| *since);
+        loudest.or_else(|| self.steady())
+    }
+
+    /// Since when a rank is silent, as far as that may be judged, and how long it may be.
     fn patience(&self, rank: &Rank) -> Option<(i64, i64)> {
-        let loudest = || self.ranks.values().filter_map(Rank::silence).max_by_key(|(since, _)| *since);
+        self.silence(rank, |others| others.silence(self.looked_ms))
+    }
+
+    /// The last sign of progress that is known of a rank, and how long it may be silent.
+    fn last(&self, rank: &Rank) -> Option<(i64, i64)> {
+        self.silence(rank, Others::last)
+    }
+
+    /// A rank that says nothing itself (often only rank 0 does) is as silent as the others.
+    fn silence(&self, rank: &Rank, others: impl Fn(&Others) -> (i64, i64)) -> Option<(i64, i64)> {
         if let Some(since) = rank.apart_ms.filter(|_| rank.is_apart()) {
             return Some((since, JOIN_MS));
         }
-        let (since, usual) = rank.silence().or_else(loudest).or_else(|| self.steady())?;
-        Some((since, usual.saturating_mul(STEPS).max(LEAST_MS)))
+        let (since, usual) = rank.silence().or_else(|| self.own()).or_else(|| self.others.as_ref().map(others))?;
+        Some((since, limit(usual)))
     }
+}
+
+/// How long a silence may be.
+fn limit(usual_ms: i64) -> i64 {
+    usual_ms.saturating_mul(STEPS).max(LEAST_MS)
 }
 
 /// After how much silence a stack is asked for: a little before it is judged.

@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod others;
+
 /// Ranks in virtual time: each does steps, or stands still in something.
 struct World {
     detector: Detector,

@@ -12,7 +12,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use nix::unistd::Pid;
-use trainyard_proto::pace::{self, Stragglers, Window};
+use trainyard_proto::pace::{self, Stragglers, Tempo, Window};
 use trainyard_worker_core::stall::pace::Pace;
 use trainyard_worker_core::stall::{Change, Detector, Finding, Phase, Role, Sign, State, report};
 
@@ -240,6 +240,23 @@ impl Watch {
     /// What a rank that waits for ranks of other launchers hangs in, if the job wants those ended that hang.
     pub(super) fn deadlocked(&self, rank: u32) -> Option<String> {
         self.detector.as_ref().filter(|_| self.restart)?.standing(rank).map(place)
+    }
+
+    /// How our ranks get on, and whether one of them says that it does something else than steps.
+    pub(super) fn tempo(&mut self, now_ms: i64) -> (Option<Tempo>, bool) {
+        self.detector.as_mut().map_or((None, false), |detector| (detector.tempo(now_ms), detector.pauses()))
+    }
+
+    /// Whether those of other launchers may soon be judged by the silence of ours.
+    pub(super) fn is_silence_news(&self, now_ms: i64) -> bool {
+        self.detector.as_ref().is_some_and(|detector| detector.is_silence_news(now_ms))
+    }
+
+    /// How the ranks of other launchers get on.
+    pub(super) fn others(&mut self, now_ms: i64, tempo: Tempo, paused: bool) {
+        if let Some(detector) = &mut self.detector {
+            detector.others(now_ms, tempo, paused);
+        }
     }
 
     /// What a pulse says of a rank.
