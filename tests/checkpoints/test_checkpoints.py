@@ -179,6 +179,25 @@ def test_a_suspension_waits_no_longer_than_the_grace(start, own_server):
     assert job.status["checkpoint"]["step"] == 10
 
 
+def test_a_pod_that_has_to_make_room_ends_after_the_write(start, own_server):
+    """A scheduler that preempts a pod deletes it, with its grace."""
+    job = start("room", 1, restartPolicy="OnFailure")
+    job.begun(1)
+    job.order("half", 10)
+    writer = job.stuck()
+    [pod] = [pod["metadata"] for pod in job.pods()]
+    own_server.kubectl("delete", "pod", pod["name"], "--wait=false")
+    eventually(lambda: [pod for pod in job.pods() if pod["metadata"].get("deletionTimestamp")], "the pod is to end")
+    os.kill(writer, 0)
+    job.let_go()
+    eventually(lambda: pod["uid"] not in [pod["metadata"]["uid"] for pod in job.pods()], "the pod is gone", 60)
+    assert job.status["checkpoint"]["step"] == 10
+    # Its successor goes on.
+    job.begun(2)
+    job.order("zip", 20)
+    job.saved(20)
+
+
 LAST = """
 import os, sys
 header = b'{"w":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}'
