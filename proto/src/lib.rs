@@ -15,5 +15,6 @@ pub mod quantity;
 pub mod refusal;
 #[cfg(feature = "grpc")]
 pub mod rendezvous;
+pub mod tempo;
 pub mod trainer;
 pub mod trainyard;

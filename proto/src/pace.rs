@@ -45,18 +45,6 @@ pub enum Doing {
     Net,
 }
 
-/// How ranks get on: the last sign of progress of any of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Tempo {
-    /// Grows when there was progress since it was told last.
-    pub signs: u64,
-    /// How long ago the last sign was, when this was said, in milliseconds.
-    pub silent_ms: i64,
-    /// What usually lies between one sign and the next, in milliseconds.
-    pub usual_ms: i64,
-}
-
 /// Where the time of one rank went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -5,8 +5,9 @@ use trainyard_coordinator_core::rendezvous::{
     Cause, Failure, Generation, Hello, Input, MemberId, Outcome, Output, Part, Pulse, RankPulse, Saved, Seat, Spares,
     Standing, World,
 };
-use trainyard_proto::pace::{Tempo, Window};
+use trainyard_proto::pace::Window;
 use trainyard_proto::rendezvous as wire;
+use trainyard_proto::tempo::{Silence, Tempo};
 use wire::from_launcher::Message as From;
 use wire::to_launcher::Message as To;
 
@@ -126,11 +127,14 @@ pub fn told(output: &Output) -> Option<(&[MemberId], wire::ToLauncher)> {
         Output::Deadlock { members, generation, rank } => {
             (members, To::Deadlock(wire::Deadlock { generation: generation.0, rank: *rank }))
         }
-        Output::Others { members, generation, tempo, paused } => {
-            let Tempo { signs, silent_ms, usual_ms } = *tempo;
+        Output::Others { members, generation, silence } => {
             let ms = |ms: i64| ms.max(0).unsigned_abs();
-            let tempo = wire::Tempo { signs, silent_ms: ms(silent_ms), usual_ms: ms(usual_ms) };
-            (members, To::Others(wire::Others { generation: generation.0, tempo: Some(tempo), paused: *paused }))
+            let silence = silence.map(|Silence { silent_ms, usual_ms, waits }| wire::Silence {
+                silent_ms: ms(silent_ms),
+                usual_ms: ms(usual_ms),
+                waits,
+            });
+            (members, To::Others(wire::Others { generation: generation.0, silence }))
         }
         Output::Release { members, outcome } => (members, To::Release(wire_release(outcome))),
     };
@@ -287,12 +291,13 @@ pub fn pulse(pulse: wire::Pulse) -> Pulse {
     });
     let spares = Spares { count: pulse.spares, memory_bytes: pulse.spare_memory_bytes };
     let tempo = pulse.tempo.map(tempo);
-    Pulse { generation: pulse.generation, ranks: ranks.collect(), spares, tempo, paused: pulse.paused }
+    Pulse { generation: pulse.generation, ranks: ranks.collect(), spares, tempo }
 }
 
 fn tempo(tempo: wire::Tempo) -> Tempo {
     let ms = |ms: u64| i64::try_from(ms).unwrap_or(MAX_MS).min(MAX_MS);
-    Tempo { signs: tempo.signs, silent_ms: ms(tempo.silent_ms), usual_ms: ms(tempo.usual_ms) }
+    let wire::Tempo { steps, silent_ms, usual_ms, waits } = tempo;
+    Tempo { steps, silent_ms: ms(silent_ms), usual_ms: ms(usual_ms), waits }
 }
 
 fn window(window: wire::Window) -> Window {

@@ -19,8 +19,8 @@ use trainyard_runtime::driver::{EventSink, Key, Queue, now_ms};
 use super::metrics::RendezvousMetrics;
 use super::{convert, reserve};
 
-/// Orders that wait in a stream. A launcher is sent a handful of them in an hour: one that does not take so many is stuck,
-/// and starts afresh with a new stream.
+/// Orders that wait in a stream. A launcher is sent a handful of them in an hour, and some in a second while ranks stand still
+/// (those may be dropped): one that does not take so many is stuck, and starts afresh with a new stream.
 pub(crate) const ORDERS: usize = 16;
 /// Members that come and go are told to the job's controller together.
 const GATHER: Duration = Duration::from_millis(300);
@@ -312,7 +312,7 @@ impl Task {
                 Happened::Formed { generation, adopted } => {
                     tracing::info!(%job, generation = generation.0, adopted, "a generation of ranks");
                 }
-                Happened::Ready { generation, .. } if adopted == Some(*generation) => {}
+                Happened::Ready { generation, recovered_ms: None, .. } if adopted == Some(*generation) => {}
                 Happened::Ready { generation, members, ranks, recovered_ms } => {
                     let after = recovered_ms.map(|ms| format!(", {ms} ms after the failure")).unwrap_or_default();
                     let text = format!("Generation {}: {ranks} ranks in {members} pods{after}", generation.0);

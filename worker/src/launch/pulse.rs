@@ -2,6 +2,7 @@
 
 use trainyard_proto::rendezvous::from_launcher::Message as Said;
 use trainyard_proto::rendezvous::{Others, Pulse, RankPulse};
+use trainyard_proto::tempo::{Silence, Tempo};
 use trainyard_proto::{pace, rendezvous};
 
 use super::run::Launch;
@@ -10,6 +11,8 @@ use super::run::Launch;
 const EVERY_MS: i64 = 500;
 /// How often while the ranks are silent for long: those of other launchers are judged by that.
 const SILENT_MS: i64 = 200;
+/// Times at most: no sum of a few overflows.
+const MAX_MS: i64 = i64::MAX / 16;
 
 impl Launch<'_> {
     /// When the next pulse is due: where there are other launchers or somebody to show it to, and while ranks run.
@@ -45,23 +48,27 @@ impl Launch<'_> {
         self.pulsed_ms = now_ms;
         let (spares, spare_memory_bytes) = self.warm.as_mut().map_or((0, 0), |warm| (warm.spares(), warm.memory()));
         let spares = u32::try_from(spares).unwrap_or(u32::MAX);
-        let (tempo, paused) = self.hangs.tempo(now_ms);
-        let tempo = tempo.map(|tempo| rendezvous::Tempo {
-            signs: tempo.signs,
-            silent_ms: tempo.silent_ms.max(0).unsigned_abs(),
-            usual_ms: tempo.usual_ms.max(0).unsigned_abs(),
+        let ms = |ms: i64| ms.max(0).unsigned_abs();
+        let tempo = self.hangs.tempo(now_ms).map(|tempo| {
+            let Tempo { steps, silent_ms, usual_ms, waits } = tempo;
+            rendezvous::Tempo { steps, silent_ms: ms(silent_ms), usual_ms: ms(usual_ms), waits }
         });
-        self.link.say(now_ms, Said::Pulse(Pulse { generation, ranks, spares, spare_memory_bytes, tempo, paused }));
+        self.link.say(now_ms, Said::Pulse(Pulse { generation, ranks, spares, spare_memory_bytes, tempo }));
     }
 
-    /// How the ranks of other launchers get on.
+    /// The ranks of other launchers are silent for long, or no longer.
     pub(super) fn hear_others(&mut self, others: &Others) {
-        let is_present = self.present.as_ref().is_some_and(|present| present.part.generation == others.generation);
-        let Some(tempo) = others.tempo.filter(|_| is_present) else { return };
-        let ms = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
-        let tempo = pace::Tempo { signs: tempo.signs, silent_ms: ms(tempo.silent_ms), usual_ms: ms(tempo.usual_ms) };
+        if self.present.as_ref().is_none_or(|present| present.part.generation != others.generation) {
+            return;
+        }
+        let ms = |ms: u64| i64::try_from(ms).unwrap_or(MAX_MS).min(MAX_MS);
+        let silence = others.silence.map(|silence| Silence {
+            silent_ms: ms(silence.silent_ms),
+            usual_ms: ms(silence.usual_ms),
+            waits: silence.waits,
+        });
         let now_ms = self.now_ms();
-        self.hangs.others(now_ms, tempo, others.paused);
+        self.hangs.others(now_ms, silence);
     }
 }
 

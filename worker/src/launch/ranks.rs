@@ -255,6 +255,8 @@ impl Launch<'_> {
         let verdict = self.hangs.advance(now_ms, requests);
         if !verdict.text.is_empty() {
             console::tell(&*verdict.text);
+        }
+        if verdict.is_news || !verdict.text.is_empty() {
             // The coordinator is told at once.
             self.pulsed_ms = i64::MIN / 2;
         }

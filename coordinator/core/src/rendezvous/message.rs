@@ -1,7 +1,7 @@
 //! What launchers say, and what they are told.
 
 use serde::{Deserialize, Serialize};
-use trainyard_proto::pace::Tempo;
+use trainyard_proto::tempo::Silence;
 
 use super::Config;
 use super::world::{Generation, MemberId, Seat, World};
@@ -256,16 +256,14 @@ pub enum Output {
         /// The first rank.
         rank: u32,
     },
-    /// Tell these members how the ranks of the others get on: their own show nothing.
+    /// Tell these members, whose own ranks show nothing, that all that do are silent for long.
     Others {
         /// Whom.
         members: Vec<MemberId>,
         /// Which generation.
         generation: Generation,
-        /// All in all.
-        tempo: Tempo,
-        /// Whether a rank says that it does something else than steps.
-        paused: bool,
+        /// `None` when that is over.
+        silence: Option<Silence>,
     },
     /// The job has ended: these launchers end too, with its result.
     Release {

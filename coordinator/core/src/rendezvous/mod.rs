@@ -39,7 +39,6 @@ mod done;
 mod fence;
 mod form;
 mod message;
-mod others;
 mod session;
 mod view;
 mod world;

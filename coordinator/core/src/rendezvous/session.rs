@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use trainyard_proto::pace::{self, Stragglers};
+use trainyard_proto::tempo::Tempos;
 
 use super::budget::Spent;
 use super::message::{Failure, Hello, Input, Outcome, Output, Place};
-use super::others::Others;
 use super::view::{LastFailure, Pulse, RendezvousView, Saved, Spares, Stage, Stalled, Straggler};
 use super::world::{Generation, MemberId};
 use super::{Config, Lack, Phase, Rendezvous};
@@ -81,7 +81,7 @@ pub struct Session {
     /// Those of them that were said to be to blame.
     blamed: BTreeSet<u32>,
     stragglers: Stragglers,
-    others: Others,
+    tempos: Tempos<MemberId>,
     spares: Option<Spares>,
     checkpoint: Option<Saved>,
 }
@@ -102,7 +102,7 @@ impl Session {
             stalled: BTreeMap::new(),
             blamed: BTreeSet::new(),
             stragglers: Stragglers::default(),
-            others: Others::default(),
+            tempos: Tempos::default(),
             spares: None,
             checkpoint: None,
         }
@@ -144,6 +144,9 @@ impl Session {
             | Input::Tick => None,
         };
         let joined = if let Input::Joined { member, .. } = &input { Some(member.clone()) } else { None };
+        if let Input::Finished { member, .. } = &input {
+            self.tempos.ended(member);
+        }
         let before = self.before();
         self.machine.step(now_ms, input, out);
         let mut happened = Vec::new();
@@ -198,7 +201,8 @@ impl Session {
                 happened.extend(self.paced(change));
             }
         }
-        out.extend(self.others.hear(now_ms, member, &pulse));
+        let silence = self.tempos.hear(now_ms, member, pulse.tempo);
+        out.extend(silence.map(|(members, silence)| Output::Others { members, generation, silence }));
         self.pulses.insert(member.clone(), pulse);
         self.add_spares_up();
         happened
@@ -403,7 +407,7 @@ impl Session {
     fn forget_pulses(&mut self, ranks: u32) {
         self.stalled.clear();
         self.blamed.clear();
-        self.others.forget();
+        self.tempos = Tempos::default();
         self.stragglers = Stragglers::new(0..ranks);
     }
 

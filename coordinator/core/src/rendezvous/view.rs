@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use trainyard_proto::pace::{self, Tempo, Window};
+use trainyard_proto::pace::{self, Window};
+use trainyard_proto::tempo::Tempo;
 
 use super::message::{Cause, Outcome, Place};
 
@@ -181,10 +182,8 @@ pub struct Pulse {
     pub ranks: Vec<RankPulse>,
     /// Interpreters that wait to become ranks.
     pub spares: Spares,
-    /// How they get on, if that can be seen.
+    /// How those get on that show progress, if any do.
     pub tempo: Option<Tempo>,
-    /// Whether one says that it writes a checkpoint or evaluates.
-    pub paused: bool,
 }
 
 /// What one rank does.

@@ -9,15 +9,15 @@
 //!   and output advanced, or if it is stopped.
 //! - H-2: a rank that waits in a collective is not to blame. It is found only beside one that is to blame, or when the
 //!   whole world is here and all of it waits, which is a deadlock.
-//! - H-3: while a rank says that it writes a checkpoint or evaluates, nothing of this launcher is found, but what is stopped;
-//!   nor of launchers that go by what others show.
+//! - H-3: while a rank says that it writes a checkpoint or evaluates, nothing of this launcher is found, but what is stopped.
 //! - H-4: where no progress was ever seen, a rank is found only when it is stopped, or when others of its launcher have joined
 //!   their generation for long ([`JOIN_MS`]) and it has not: then they wait for it.
 //! - H-5: what waits for a disk, or in a function that writes a checkpoint, has a minute; what waits for a loader of data
 //!   has one as long as the loader's processes wake up now and then; and so has one whose stack is not read in time.
 //! - H-6: where a rank stood before and got on by itself, it has twice that time.
-//! - H-7: where no rank of this launcher shows anything, it is as silent as those of the others, as far as that was told
-//!   ([`Detector::others`]): a silence that nobody has told of is none.
+//! - H-7: where no rank of this launcher shows anything, those of others are asked ([`Detector::others`]): a rank is found only
+//!   while all that do show progress are silent for long, stand still, and wait in a collective. Nobody is blamed because
+//!   somebody elsewhere computes, is late, or is not heard of.
 //!
 //! The judgement is given when four fifths of the limit, the longest silence that is allowed, are over. The last fifth is for
 //! a machine that is busy:
@@ -29,11 +29,11 @@
 //! | 4/5                 | 1.6 s  | last look, judgement; or 0.2 s after the answer, if that came late        |
 //! | stopped by a signal | 1 s    | its stack is asked for; the judgement waits 0.2 s for it, and no longer   |
 
+mod others;
 pub mod pace;
 pub mod python;
 mod rank;
 mod rhythm;
-mod tempo;
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests;
@@ -42,20 +42,17 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use trainyard_proto::pace::Tempo;
+use trainyard_proto::tempo::limit;
+pub use trainyard_proto::tempo::{LEAST_MS, STEPS};
 
+use self::others::Others;
 use self::rank::Rank;
 use self::rhythm::Rhythm;
-use self::tempo::{Others, Told};
 pub use self::words::report;
 
-/// Silence is not long before this, however short the steps are.
-pub const LEAST_MS: i64 = 2_000;
 /// How long a rank may come after the others of its launcher to where they meet, if it does nothing meanwhile: a limit like the
 /// others, so that it is found after four fifths of it, which are 16 s.
 pub const JOIN_MS: i64 = 20_000;
-/// How many usual steps of silence are long.
-pub const STEPS: i64 = 3;
 /// How often processes are looked at while they are silent.
 const LOOK_MS: i64 = 250;
 /// How often they are looked at once they are known to stand still, to see them move again.
@@ -220,7 +217,6 @@ pub struct Detector {
     answer: Option<Answer>,
     /// How long ranks stood where before they got on.
     stood: BTreeMap<String, i64>,
-    told: Told,
     others: Option<Others>,
 }
 
@@ -238,7 +234,6 @@ impl Detector {
             steady: None,
             answer: None,
             stood: BTreeMap::new(),
-            told: Told::default(),
             others: None,
         }
     }
@@ -258,6 +253,7 @@ impl Detector {
         if rank.silence().is_some_and(|(since, _)| since == now_ms) {
             rank.still = None;
             rank.suspected_ms = None;
+            rank.quiet = None;
         }
     }
 
@@ -345,7 +341,7 @@ impl Detector {
         self.looked_ms = now_ms;
         for (number, look) in looks {
             // Progress since it was found: steps may need less than what counts as movement.
-            let since = self.ranks.get(number).and_then(|rank| self.last(rank)).map(|(since, _)| since);
+            let since = self.ranks.get(number).and_then(|rank| self.patience(rank)).map(|(since, _)| since);
             let Some(rank) = self.ranks.get_mut(number) else { continue };
             rank.compare(now_ms, since, *look);
             let found_since = rank.found.as_ref().map(|found| found.since_ms);
@@ -362,6 +358,7 @@ impl Detector {
                 }
             }
         }
+        self.wait_for_others(now_ms);
         if let Some(answer) = self.answer.take_if(|answer| answer.due_ms <= now_ms) {
             let findings = self.judge(now_ms, &answer.waits);
             changes.extend((!findings.is_empty()).then_some(Change::Found(findings)));
@@ -403,7 +400,7 @@ impl Detector {
     fn forget_who_got_on(&mut self) {
         let got_on = |rank: &Rank| {
             let asked_ms = rank.suspected_ms.filter(|_| rank.stopped_ms.is_none());
-            asked_ms.zip(self.last(rank)).is_some_and(|(asked_ms, (since, _))| since >= asked_ms)
+            asked_ms.zip(self.patience(rank)).is_some_and(|(asked_ms, (since, _))| since >= asked_ms)
         };
         let numbers: Vec<u32> = self.ranks.iter().filter(|(_, rank)| got_on(rank)).map(|(number, _)| *number).collect();
         for number in numbers {
@@ -444,12 +441,6 @@ impl Detector {
     }
 
     fn is_paused(&self) -> bool {
-        self.pauses() || self.others.is_some_and(|others| others.paused)
-    }
-
-    /// Whether a rank of this launcher says that it does something else than steps.
-    #[must_use]
-    pub fn pauses(&self) -> bool {
         self.ranks.values().any(|rank| rank.phase != Phase::Train)
     }
 
@@ -459,6 +450,7 @@ impl Detector {
         let enough =
             |(since, limit): (i64, i64)| now_ms - since >= limit / 5 * 4 && now_ms - still_since >= limit / 10 * 3;
         self.patience(rank).is_some_and(enough)
+            && (!self.goes_by_others(rank) || self.others.is_some_and(|others| others.wait(now_ms)))
     }
 
     /// Who is to blame, and who waits for them.
@@ -487,7 +479,7 @@ impl Detector {
                 waits.place = format!("{} before it joined the others", waits.place).trim_start().to_owned();
             }
             let usual_ms = rank.silence().map(|(_, usual)| usual);
-            let since_ms = self.last(rank).map_or(still_since, |(since, _)| since);
+            let since_ms = self.patience(rank).map_or(still_since, |(since, _)| since);
             let silent_ms = now_ms - since_ms;
             findings.push(Finding { rank: *number, role, state: look.state, since_ms, silent_ms, usual_ms, waits });
         }
@@ -500,7 +492,7 @@ impl Detector {
         let still_ms = now_ms - still_since;
         let loads = waits.loader && rank.woke_ms.is_some_and(|at| now_ms - at < LEAST_MS);
         let slow = now.state == State::Blocked || waits.checkpoint || loads || waits.unread;
-        let silent_ms = self.last(rank).map_or(still_ms, |(since, _)| now_ms - since);
+        let silent_ms = self.patience(rank).map_or(still_ms, |(since, _)| now_ms - since);
         let known = self.stood.get(&waits.place).is_some_and(|stood| silent_ms < stood.saturating_mul(2));
         (slow && still_ms < PAUSE_MS) || (known && !waits.collective)
     }
@@ -546,60 +538,35 @@ impl Detector {
     #[must_use]
     pub fn pulse(&self, now_ms: i64, rank: u32) -> Option<(Option<u64>, i64)> {
         let rank = self.ranks.get(&rank)?;
-        let since = self.last(rank).map_or(self.began_ms, |(since, _)| since);
+        let since = self.patience(rank).map_or(self.began_ms, |(since, _)| since);
         Some((rank.steps.last_step(), now_ms - since))
     }
 
-    /// How the ranks here get on, for launchers whose own show nothing.
-    pub fn tempo(&mut self, now_ms: i64) -> Option<Tempo> {
-        let own = self.own()?;
-        self.others = None;
-        Some(self.told.tell(now_ms, own))
-    }
-
-    /// How those of other launchers get on, and whether one of them says that it does something else than steps.
-    pub fn others(&mut self, now_ms: i64, tempo: Tempo, paused: bool) {
-        self.others = self.own().is_none().then(|| Others::hear(self.others, now_ms, tempo, paused));
-    }
-
-    /// Whether the ranks here have been silent for so long that others may soon be judged by it, but not for much longer.
-    #[must_use]
-    pub fn is_silence_news(&self, now_ms: i64) -> bool {
-        self.own().is_some_and(|(since, usual)| {
-            let (silent, limit) = (now_ms - since, limit(usual));
-            silent >= limit / 5 * 2 && silent < limit.saturating_mul(2)
-        })
-    }
-
-    /// The last sign of any rank here, and the usual time from one to the next.
-    fn own(&self) -> Option<(i64, i64)> {
-        let loudest = self.ranks.values().filter_map(Rank::silence).max_by_key(|(since, _)| *since);
-        loudest.or_else(|| self.steady())
-    }
-
-    /// Since when a rank is silent, as far as that may be judged, and how long it may be.
+    /// Since when a rank is silent, and how long it may be. A rank that says nothing itself (often only rank 0 does) is as
+    /// silent as the others.
     fn patience(&self, rank: &Rank) -> Option<(i64, i64)> {
-        self.silence(rank, |others| others.silence(self.looked_ms))
-    }
-
-    /// The last sign of progress that is known of a rank, and how long it may be silent.
-    fn last(&self, rank: &Rank) -> Option<(i64, i64)> {
-        self.silence(rank, Others::last)
-    }
-
-    /// A rank that says nothing itself (often only rank 0 does) is as silent as the others.
-    fn silence(&self, rank: &Rank, others: impl Fn(&Others) -> (i64, i64)) -> Option<(i64, i64)> {
         if let Some(since) = rank.apart_ms.filter(|_| rank.is_apart()) {
             return Some((since, JOIN_MS));
         }
-        let (since, usual) = rank.silence().or_else(|| self.own()).or_else(|| self.others.as_ref().map(others))?;
-        Some((since, limit(usual)))
+        let here = self.here(rank).map(|(since, usual)| (since, limit(usual)));
+        let elsewhere = || self.others.and_then(|others| others.silence(self.looked_ms));
+        here.or_else(elsewhere).or_else(|| self.steady().map(|(since, usual)| (since, limit(usual))))
     }
-}
 
-/// How long a silence may be.
-fn limit(usual_ms: i64) -> i64 {
-    usual_ms.saturating_mul(STEPS).max(LEAST_MS)
+    /// The last sign of this rank, or else of those beside it, and the usual time from one to the next. Steps tell more than
+    /// lines do, and lines that ended while others' steps went on tell nothing.
+    fn here(&self, rank: &Rank) -> Option<(i64, i64)> {
+        let steps = self.ranks.values().filter_map(|rank| rank.steps.silence()).max_by_key(|(since, _)| *since);
+        let goes_on =
+            |(since, usual): &(i64, i64)| steps.is_none_or(|(last, _)| last - since <= limit(*usual).saturating_mul(2));
+        let lines = || self.ranks.values().filter_map(|rank| self.lines(rank)).max_by_key(|(since, _)| *since);
+        rank.steps.silence().or_else(|| self.lines(rank).filter(goes_on)).or(steps).or_else(lines)
+    }
+
+    /// The rhythm of a rank's lines. Where others may tell of progress elsewhere, a few lines at the start are none.
+    fn lines(&self, rank: &Rank) -> Option<(i64, i64)> {
+        rank.life.silence().filter(|_| self.whole || rank.life.lasted_ms() >= STEADY_MS)
+    }
 }
 
 /// After how much silence a stack is asked for: a little before it is judged.

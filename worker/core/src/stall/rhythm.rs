@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use trainyard_proto::tempo::limit;
+
 use super::LEAST_MS;
 
 /// Intervals remembered: enough for a steady median, few enough to follow a change of pace.
@@ -26,6 +28,8 @@ pub(super) struct Rhythm {
     /// When the page of lines began.
     page_ms: Option<i64>,
     intervals: VecDeque<i64>,
+    /// Since when there was no gap that is long for it.
+    going_ms: Option<i64>,
 }
 
 impl Rhythm {
@@ -74,6 +78,11 @@ impl Rhythm {
     }
 
     fn hear(&mut self, now_ms: i64) {
+        let gap = self.last_ms.filter(|_| !self.paused).map_or(0, |last| now_ms - last);
+        if gap >= LEAST_MS && self.silence().is_some_and(|(_, usual)| gap > limit(usual)) {
+            self.going_ms = None;
+        }
+        self.going_ms.get_or_insert(now_ms);
         self.paused = false;
         self.last_ms = self.last_ms.max(Some(now_ms));
     }
@@ -84,6 +93,11 @@ impl Rhythm {
             self.last_ms = Some(now_ms);
             self.paused = true;
         }
+    }
+
+    /// From the first beat to the last one, without a gap that is long.
+    pub(super) fn lasted_ms(&self) -> i64 {
+        self.going_ms.zip(self.last_ms).map_or(0, |(since, last)| last - since)
     }
 
     pub(super) fn last_step(&self) -> Option<u64> {

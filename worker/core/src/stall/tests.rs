@@ -62,15 +62,19 @@ impl World {
                     self.detector.glance(self.now_ms, number, rank.look.state);
                 }
             }
-            if let Some((_, waits)) = self.read.take_if(|(due, _)| *due <= self.now_ms) {
-                self.detector.answer(self.now_ms, waits);
-            }
+            self.answer();
             // As the shell: no look while stacks are read.
             if self.read.is_none() && self.detector.deadline().is_some_and(|due| due <= self.now_ms) {
                 self.look();
             }
         }
         self.advance(end);
+    }
+
+    fn answer(&mut self) {
+        if let Some((_, waits)) = self.read.take_if(|(due, _)| *due <= self.now_ms) {
+            self.detector.answer(self.now_ms, waits);
+        }
     }
 
     fn due(&self) -> Option<i64> {

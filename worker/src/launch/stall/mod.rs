@@ -12,7 +12,8 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use nix::unistd::Pid;
-use trainyard_proto::pace::{self, Stragglers, Tempo, Window};
+use trainyard_proto::pace::{self, Stragglers, Window};
+use trainyard_proto::tempo::{Silence, Tempo};
 use trainyard_worker_core::stall::pace::Pace;
 use trainyard_worker_core::stall::{Change, Detector, Finding, Phase, Role, Sign, State, report};
 
@@ -39,6 +40,8 @@ pub(super) struct Verdict {
     pub(super) text: String,
     /// Those who are to blame, and in what each of them hangs, if the job wants them ended.
     pub(super) end: Vec<(u32, String)>,
+    /// Whether those that show progress have begun to wait for ranks elsewhere, or have got on: the others are judged by that.
+    pub(super) is_news: bool,
 }
 
 /// The watch over the ranks of this launcher.
@@ -178,6 +181,7 @@ impl Watch {
             return verdict;
         }
         let looks = self.pids.iter().filter_map(|(rank, pid)| Some((*rank, proc::look(*pid)?))).collect();
+        let waited = detector.waits();
         for change in detector.look(now_ms, &looks) {
             match change {
                 Change::Moves(rank) => {
@@ -193,6 +197,7 @@ impl Watch {
                 }
             }
         }
+        verdict.is_news = detector.waits() != waited;
         verdict
     }
 
@@ -242,9 +247,9 @@ impl Watch {
         self.detector.as_ref().filter(|_| self.restart)?.standing(rank).map(place)
     }
 
-    /// How our ranks get on, and whether one of them says that it does something else than steps.
-    pub(super) fn tempo(&mut self, now_ms: i64) -> (Option<Tempo>, bool) {
-        self.detector.as_mut().map_or((None, false), |detector| (detector.tempo(now_ms), detector.pauses()))
+    /// How those of our ranks get on that show progress, if any do.
+    pub(super) fn tempo(&self, now_ms: i64) -> Option<Tempo> {
+        self.detector.as_ref()?.tempo(now_ms)
     }
 
     /// Whether those of other launchers may soon be judged by the silence of ours.
@@ -252,10 +257,10 @@ impl Watch {
         self.detector.as_ref().is_some_and(|detector| detector.is_silence_news(now_ms))
     }
 
-    /// How the ranks of other launchers get on.
-    pub(super) fn others(&mut self, now_ms: i64, tempo: Tempo, paused: bool) {
+    /// The ranks of other launchers are silent for long, or no longer.
+    pub(super) fn others(&mut self, now_ms: i64, silence: Option<Silence>) {
         if let Some(detector) = &mut self.detector {
-            detector.others(now_ms, tempo, paused);
+            detector.others(now_ms, silence);
         }
     }
 
