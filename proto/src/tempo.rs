@@ -3,7 +3,7 @@
 //!
 //! A launcher tells its [`Tempo`]; whoever hears all of them ([`Tempos`]) tells a [`Silence`] to those that have none. That
 //! others are silent is no reason to suspect anybody: they may compute. Only where all that would tell of progress stand still
-//! themselves and wait in a collective, do they wait for a rank elsewhere.
+//! themselves and wait in a collective, and nobody else moves, do they wait for a rank elsewhere.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub struct Tempo {
     pub silent_ms: i64,
     /// What usually lies between one sign and the next, in milliseconds.
     pub usual_ms: i64,
-    /// Whether all of them stand still in a collective, and no rank of their launcher is to blame for it.
+    /// Whether all ranks of their launcher stand still in a collective.
     pub waits: bool,
 }
 
@@ -41,7 +41,7 @@ pub struct Silence {
     pub silent_ms: i64,
     /// The longest time that usually lies between one sign of a rank and the next, in milliseconds.
     pub usual_ms: i64,
-    /// Whether all of them wait for a rank elsewhere.
+    /// Whether all of them wait for a rank elsewhere, and no rank of any launcher moves.
     pub waits: bool,
 }
 
@@ -55,10 +55,24 @@ pub const fn limit(usual_ms: i64) -> i64 {
     if long < LEAST_MS { LEAST_MS } else { long }
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    at_ms: i64,
+    tempo: Option<Tempo>,
+    still: bool,
+}
+
+enum State {
+    Silent(Silence),
+    GoesOn,
+    /// Somebody was not heard of lately.
+    Unknown,
+}
+
 /// What was heard of all launchers in one generation.
 #[derive(Clone, Debug)]
 pub struct Tempos<K> {
-    heard: BTreeMap<K, (i64, Option<Tempo>)>,
+    heard: BTreeMap<K, Heard>,
     told: Option<(i64, Silence)>,
 }
 
@@ -69,10 +83,15 @@ impl<K> Default for Tempos<K> {
 }
 
 impl<K: Ord + Clone> Tempos<K> {
-    /// Takes in what a launcher tells. Answers what those are to hear whose ranks show nothing, if that is news.
-    pub fn hear(&mut self, now_ms: i64, who: &K, tempo: Option<Tempo>) -> Option<News<K>> {
-        self.heard.insert(who.clone(), (now_ms, tempo));
-        let silence = self.silence(now_ms);
+    /// Takes in what a launcher tells: how those of its ranks get on that show progress, and whether none of its ranks was seen
+    /// to move. Answers what those are to hear whose ranks show nothing, if that is news.
+    pub fn hear(&mut self, now_ms: i64, who: &K, tempo: Option<Tempo>, still: bool) -> Option<News<K>> {
+        self.heard.insert(who.clone(), Heard { at_ms: now_ms, tempo, still });
+        let silence = match self.state(now_ms) {
+            State::Silent(silence) => Some(silence),
+            State::GoesOn => None,
+            State::Unknown => return None,
+        };
         let is_news = match (&self.told, &silence) {
             (None, None) => false,
             (Some((told_ms, told)), Some(silence)) => {
@@ -84,7 +103,7 @@ impl<K: Ord + Clone> Tempos<K> {
             return None;
         }
         self.told = silence.map(|silence| (now_ms, silence));
-        let quiet = self.heard.iter().filter(|(_, (at_ms, tempo))| tempo.is_none() && is_fresh(now_ms, *at_ms));
+        let quiet = self.heard.iter().filter(|(_, heard)| heard.tempo.is_none() && heard.is_fresh(now_ms));
         let quiet: Vec<K> = quiet.map(|(who, _)| who.clone()).collect();
         (!quiet.is_empty()).then_some((quiet, silence))
     }
@@ -96,31 +115,34 @@ impl<K: Ord + Clone> Tempos<K> {
 
     /// Whether all are silent whose progress tells most: of steps, where any rank tells of them, because programs that hang may
     /// still write lines. Of whom nothing was heard lately, nothing is known.
-    fn silence(&self, now_ms: i64) -> Option<Silence> {
-        let told = || self.heard.values().filter_map(|(at_ms, tempo)| Some((*at_ms, (*tempo)?)));
+    fn state(&self, now_ms: i64) -> State {
+        let told = || self.heard.values().filter_map(|heard| Some((*heard, heard.tempo?)));
         let steps = told().any(|(_, tempo)| tempo.steps);
-        let mut all: Option<Silence> = None;
-        let mut told_ms = i64::MAX;
-        for (at_ms, tempo) in told().filter(|(_, tempo)| tempo.steps == steps) {
-            if !is_fresh(now_ms, at_ms) {
-                return None;
+        let mut all = Silence { silent_ms: i64::MAX, usual_ms: 0, waits: true };
+        let (mut told_ms, mut speakers) = (i64::MAX, 0);
+        for (heard, tempo) in told().filter(|(_, tempo)| tempo.steps == steps) {
+            if !heard.is_fresh(now_ms) {
+                return State::Unknown;
             }
+            speakers += 1;
             told_ms = told_ms.min(tempo.silent_ms);
-            let silent_ms = tempo.silent_ms.saturating_add(now_ms - at_ms);
-            let known = all.unwrap_or(Silence { silent_ms: i64::MAX, usual_ms: 0, waits: true });
-            all = Some(Silence {
-                silent_ms: known.silent_ms.min(silent_ms),
-                usual_ms: known.usual_ms.max(tempo.usual_ms),
-                waits: known.waits && tempo.waits,
-            });
+            all.silent_ms = all.silent_ms.min(tempo.silent_ms.saturating_add(now_ms - heard.at_ms));
+            all.usual_ms = all.usual_ms.max(tempo.usual_ms);
+            all.waits &= tempo.waits;
         }
         // Before that nobody looks at anything.
-        all.filter(|silence| told_ms >= limit(silence.usual_ms) / 5 * 2)
+        if speakers == 0 || told_ms < limit(all.usual_ms) / 5 * 2 {
+            return State::GoesOn;
+        }
+        all.waits &= self.heard.values().all(|heard| heard.still && heard.is_fresh(now_ms));
+        State::Silent(all)
     }
 }
 
-fn is_fresh(now_ms: i64, at_ms: i64) -> bool {
-    (0..=FRESH_MS).contains(&(now_ms - at_ms))
+impl Heard {
+    fn is_fresh(&self, now_ms: i64) -> bool {
+        (0..=FRESH_MS).contains(&(now_ms - self.at_ms))
+    }
 }
 
 #[cfg(test)]
@@ -139,65 +161,81 @@ mod tests {
         Some((vec!["quiet"], Some(Silence { silent_ms, usual_ms, waits })))
     }
 
+    fn told_to(who: &'static str, silent_ms: i64, waits: bool) -> Option<News<&'static str>> {
+        Some((vec![who], Some(Silence { silent_ms, usual_ms: 100, waits })))
+    }
+
     #[test]
     fn the_quiet_hear_of_a_long_silence_and_of_its_end() {
         let mut all = Tempos::default();
-        assert_eq!(all.hear(0, &"quiet", None), None);
-        assert_eq!(all.hear(0, &"a", steps(700, 100, false)), None, "it is not long");
-        assert_eq!(all.hear(200, &"a", steps(900, 100, false)), told(900, 100, false));
-        assert_eq!(all.hear(300, &"a", steps(1_000, 100, false)), None, "not too often");
-        assert_eq!(all.hear(310, &"a", steps(1_010, 100, true)), told(1_010, 100, true), "that is news");
-        assert_eq!(all.hear(500, &"quiet", None), told(1_200, 100, true), "what is known is older by now");
-        assert_eq!(all.hear(700, &"a", steps(10, 100, false)), Some((vec!["quiet"], None)));
-        assert_eq!(all.hear(900, &"a", steps(10, 100, false)), None, "said once");
+        assert_eq!(all.hear(0, &"quiet", None, true), None);
+        assert_eq!(all.hear(0, &"a", steps(700, 100, false), true), None, "it is not long");
+        assert_eq!(all.hear(200, &"a", steps(900, 100, false), true), told(900, 100, false));
+        assert_eq!(all.hear(300, &"a", steps(1_000, 100, false), true), None, "not too often");
+        assert_eq!(all.hear(310, &"a", steps(1_010, 100, true), true), told(1_010, 100, true), "that is news");
+        assert_eq!(all.hear(500, &"quiet", None, true), told(1_200, 100, true), "what is known is older by now");
+        assert_eq!(all.hear(700, &"a", steps(10, 100, false), true), Some((vec!["quiet"], None)));
+        assert_eq!(all.hear(900, &"a", steps(10, 100, false), true), None, "said once");
     }
 
     #[test]
     fn who_was_not_heard_of_may_have_got_on() {
         let mut all = Tempos::default();
-        all.hear(0, &"late", steps(100, 100, false));
-        all.hear(1_000, &"quiet", None);
-        assert_eq!(all.hear(1_300, &"a", steps(60_000, 100, true)), None);
-        assert_eq!(all.hear(1_400, &"late", steps(1_500, 100, true)), told(1_500, 100, true));
+        all.hear(0, &"late", steps(100, 100, false), true);
+        all.hear(1_000, &"quiet", None, true);
+        assert_eq!(all.hear(1_300, &"a", steps(60_000, 100, true), true), None);
+        assert_eq!(all.hear(1_400, &"late", steps(1_500, 100, true), true), told(1_500, 100, true));
         // Who is done is not waited for.
-        assert_eq!(all.hear(2_800, &"quiet", None), Some((vec!["quiet"], None)));
-        assert_eq!(all.hear(2_900, &"a", steps(61_600, 100, true)), None);
+        all.hear(2_800, &"quiet", None, true);
+        assert_eq!(all.hear(2_900, &"a", steps(61_600, 100, true), true), None);
         all.ended(&"late");
-        assert_eq!(all.hear(3_000, &"a", steps(61_700, 100, true)), told(61_700, 100, true));
+        assert_eq!(all.hear(3_000, &"a", steps(61_700, 100, true), true), told(61_700, 100, true));
         // A clock that was set back says nothing of anybody.
-        assert_eq!(all.hear(-60_000, &"a", steps(61_700, 100, true)), None, "the quiet were heard in the future");
+        assert_eq!(all.hear(-60_000, &"a", steps(61_700, 100, true), true), None, "the quiet were heard in the future");
     }
 
     #[test]
     fn all_must_wait_and_the_slowest_has_its_time() {
         let mut all = Tempos::default();
-        all.hear(0, &"quiet", None);
-        all.hear(0, &"slow", steps(4_000, 8_000, false));
-        assert_eq!(all.hear(10, &"a", steps(3_000, 100, true)), None, "24 s are long for one of them");
-        all.hear(20, &"slow", steps(20_000, 8_000, false));
-        assert_eq!(all.hear(300, &"a", steps(19_000, 100, true)), told(19_000, 8_000, false), "one computes");
-        assert_eq!(all.hear(310, &"slow", steps(20_300, 8_000, true)), told(19_010, 8_000, true));
+        all.hear(0, &"quiet", None, true);
+        all.hear(0, &"slow", steps(4_000, 8_000, false), true);
+        assert_eq!(all.hear(10, &"a", steps(3_000, 100, true), true), None, "24 s are long for one of them");
+        all.hear(20, &"slow", steps(20_000, 8_000, false), true);
+        assert_eq!(all.hear(300, &"a", steps(19_000, 100, true), true), told(19_000, 8_000, false), "one computes");
+        assert_eq!(all.hear(310, &"slow", steps(20_300, 8_000, true), true), told(19_010, 8_000, true));
+    }
+
+    #[test]
+    fn while_a_rank_moves_anywhere_nobody_is_waited_for() {
+        let mut all = Tempos::default();
+        all.hear(0, &"quiet", None, false);
+        assert_eq!(all.hear(10, &"a", steps(3_000, 100, true), true), told(3_000, 100, false));
+        assert_eq!(all.hear(20, &"quiet", None, true), told(3_010, 100, true), "now it stands still, too");
+        // Of whom nothing was heard lately, it is not known.
+        all.hear(1_400, &"a", steps(4_390, 100, true), true);
+        assert_eq!(all.hear(1_600, &"a", steps(4_590, 100, true), true), None, "the quiet one is not there to hear it");
+        assert_eq!(all.hear(1_800, &"other", None, true), told_to("other", 4_790, false));
     }
 
     #[test]
     fn steps_tell_more_than_lines() {
         let mut all = Tempos::default();
-        all.hear(0, &"quiet", None);
-        all.hear(0, &"beats", lines(10, false));
-        assert_eq!(all.hear(10, &"a", steps(3_000, 100, true)), told(3_000, 100, true));
+        all.hear(0, &"quiet", None, true);
+        all.hear(0, &"beats", lines(10, false), true);
+        assert_eq!(all.hear(10, &"a", steps(3_000, 100, true), true), told(3_000, 100, true));
         let mut all = Tempos::default();
-        all.hear(0, &"quiet", None);
-        all.hear(0, &"beats", lines(10, false));
-        assert_eq!(all.hear(10, &"a", lines(3_000, true)), None);
+        all.hear(0, &"quiet", None, true);
+        all.hear(0, &"beats", lines(10, false), true);
+        assert_eq!(all.hear(10, &"a", lines(3_000, true), true), None);
     }
 
     #[test]
     fn nonsense_does_not_overflow() {
         let mut all = Tempos::default();
-        all.hear(0, &"quiet", None);
+        all.hear(0, &"quiet", None, true);
         for ms in [i64::MIN, -1, i64::MAX] {
-            all.hear(i64::MAX / 2, &"a", steps(ms, ms, true));
-            all.hear(0, &"quiet", None);
+            all.hear(i64::MAX / 2, &"a", steps(ms, ms, true), true);
+            all.hear(0, &"quiet", None, true);
         }
     }
 }

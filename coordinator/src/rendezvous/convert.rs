@@ -291,7 +291,7 @@ pub fn pulse(pulse: wire::Pulse) -> Pulse {
     });
     let spares = Spares { count: pulse.spares, memory_bytes: pulse.spare_memory_bytes };
     let tempo = pulse.tempo.map(tempo);
-    Pulse { generation: pulse.generation, ranks: ranks.collect(), spares, tempo }
+    Pulse { generation: pulse.generation, ranks: ranks.collect(), spares, tempo, still: pulse.still }
 }
 
 fn tempo(tempo: wire::Tempo) -> Tempo {

@@ -48,12 +48,13 @@ impl Launch<'_> {
         self.pulsed_ms = now_ms;
         let (spares, spare_memory_bytes) = self.warm.as_mut().map_or((0, 0), |warm| (warm.spares(), warm.memory()));
         let spares = u32::try_from(spares).unwrap_or(u32::MAX);
+        let still = self.hangs.is_still();
         let ms = |ms: i64| ms.max(0).unsigned_abs();
         let tempo = self.hangs.tempo(now_ms).map(|tempo| {
             let Tempo { steps, silent_ms, usual_ms, waits } = tempo;
             rendezvous::Tempo { steps, silent_ms: ms(silent_ms), usual_ms: ms(usual_ms), waits }
         });
-        self.link.say(now_ms, Said::Pulse(Pulse { generation, ranks, spares, spare_memory_bytes, tempo }));
+        self.link.say(now_ms, Said::Pulse(Pulse { generation, ranks, spares, spare_memory_bytes, tempo, still }));
     }
 
     /// The ranks of other launchers are silent for long, or no longer.

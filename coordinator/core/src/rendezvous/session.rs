@@ -201,7 +201,7 @@ impl Session {
                 happened.extend(self.paced(change));
             }
         }
-        let silence = self.tempos.hear(now_ms, member, pulse.tempo);
+        let silence = self.tempos.hear(now_ms, member, pulse.tempo, pulse.still);
         out.extend(silence.map(|(members, silence)| Output::Others { members, generation, silence }));
         self.pulses.insert(member.clone(), pulse);
         self.add_spares_up();

@@ -184,6 +184,8 @@ pub struct Pulse {
     pub spares: Spares,
     /// How those get on that show progress, if any do.
     pub tempo: Option<Tempo>,
+    /// Whether none of its ranks was seen to move lately.
+    pub still: bool,
 }
 
 /// What one rank does.

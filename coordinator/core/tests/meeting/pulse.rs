@@ -201,7 +201,7 @@ fn who_shows_nothing_hears_of_the_others_silence() {
         lab.world.now_ms += 200;
         let tempo = silent_ms.map(|silent_ms| Tempo { steps: true, silent_ms, usual_ms: 100, waits: true });
         lab.ordered.clear();
-        assert_eq!(lab.pulse(member, Pulse { generation, tempo, ..Pulse::default() }), []);
+        assert_eq!(lab.pulse(member, Pulse { generation, tempo, still: true, ..Pulse::default() }), []);
         lab.ordered.pop().map(|order| {
             let Output::Others { members, generation: Generation(1), silence } = order else { panic!("{order:?}") };
             (members, silence.map(|silence| silence.silent_ms))

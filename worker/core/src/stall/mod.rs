@@ -16,8 +16,8 @@
 //!   has one as long as the loader's processes wake up now and then; and so has one whose stack is not read in time.
 //! - H-6: where a rank stood before and got on by itself, it has twice that time.
 //! - H-7: where no rank of this launcher shows anything, those of others are asked ([`Detector::others`]): a rank is found only
-//!   while all that do show progress are silent for long, stand still, and wait in a collective. Nobody is blamed because
-//!   somebody elsewhere computes, is late, or is not heard of.
+//!   while the whole world stands still, and all launchers that do show progress say that their ranks wait in a collective.
+//!   Nobody is blamed because somebody elsewhere computes, is late, or is not heard of.
 //!
 //! The judgement is given when four fifths of the limit, the longest silence that is allowed, are over. The last fifth is for
 //! a machine that is busy:
@@ -218,6 +218,8 @@ pub struct Detector {
     /// How long ranks stood where before they got on.
     stood: BTreeMap<String, i64>,
     others: Option<Others>,
+    /// Others are known to wait, and nobody has looked since.
+    hurry: bool,
 }
 
 impl Detector {
@@ -235,6 +237,7 @@ impl Detector {
             answer: None,
             stood: BTreeMap::new(),
             others: None,
+            hurry: false,
         }
     }
 
@@ -311,6 +314,9 @@ impl Detector {
         if let Some(answer) = &self.answer {
             return (!self.ranks.is_empty()).then_some(answer.due_ms);
         }
+        if self.hurry && !self.ranks.is_empty() {
+            return Some(self.looked_ms);
+        }
         self.ranks
             .values()
             .map(|rank| {
@@ -338,7 +344,7 @@ impl Detector {
     /// What the processes of the ranks do now. Ranks that are not in `looks` are not judged.
     pub fn look(&mut self, now_ms: i64, looks: &BTreeMap<u32, Look>) -> Vec<Change> {
         let mut changes = Vec::new();
-        self.looked_ms = now_ms;
+        (self.looked_ms, self.hurry) = (now_ms, false);
         for (number, look) in looks {
             // Progress since it was found: steps may need less than what counts as movement.
             let since = self.ranks.get(number).and_then(|rank| self.patience(rank)).map(|(since, _)| since);
@@ -358,7 +364,6 @@ impl Detector {
                 }
             }
         }
-        self.wait_for_others(now_ms);
         if let Some(answer) = self.answer.take_if(|answer| answer.due_ms <= now_ms) {
             let findings = self.judge(now_ms, &answer.waits);
             changes.extend((!findings.is_empty()).then_some(Change::Found(findings)));
@@ -437,7 +442,7 @@ impl Detector {
             return now_ms - since >= STOPPED_MS;
         }
         let enough = |(since, limit): (i64, i64)| now_ms - since >= ask_ms(limit) && still_ms >= ASK_MS / 2;
-        !self.is_paused() && self.patience(rank).is_some_and(enough)
+        !self.is_paused() && self.patience(rank).is_some_and(enough) && self.is_others_time(now_ms, rank, still_since)
     }
 
     fn is_paused(&self) -> bool {
@@ -449,8 +454,7 @@ impl Detector {
         // A look that was a little late is no reason to wait for another one.
         let enough =
             |(since, limit): (i64, i64)| now_ms - since >= limit / 5 * 4 && now_ms - still_since >= limit / 10 * 3;
-        self.patience(rank).is_some_and(enough)
-            && (!self.goes_by_others(rank) || self.others.is_some_and(|others| others.wait(now_ms)))
+        self.patience(rank).is_some_and(enough) && self.is_others_time(now_ms, rank, still_since)
     }
 
     /// Who is to blame, and who waits for them.
@@ -553,19 +557,10 @@ impl Detector {
         here.or_else(elsewhere).or_else(|| self.steady().map(|(since, usual)| (since, limit(usual))))
     }
 
-    /// The last sign of this rank, or else of those beside it, and the usual time from one to the next. Steps tell more than
-    /// lines do, and lines that ended while others' steps went on tell nothing.
+    /// The last sign of this rank, or else of those beside it, and the usual time from one to the next.
     fn here(&self, rank: &Rank) -> Option<(i64, i64)> {
-        let steps = self.ranks.values().filter_map(|rank| rank.steps.silence()).max_by_key(|(since, _)| *since);
-        let goes_on =
-            |(since, usual): &(i64, i64)| steps.is_none_or(|(last, _)| last - since <= limit(*usual).saturating_mul(2));
-        let lines = || self.ranks.values().filter_map(|rank| self.lines(rank)).max_by_key(|(since, _)| *since);
-        rank.steps.silence().or_else(|| self.lines(rank).filter(goes_on)).or(steps).or_else(lines)
-    }
-
-    /// The rhythm of a rank's lines. Where others may tell of progress elsewhere, a few lines at the start are none.
-    fn lines(&self, rank: &Rank) -> Option<(i64, i64)> {
-        rank.life.silence().filter(|_| self.whole || rank.life.lasted_ms() >= STEADY_MS)
+        let loudest = || self.ranks.values().filter_map(Rank::silence).max_by_key(|(since, _)| *since);
+        rank.silence().or_else(loudest)
     }
 }
 

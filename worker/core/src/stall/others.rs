@@ -10,10 +10,9 @@ use super::{Detector, Role, STEADY_MS};
 const FRESH_MS: i64 = 1_250;
 /// Nor is it, for a judgement, without one for this long.
 const SURE_MS: i64 = 750;
-/// How much longer one message may take than another one.
-const JITTER_MS: i64 = 500;
-/// Into so many parts the last fifth of a limit is cut, to look whether those who are silent are known to wait.
-const PARTS: i64 = 8;
+/// Who waits for others must have stood still for this part of the silence: programs make longer steps and pauses than those
+/// that a rhythm tells of.
+const STILL_PART: i64 = 4;
 
 /// What was heard last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,20 +22,22 @@ pub(super) struct Others {
     usual_ms: i64,
     waits: bool,
     heard_ms: i64,
+    /// They got on since.
+    over: bool,
 }
 
 impl Others {
     pub(super) fn hear(known: Option<Self>, now_ms: i64, silence: Silence) -> Self {
         let since_ms = now_ms - silence.silent_ms;
-        // Of one silence, the message that took the shortest way tells best when it began.
-        let before = known.map(|known| known.since_ms).filter(|before| since_ms - before < JITTER_MS);
-        let since_ms = before.map_or(since_ms, |before| before.min(since_ms));
-        Self { since_ms, usual_ms: silence.usual_ms, waits: silence.waits, heard_ms: now_ms }
+        // Until they are said to have got on it is one silence: the message that took the shortest way tells best when it began.
+        let same = known.filter(|known| !known.over);
+        let since_ms = same.map_or(since_ms, |known| known.since_ms.min(since_ms));
+        Self { since_ms, usual_ms: silence.usual_ms, waits: silence.waits, heard_ms: now_ms, over: false }
     }
 
     /// They got on.
     pub(super) fn over(self, now_ms: i64) -> Self {
-        Self { since_ms: now_ms, waits: false, heard_ms: now_ms, ..self }
+        Self { since_ms: now_ms, waits: false, heard_ms: now_ms, over: true, ..self }
     }
 
     /// The last sign, and how long a silence may be; `None` when too little was heard lately.
@@ -64,13 +65,28 @@ impl Detector {
         Some(Tempo { steps, silent_ms: now_ms - last_ms, usual_ms, waits: self.waits() })
     }
 
-    /// Whether all of those stand still and wait in a collective, for a rank elsewhere.
+    /// Whether all ranks here stand still and wait in a collective, for a rank elsewhere.
     #[must_use]
     pub fn waits(&self) -> bool {
-        let (_, speakers) = self.speakers();
-        let standing = |rank: &&Rank| rank.found.as_ref().or(rank.quiet.as_ref()).map(|finding| finding.role);
-        let wait = !speakers.is_empty() && speakers.iter().all(|rank| standing(rank) == Some(Role::Victim));
-        wait && !self.found().any(|finding| finding.role == Role::Culprit)
+        let waits = |rank: &Rank| {
+            let finding = rank.found.as_ref().or(rank.quiet.as_ref());
+            let silent_ms = self.patience(rank).map_or(0, |(since, _)| self.looked_ms - since);
+            finding.is_some_and(|finding| finding.role == Role::Victim && finding.waits.collective)
+                && rank.still.is_some_and(|(since, _)| self.looked_ms - since >= silent_ms / STILL_PART)
+        };
+        !self.is_paused() && !self.ranks.is_empty() && self.ranks.values().all(waits)
+    }
+
+    /// Whether no rank here was seen to move lately, or says that it does something else than steps.
+    #[must_use]
+    pub fn is_still(&self) -> bool {
+        !self.is_paused() && self.ranks.values().all(|rank| rank.still.is_some())
+    }
+
+    /// Whether it is known that others are silent.
+    #[must_use]
+    pub fn hears(&self) -> bool {
+        self.others.is_some_and(|others| others.silence(self.looked_ms).is_some())
     }
 
     /// Whether they have been silent for so long that others may soon be judged by it, but not for much longer.
@@ -94,29 +110,20 @@ impl Detector {
 
     /// The ranks of other launchers that show progress are silent for long, or no longer.
     pub fn others(&mut self, now_ms: i64, silence: Option<Silence>) {
+        let waited = self.others.is_some_and(|others| others.wait(now_ms));
         self.others = match silence {
             Some(silence) => Some(Others::hear(self.others, now_ms, silence)),
             None => self.others.map(|others| others.over(now_ms)),
         };
-    }
-
-    /// Whether a rank is judged by what others show.
-    pub(super) fn goes_by_others(&self, rank: &Rank) -> bool {
-        let knows = self.others.and_then(|others| others.silence(self.looked_ms)).is_some();
-        knows && rank.apart_ms.is_none() && self.here(rank).is_none()
-    }
-
-    /// A judgement by what others show is put off until these are known to wait, for as long as a silence may be.
-    pub(super) fn wait_for_others(&mut self, now_ms: i64) {
-        let Some((since_ms, limit)) = self.others.and_then(|others| others.silence(now_ms)) else { return };
-        let is_open = self.others.is_some_and(|others| !others.wait(now_ms)) && now_ms < since_ms + limit;
-        let mut asked = self.ranks.values().filter(|rank| rank.suspected_ms.is_some());
-        let by_others = asked.all(|rank| rank.stopped_ms.is_none() && self.goes_by_others(rank));
-        if let Some(answer) = self.answer.as_mut().filter(|answer| answer.due_ms <= now_ms)
-            && is_open
-            && by_others
-        {
-            answer.due_ms = now_ms + (limit / 5 / PARTS).max(1);
+        if !waited && self.others.is_some_and(|others| others.wait(now_ms)) {
+            self.hurry = true;
         }
+    }
+
+    /// Whether a rank may be suspected now, as far as that depends on others.
+    pub(super) fn is_others_time(&self, now_ms: i64, rank: &Rank, still_since: i64) -> bool {
+        let Some(others) = self.others.filter(|_| !rank.is_apart() && self.here(rank).is_none()) else { return true };
+        let Some((since_ms, _)) = others.silence(now_ms) else { return true };
+        others.wait(now_ms) && now_ms - still_since >= (now_ms - since_ms) / STILL_PART
     }
 }

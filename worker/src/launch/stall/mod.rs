@@ -40,7 +40,8 @@ pub(super) struct Verdict {
     pub(super) text: String,
     /// Those who are to blame, and in what each of them hangs, if the job wants them ended.
     pub(super) end: Vec<(u32, String)>,
-    /// Whether those that show progress have begun to wait for ranks elsewhere, or have got on: the others are judged by that.
+    /// Whether our ranks have begun to wait for ranks elsewhere, or to stand still while those do, or got on: others are judged
+    /// by that.
     pub(super) is_news: bool,
 }
 
@@ -181,7 +182,7 @@ impl Watch {
             return verdict;
         }
         let looks = self.pids.iter().filter_map(|(rank, pid)| Some((*rank, proc::look(*pid)?))).collect();
-        let waited = detector.waits();
+        let before = (detector.waits(), detector.is_still());
         for change in detector.look(now_ms, &looks) {
             match change {
                 Change::Moves(rank) => {
@@ -197,7 +198,8 @@ impl Watch {
                 }
             }
         }
-        verdict.is_news = detector.waits() != waited;
+        let (waits, still) = (detector.waits(), detector.is_still());
+        verdict.is_news = waits != before.0 || (still != before.1 && detector.hears());
         verdict
     }
 
@@ -250,6 +252,11 @@ impl Watch {
     /// How those of our ranks get on that show progress, if any do.
     pub(super) fn tempo(&self, now_ms: i64) -> Option<Tempo> {
         self.detector.as_ref()?.tempo(now_ms)
+    }
+
+    /// Whether none of our ranks was seen to move lately.
+    pub(super) fn is_still(&self) -> bool {
+        self.detector.as_ref().is_some_and(Detector::is_still)
     }
 
     /// Whether those of other launchers may soon be judged by the silence of ours.
