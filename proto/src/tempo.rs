@@ -145,6 +145,51 @@ impl Heard {
     }
 }
 
+#[cfg(feature = "grpc")]
+mod wire {
+    use super::{Silence, Tempo};
+    use crate::rendezvous;
+
+    /// Times at most, in milliseconds: no sum of a few overflows.
+    const MAX_MS: i64 = i64::MAX / 16;
+
+    fn of_wire(ms: u64) -> i64 {
+        i64::try_from(ms).unwrap_or(MAX_MS).min(MAX_MS)
+    }
+
+    fn to_wire(ms: i64) -> u64 {
+        ms.max(0).unsigned_abs()
+    }
+
+    impl From<rendezvous::Tempo> for Tempo {
+        fn from(tempo: rendezvous::Tempo) -> Self {
+            let rendezvous::Tempo { steps, silent_ms, usual_ms, waits } = tempo;
+            Self { steps, silent_ms: of_wire(silent_ms), usual_ms: of_wire(usual_ms), waits }
+        }
+    }
+
+    impl From<Tempo> for rendezvous::Tempo {
+        fn from(tempo: Tempo) -> Self {
+            let Tempo { steps, silent_ms, usual_ms, waits } = tempo;
+            Self { steps, silent_ms: to_wire(silent_ms), usual_ms: to_wire(usual_ms), waits }
+        }
+    }
+
+    impl From<rendezvous::Silence> for Silence {
+        fn from(silence: rendezvous::Silence) -> Self {
+            let rendezvous::Silence { silent_ms, usual_ms, waits } = silence;
+            Self { silent_ms: of_wire(silent_ms), usual_ms: of_wire(usual_ms), waits }
+        }
+    }
+
+    impl From<Silence> for rendezvous::Silence {
+        fn from(silence: Silence) -> Self {
+            let Silence { silent_ms, usual_ms, waits } = silence;
+            Self { silent_ms: to_wire(silent_ms), usual_ms: to_wire(usual_ms), waits }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,6 @@ use trainyard_coordinator_core::rendezvous::{
 };
 use trainyard_proto::pace::Window;
 use trainyard_proto::rendezvous as wire;
-use trainyard_proto::tempo::{Silence, Tempo};
 use wire::from_launcher::Message as From;
 use wire::to_launcher::Message as To;
 
@@ -22,8 +21,6 @@ const MAX_RANKS: u32 = 65_536;
 
 /// The highest generation that can be: what any number of JSON holds, and more than any job comes to.
 const MAX_GENERATION: u64 = 1 << 53;
-/// Times at most, in milliseconds: no sum of a few overflows.
-const MAX_MS: i64 = i64::MAX / 16;
 /// Restarts of a job at most, and ranks of all its launchers together: no sum of them overflows.
 const MAX_COUNT: u32 = 1 << 24;
 
@@ -128,12 +125,7 @@ pub fn told(output: &Output) -> Option<(&[MemberId], wire::ToLauncher)> {
             (members, To::Deadlock(wire::Deadlock { generation: generation.0, rank: *rank }))
         }
         Output::Others { members, generation, silence } => {
-            let ms = |ms: i64| ms.max(0).unsigned_abs();
-            let silence = silence.map(|Silence { silent_ms, usual_ms, waits }| wire::Silence {
-                silent_ms: ms(silent_ms),
-                usual_ms: ms(usual_ms),
-                waits,
-            });
+            let silence = silence.map(Into::into);
             (members, To::Others(wire::Others { generation: generation.0, silence }))
         }
         Output::Release { members, outcome } => (members, To::Release(wire_release(outcome))),
@@ -290,14 +282,8 @@ pub fn pulse(pulse: wire::Pulse) -> Pulse {
         window: rank.window.map(window),
     });
     let spares = Spares { count: pulse.spares, memory_bytes: pulse.spare_memory_bytes };
-    let tempo = pulse.tempo.map(tempo);
+    let tempo = pulse.tempo.map(Into::into);
     Pulse { generation: pulse.generation, ranks: ranks.collect(), spares, tempo, still: pulse.still }
-}
-
-fn tempo(tempo: wire::Tempo) -> Tempo {
-    let ms = |ms: u64| i64::try_from(ms).unwrap_or(MAX_MS).min(MAX_MS);
-    let wire::Tempo { steps, silent_ms, usual_ms, waits } = tempo;
-    Tempo { steps, silent_ms: ms(silent_ms), usual_ms: ms(usual_ms), waits }
 }
 
 fn window(window: wire::Window) -> Window {

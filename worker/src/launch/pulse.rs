@@ -2,7 +2,6 @@
 
 use trainyard_proto::rendezvous::from_launcher::Message as Said;
 use trainyard_proto::rendezvous::{Others, Pulse, RankPulse};
-use trainyard_proto::tempo::{Silence, Tempo};
 use trainyard_proto::{pace, rendezvous};
 
 use super::run::Launch;
@@ -11,8 +10,6 @@ use super::run::Launch;
 const EVERY_MS: i64 = 500;
 /// How often while the ranks are silent for long: those of other launchers are judged by that.
 const SILENT_MS: i64 = 200;
-/// Times at most: no sum of a few overflows.
-const MAX_MS: i64 = i64::MAX / 16;
 
 impl Launch<'_> {
     /// When the next pulse is due: where there are other launchers or somebody to show it to, and while ranks run.
@@ -49,11 +46,7 @@ impl Launch<'_> {
         let (spares, spare_memory_bytes) = self.warm.as_mut().map_or((0, 0), |warm| (warm.spares(), warm.memory()));
         let spares = u32::try_from(spares).unwrap_or(u32::MAX);
         let still = self.hangs.is_still();
-        let ms = |ms: i64| ms.max(0).unsigned_abs();
-        let tempo = self.hangs.tempo(now_ms).map(|tempo| {
-            let Tempo { steps, silent_ms, usual_ms, waits } = tempo;
-            rendezvous::Tempo { steps, silent_ms: ms(silent_ms), usual_ms: ms(usual_ms), waits }
-        });
+        let tempo = self.hangs.tempo(now_ms).map(Into::into);
         self.link.say(now_ms, Said::Pulse(Pulse { generation, ranks, spares, spare_memory_bytes, tempo, still }));
     }
 
@@ -62,14 +55,8 @@ impl Launch<'_> {
         if self.present.as_ref().is_none_or(|present| present.part.generation != others.generation) {
             return;
         }
-        let ms = |ms: u64| i64::try_from(ms).unwrap_or(MAX_MS).min(MAX_MS);
-        let silence = others.silence.map(|silence| Silence {
-            silent_ms: ms(silence.silent_ms),
-            usual_ms: ms(silence.usual_ms),
-            waits: silence.waits,
-        });
         let now_ms = self.now_ms();
-        self.hangs.others(now_ms, silence);
+        self.hangs.others(now_ms, others.silence.map(Into::into));
     }
 }
 

@@ -105,8 +105,7 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
         (false, Some(_)) => SuccessRule::AnyOf { role: 0 },
         (false, None) => SuccessRule::AllOf { role: 0 },
     };
-    let rules = roles.iter().map(|role| role.restart);
-    let rule = recovery::strictest(rules);
+    let rule = recovery::strictest(roles.iter().map(|role| role.restart));
     let note = torchrun::take_over(job, &mut roles, config);
     let size = facts.size();
     if note.is_some() {

@@ -57,11 +57,7 @@ impl Detector {
     /// anybody's.
     #[must_use]
     pub fn tempo(&self, now_ms: i64) -> Option<Tempo> {
-        let (steps, speakers) = self.speakers();
-        let rhythms =
-            || speakers.iter().filter_map(|rank| if steps { rank.steps.silence() } else { rank.life.silence() });
-        let last_ms = rhythms().map(|(since, _)| since).max()?;
-        let usual_ms = rhythms().map(|(_, usual)| usual).max()?;
+        let (steps, (last_ms, usual_ms)) = self.voice()?;
         Some(Tempo { steps, silent_ms: now_ms - last_ms, usual_ms, waits: self.waits() })
     }
 
@@ -92,20 +88,20 @@ impl Detector {
     /// Whether they have been silent for so long that others may soon be judged by it, but not for much longer.
     #[must_use]
     pub fn is_silence_news(&self, now_ms: i64) -> bool {
-        self.tempo(now_ms).is_some_and(|tempo| {
-            let limit = tempo::limit(tempo.usual_ms);
-            tempo.silent_ms >= limit / 5 * 2 && tempo.silent_ms < limit.saturating_mul(2)
+        self.voice().is_some_and(|(_, (last_ms, usual_ms))| {
+            let (silent_ms, limit) = (now_ms - last_ms, tempo::limit(usual_ms));
+            silent_ms >= limit / 5 * 2 && silent_ms < limit.saturating_mul(2)
         })
     }
 
-    /// Those that show progress, and whether by steps: else by lines that went on for a while.
-    fn speakers(&self) -> (bool, Vec<&Rank>) {
-        let steps: Vec<&Rank> = self.ranks.values().filter(|rank| rank.steps.silence().is_some()).collect();
-        if steps.is_empty() {
-            let lines = |rank: &&Rank| rank.life.silence().is_some() && rank.life.lasted_ms() >= STEADY_MS;
-            return (false, self.ranks.values().filter(lines).collect());
-        }
-        (true, steps)
+    /// The last sign of those that show progress, and the longest usual time from one to the next; and whether these are steps:
+    /// else they are lines that went on for a while.
+    fn voice(&self) -> Option<(bool, (i64, i64))> {
+        let all = |one: (i64, i64), other: (i64, i64)| (one.0.max(other.0), one.1.max(other.1));
+        let steps = self.ranks.values().filter_map(|rank| rank.steps.silence()).reduce(all);
+        let last = |rank: &Rank| rank.life.silence().filter(|_| rank.life.lasted_ms() >= STEADY_MS);
+        let lines = || self.ranks.values().filter_map(last).reduce(all);
+        steps.map(|steps| (true, steps)).or_else(|| Some((false, lines()?)))
     }
 
     /// The ranks of other launchers that show progress are silent for long, or no longer.
