@@ -18,6 +18,8 @@
 //! - H-7: where no rank of this launcher shows anything, those of others are asked ([`Detector::others`]): a rank is found only
 //!   while the whole world stands still, and all launchers that do show progress say that their ranks wait in a collective.
 //!   Nobody is blamed because somebody elsewhere computes, is late, or is not heard of.
+//! - H-8: lines are no rhythm any more when the rank was seen to move for longer than they allow, without one: it is then one
+//!   that shows nothing, and where nobody shows anything it may be silent for as long as it was while it moved, three times.
 //!
 //! The judgement is given when four fifths of the limit, the longest silence that is allowed, are over. The last fifth is for
 //! a machine that is busy:
@@ -331,7 +333,8 @@ impl Detector {
                     let mark = marks.into_iter().find(|mark| seen < *mark);
                     let first = marks[0];
                     match mark {
-                        Some(mark) if seen < first => mark,
+                        Some(mark) if seen < first && self.here(rank).is_some() => mark,
+                        Some(mark) if seen < first => mark.min(seen + LOOK_AGAIN_MS),
                         Some(mark) => mark.min(seen + LOOK_MS),
                         None => seen + LOOK_MS,
                     }
@@ -552,9 +555,10 @@ impl Detector {
         if let Some(since) = rank.apart_ms.filter(|_| rank.is_apart()) {
             return Some((since, JOIN_MS));
         }
-        let here = self.here(rank).map(|(since, usual)| (since, limit(usual)));
+        let with_limit = |(since, usual): (i64, i64)| (since, limit(usual));
         let elsewhere = || self.others.and_then(|others| others.silence(self.looked_ms));
-        here.or_else(elsewhere).or_else(|| self.steady().map(|(since, usual)| (since, limit(usual))))
+        let here = self.here(rank).map(with_limit).or_else(elsewhere);
+        here.or_else(|| rank.outlived().or_else(|| self.steady()).map(with_limit))
     }
 
     /// The last sign of this rank, or else of those beside it, and the usual time from one to the next.

@@ -1,6 +1,7 @@
 //! One rank: what was seen of it, and whether it moves.
 
 use serde::{Deserialize, Serialize};
+use trainyard_proto::tempo::limit;
 
 use super::rhythm::Rhythm;
 use super::{Finding, Look, Phase, STOPPED_MS, State};
@@ -26,6 +27,8 @@ pub(super) struct Rank {
     pub(super) look: Option<(i64, Look)>,
     /// Since when nothing has moved, and what was seen then; `None` when the last look saw movement, or there was none.
     pub(super) still: Option<(i64, Look)>,
+    /// When it was last seen to move.
+    pub(super) moved_ms: Option<i64>,
     /// Since when it is stopped.
     pub(super) stopped_ms: Option<i64>,
     /// When the processes that it started were last seen to wake up often.
@@ -42,7 +45,20 @@ pub(super) struct Rank {
 impl Rank {
     /// The rhythm that tells most: of its steps where it tells them, because programs that hang may still write lines.
     pub(super) fn silence(&self) -> Option<(i64, i64)> {
-        self.steps.silence().or_else(|| self.life.silence())
+        self.steps
+            .silence()
+            .or_else(|| self.life.silence().filter(|(since, usual)| self.worked_ms(*since) <= limit(*usual)))
+    }
+
+    /// The rhythm of lines that ended, as those do that a program writes while it starts: it was seen to get on without them,
+    /// and may be silent for as long as it was then.
+    pub(super) fn outlived(&self) -> Option<(i64, i64)> {
+        self.life.silence().map(|(since, usual)| (since, usual.max(self.worked_ms(since))))
+    }
+
+    /// For how long it got on in a silence.
+    fn worked_ms(&self, since_ms: i64) -> i64 {
+        self.moved_ms.map_or(0, |moved| moved - since_ms)
     }
 
     /// Whether others wait for it to join them. One that is heard of is judged by that.
@@ -94,6 +110,7 @@ impl Rank {
             self.still = Some((now_ms, look));
         } else if !still {
             self.still = None;
+            self.moved_ms = Some(now_ms);
         } else if self.still.is_none() {
             // Before the first look nothing is known.
             self.still = before;

@@ -666,3 +666,49 @@ fn waiting_for_ranks_elsewhere_is_known_and_not_said() {
     world.pass(LOOK_AGAIN_MS * 2);
     assert_eq!(world.detector.standing(0), None);
 }
+
+/// Each rank says that it has started, and then only rank 0 goes on to tell of its steps, each of which holds a pause.
+#[test]
+fn lines_of_a_start_are_no_rhythm_of_what_follows() {
+    let mut world = World::new(3);
+    for _ in 0..4 {
+        world.pass(300);
+        (0..3).for_each(|rank| world.detector.sign(world.now_ms, rank, Sign::Life));
+    }
+    for step in 0..20 {
+        world.pass(3_000);
+        // It fetches something, and the others wait for that.
+        for rank in 0..3 {
+            world.stand(rank, waits("barrier", rank != 1));
+        }
+        world.ranks[1].waits.place = format!("recv {step}");
+        world.pass(4_000);
+        world.ranks.iter_mut().for_each(|rank| rank.cpu = 800);
+        world.train(step, 1, 2_500);
+    }
+    assert_eq!(world.found(), []);
+    for rank in 0..3 {
+        world.stand(rank, waits("barrier", rank != 1));
+    }
+    world.pass(STEPS * 10_000);
+    assert_eq!(world.found(), [(1, Role::Culprit), (0, Role::Victim), (2, Role::Victim)]);
+}
+
+#[test]
+fn where_nobody_writes_lines_any_more_a_silence_may_be_as_long_as_the_work_in_it() {
+    let mut world = World::new(1);
+    for _ in 0..4 {
+        world.pass(300);
+        world.detector.sign(world.now_ms, 0, Sign::Life);
+    }
+    for _ in 0..10 {
+        world.ranks[0].cpu = 800;
+        world.pass(7_000);
+        world.stand(0, waits("recv", false));
+        world.pass(5_000);
+    }
+    assert_eq!(world.found(), []);
+    let silent = world.now_ms - 5_000 - 1_200;
+    world.pass(silent * (STEPS - 1));
+    assert_eq!(world.found(), [(0, Role::Culprit)]);
+}
