@@ -107,8 +107,9 @@ def test_tokens_and_secrets_are_not_in_the_log(chatty):
     assert chatty("POST", secrets, BOB, secret)[0] == 403
     assert chatty("GET", secrets, ROOT[:-1])[0] == 401
     assert chatty("DELETE", f"{secrets}/s", ROOT)[0] == 200
-    log = chatty.log.read_text(errors="replace")
-    assert "control plane ready" in log
+    read = lambda: chatty.log.read_text(errors="replace")
+    eventually(lambda: "control plane ready" in read(), "the control plane is ready")
+    log = read()
     assert chatty.quiet or "secrets" in log, "requests are told of"
     for word in (ANN, BOB, ROOT, ROOT[:-1], *plain.values(), *encoded.values()):
         # In whatever form bytes are shown.
