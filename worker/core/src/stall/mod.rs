@@ -394,12 +394,13 @@ impl Detector {
     pub fn answer(&mut self, now_ms: i64, waits: BTreeMap<u32, Waits>) {
         self.forget_who_got_on();
         let asked = || self.ranks.values().filter(|rank| rank.suspected_ms.is_some());
-        let due_ms = if asked().any(|rank| rank.stopped_ms.is_some() && rank.found.is_none()) {
-            now_ms
-        } else {
+        // A stop may have been too short for a judgement when silence was the reason to ask.
+        let stopped = |rank: &Rank| rank.stopped_ms.filter(|_| rank.found.is_none());
+        let stop = asked().filter_map(stopped).map(|since| since + STOPPED_MS).min();
+        let due_ms = stop.map(|due| due.max(now_ms)).unwrap_or_else(|| {
             let long = asked().filter_map(|rank| self.patience(rank)).map(|(since, limit)| since + limit / 5 * 4).min();
             (now_ms + SETTLE_MS).max(long.unwrap_or(now_ms))
-        };
+        });
         self.answer = asked().next().is_some().then_some(Answer { due_ms, waits });
     }
 

@@ -556,7 +556,8 @@ fn a_hang_is_said_in_time() {
 
 #[test]
 fn a_stop_is_said_in_time_with_or_without_a_stack() {
-    for (step_ms, reading_ms) in [(5, 50), (100, 50), (100, 10_000), (10_000, 10_000), (0, 10_000)] {
+    let cases = [(5, 50), (100, 50), (100, 10_000), (500, 50), (500, 10_000), (10_000, 10_000), (0, 10_000)];
+    for ((step_ms, reading_ms), late) in cases.into_iter().flat_map(|case| [0, 10, 50, 90].map(|late| (case, late))) {
         let mut world = World::new(3);
         world.reading_ms = reading_ms;
         if step_ms > 0 {
@@ -565,6 +566,8 @@ fn a_stop_is_said_in_time_with_or_without_a_stack() {
             // Nothing was ever said: the program is still beginning.
             world.pass(7_000);
         }
+        // The rank stops somewhere in the step after the last sign.
+        world.pass(step_ms * late / 100);
         world.ranks[1].look.state = State::Stopped;
         for rank in 0..3 {
             world.stand(rank, waits("barrier", rank != 1));
@@ -572,7 +575,7 @@ fn a_stop_is_said_in_time_with_or_without_a_stack() {
         let stop = world.now_ms;
         world.pass(LEAST_MS);
         let said = world.said_ms.first().map(|at| at - stop);
-        assert!(said.is_some_and(|after| after <= 1_600), "{step_ms} {reading_ms}: {said:?}");
+        assert!(said.is_some_and(|after| after <= 1_600), "{step_ms} {reading_ms} {late}: {said:?}");
         assert_eq!(world.found(), [(1, Role::Culprit), (0, Role::Victim), (2, Role::Victim)]);
     }
 }
