@@ -69,6 +69,16 @@ impl Standing {
             Self::Idle | Self::Failed { .. } => None,
         }
     }
+
+    /// The generation that the ranks belong to, or did until one of them failed.
+    #[must_use]
+    pub fn generation(&self) -> Option<Generation> {
+        match self {
+            Self::Running(part) | Self::Finished(part) => Some(part.generation),
+            Self::Failed { generation, .. } => Some(*generation),
+            Self::Idle => None,
+        }
+    }
 }
 
 /// A member's part in a generation.

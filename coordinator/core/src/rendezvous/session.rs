@@ -352,6 +352,9 @@ impl Session {
         let lost = self.sites.keys().find(|id| !self.machine.members.contains_key(*id));
         let blamed = if failure.rank.is_some() { said_by } else { lost.cloned().or(said_by) };
         let (host, place) = blamed.as_ref().and_then(|id| self.sites.get(id)).cloned().unzip();
+        // Of a generation that another coordinator ordered, its members know the number.
+        let told = || blamed.as_ref().and_then(|id| self.machine.members.get(id)?.hello.ranks_are.generation());
+        let generation = before.generation.or_else(told).unwrap_or(self.last_generation).0;
         LastFailure {
             rank: failure.rank,
             host,
@@ -360,7 +363,7 @@ impl Session {
             cause: failure.cause,
             code: failure.code,
             message: failure.message,
-            generation: before.generation.unwrap_or(self.last_generation).0,
+            generation,
             at_ms: now_ms,
             recovered_ms: None,
         }
@@ -446,13 +449,12 @@ struct Before {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rendezvous::{Budget, Standing};
+    use crate::rendezvous::{Budget, Cause, Standing};
 
-    #[test]
-    fn of_a_large_job_each_who_joins_is_checked_and_so_is_each_failure() {
-        let config = Config {
-            least: 200,
-            most: 200,
+    fn config(pods: u32) -> Config {
+        Config {
+            least: pods,
+            most: pods,
             join_ms: 600_000,
             last_call_ms: 5_000,
             away_ms: 15_000,
@@ -460,22 +462,32 @@ mod tests {
             lost_ms: 600_000,
             grow_ms: 30_000,
             budget: Budget { total: Some(1), ..Budget::default() },
+        }
+    }
+
+    fn id(at: u32) -> MemberId {
+        MemberId { pod: format!("pod-{at}"), incarnation: 1 }
+    }
+
+    fn joined(at: u32, ranks_are: Standing) -> Input {
+        let hello = Hello {
+            index: Some(at),
+            address: format!("10.0.0.{at}"),
+            port: 1000,
+            ranks: 2,
+            seen: Generation(0),
+            ranks_are,
+            host: "host".to_owned(),
+            place: Box::default(),
         };
-        let mut session = Session::new(config, Generation(0), Spent::default(), 0);
-        let id = |at: u32| MemberId { pod: format!("pod-{at}"), incarnation: 1 };
+        Input::Joined { member: id(at), stream: 1, hello }
+    }
+
+    #[test]
+    fn of_a_large_job_each_who_joins_is_checked_and_so_is_each_failure() {
+        let mut session = Session::new(config(200), Generation(0), Spent::default(), 0);
         for at in 0..100 {
-            let hello = Hello {
-                index: Some(at),
-                address: format!("10.0.0.{at}"),
-                port: 1000,
-                ranks: 2,
-                seen: Generation(0),
-                ranks_are: Standing::Idle,
-                host: "host".to_owned(),
-                place: Box::default(),
-            };
-            let happened = session.step(0, Input::Joined { member: id(at), stream: 1, hello }, &mut Vec::new());
-            assert_eq!(happened, []);
+            assert_eq!(session.step(0, joined(at, Standing::Idle), &mut Vec::new()), []);
         }
         let before = session.before();
         assert_eq!(session.check(&before, Some(&id(99))), Ok(()));
@@ -485,5 +497,20 @@ mod tests {
         session.machine.members.get_mut(&id(0)).unwrap().hello.index = Some(0);
         session.machine.restarts = 2;
         assert_eq!(label(session.check(&before, None)).as_deref(), Some("R-5"));
+    }
+    #[test]
+    fn a_failure_that_nobody_coordinated_is_of_the_generation_that_its_launcher_names() {
+        let mut session = Session::new(config(2), Generation(16), Spent::default(), 0);
+        let failure = Failure {
+            rank: Some(1),
+            cause: Cause::ExitCode,
+            code: 7,
+            message: "exit code 7".to_owned(),
+            secondary: false,
+        };
+        let ranks_are = Standing::Failed { generation: Generation(4), failure };
+        let happened = session.step(0, joined(0, ranks_are), &mut Vec::new());
+        let of = |what: &Happened| if let Happened::Failed(last) = what { Some(last.generation) } else { None };
+        assert_eq!(happened.iter().find_map(of), Some(4), "{happened:?}");
     }
 }
