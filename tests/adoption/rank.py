@@ -35,7 +35,9 @@ start = 0
 def line(text):
     with open(truth / f"rank{rank}.lines", "a") as lines:
         lines.write(text + "\n")
-    print(text, flush=True)
+    # In one piece: `stop` may come between any two.
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def stop(*_):

@@ -18,8 +18,12 @@
 //! - H-7: where no rank of this launcher shows anything, those of others are asked ([`Detector::others`]): a rank is found only
 //!   while the whole world stands still, and all launchers that do show progress say that their ranks wait in a collective.
 //!   Nobody is blamed because somebody elsewhere computes, is late, or is not heard of.
-//! - H-8: lines are no rhythm any more when the rank was seen to move for longer than they allow, without one: it is then one
-//!   that shows nothing, and where nobody shows anything it may be silent for as long as it was while it moved, three times.
+//! - H-8: lines tell of progress once they have gone on for ten seconds, and no more when the rank has worked without them for
+//!   three times as long as they ever went on. Before, they do where the whole world is here and none of it moves, and the silence
+//!   may be [`EARLY_MS`] then: what starts writes lines, and then waits for a download.
+//! - H-9: a rank that was seen to work in the silence stands since then: what it has to stand is measured from there.
+//! - H-10: who may wait for others, because nobody can read its stack, is not to blame unless the whole world is here, and none of
+//!   it moves.
 //!
 //! The judgement is given when four fifths of the limit, the longest silence that is allowed, are over. The last fifth is for
 //! a machine that is busy:
@@ -55,11 +59,13 @@ pub use self::words::report;
 /// How long a rank may come after the others of its launcher to where they meet, if it does nothing meanwhile: a limit like the
 /// others, so that it is found after four fifths of it, which are 16 s.
 pub const JOIN_MS: i64 = 20_000;
+/// How long a silence may be, at least, after a few lines.
+const EARLY_MS: i64 = 20_000;
 /// How often processes are looked at while they are silent.
 const LOOK_MS: i64 = 250;
 /// How often they are looked at once they are known to stand still, to see them move again.
 const LOOK_AGAIN_MS: i64 = 1_000;
-/// How long traffic at the store must have gone on, without a long gap, to tell of progress.
+/// How long traffic at the store, or lines, must have gone on, without a long gap, to tell of progress.
 const STEADY_MS: i64 = 10_000;
 /// How long a disk or a checkpoint may take without any movement that the system counts.
 const PAUSE_MS: i64 = 60_000;
@@ -328,16 +334,15 @@ impl Detector {
                 }
                 let stop = rank.stopped_ms.map(|_| seen + LOOK_MS);
                 let next = self.patience(rank).map_or(seen + LOOK_AGAIN_MS, |(since, limit)| {
-                    // The looks that decide come in time; those between them only see that nothing moves.
-                    let marks = [limit / 5 * 2, ask_ms(limit), limit / 5 * 4].map(|after| since + after);
-                    let mark = marks.into_iter().find(|mark| seen < *mark);
-                    let first = marks[0];
-                    match mark {
-                        Some(mark) if seen < first && self.here(rank).is_some() => mark,
-                        Some(mark) if seen < first => mark.min(seen + LOOK_AGAIN_MS),
-                        Some(mark) => mark.min(seen + LOOK_MS),
-                        None => seen + LOOK_MS,
+                    let first = since + limit / 5 * 2;
+                    if seen < first {
+                        return first;
                     }
+                    // The looks that decide come in time; those between them only see that nothing moves.
+                    let stands = self.stand(rank).map_or(since, |(stands, _)| stands);
+                    let marks = [ask_ms(limit), limit / 5 * 4].map(|after| stands + after);
+                    let mark = marks.into_iter().find(|mark| seen < *mark);
+                    mark.map_or(seen + LOOK_MS, |mark| mark.min(seen + LOOK_MS))
                 });
                 stop.map_or(next, |stop| stop.min(next))
             })
@@ -398,8 +403,11 @@ impl Detector {
         let stopped = |rank: &Rank| rank.stopped_ms.filter(|_| rank.found.is_none());
         let stop = asked().filter_map(stopped).map(|since| since + STOPPED_MS).min();
         let due_ms = stop.map(|due| due.max(now_ms)).unwrap_or_else(|| {
-            let long = asked().filter_map(|rank| self.patience(rank)).map(|(since, limit)| since + limit / 5 * 4).min();
-            (now_ms + SETTLE_MS).max(long.unwrap_or(now_ms))
+            let due = |rank: &Rank| self.stand(rank).map(|(since, limit)| since + limit / 5 * 4);
+            let all: Vec<i64> = asked().filter_map(due).collect();
+            // Those that are due at nearly the same time are judged together.
+            let soon = all.iter().copied().filter(|due| *due <= now_ms + ASK_MS).max();
+            (now_ms + SETTLE_MS).max(soon.or_else(|| all.into_iter().min()).unwrap_or(now_ms))
         });
         self.answer = asked().next().is_some().then_some(Answer { due_ms, waits });
     }
@@ -435,18 +443,24 @@ impl Detector {
     fn is_suspect(&self, now_ms: i64, rank: &Rank) -> bool {
         let Some((still_since, _)) = rank.still.filter(|_| rank.found.is_none()) else { return false };
         let still_ms = now_ms - still_since;
-        if let Some(at) = rank.suspected_ms
+        let due_ms = match (rank.stopped_ms, self.stand(rank)) {
+            (Some(since), _) => since + STOPPED_MS,
+            (None, Some((since, limit))) => since + ask_ms(limit),
+            (None, None) => return false,
+        };
+        // Before that it was asked because others were due.
+        if let Some(at) = rank.suspected_ms.filter(|at| *at >= due_ms)
             && now_ms - at < ASK_AGAIN_MS.max(still_ms / 2)
             // What was a pause when it was asked about may have become too long for one.
             && !(at - still_since < PAUSE_MS && still_ms >= PAUSE_MS)
         {
             return false;
         }
-        if let Some(since) = rank.stopped_ms {
-            return now_ms - since >= STOPPED_MS;
+        if rank.stopped_ms.is_some() {
+            return now_ms >= due_ms;
         }
-        let enough = |(since, limit): (i64, i64)| now_ms - since >= ask_ms(limit) && still_ms >= ASK_MS / 2;
-        !self.is_paused() && self.patience(rank).is_some_and(enough) && self.is_others_time(now_ms, rank, still_since)
+        let enough = now_ms >= due_ms && still_ms >= ASK_MS / 2;
+        enough && !self.is_paused() && self.is_others_time(now_ms, rank, still_since)
     }
 
     fn is_paused(&self) -> bool {
@@ -458,7 +472,7 @@ impl Detector {
         // A look that was a little late is no reason to wait for another one.
         let enough =
             |(since, limit): (i64, i64)| now_ms - since >= limit / 5 * 4 && now_ms - still_since >= limit / 10 * 3;
-        self.patience(rank).is_some_and(enough) && self.is_others_time(now_ms, rank, still_since)
+        self.stand(rank).is_some_and(enough) && self.is_others_time(now_ms, rank, still_since)
     }
 
     /// Who is to blame, and who waits for them.
@@ -477,6 +491,10 @@ impl Detector {
             // those that have not.
             let there = waits.collective || (a_stop && waits.stack.is_empty()) || (someone_apart && !apart);
             let victim = there && !stopped;
+            // It may wait for those.
+            if waits.stack.is_empty() && !there && !stopped && !apart && !self.stands_all() {
+                continue;
+            }
             let role = if victim { Role::Victim } else { Role::Culprit };
             // A sign since its stack was asked for, its own or that of those it works with, answers the question.
             let long = (a_stop && victim) || (!paused && self.is_long(now_ms, rank, still_since));
@@ -492,6 +510,11 @@ impl Detector {
             findings.push(Finding { rank: *number, role, state: look.state, since_ms, silent_ms, usual_ms, waits });
         }
         self.take(findings)
+    }
+
+    /// Whether all ranks of the world are here, and none of them was seen to move lately.
+    fn stands_all(&self) -> bool {
+        self.whole && self.ranks.values().all(|rank| rank.still.is_some())
     }
 
     /// Whether a rank stands still as programs that get on do, too.
@@ -522,12 +545,15 @@ impl Detector {
             }
             return Vec::new();
         }
+        let all = findings.len();
         findings.retain(|finding| {
             let Some(rank) = self.ranks.get_mut(&finding.rank) else { return false };
             rank.quiet = None;
             rank.found.replace(finding.clone()).is_none()
         });
-        findings
+        // Who waits again for what was said before is no news.
+        let is_news = findings.len() == all || findings.iter().any(culprit);
+        if is_news { findings } else { Vec::new() }
     }
 
     /// What was found and still holds.
@@ -558,14 +584,32 @@ impl Detector {
         }
         let with_limit = |(since, usual): (i64, i64)| (since, limit(usual));
         let elsewhere = || self.others.and_then(|others| others.silence(self.looked_ms));
-        let here = self.here(rank).map(with_limit).or_else(elsewhere);
-        here.or_else(|| rank.outlived().or_else(|| self.steady()).map(with_limit))
+        let early = || self.early().map(|(since, usual)| (since, limit(usual).max(EARLY_MS)));
+        let here = self.here(rank).map(with_limit).or_else(elsewhere).or_else(early);
+        here.or_else(|| self.steady().map(with_limit))
+    }
+
+    /// Since when a rank may stand: since the last sign, or since it was last seen to work, and how long it may. Where others
+    /// tell of their silence it was looked at too seldom to know the second.
+    fn stand(&self, rank: &Rank) -> Option<(i64, i64)> {
+        let (since, limit) = self.patience(rank)?;
+        let is_told = !rank.is_apart() && self.here(rank).is_none() && self.hears();
+        Some((if is_told { since } else { rank.stands_since(since) }, limit))
     }
 
     /// The last sign of this rank, or else of those beside it, and the usual time from one to the next.
     fn here(&self, rank: &Rank) -> Option<(i64, i64)> {
-        let loudest = || self.ranks.values().filter_map(Rank::silence).max_by_key(|(since, _)| *since);
-        rank.silence().or_else(loudest)
+        let own = rank.steps.silence().or_else(|| rank.steady_lines());
+        own.or_else(|| self.latest(|rank| rank.steps.silence())).or_else(|| self.latest(Rank::steady_lines))
+    }
+
+    /// The same of lines that have not gone on for long, where all are here and none of them moves.
+    fn early(&self) -> Option<(i64, i64)> {
+        self.stands_all().then(|| self.latest(Rank::silence)).flatten()
+    }
+
+    fn latest(&self, silence: impl Fn(&Rank) -> Option<(i64, i64)>) -> Option<(i64, i64)> {
+        self.ranks.values().filter_map(silence).max_by_key(|(since, _)| *since)
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use trainyard_proto::tempo::{self, Silence, Tempo};
 
 use super::rank::Rank;
-use super::{Detector, Role, STEADY_MS};
+use super::{Detector, Role};
 
 /// Without a message for this long it is not known whether the others are still silent.
 const FRESH_MS: i64 = 1_250;
@@ -99,8 +99,7 @@ impl Detector {
     fn voice(&self) -> Option<(bool, (i64, i64))> {
         let all = |one: (i64, i64), other: (i64, i64)| (one.0.max(other.0), one.1.max(other.1));
         let steps = self.ranks.values().filter_map(|rank| rank.steps.silence()).reduce(all);
-        let last = |rank: &Rank| rank.life.silence().filter(|_| rank.life.lasted_ms() >= STEADY_MS);
-        let lines = || self.ranks.values().filter_map(last).reduce(all);
+        let lines = || self.ranks.values().filter_map(Rank::steady_lines).reduce(all);
         steps.map(|steps| (true, steps)).or_else(|| Some((false, lines()?)))
     }
 

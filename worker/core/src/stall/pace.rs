@@ -8,12 +8,18 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use trainyard_proto::pace::{Doing, LOOKS, Window};
+use trainyard_proto::tempo::Silence;
 
 use super::rhythm::Rhythm;
 use super::{Phase, STEPS, Sign};
 
 /// Between two looks: at least this, and up to as much again as the second, so that they do not fall into step with the ranks.
 const LOOK_MS: (i64, i64) = (100, 64);
+/// Where nobody here tells of steps, looks count this much later: those elsewhere may have begun to do something else than
+/// steps, and it takes a while until that is known here. Or later by as many of their steps as a step may take, up to the second.
+const HOLD_MS: (i64, i64) = (1_500, 30_000);
+/// Those elsewhere are silent for as long after it was told.
+const TOLD_MS: i64 = 1_250;
 /// Looks at one step at most: one that takes longer than ten minutes is remembered by its beginning.
 const LOOKS_OF_A_STEP: u32 = 5_000;
 
@@ -53,6 +59,11 @@ pub struct Pace {
     windows: u64,
     due_ms: i64,
     seed: u32,
+    /// Since when looks are held back, and for how long.
+    held_ms: i64,
+    hold_ms: i64,
+    /// Until when those who tell of steps are known to do something else.
+    paused_ms: Option<i64>,
 }
 
 impl Pace {
@@ -70,6 +81,9 @@ impl Pace {
             windows: 0,
             due_ms: now_ms + LOOK_MS.0,
             seed: 1,
+            held_ms: now_ms,
+            hold_ms: HOLD_MS.0,
+            paused_ms: None,
         }
     }
 
@@ -93,11 +107,34 @@ impl Pace {
             }
         }
         // Ranks elsewhere may be the only ones that tell of steps.
-        let taken = self.leader.is_none() && !self.whole;
+        if self.leader.is_some() || self.whole {
+            return false;
+        }
+        if self.paused_ms.is_some_and(|until| now_ms < until) {
+            self.drop_step();
+            self.held_ms = now_ms;
+        }
+        let taken = now_ms - self.held_ms >= self.hold_ms;
         if taken {
+            self.held_ms = now_ms;
             self.take();
         }
         taken && self.close(now_ms)
+    }
+
+    /// Those elsewhere who tell of steps are silent, or no longer.
+    pub fn others(&mut self, now_ms: i64, silence: Option<Silence>) {
+        let Some(Silence { silent_ms, usual_ms, .. }) = silence else {
+            self.paused_ms = None;
+            return;
+        };
+        let step_ms = usual_ms.saturating_mul(STEPS);
+        self.hold_ms = step_ms.clamp(HOLD_MS.0, HOLD_MS.1);
+        if silent_ms > step_ms {
+            self.paused_ms = Some(now_ms + TOLD_MS);
+            self.drop_step();
+            self.held_ms = now_ms;
+        }
     }
 
     /// A rank gets on. Answers whether there are new windows.
@@ -269,6 +306,28 @@ mod tests {
         let mut world = World::new(&[60_000, 0], true);
         world.step(600_000, false);
         assert_eq!((world.windows, world.pace.window(0)), (0, None));
+    }
+
+    #[test]
+    fn what_those_elsewhere_do_besides_steps_does_not_count_here() {
+        let mut world = World::new(&[180, 180], false);
+        for _ in 0..60 {
+            for _ in 0..20 {
+                world.step(200, false);
+            }
+            // Somebody elsewhere evaluates, and all wait; that is told after a while.
+            world.works_ms = vec![0, 0];
+            world.step(800, false);
+            for told in 0..12 {
+                let silent_ms = 800 + told * 200;
+                let silence = Silence { silent_ms, usual_ms: 200, waits: false };
+                world.pace.others(world.now_ms, Some(silence));
+                world.step(200, false);
+            }
+            world.pace.others(world.now_ms, None);
+            world.works_ms = vec![180, 180];
+        }
+        assert!(world.windows >= 20 && world.waits(0) <= 25, "{} {}", world.windows, world.waits(0));
     }
 
     #[test]

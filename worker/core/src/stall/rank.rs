@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use trainyard_proto::tempo::limit;
 
 use super::rhythm::Rhythm;
-use super::{Finding, Look, Phase, STOPPED_MS, State};
+use super::{Finding, Look, Phase, STEADY_MS, STEPS, STOPPED_MS, State};
 
 /// A process moves if it uses more than this part of a CPU: what waits for others is well below, what computes above.
 const CPU_PERCENT: i64 = 2;
@@ -43,27 +43,28 @@ pub(super) struct Rank {
 }
 
 impl Rank {
-    /// The rhythm that tells most: of its steps where it tells them, because programs that hang may still write lines.
+    /// The last sign, and the usual time from one to the next, of what tells most: of its steps where it tells them, because
+    /// programs that hang may still write lines.
     pub(super) fn silence(&self) -> Option<(i64, i64)> {
-        self.steps
-            .silence()
-            .or_else(|| self.life.silence().filter(|(since, usual)| self.worked_ms(*since) <= limit(*usual)))
+        self.steps.silence().or_else(|| self.lines())
     }
 
-    /// The rhythm of lines that ended, as those do that a program writes while it starts: it was seen to get on without them,
-    /// and may be silent for as long as it was then.
-    pub(super) fn outlived(&self) -> Option<(i64, i64)> {
-        self.life.silence().map(|(since, usual)| (since, usual.max(self.worked_ms(since))))
+    /// The same of its lines. Those that ended long ago, while it worked on, tell nothing any more.
+    fn lines(&self) -> Option<(i64, i64)> {
+        let (since, usual) = self.life.silence()?;
+        let worked_ms = self.moved_ms.map_or(0, |moved| moved - since);
+        let over = worked_ms > limit(usual) && worked_ms > self.life.lasted_ms().saturating_mul(STEPS);
+        (!over).then_some((since, usual))
     }
 
-    /// For how long it got on in a silence.
-    fn worked_ms(&self, since_ms: i64) -> i64 {
-        self.moved_ms.map_or(0, |moved| moved - since_ms)
+    /// Of its lines, once they have gone on for a while: a program that starts writes some, too.
+    pub(super) fn steady_lines(&self) -> Option<(i64, i64)> {
+        self.lines().filter(|_| self.life.lasted_ms() >= STEADY_MS)
     }
 
-    /// Whether others wait for it to join them. One that is heard of is judged by that.
+    /// Whether others wait for it to join them. One that is heard of all the time is judged by that.
     pub(super) fn is_apart(&self) -> bool {
-        self.apart_ms.is_some() && self.silence().is_none()
+        self.apart_ms.is_some() && self.steps.silence().is_none() && self.steady_lines().is_none()
     }
 
     /// What comes next is measured from now.
@@ -72,6 +73,11 @@ impl Rank {
         self.life.pause(now_ms);
         self.still = None;
         self.suspected_ms = None;
+    }
+
+    /// Since when it stands in a silence, as far as was seen: that of a rank that worked began with the end of its work.
+    pub(super) fn stands_since(&self, silent_since_ms: i64) -> i64 {
+        self.moved_ms.map_or(silent_since_ms, |moved| moved.max(silent_since_ms))
     }
 
     /// Notes since when it is stopped.

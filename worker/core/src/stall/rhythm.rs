@@ -28,8 +28,9 @@ pub(super) struct Rhythm {
     /// When the page of lines began.
     page_ms: Option<i64>,
     intervals: VecDeque<i64>,
-    /// Since when there was no gap that is long for it.
+    /// Since when there was no gap that is long for it, and how long it ever went on like that.
     going_ms: Option<i64>,
+    longest_ms: i64,
 }
 
 impl Rhythm {
@@ -82,9 +83,10 @@ impl Rhythm {
         if gap >= LEAST_MS && self.silence().is_some_and(|(_, usual)| gap > limit(usual)) {
             self.going_ms = None;
         }
-        self.going_ms.get_or_insert(now_ms);
+        let since = *self.going_ms.get_or_insert(now_ms);
         self.paused = false;
         self.last_ms = self.last_ms.max(Some(now_ms));
+        self.longest_ms = self.longest_ms.max(now_ms - since);
     }
 
     /// What comes next is measured from now, and is no step.
@@ -95,9 +97,9 @@ impl Rhythm {
         }
     }
 
-    /// From the first beat to the last one, without a gap that is long.
+    /// How long beats went on, at best, without a gap that is long.
     pub(super) fn lasted_ms(&self) -> i64 {
-        self.going_ms.zip(self.last_ms).map_or(0, |(since, last)| last - since)
+        self.longest_ms
     }
 
     pub(super) fn last_step(&self) -> Option<u64> {

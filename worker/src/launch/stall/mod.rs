@@ -1,6 +1,7 @@
 //! Hangs: looks at the ranks when they have been silent for long, and tells who stands still, where, and who waits for it.
 //!
-//! What is a hang is decided by `trainyard_worker_core::stall`. Costs nothing while there is progress.
+//! What is a hang is decided by `trainyard_worker_core::stall`. Costs nothing while a rank shows progress, and a look a second
+//! where none does.
 
 mod proc;
 mod stack;
@@ -268,6 +269,9 @@ impl Watch {
     pub(super) fn others(&mut self, now_ms: i64, silence: Option<Silence>) {
         if let Some(detector) = &mut self.detector {
             detector.others(now_ms, silence);
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.others(now_ms, silence);
         }
     }
 

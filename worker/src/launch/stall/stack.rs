@@ -17,11 +17,14 @@ use trainyard_worker_core::stall::python::{Frame, waits};
 
 use super::super::warm;
 use super::proc;
+use crate::descendants;
 
 /// More than the stacks of a machine's ranks are.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// Source files that are larger are no source files.
 const SOURCE_BYTES: u64 = 4 * 1024 * 1024;
+/// Programs in front of a rank's own, one in the other.
+const WRAPPERS: usize = 4;
 
 /// A reading that is under way.
 pub(super) struct Reading {
@@ -45,6 +48,7 @@ struct Thread {
 impl Reading {
     /// Begins to find out what these ranks wait in; what takes longer is not found out.
     pub(super) fn begin(ranks: BTreeMap<u32, Pid>, patience: Duration) -> Self {
+        let ranks: BTreeMap<u32, Pid> = ranks.into_iter().map(|(rank, pid)| (rank, program(pid))).collect();
         let helper = Helper::start(&ranks, patience).ok();
         Self { ranks, helper }
     }
@@ -72,6 +76,32 @@ impl Reading {
         let left = self.helper.as_ref().map(|helper| helper.deadline.saturating_duration_since(Instant::now()));
         i64::try_from(left.unwrap_or_default().as_millis()).unwrap_or(0)
     }
+}
+
+/// The program that a rank is: behind a shell, or a program like it, that waits for its only child.
+fn program(pid: Pid) -> Pid {
+    let mut inner = pid;
+    for _ in 0..WRAPPERS {
+        if is_python(inner) {
+            return inner;
+        }
+        let children = descendants::children(inner);
+        let [child] = children.as_slice() else { return pid };
+        inner = *child;
+    }
+    pid
+}
+
+fn is_python(pid: Pid) -> bool {
+    executable(pid).is_some_and(|path| is_interpreter(&path))
+}
+
+fn executable(pid: Pid) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/exe")).ok()
+}
+
+fn is_interpreter(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"))
 }
 
 fn what(pid: Pid, stack: Option<&Vec<Frame>>) -> Waits {
@@ -102,10 +132,10 @@ fn source(pid: Pid, frame: &Frame) -> Option<String> {
 impl Helper {
     /// One interpreter for all of them: the ranks of a job run the same.
     fn start(ranks: &BTreeMap<u32, Pid>, patience: Duration) -> io::Result<Self> {
-        let executables = ranks.values().filter_map(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok());
-        let interpreter: PathBuf = executables
-            .into_iter()
-            .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python")))
+        let interpreter: PathBuf = ranks
+            .values()
+            .filter_map(|pid| executable(*pid))
+            .find(|path| is_interpreter(path))
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no Python among them"))?;
         let memories: Vec<(Pid, File)> = ranks
             .values()

@@ -2,12 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io::Read as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 
 use super::*;
 
@@ -46,6 +47,11 @@ struct Bed {
 impl Bed {
     /// Ranks that do this, of which the first has told of quick steps until now.
     fn new(ranks: &[&str]) -> Self {
+        Self::behind(None, ranks)
+    }
+
+    /// The same, started by a script of the shell.
+    fn behind(front: Option<&str>, ranks: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let library = folder.path().join("torch/distributed");
         std::fs::create_dir_all(&library).unwrap();
@@ -53,7 +59,7 @@ impl Bed {
         std::fs::write(folder.path().join("train.py"), PROGRAM).unwrap();
         let mut watch = Watch::new("node-a".to_owned(), false);
         watch.begin(0, 0..u32::try_from(ranks.len()).unwrap(), 1, true);
-        let ranks: Vec<Child> = ranks.iter().map(|what| start(folder.path(), what)).collect();
+        let ranks: Vec<Child> = ranks.iter().map(|what| start(folder.path(), what, front)).collect();
         let mut bed = Self { folder, ranks, watch, began: Instant::now() };
         for (rank, child) in (0..).zip(&bed.ranks) {
             bed.watch.started(rank, Pid::from_raw(child.id().cast_signed()));
@@ -86,11 +92,20 @@ impl Bed {
     }
 }
 
-fn start(folder: &Path, what: &str) -> Child {
-    let mut child = Command::new("python3")
+fn start(folder: &Path, what: &str, front: Option<&str>) -> Child {
+    let mut command = match front {
+        None => Command::new("python3"),
+        Some(script) => {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", script]);
+            shell
+        }
+    };
+    let mut child = command
         .arg(folder.join("train.py"))
         .args([what, folder.join("torch/distributed").to_str().unwrap()])
         .stdout(Stdio::piped())
+        .process_group(0)
         .spawn()
         .unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 2]).unwrap();
@@ -100,7 +115,7 @@ fn start(folder: &Path, what: &str) -> Child {
 impl Drop for Bed {
     fn drop(&mut self) {
         for child in &mut self.ranks {
-            let _ = child.kill();
+            let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
             let _ = child.wait();
         }
     }
@@ -141,6 +156,27 @@ fn a_stopped_rank_is_named_and_seen_to_move_again() {
     let verdict = bed.until_said(PATIENCE);
     assert_eq!(verdict.text, "trainyard: rank 1 on node-a moves again\n");
     assert!(!bed.watch.pulse(bed.now_ms(), 1).unwrap().stalled);
+}
+
+/// The shell waits for its child, and that for others.
+#[test]
+fn a_shell_in_front_of_a_rank_is_looked_through() {
+    let front = Some("python3 \"$0\" \"$@\"; exit $?");
+    let mut bed = Bed::behind(front, &["wait", "fetch", "wait"]);
+    let text = bed.until_said(PATIENCE).text;
+    assert!(text.contains("waits in `time.sleep(1000)` in fetch ("), "{text}");
+    assert!(text.contains("trainyard: ranks 0, 2 wait for it in all_reduce (distributed/collective.py:3)\n"), "{text}");
+    drop(bed);
+    let mut bed = Bed::behind(front, &["wait", "compute", "wait"]);
+    assert_eq!(bed.until_said(Duration::from_secs(6)), Verdict::default());
+}
+
+/// Nobody knows what they wait for: it may be the one that computes.
+#[test]
+fn who_cannot_be_read_is_not_to_blame_while_another_rank_works() {
+    let front = Some("case $1 in compute) exec python3 \"$0\" \"$@\";; esac; printf up; sleep 1000");
+    let mut bed = Bed::behind(front, &["wait", "compute", "wait"]);
+    assert_eq!(bed.until_said(Duration::from_secs(6)), Verdict::default());
 }
 
 #[test]

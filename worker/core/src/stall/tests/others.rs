@@ -7,8 +7,8 @@ use trainyard_proto::tempo::{Silence, Tempo, Tempos};
 use super::*;
 
 /// Several launchers, and what goes between them and the one that hears all. Each message takes a while.
-struct Fleet {
-    launchers: Vec<World>,
+pub(super) struct Fleet {
+    pub(super) launchers: Vec<World>,
     hub: Tempos<usize>,
     latency_ms: i64,
     pulsed_ms: Vec<i64>,
@@ -21,7 +21,7 @@ struct Fleet {
 
 impl Fleet {
     /// Launchers of two ranks each.
-    fn new(launchers: usize, latency_ms: i64) -> Self {
+    pub(super) fn new(launchers: usize, latency_ms: i64) -> Self {
         let world = || {
             let mut world = World::new(2);
             world.detector = Detector::new(0, 0..2, false);
@@ -39,11 +39,11 @@ impl Fleet {
         }
     }
 
-    fn now_ms(&self) -> i64 {
+    pub(super) fn now_ms(&self) -> i64 {
         self.launchers[0].now_ms
     }
 
-    fn pass(&mut self, ms: i64) {
+    pub(super) fn pass(&mut self, ms: i64) {
         let end = self.now_ms() + ms;
         while self.now_ms() < end {
             let slice = (end - self.now_ms()).min(10);
@@ -78,7 +78,7 @@ impl Fleet {
     }
 
     /// Rank 0 of the first launcher tells of its steps.
-    fn train(&mut self, first: u64, steps: u64, step_ms: i64) {
+    pub(super) fn train(&mut self, first: u64, steps: u64, step_ms: i64) {
         for step in first..first + steps {
             self.pass(step_ms);
             let now_ms = self.now_ms();
@@ -87,7 +87,7 @@ impl Fleet {
     }
 
     /// All wait for rank 1 of that launcher, which stands in something else.
-    fn hang(&mut self, culprit: usize) {
+    pub(super) fn hang(&mut self, culprit: usize) {
         for (at, world) in self.launchers.iter_mut().enumerate() {
             world.stand(0, waits("all_reduce", true));
             let guilty = at == culprit;
@@ -95,12 +95,12 @@ impl Fleet {
         }
     }
 
-    fn go_on(&mut self) {
+    pub(super) fn go_on(&mut self) {
         self.launchers.iter_mut().for_each(|world| world.ranks.iter_mut().for_each(|rank| rank.cpu = 700));
     }
 
     /// Launcher, rank and role of all that was found.
-    fn found(&mut self) -> Vec<(usize, u32, Role)> {
+    pub(super) fn found(&mut self) -> Vec<(usize, u32, Role)> {
         let found = |(at, world): (usize, &mut World)| {
             world.found().into_iter().map(move |(rank, role)| (at, rank, role)).collect::<Vec<_>>()
         };
