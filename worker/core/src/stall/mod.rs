@@ -19,11 +19,13 @@
 //!   while the whole world stands still, and all launchers that do show progress say that their ranks wait in a collective.
 //!   Nobody is blamed because somebody elsewhere computes, is late, or is not heard of.
 //! - H-8: lines tell of progress once they have gone on for ten seconds, and no more when the rank has worked without them for
-//!   three times as long as they ever went on. Before, they do where the whole world is here and none of it moves, and the silence
-//!   may be [`EARLY_MS`] then: what starts writes lines, and then waits for a download.
-//! - H-9: a rank that was seen to work in the silence stands since then: what it has to stand is measured from there.
+//!   three times as long as they ever went on, or paused. Before, and where they come in bursts, they do where the whole world is
+//!   here and none of it moves, and the silence may be [`EARLY_MS`] then, or three times the longest that there was: what starts
+//!   writes lines, and then waits for a download.
+//! - H-9: a rank that was seen to work in the silence stands since then: what it has to stand is measured from there. A moment's
+//!   work in the midst of a rest, as of a thread that samples the machine, is none.
 //! - H-10: who may wait for others, because nobody can read its stack, is not to blame unless the whole world is here, and none of
-//!   it moves.
+//!   it moves. Where others are elsewhere it counts as one that waits for them.
 //!
 //! The judgement is given when four fifths of the limit, the longest silence that is allowed, are over. The last fifth is for
 //! a machine that is busy:
@@ -33,7 +35,7 @@
 //! | 2/5 of the limit    | 0.8 s  | first look, then one every 0.25 s                                         |
 //! | 4/5 less 0.4 s      | 1.2 s  | who has not moved since is asked for its stack                            |
 //! | 4/5                 | 1.6 s  | last look, judgement; or 0.2 s after the answer, if that came late        |
-//! | stopped by a signal | 1 s    | its stack is asked for; the judgement waits 0.2 s for it, and no longer   |
+//! | stopped by a signal | 1 s    | its stack is asked for; the judgement waits for it until 1.6 s            |
 
 mod others;
 pub mod pace;
@@ -80,8 +82,8 @@ const ASK_MS: i64 = 400;
 const STOPPED_MS: i64 = 1_000;
 /// How long stacks may take to be read: some hundredths of a second are usual, on a busy machine some tenths.
 const ANSWER_MS: i64 = 3_000;
-/// The same where a rank is stopped: that says enough.
-const ANSWER_STOPPED_MS: i64 = 200;
+/// The same where a rank is stopped, which says enough: at least, and as long as this after the stop was seen.
+const ANSWER_STOPPED_MS: (i64, i64) = (200, 1_600);
 /// Places where ranks stood and got on that are remembered: programs have a handful.
 const PLACES: usize = 64;
 
@@ -336,7 +338,8 @@ impl Detector {
                 let next = self.patience(rank).map_or(seen + LOOK_AGAIN_MS, |(since, limit)| {
                     let first = since + limit / 5 * 2;
                     if seen < first {
-                        return first;
+                        // Who shows nothing is seen to work only by looks.
+                        return if self.here(rank).is_some() { first } else { first.min(seen + LOOK_AGAIN_MS) };
                     }
                     // The looks that decide come in time; those between them only see that nothing moves.
                     let stands = self.stand(rank).map_or(since, |(stands, _)| stands);
@@ -388,11 +391,13 @@ impl Detector {
         // Those who stand still beside it tell who waits for whom.
         let still = |rank: &Rank| rank.still.is_some();
         let ranks = self.ranks.iter().filter(|(_, rank)| still(rank)).map(|(number, _)| *number).collect();
-        let stopped = self.ranks.values().any(|rank| rank.stopped_ms.is_some() && rank.found.is_none());
+        let stopped = self.ranks.values().filter(|rank| rank.found.is_none()).filter_map(|rank| rank.stopped_ms).min();
+        let (least, after) = ANSWER_STOPPED_MS;
+        let within_ms = stopped.map_or(ANSWER_MS, |since| (since + after - now_ms).max(least));
         for rank in self.ranks.values_mut().filter(|rank| still(rank)) {
             rank.suspected_ms = Some(now_ms);
         }
-        Some(Change::Suspect { ranks, within_ms: if stopped { ANSWER_STOPPED_MS } else { ANSWER_MS } })
+        Some(Change::Suspect { ranks, within_ms })
     }
 
     /// What the suspects wait in, as far as it could be found out. It is judged at the next deadline.
@@ -403,11 +408,14 @@ impl Detector {
         let stopped = |rank: &Rank| rank.stopped_ms.filter(|_| rank.found.is_none());
         let stop = asked().filter_map(stopped).map(|since| since + STOPPED_MS).min();
         let due_ms = stop.map(|due| due.max(now_ms)).unwrap_or_else(|| {
-            let due = |rank: &Rank| self.stand(rank).map(|(since, limit)| since + limit / 5 * 4);
+            let due = |rank: &Rank| {
+                let ((since, limit), (still_since, _)) = self.stand(rank).zip(rank.still)?;
+                Some((since + limit / 5 * 4).max(still_since + limit / 10 * 3))
+            };
             let all: Vec<i64> = asked().filter_map(due).collect();
             // Those that are due at nearly the same time are judged together.
             let soon = all.iter().copied().filter(|due| *due <= now_ms + ASK_MS).max();
-            (now_ms + SETTLE_MS).max(soon.or_else(|| all.into_iter().min()).unwrap_or(now_ms))
+            (now_ms + SETTLE_MS).max(soon.or_else(|| all.into_iter().min()).unwrap_or(now_ms).min(now_ms + ANSWER_MS))
         });
         self.answer = asked().next().is_some().then_some(Answer { due_ms, waits });
     }
@@ -445,7 +453,7 @@ impl Detector {
         let still_ms = now_ms - still_since;
         let due_ms = match (rank.stopped_ms, self.stand(rank)) {
             (Some(since), _) => since + STOPPED_MS,
-            (None, Some((since, limit))) => since + ask_ms(limit),
+            (None, Some((since, limit))) => (since + ask_ms(limit)).max(still_since + limit / 10 * 3 - ASK_MS),
             (None, None) => return false,
         };
         // Before that it was asked because others were due.
@@ -490,11 +498,12 @@ impl Detector {
             // Beside a stopped rank, one whose stack is not known waits for it, most likely; and those that have joined do for
             // those that have not.
             let there = waits.collective || (a_stop && waits.stack.is_empty()) || (someone_apart && !apart);
-            let victim = there && !stopped;
-            // It may wait for those.
-            if waits.stack.is_empty() && !there && !stopped && !apart && !self.stands_all() {
+            // Who cannot be read may wait for others, too: for those here, or elsewhere.
+            let unknown = waits.stack.is_empty() && !there && !stopped && !apart;
+            if unknown && self.whole && !self.stands_all() {
                 continue;
             }
+            let victim = (there && !stopped) || (unknown && !self.whole);
             let role = if victim { Role::Victim } else { Role::Culprit };
             // A sign since its stack was asked for, its own or that of those it works with, answers the question.
             let long = (a_stop && victim) || (!paused && self.is_long(now_ms, rank, still_since));
@@ -545,15 +554,19 @@ impl Detector {
             }
             return Vec::new();
         }
-        let all = findings.len();
+        let all = findings.clone();
         findings.retain(|finding| {
             let Some(rank) = self.ranks.get_mut(&finding.rank) else { return false };
             rank.quiet = None;
             rank.found.replace(finding.clone()).is_none()
         });
-        // Who waits again for what was said before is no news.
-        let is_news = findings.len() == all || findings.iter().any(culprit);
-        if is_news { findings } else { Vec::new() }
+        match (blamed, findings.is_empty()) {
+            // A deadlock is told as a whole.
+            (false, false) => all,
+            // Who waits again for what was said before is no news.
+            (true, _) if !findings.iter().any(culprit) => Vec::new(),
+            (true | false, _) => findings,
+        }
     }
 
     /// What was found and still holds.
@@ -584,7 +597,7 @@ impl Detector {
         }
         let with_limit = |(since, usual): (i64, i64)| (since, limit(usual));
         let elsewhere = || self.others.and_then(|others| others.silence(self.looked_ms));
-        let early = || self.early().map(|(since, usual)| (since, limit(usual).max(EARLY_MS)));
+        let early = || self.stands_all().then(|| self.latest(Rank::early_lines)).flatten();
         let here = self.here(rank).map(with_limit).or_else(elsewhere).or_else(early);
         here.or_else(|| self.steady().map(with_limit))
     }
@@ -601,11 +614,6 @@ impl Detector {
     fn here(&self, rank: &Rank) -> Option<(i64, i64)> {
         let own = rank.steps.silence().or_else(|| rank.steady_lines());
         own.or_else(|| self.latest(|rank| rank.steps.silence())).or_else(|| self.latest(Rank::steady_lines))
-    }
-
-    /// The same of lines that have not gone on for long, where all are here and none of them moves.
-    fn early(&self) -> Option<(i64, i64)> {
-        self.stands_all().then(|| self.latest(Rank::silence)).flatten()
     }
 
     fn latest(&self, silence: impl Fn(&Rank) -> Option<(i64, i64)>) -> Option<(i64, i64)> {

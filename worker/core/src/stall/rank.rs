@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use trainyard_proto::tempo::limit;
 
 use super::rhythm::Rhythm;
-use super::{Finding, Look, Phase, STEADY_MS, STEPS, STOPPED_MS, State};
+use super::{EARLY_MS, Finding, Look, Phase, STEADY_MS, STEPS, STOPPED_MS, State};
 
 /// A process moves if it uses more than this part of a CPU: what waits for others is well below, what computes above.
 const CPU_PERCENT: i64 = 2;
@@ -13,6 +13,8 @@ const CPU_LEAST_MS: i64 = 5;
 /// Or if it reads and writes more than this: more than heartbeats, less than any loading of data.
 const BYTES_PER_SECOND: i64 = 16 * 1024;
 const BYTES: i64 = 4 * 1024;
+/// What moves somewhere in as long a time may have worked for all of it.
+const WORK_MS: i64 = 900;
 /// Processes of a loader that wake up more often than once in this time do something.
 const WAKE_MS: i64 = 500;
 
@@ -27,7 +29,7 @@ pub(super) struct Rank {
     pub(super) look: Option<(i64, Look)>,
     /// Since when nothing has moved, and what was seen then; `None` when the last look saw movement, or there was none.
     pub(super) still: Option<(i64, Look)>,
-    /// When it was last seen to move.
+    /// When it was last seen to work: to move from one look to the next and again to the one after, or from the first of a silence.
     pub(super) moved_ms: Option<i64>,
     /// Since when it is stopped.
     pub(super) stopped_ms: Option<i64>,
@@ -53,13 +55,20 @@ impl Rank {
     fn lines(&self) -> Option<(i64, i64)> {
         let (since, usual) = self.life.silence()?;
         let worked_ms = self.moved_ms.map_or(0, |moved| moved - since);
-        let over = worked_ms > limit(usual) && worked_ms > self.life.lasted_ms().saturating_mul(STEPS);
+        let known_ms = self.life.lasted_ms().max(self.life.longest_gap_ms());
+        let over = worked_ms > limit(usual) && worked_ms > known_ms.saturating_mul(STEPS);
         (!over).then_some((since, usual))
     }
 
     /// Of its lines, once they have gone on for a while: a program that starts writes some, too.
     pub(super) fn steady_lines(&self) -> Option<(i64, i64)> {
         self.lines().filter(|_| self.life.lasted_ms() >= STEADY_MS)
+    }
+
+    /// The last line, and how long a silence may be of lines that have not gone on for long, or that come in bursts.
+    pub(super) fn early_lines(&self) -> Option<(i64, i64)> {
+        let (since, usual) = self.silence()?;
+        Some((since, limit(usual).max(EARLY_MS).max(limit(self.life.longest_gap_ms()))))
     }
 
     /// Whether others wait for it to join them. One that is heard of all the time is judged by that.
@@ -107,6 +116,8 @@ impl Rank {
         let is_of_silence = |(at, _): &(i64, Look)| since_ms.is_none_or(|since| *at >= since);
         let before = before.filter(is_of_silence);
         self.still = self.still.filter(is_of_silence);
+        // A moment's work of some thread, in the midst of a rest, is none of the rank's.
+        let rested = self.still.is_some() && before.is_none_or(|(at, _)| now_ms - at < WORK_MS);
         let still = look.state == State::Stopped
             || (look.state != State::Runs
                 && [before, self.still].into_iter().flatten().all(|past| !moved(past, now_ms, look)));
@@ -116,7 +127,9 @@ impl Rank {
             self.still = Some((now_ms, look));
         } else if !still {
             self.still = None;
-            self.moved_ms = Some(now_ms);
+            if !rested {
+                self.moved_ms = Some(now_ms);
+            }
         } else if self.still.is_none() {
             // Before the first look nothing is known.
             self.still = before;

@@ -31,6 +31,8 @@ pub(super) struct Rhythm {
     /// Since when there was no gap that is long for it, and how long it ever went on like that.
     going_ms: Option<i64>,
     longest_ms: i64,
+    /// The longest time from one beat to the next.
+    gap_ms: i64,
 }
 
 impl Rhythm {
@@ -80,6 +82,7 @@ impl Rhythm {
 
     fn hear(&mut self, now_ms: i64) {
         let gap = self.last_ms.filter(|_| !self.paused).map_or(0, |last| now_ms - last);
+        self.gap_ms = self.gap_ms.max(gap);
         if gap >= LEAST_MS && self.silence().is_some_and(|(_, usual)| gap > limit(usual)) {
             self.going_ms = None;
         }
@@ -100,6 +103,11 @@ impl Rhythm {
     /// How long beats went on, at best, without a gap that is long.
     pub(super) fn lasted_ms(&self) -> i64 {
         self.longest_ms
+    }
+
+    /// The longest time that there was from one beat to the next.
+    pub(super) fn longest_gap_ms(&self) -> i64 {
+        self.gap_ms
     }
 
     pub(super) fn last_step(&self) -> Option<u64> {

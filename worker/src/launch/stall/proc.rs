@@ -36,7 +36,7 @@ pub(super) fn glance(pid: Pid) -> Option<(State, Doing)> {
     let doing = match state {
         State::Runs | State::Blocked | State::Stopped => Doing::Works,
         State::Sleeps => match call(pid) {
-            Some(libc::SYS_wait4 | libc::SYS_waitid) => match descendants::children(pid).as_slice() {
+            Some(number) if is_wait(number) => match descendants::children(pid).as_slice() {
                 // A shell, or a program like it, in front of the rank.
                 [child] => return Some((state, glance_at_child(*child))),
                 _ => Doing::Works,
@@ -79,6 +79,15 @@ fn waits_for(number: libc::c_long) -> Doing {
         _ if is_old || net.contains(&number) => Doing::Net,
         _ => Doing::Works,
     }
+}
+
+/// Whether it waits for the end of a process that it started.
+pub(super) fn waits_for_child(pid: Pid) -> bool {
+    call(pid).is_some_and(is_wait)
+}
+
+fn is_wait(number: libc::c_long) -> bool {
+    matches!(number, libc::SYS_wait4 | libc::SYS_waitid)
 }
 
 /// The number of the system call that it is in.

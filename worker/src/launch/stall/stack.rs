@@ -78,12 +78,15 @@ impl Reading {
     }
 }
 
-/// The program that a rank is: behind a shell, or a program like it, that waits for its only child.
+/// The program that a rank is: behind a shell, or a program like it, that waits for the end of its only child.
 fn program(pid: Pid) -> Pid {
     let mut inner = pid;
     for _ in 0..WRAPPERS {
         if is_python(inner) {
             return inner;
+        }
+        if !proc::waits_for_child(inner) {
+            return pid;
         }
         let children = descendants::children(inner);
         let [child] = children.as_slice() else { return pid };

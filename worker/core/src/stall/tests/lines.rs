@@ -293,3 +293,89 @@ fn a_wait_of_less_than_four_fifths_of_the_limit_is_none_after_work() {
         assert_eq!(world.found(), [], "{reading_ms} {work_ms}");
     }
 }
+
+/// Whatever the steps take, a thread that samples the machine hides nothing.
+#[test]
+fn a_sampler_of_the_machine_does_not_hide_a_hang() {
+    for (step_ms, every_ms) in [(1_000, 2_000), (3_000, 5_000), (5_000, 10_000), (10_000, 15_000), (60_000, 100_000)] {
+        let mut world = World::new(2);
+        world.train(0, 30, step_ms);
+        world.stand(0, waits("all_reduce", true));
+        world.stand(1, waits("queue.get", false));
+        for _ in 0..20 {
+            world.pass(every_ms);
+            blip(&mut world, 1);
+        }
+        let found = world.found();
+        assert_eq!(found.first(), Some(&(1, Role::Culprit)), "{step_ms} {every_ms}");
+    }
+}
+
+#[test]
+fn a_deadlock_is_told_again_after_somebody_moved() {
+    let mut world = World::new(2);
+    world.train(0, 100, 100);
+    world.stand(0, waits("all_reduce", true));
+    world.stand(1, waits("queue.get", false));
+    world.pass(5_000);
+    assert_eq!(world.found(), [(1, Role::Culprit), (0, Role::Victim)]);
+    blip(&mut world, 1);
+    world.stand(1, waits("all_gather", true));
+    world.pass(60_000);
+    assert_eq!(world.found(), [(0, Role::Victim), (1, Role::Victim)], "both, though rank 0 never moved");
+    blip(&mut world, 0);
+    world.pass(60_000);
+    assert_eq!(world.found(), [(0, Role::Victim), (1, Role::Victim)]);
+}
+
+/// A program that writes a few lines after each epoch.
+#[test]
+fn a_hang_among_bursts_of_lines() {
+    for (gap_ms, burst, work_ms) in [(150, 3, 10_000), (150, 3, 5_000), (300, 4, 30_000), (100, 1, 10_000)] {
+        let mut world = World::new(1);
+        for _ in 0..60 {
+            for _ in 0..burst {
+                world.pass(gap_ms);
+                world.detector.sign(world.now_ms, 0, Sign::Life);
+            }
+            world.pass(work_ms);
+        }
+        assert_eq!(world.found(), []);
+        world.pass(work_ms / 2);
+        world.stand(0, waits("queue.get", false));
+        world.pass(EARLY_MS.max(STEPS * (work_ms + gap_ms)));
+        assert_eq!(world.found(), [(0, Role::Culprit)], "{gap_ms} {burst} {work_ms}");
+    }
+}
+
+/// Elsewhere another rank may work: whoever knows all of them can tell.
+#[test]
+fn who_cannot_be_read_and_may_wait_for_ranks_elsewhere_is_known_and_not_said() {
+    let mut world = World::new(2);
+    world.detector = Detector::new(0, 0..2, false);
+    world.train(0, 100, 100);
+    (0..2).for_each(|rank| world.stand(rank, Waits { stack: Vec::new(), ..waits("futex (a lock)", false) }));
+    world.pass(10_000);
+    assert_eq!(world.found(), []);
+    let roles: Vec<_> = (0..2).map(|rank| world.detector.standing(rank).map(|finding| finding.role)).collect();
+    assert_eq!(roles, [Some(Role::Victim); 2]);
+    assert!(!world.detector.waits(), "nobody is blamed because of it");
+}
+
+#[test]
+fn a_moments_work_in_a_download_at_the_start_is_seen() {
+    for at_ms in [3_000, 5_000, 6_500] {
+        let mut world = World::new(1);
+        for _ in 0..4 {
+            world.pass(300);
+            world.detector.sign(world.now_ms, 0, Sign::Life);
+        }
+        world.stand(0, waits("recv", false));
+        world.pass(at_ms);
+        world.ranks[0].cpu = 900;
+        world.pass(600);
+        world.stand(0, waits("recv", false));
+        world.pass(EARLY_MS / 5 * 4 - 1_000);
+        assert_eq!(world.found(), [], "{at_ms}");
+    }
+}
