@@ -13,6 +13,7 @@
 //! | `turn`, `place`, `near`, `exact` | finding places |
 //! | `preempt`, `reserve`, `grow` | what is done when there is none, and when there is more |
 //! | `fragment`, `network` | what makes a place a good one |
+//! | `history`, `learn` | what the past tells: shares of queues, run times of jobs |
 //! | `answer`, `estimate` | reasons and estimates |
 
 mod answer;
@@ -25,6 +26,7 @@ mod exact;
 mod fragment;
 mod grow;
 mod history;
+mod learn;
 mod near;
 mod network;
 mod order;
@@ -33,6 +35,7 @@ mod preempt;
 mod quota;
 mod reserve;
 mod shape;
+mod table;
 mod timeline;
 mod turn;
 mod view;
@@ -43,6 +46,7 @@ mod tests;
 
 pub use decision::{Admission, Decision, Estimate, Preemption, Reason, Waiting};
 pub use history::decay;
+pub use learn::Learned;
 pub use view::{
     Amounts, Closeness, ClusterQueue, Cohort, Effect, Gang, Level, Node, NodeRules, Operator, Phase, Place, PodTerm,
     Policy, PreemptionPolicy, QueueingStrategy, Quota, Requirement, Reservation, Role, Shape, Slice, Taint, Toleration,

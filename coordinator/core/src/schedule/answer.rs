@@ -1,6 +1,6 @@
 //! What is told about the gangs that wait.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::cluster::len;
 use super::decision::{Decision, Reason, Waiting};
@@ -9,11 +9,12 @@ use super::place::{Ground, place, sums};
 use super::timeline::{Caps, FOREVER, fresh};
 use super::view::Phase;
 
-/// Why gangs of a class find no place: of the class alone, and by the last slot that they reach.
+/// Why gangs wait: of a class, whatever runs; of a class, by the last slot that it reaches; of a class in a queue.
 #[derive(Default)]
 struct Known {
     never: BTreeMap<usize, Option<Reason>>,
-    now: BTreeMap<(usize, i64), Reason>,
+    room: BTreeMap<(usize, i64), Reason>,
+    now: BTreeMap<(usize, usize, i64), Reason>,
 }
 
 impl Engine<'_> {
@@ -42,15 +43,16 @@ impl Engine<'_> {
     fn sequence(&self) -> Vec<usize> {
         let mut sequence: Vec<usize> =
             self.order.sequence.iter().copied().filter(|id| !self.members[*id].running).collect();
-        let seen: BTreeSet<usize> = sequence.iter().copied().collect();
+        let mut seen = vec![false; self.members.len()];
+        sequence.iter().for_each(|id| seen[*id] = true);
         let mut queues: Vec<usize> = (0..self.view.queues.len()).collect();
         queues.sort_by(|a, b| self.view.queues[*a].name.cmp(&self.view.queues[*b].name));
-        let waits = |id: &usize| !seen.contains(id) && !self.members[*id].running;
-        let rest = queues.into_iter().flat_map(|queue| self.order.list(queue)).filter(waits);
-        sequence.extend(rest);
-        let listed: BTreeSet<usize> =
-            if self.view.queues.is_empty() { BTreeSet::new() } else { sequence.iter().copied().collect() };
-        sequence.extend((0..self.members.len()).filter(|id| !self.members[*id].running && !listed.contains(id)));
+        // Without queues there are no lists, and nothing is valid.
+        for id in queues.into_iter().flat_map(|queue| self.order.list(queue)).chain(0..self.members.len()) {
+            if !self.members[id].running && !std::mem::replace(&mut seen[id], true) {
+                sequence.push(id);
+            }
+        }
         sequence
     }
 
@@ -66,8 +68,22 @@ impl Engine<'_> {
         if let Some(head) = self.order.blocked.get(&queue).copied().filter(|head| *head != id) {
             return Reason::BehindHead { head: self.members[head].at };
         }
-        let least = self.class(id).least();
-        let amounts = self.class(id).amounts(&least, self.tree.total.len());
+        let slot = self.timeline.last_before(self.until(id));
+        let key = (class, queue, self.timeline.slots[slot].at_ms);
+        let holds = self.order.holders.contains(&id);
+        if let Some(reason) = known.now.get(&key).filter(|_| !holds) {
+            return reason.clone();
+        }
+        let reason = self.find_reason(id, slot, known);
+        if !holds {
+            known.now.insert(key, reason.clone());
+        }
+        reason
+    }
+
+    fn find_reason(&mut self, id: usize, slot: usize, known: &mut Known) -> Reason {
+        let (class, queue) = (self.members[id].class, self.members[id].queue);
+        let (least, amounts) = (self.class(id).least.clone(), self.class(id).asks.clone());
         if let Some((resource, asked, limit)) = self.tree.lacks(&self.tree.none(), queue, &amounts) {
             return Reason::AboveQuota { resource: len(resource), asked, limit: limit.max(0) };
         }
@@ -76,22 +92,21 @@ impl Engine<'_> {
             return never;
         }
         let lifted = self.lift(id);
-        let slot = self.timeline.last_before(self.until(id));
         let time = self.timeline.slots[slot].at_ms;
-        let short = self.tree.lacks(&self.timeline.slots[0].usage, queue, &amounts);
-        let reason = if let Some((resource, asked, available)) = short {
+        let reason = if let Some((resource, asked, available)) = self.lacks_least(id, 0) {
             Reason::QuotaUsed { resource: len(resource), asked, available: available.max(0) }
-        } else if self.lacks(id, &least, slot).is_some() {
+        } else if self.lacks_least(id, slot).is_some() {
             self.reserved(id)
         } else if lifted.is_some() {
             self.why_now(id, &least)
         } else {
-            known.now.get(&(class, time)).cloned().unwrap_or_else(|| self.why_now(id, &least))
+            let before = known.room.get(&(class, time)).cloned();
+            let reason = before.unwrap_or_else(|| self.why_now(id, &least));
+            known.room.insert((class, time), reason.clone());
+            reason
         };
         if let Some(held) = lifted {
             self.hold(id, held);
-        } else if !matches!(reason, Reason::QuotaUsed { .. }) {
-            known.now.insert((class, time), reason.clone());
         }
         reason
     }
@@ -164,7 +179,7 @@ impl Engine<'_> {
         first.map_or_else(
             || Reason::NoRoom {
                 role: 0,
-                asked: self.class(id).least().first().copied().unwrap_or(0),
+                asked: self.class(id).least.first().copied().unwrap_or(0),
                 free: 0,
                 best_domain: 0,
             },
@@ -177,10 +192,10 @@ impl Engine<'_> {
         let policy = &self.view.policy;
         let starts = self.order.holders.iter().filter_map(|id| Some(self.members[*id].held.as_ref()?.start_ms));
         let waits = self.members.iter().filter(|member| !member.running && member.valid);
-        let submitted: BTreeSet<i64> = waits.map(|member| member.gang.submitted_ms).collect();
+        let submitted: Vec<i64> = waits.map(|member| member.gang.submitted_ms).collect();
         let first = |after: i64| {
-            let passed = self.now_ms.saturating_sub(after);
-            submitted.range(passed.saturating_add(1)..).next().map(|at| at.saturating_add(after))
+            let due = submitted.iter().map(|at| at.saturating_add(after));
+            due.filter(|at| *at > self.now_ms).min()
         };
         let free = self.running.iter().filter_map(|id| match self.members[*id].gang.phase {
             Phase::Running { changed_ms, .. } => Some(changed_ms.saturating_add(policy.min_run_ms)),

@@ -254,13 +254,22 @@ fn paths(view: &View) -> Vec<Vec<u32>> {
     paths
 }
 
-fn column(labels: Vec<Option<&str>>) -> Column {
-    let mut ids: BTreeMap<&str, u32> = labels.iter().flatten().map(|value| (*value, 0)).collect();
-    for (at, id) in (0..).zip(ids.values_mut()) {
-        *id = at;
-    }
-    let of = labels.iter().map(|value| value.and_then(|value| ids.get(value).copied()).unwrap_or(NONE)).collect();
-    Column { values: ids.keys().map(|value| (*value).to_owned()).collect(), of }
+fn column<'a>(labels: Vec<Option<&'a str>>) -> Column {
+    // Neighbours often have the same value.
+    let mut values: Vec<&str> = labels.iter().flatten().copied().collect();
+    values.dedup();
+    values.sort_unstable();
+    values.dedup();
+    let mut last = (None, NONE);
+    let id = |value: Option<&'a str>| {
+        if value != last.0 {
+            let found = value.and_then(|value| values.binary_search(&value).ok());
+            last = (value, found.map_or(NONE, len));
+        }
+        last.1
+    };
+    let of = labels.iter().copied().map(id).collect();
+    Column { values: values.into_iter().map(str::to_owned).collect(), of }
 }
 
 fn tier(paths: &[Vec<u32>], order: &[u32], level: usize) -> Tier {

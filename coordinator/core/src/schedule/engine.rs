@@ -8,11 +8,11 @@ use super::fragment::Demand;
 use super::near;
 use super::network::all_reduce_ns;
 use super::order::Order;
-use super::preempt;
+use super::preempt::{self, Prey};
 use super::quota::Tree;
 use super::reserve;
 use super::shape::{self, Class, Classes};
-use super::timeline::{Claim, FOREVER, Slot, Timeline};
+use super::timeline::{Claim, FOREVER, Slot, Timeline, uses};
 use super::view::{Gang, Phase, Place, Reservation, View};
 
 /// A gang, with positions of the compiled cluster.
@@ -25,6 +25,8 @@ pub(super) struct Member<'v> {
     pub(super) valid: bool,
     pub(super) running: bool,
     pub(super) places: Vec<Place>,
+    /// What its places take of each resource.
+    pub(super) uses: Vec<i64>,
     /// When it has certainly ended.
     pub(super) ends_ms: i64,
     /// Its places changed a short time ago, or in this very decision: they do not change again.
@@ -65,6 +67,8 @@ pub(super) struct Engine<'v> {
     pub(super) settled: BTreeMap<usize, u64>,
     /// When no moment was found for gangs of a class in a queue.
     pub(super) hopeless: BTreeMap<(usize, usize), u64>,
+    /// Who may be taken from at all.
+    pub(super) prey: Prey,
     /// Moments that may still be sought in this pass.
     pub(super) shadows: u32,
     /// Searches for room that may still be made in this pass.
@@ -104,6 +108,7 @@ impl<'v> Engine<'v> {
             spared: BTreeMap::new(),
             settled: BTreeMap::new(),
             hopeless: BTreeMap::new(),
+            prey: Prey::default(),
             shadows: 0,
             searches: 0,
             leaving: BTreeMap::new(),
@@ -136,15 +141,21 @@ impl<'v> Engine<'v> {
         for id in &self.running {
             let member = &self.members[*id];
             if ends(member) > at_ms {
-                slot.shift(&self.claim(member), &self.classes.kinds, &self.tree, 1);
+                let class = &self.classes.classes[member.class];
+                let (places, uses, queue) = (&member.places, &member.uses, member.queue);
+                let claim = Claim { places, class, queue, uses, from_ms: self.now_ms, until_ms: member.ends_ms };
+                slot.shift(&claim, &self.classes.kinds, &self.tree, 1);
             }
         }
         for member in self.order.holders.iter().map(|id| &self.members[*id]) {
             if let Some(held) = member.held.as_ref().filter(|held| held.start_ms <= at_ms || all) {
-                slot.shift(&self.claim_held(member, held), &self.classes.kinds, &self.tree, 1);
+                let class = &self.classes.classes[member.class];
+                let uses = &uses(class, &held.places, self.tree.total.len());
+                let (places, queue) = (&held.places, member.queue);
+                let claim = Claim { places, class, queue, uses, from_ms: held.start_ms, until_ms: FOREVER };
+                slot.shift(&claim, &self.classes.kinds, &self.tree, 1);
             }
         }
-        slot.least = slot.free.clone();
         slot
     }
 
@@ -152,31 +163,12 @@ impl<'v> Engine<'v> {
         &self.classes.classes[self.members[id].class]
     }
 
-    /// What a gang that runs takes.
-    pub(super) fn claim<'a>(&'a self, member: &'a Member<'_>) -> Claim<'a> {
-        self.claim_of(member, &member.places, self.now_ms, member.ends_ms)
-    }
-
-    /// What is set aside.
-    pub(super) fn claim_held<'a>(&'a self, member: &'a Member<'_>, held: &'a Held) -> Claim<'a> {
-        self.claim_of(member, &held.places, held.start_ms.max(self.now_ms), FOREVER)
-    }
-
-    pub(super) fn claim_of<'a>(
-        &'a self,
-        member: &'a Member<'_>,
-        places: &'a [Place],
-        from_ms: i64,
-        until_ms: i64,
-    ) -> Claim<'a> {
-        Claim { places, class: &self.classes.classes[member.class], queue: member.queue, from_ms, until_ms }
-    }
-
     /// Takes places from the timeline (`sign` 1), or gives them back (-1).
     pub(super) fn shift(&mut self, id: usize, places: &[Place], from_ms: i64, until_ms: i64, sign: i64) {
         let member = &self.members[id];
         let class = &self.classes.classes[member.class];
-        let claim = Claim { places, class, queue: member.queue, from_ms, until_ms };
+        let uses = &uses(class, places, self.tree.total.len());
+        let claim = Claim { places, class, queue: member.queue, uses, from_ms, until_ms };
         self.timeline.shift(&claim, &self.classes.kinds, &self.tree, sign);
     }
 
@@ -210,6 +202,9 @@ impl<'v> Engine<'v> {
         if !member.valid || self.view.queues[member.queue].stopped {
             return false;
         }
+        if self.is_vain(id) {
+            return false;
+        }
         let held = self.lift(id);
         let places = self.fit(id, held.as_ref()).or_else(|| self.make_room(id));
         if let Some(places) = places {
@@ -223,6 +218,19 @@ impl<'v> Engine<'v> {
         false
     }
 
+    /// Whether one like it, of the same queue and priority, had its turn since the last change, in vain.
+    fn is_vain(&self, id: usize) -> bool {
+        let full = self.order.holders.len() >= self.view.policy.reservations as usize;
+        full && !self.order.holders.contains(&id) && self.spared.get(&self.likeness(id)) == Some(&self.changes)
+    }
+
+    /// What gangs have in common that find room, or do not, alike: class, queue, priority, and the last slot that they reach.
+    pub(super) fn likeness(&self, id: usize) -> (usize, usize, i32, i64) {
+        let member = &self.members[id];
+        let slot = self.timeline.last_before(self.until(id));
+        (member.class, member.queue, member.gang.priority, self.timeline.slots[slot].at_ms)
+    }
+
     /// Starts a gang.
     fn admit(&mut self, id: usize, places: Vec<Place>) {
         let until = self.until(id);
@@ -232,6 +240,7 @@ impl<'v> Engine<'v> {
         member.fixed = true;
         member.ends_ms = until;
         member.places.clone_from(&places);
+        self.count(id);
         self.running.insert(id);
         self.order.holders.remove(&id);
         self.changes += 1;
@@ -294,10 +303,18 @@ impl<'v> Engine<'v> {
             self.running.remove(&id);
             self.order.put_back(id, &self.members);
         }
+        self.count(id);
         self.changes += 1;
         self.epoch += 1;
         let preemptor = self.members[preemptor].at;
         self.answer.preemptions.push(Preemption { gang: at, preemptor, places, stops, lost_pod_ms });
+    }
+
+    /// Counts anew what a gang's places take.
+    pub(super) fn count(&mut self, id: usize) {
+        let member = &self.members[id];
+        let uses = uses(&self.classes.classes[member.class], &member.places, self.tree.total.len());
+        self.members[id].uses = uses;
     }
 
     /// The reservation as the view has it.
@@ -339,7 +356,8 @@ fn members<'v>(view: &'v View, cluster: &Cluster, classes: &Classes, now_ms: i64
         };
         let valid = classes.classes[class].valid && (gang.queue as usize) < view.queues.len();
         let queue = if valid { gang.queue as usize } else { 0 };
-        Member { gang, at, class, queue, valid, running, places, ends_ms, fixed, held }
+        let uses = if running { uses(&classes.classes[class], &places, view.resources.len()) } else { Vec::new() };
+        Member { gang, at, class, queue, valid, running, places, uses, ends_ms, fixed, held }
     };
     ids.into_iter().map(member).collect()
 }

@@ -39,11 +39,7 @@ impl Engine<'_> {
         else {
             return vec![None; sequence.len()];
         };
-        let used = |member: &Member<'_>| {
-            let roles = &self.classes.classes[member.class].shape.roles;
-            let one = |place: &super::view::Place| roles[place.role as usize].request(scarce) * i64::from(place.count);
-            member.places.iter().map(one).sum::<i64>()
-        };
+        let used = |member: &Member<'_>| member.uses.get(scarce).copied().unwrap_or(0);
         let mut free = self.tree.total[scarce];
         let mut ending: BinaryHeap<Reverse<(i64, i64)>> = BinaryHeap::new();
         for member in self.running.iter().map(|id| &self.members[*id]) {
@@ -58,11 +54,11 @@ impl Engine<'_> {
         for id in sequence {
             let member = &self.members[*id];
             let class = self.class(*id);
-            let asked: i64 = class.shape.roles.iter().map(|role| role.request(scarce) * i64::from(role.min)).sum();
-            if asked > self.tree.total[scarce] || !member.valid {
+            let possible = |asked: &i64| *asked <= self.tree.total[scarce] && member.valid;
+            let Some(asked) = class.asks.get(scarce).copied().filter(possible) else {
                 starts.push(None);
                 continue;
-            }
+            };
             while free < asked && !stuck {
                 match ending.pop() {
                     Some(Reverse((at, amount))) => {

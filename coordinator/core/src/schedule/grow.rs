@@ -32,6 +32,7 @@ impl Engine<'_> {
             let member = &mut self.members[id];
             member.fixed = true;
             member.places.extend_from_slice(&new);
+            self.count(id);
             self.changes += 1;
             let all = self.members[id].places.clone();
             let growth = self.admission(id, &new, &all);
@@ -41,7 +42,7 @@ impl Engine<'_> {
 
     /// How many pods of each role it could have more.
     fn wants(&self, id: usize) -> Vec<u32> {
-        let mut wants = self.class(id).full();
+        let mut wants = self.class(id).full.clone();
         for place in &self.members[id].places {
             if let Some(want) = wants.get_mut(place.role as usize) {
                 *want = want.saturating_sub(place.count);

@@ -35,7 +35,7 @@ impl Near<'_> {
             return None;
         }
         let cluster = self.ground.cluster;
-        let mut scopes = scopes(self.class, cluster);
+        let mut scopes = scopes(self.class, cluster, true);
         // Roles that want to be near each other are tried in each domain of that kind, too; slices have their own.
         if self.class.parts.iter().all(|part| part.slice.is_none()) {
             let all: Vec<Span> = scopes.last().map(|(_, spans)| spans.clone()).unwrap_or_default();

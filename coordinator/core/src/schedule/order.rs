@@ -13,16 +13,18 @@ use super::view::{QueueingStrategy, View};
 /// Position of a gang in its queue.
 type Rank = (Reverse<bool>, Reverse<i32>, i64, usize);
 /// Position of a queue: of its first gang, with the shares from the outermost cohort in before the age.
-type Key = (Reverse<bool>, i64, Reverse<i32>, Vec<u64>, i64, usize, usize);
+type Key = (Reverse<bool>, i64, Reverse<i32>, Shares, i64, usize, usize);
+/// Shares from the outermost cohort in; of a deeper tree the innermost.
+type Shares = [u64; 4];
 
 #[derive(Debug, Default)]
 pub(super) struct Order {
     /// Waiting gangs of each queue, in the order of their turns.
     lists: Vec<Vec<(Rank, usize)>>,
     next: Vec<usize>,
-    keys: BTreeMap<usize, Key>,
+    keys: Vec<Option<Key>>,
     heads: BTreeSet<Key>,
-    shares: Vec<Vec<u64>>,
+    shares: Vec<Shares>,
     /// Queues whose shares change together.
     groups: Vec<Vec<usize>>,
     strict: Vec<bool>,
@@ -69,7 +71,7 @@ impl Order {
         let queues = self.lists.len();
         self.next = vec![0; queues];
         self.heads.clear();
-        self.keys.clear();
+        self.keys = vec![None; queues];
         self.sequence.clear();
         self.blocked.clear();
         self.lists.iter_mut().for_each(|list| list.retain(|(_, id)| !members[*id].running));
@@ -87,7 +89,7 @@ impl Order {
     pub(super) fn next(&mut self, members: &[Member<'_>]) -> Option<usize> {
         loop {
             let (.., queue) = self.heads.pop_first()?;
-            self.keys.remove(&queue);
+            self.keys[queue] = None;
             let (_, id) = *self.lists[queue].get(self.next[queue])?;
             self.next[queue] += 1;
             if members[id].running {
@@ -105,7 +107,7 @@ impl Order {
         if started {
             for other in self.groups[queue].clone() {
                 self.shares[other] = self.share(tree, usage, other);
-                if let Some(key) = self.keys.remove(&other) {
+                if let Some(key) = self.keys[other].take() {
                     self.heads.remove(&key);
                     self.enter(other);
                 }
@@ -139,15 +141,15 @@ impl Order {
         let aged = rank.0.0;
         // Among those that waited for too long only the age counts.
         let (age, priority) = if aged { (rank.2, Reverse(0)) } else { (0, rank.1) };
-        let shares = if aged { Vec::new() } else { self.shares[queue].clone() };
+        let shares = if aged { Shares::default() } else { self.shares[queue] };
         let key = (rank.0, age, priority, shares, rank.2, id, queue);
-        self.keys.insert(queue, key.clone());
+        self.keys[queue] = Some(key);
         self.heads.insert(key);
     }
 
     /// How much more than it is entitled to a queue uses, and the cohorts above it, the outermost first: in millionths of the
     /// cluster, by weight. Kueue's dominant resource share, over the mean of what is used now and what was used in the past.
-    fn share(&self, tree: &Tree, usage: &Usage, queue: usize) -> Vec<u64> {
+    fn share(&self, tree: &Tree, usage: &Usage, queue: usize) -> Shares {
         let one = |at: usize| {
             let history =
                 |resource: usize| self.history.get(at).and_then(|history| history.get(resource)).copied().unwrap_or(0);
@@ -160,7 +162,11 @@ impl Order {
             let most = (0..tree.total.len()).map(part).max().unwrap_or(0);
             u64::try_from(most).unwrap_or(u64::MAX)
         };
-        path(tree, queue).into_iter().map(one).collect()
+        let path = path(tree, queue);
+        let mut shares = Shares::default();
+        let inner = path.len().saturating_sub(shares.len());
+        shares.iter_mut().zip(&path[inner..]).for_each(|(share, at)| *share = one(*at));
+        shares
     }
 }
 

@@ -24,15 +24,15 @@ pub(super) struct Ground<'a> {
 }
 
 /// The levels in which a class may lie, the closest first, each with the span of every domain of it. Slices, and a level that is required, are
-/// labels: what lies in no domain of theirs is out.
-pub(super) fn scopes(class: &Class, cluster: &Cluster) -> Vec<(usize, Vec<Span>)> {
+/// labels: what lies in no domain of theirs is out. Nodes by themselves only with `single`.
+pub(super) fn scopes(class: &Class, cluster: &Cluster, single: bool) -> Vec<(usize, Vec<Span>)> {
     let nodes = cluster.tiers.len();
     let inner = class.parts.iter().filter_map(|part| part.slice).map(|(_, level)| level).min().unwrap_or(nodes);
     let outer = class.required.unwrap_or(0);
     let within = |span: &Span| class.required.is_none_or(|level| cluster.tiers[level].of[span.lo] != NONE);
     let mut scopes: Vec<(usize, Vec<Span>)> = Vec::new();
     if class.close {
-        for level in (outer..=inner.max(outer)).rev() {
+        for level in (outer..=inner.max(outer)).rev().filter(|level| single || *level < nodes) {
             let spans = cluster.tiers.get(level).map_or_else(|| cluster.nodes(), |tier| tier.spans.clone());
             scopes.push((level, spans.into_iter().filter(within).collect()));
         }
@@ -48,18 +48,22 @@ pub(super) fn place(ground: &Ground<'_>, class: &Class, counts: &[u32]) -> Optio
     if counts.iter().zip(&ground.caps).any(|(count, caps)| *count > 0 && caps.is_empty()) {
         return None;
     }
-    for (level, spans) in scopes(class, ground.cluster) {
-        let sums: Vec<Vec<u64>> =
-            class.parts.iter().zip(&ground.caps).map(|(part, caps)| sums(ground.cluster, part, caps)).collect();
-        let leftover = |span: &Span| {
-            let mut least = None;
-            for (part, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-                let left =
-                    (sums[part][span.hi] - sums[part][span.lo]).checked_sub(rounded(&class.parts[part], *count))?;
-                least.get_or_insert(left);
-            }
-            least
-        };
+    let asked: Vec<usize> = class.order.iter().copied().filter(|part| counts[*part] > 0).collect();
+    if let Some(places) = on_one_node(ground, class, counts, &asked) {
+        return Some(places);
+    }
+    let sums: Vec<Vec<u64>> =
+        class.parts.iter().zip(&ground.caps).map(|(part, caps)| sums(ground.cluster, part, caps)).collect();
+    let leftover = |span: &Span| {
+        let mut least = None;
+        for part in &asked {
+            let room = sums[*part][span.hi] - sums[*part][span.lo];
+            let left = room.checked_sub(rounded(&class.parts[*part], counts[*part]))?;
+            least.get_or_insert(left);
+        }
+        least
+    };
+    for (level, spans) in scopes(class, ground.cluster, false) {
         let mut fitting: Vec<(u64, Span)> = spans.iter().filter_map(|span| Some((leftover(span)?, *span))).collect();
         if fitting.len() > TRIES {
             fitting.select_nth_unstable(TRIES);
@@ -73,6 +77,22 @@ pub(super) fn place(ground: &Ground<'_>, class: &Class, counts: &[u32]) -> Optio
         }
     }
     None
+}
+
+/// The whole gang on the node where the least is left over, for gangs that want to be close.
+fn on_one_node(ground: &Ground<'_>, class: &Class, counts: &[u32], asked: &[usize]) -> Option<Vec<Place>> {
+    let sliced = class.parts.iter().any(|part| part.slice.is_some());
+    let first = *asked.first()?;
+    if !class.close || sliced {
+        return None;
+    }
+    let within = |at: usize| class.required.is_none_or(|level| ground.cluster.tiers[level].of[at] != NONE);
+    let enough = |at: &usize| asked.iter().all(|part| ground.caps[*part][*at] >= counts[*part]) && within(*at);
+    let mut nodes: Vec<usize> = (0..ground.cluster.len()).filter(enough).collect();
+    nodes.sort_unstable_by_key(|at| (ground.caps[first][*at], *at));
+    let inner = ground.cluster.tiers.len();
+    let fill = |at: usize| Filling::new(ground, class, Span { lo: at, hi: at + 1 }).fill(inner, counts);
+    nodes.into_iter().take(TRIES).find_map(fill)
 }
 
 /// Whole slices: the last one, which may have fewer pods, counts as one too.

@@ -20,6 +20,16 @@ const SPANS: usize = 8;
 /// Steps in which an elastic gang shrinks, at most.
 const PIECES: usize = 16;
 
+/// Who may be taken from, as of a change.
+#[derive(Debug, Default)]
+pub(super) struct Prey {
+    stamp: u64,
+    /// The lowest priority that runs in each queue.
+    lowest: Vec<i32>,
+    /// The lowest that runs in a queue which uses more than it is entitled to.
+    lowest_over: i32,
+}
+
 /// Something that may be taken.
 #[derive(Clone, Debug)]
 struct Item {
@@ -40,26 +50,21 @@ struct Way {
 impl Engine<'_> {
     /// Takes room from others for the smallest size of a gang, if that is right and enough; gives the gang's places.
     pub(super) fn make_room(&mut self, id: usize) -> Option<Vec<Place>> {
-        let member = &self.members[id];
-        let queue = &self.view.queues[member.queue];
-        if queue.within_cluster_queue == PreemptionPolicy::Never
-            && queue.reclaim_within_cohort == PreemptionPolicy::Never
-        {
+        let key = self.likeness(id);
+        if self.spared.get(&key) == Some(&self.changes) {
             return None;
         }
+        let items = if self.may_take_any(id) { self.items(id) } else { Vec::new() };
+        if items.is_empty() {
+            self.spared.insert(key, self.changes);
+            return None;
+        }
+        if self.searches == 0 {
+            return None;
+        }
+        self.searches -= 1;
         let slot = self.timeline.last_before(self.until(id));
-        let key = (member.class, member.queue, member.gang.priority, self.timeline.slots[slot].at_ms);
-        if self.searches == 0 || self.spared.get(&key) == Some(&self.changes) {
-            return None;
-        }
-        let items = self.items(id);
-        let way = if items.is_empty() {
-            None
-        } else {
-            self.searches -= 1;
-            self.search(id, slot, &items)
-        };
-        let Some(way) = way else {
+        let Some(way) = self.search(id, slot, &items) else {
             self.spared.insert(key, self.changes);
             return None;
         };
@@ -69,6 +74,39 @@ impl Engine<'_> {
             self.take(victim, id, &places, stops, lost);
         }
         Some(way.places)
+    }
+
+    /// Whether there is anybody of whom the gang might take.
+    fn may_take_any(&mut self, id: usize) -> bool {
+        self.find_prey();
+        let member = &self.members[id];
+        let queue = &self.view.queues[member.queue];
+        let never = PreemptionPolicy::Never;
+        if queue.within_cluster_queue == never && queue.reclaim_within_cohort == never {
+            return false;
+        }
+        let (own, over) = (self.prey.lowest[member.queue], self.prey.lowest_over);
+        own < member.gang.priority || (over <= member.gang.priority && self.stays_entitled(id))
+    }
+
+    fn find_prey(&mut self) {
+        if self.prey.stamp == self.changes {
+            return;
+        }
+        let mut prey =
+            Prey { stamp: self.changes, lowest: vec![i32::MAX; self.view.queues.len()], lowest_over: i32::MAX };
+        for member in self.running.iter().map(|id| &self.members[*id]) {
+            if !member.fixed && member.gang.preemptible && member.valid {
+                let lowest = &mut prey.lowest[member.queue];
+                *lowest = (*lowest).min(member.gang.priority);
+            }
+        }
+        for (queue, lowest) in prey.lowest.iter().enumerate().filter(|(_, lowest)| **lowest < i32::MAX) {
+            if *lowest < prey.lowest_over && self.is_over(queue) {
+                prey.lowest_over = *lowest;
+            }
+        }
+        self.prey = prey;
     }
 
     /// Everything that may be taken, the cheapest first: pods that elastic gangs can do without, then whole gangs, the lower priority
@@ -116,7 +154,7 @@ impl Engine<'_> {
     /// Whether a queue stays within what it is entitled to if the gang runs.
     fn stays_entitled(&self, id: usize) -> bool {
         let queue = self.members[id].queue;
-        let amounts = self.class(id).amounts(&self.class(id).least(), self.tree.total.len());
+        let amounts = &self.class(id).asks;
         let usage = &self.timeline.slots[0].usage;
         let within = |(at, amount): (usize, &i64)| {
             *amount == 0 || self.tree.used(usage, queue, at) + amount <= self.tree.entitled(queue, at)
@@ -165,8 +203,8 @@ impl Engine<'_> {
     fn search(&mut self, id: usize, slot: usize, items: &[Item]) -> Option<Way> {
         let all: Vec<usize> = (0..items.len()).collect();
         self.free(items, &all, -1);
-        let counts = self.class(id).least();
-        let possible = self.lacks(id, &counts, slot).is_none() && self.place_in(id, slot, &counts).is_some();
+        let counts = self.class(id).least.clone();
+        let possible = self.lacks_least(id, slot).is_none() && self.place_in(id, slot, &counts).is_some();
         let spans = if possible { self.spans(id, slot, &counts) } else { Vec::new() };
         self.free(items, &all, 1);
         if !possible {
@@ -254,10 +292,10 @@ impl Engine<'_> {
     }
 
     fn fit_least(&mut self, id: usize, slot: usize) -> Option<Vec<Place>> {
-        let counts = self.class(id).least();
-        if self.lacks(id, &counts, slot).is_some() {
+        if self.lacks_least(id, slot).is_some() {
             return None;
         }
+        let counts = self.class(id).least.clone();
         self.place_in(id, slot, &counts)
     }
 
@@ -313,15 +351,12 @@ impl Engine<'_> {
         let add = |sum: &mut [i64], amounts: &[i64], sign: i64| {
             sum.iter_mut().zip(amounts).for_each(|(sum, one)| *sum += one * sign)
         };
-        let amounts = |id: usize, places: &[Place]| {
-            super::timeline::amounts(&self.claim_of(&self.members[id], places, 0, 0), resources)
-        };
+        let amounts = |id: usize, places: &[Place]| super::timeline::uses(self.class(id), places, resources);
         for other in self.running.iter().filter(|other| self.members[**other].gang.priority >= priority) {
             let member = &self.members[*other];
             if let Some((before, after)) = queues.get_mut(&member.queue) {
-                let uses = amounts(*other, &member.places);
-                add(before, &uses, 1);
-                add(after, &uses, 1);
+                add(before, &member.uses, 1);
+                add(after, &member.uses, 1);
             }
         }
         for victim in equal {
@@ -330,7 +365,7 @@ impl Engine<'_> {
             }
         }
         if let Some((_, after)) = queues.get_mut(&self.members[id].queue) {
-            add(after, &self.class(id).amounts(&self.class(id).least(), resources), 1);
+            add(after, &self.class(id).asks, 1);
         }
         let mut risen: i128 = 0;
         for (queue, (before, after)) in queues {

@@ -108,15 +108,14 @@ impl Engine<'_> {
     /// Places for the smallest size of a gang from a moment on.
     fn fits_at(&self, id: usize, at_ms: i64, ends: &dyn Fn(&Member<'_>) -> i64, firm: bool) -> Option<Vec<Place>> {
         let class = self.class(id);
-        let counts = class.least();
-        let amounts = class.amounts(&counts, self.tree.total.len());
+        let (counts, amounts) = (&class.least, &class.asks);
         let queue = self.members[id].queue;
         let mut slot = self.slot_at(at_ms, ends, !firm);
-        if self.tree.lacks(&slot.usage, queue, &amounts).is_some() {
+        if self.tree.lacks(&slot.usage, queue, amounts).is_some() {
             return None;
         }
         for later in self.timeline.slots.iter().filter(|later| firm && later.at_ms > at_ms) {
-            if self.tree.lacks(&later.usage, queue, &amounts).is_some() {
+            if self.tree.lacks(&later.usage, queue, amounts).is_some() {
                 return None;
             }
             slot.free.lower_to(&later.free);
@@ -129,7 +128,7 @@ impl Engine<'_> {
             classes: &self.classes,
             demand: &self.demand,
         };
-        place(&ground, class, &counts)
+        place(&ground, class, counts)
     }
 
     /// When a gang that runs is expected to end: as it says; else, having run for some time, it goes on for as long again.

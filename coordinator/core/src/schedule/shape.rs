@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::bits::Bits;
 use super::cluster::{Cluster, len};
 use super::near;
-use super::view::{NodeRules, Role, Shape, View};
+use super::table::Table;
+use super::view::{Gang, NodeRules, Role, Shape, View};
 
 /// Pods that ask for the same.
 #[derive(Clone, Debug)]
@@ -41,6 +42,10 @@ pub(super) struct Class {
     /// Whether some role has pod terms.
     pub(super) terms: bool,
     pub(super) valid: bool,
+    /// Pods of its smallest size, of its full size, and what the smallest asks for.
+    pub(super) least: Vec<u32>,
+    pub(super) full: Vec<u32>,
+    pub(super) asks: Vec<i64>,
 }
 
 /// On which nodes, and which it likes.
@@ -70,14 +75,6 @@ impl Class {
         }
         sum
     }
-
-    pub(super) fn full(&self) -> Vec<u32> {
-        self.parts.iter().map(|part| part.count).collect()
-    }
-
-    pub(super) fn least(&self) -> Vec<u32> {
-        self.parts.iter().map(|part| part.min).collect()
-    }
 }
 
 /// Host ports that some role asks for.
@@ -91,25 +88,27 @@ pub(super) fn ports(shapes: &[Arc<Shape>]) -> Vec<u16> {
 
 /// The distinct shapes, and which each gang has.
 pub(super) fn distinct(view: &View) -> (Vec<Arc<Shape>>, Vec<u32>) {
-    let mut by_address: BTreeMap<usize, u32> = BTreeMap::new();
-    let mut by_hash: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+    let mut by_address = Table::for_up_to(view.gangs.len());
+    let mut by_hash = Table::for_up_to(view.gangs.len());
     let mut shapes: Vec<Arc<Shape>> = Vec::new();
-    let mut of = Vec::with_capacity(view.gangs.len());
-    for gang in &view.gangs {
+    let find = |gang: &Gang| {
         let address = Arc::as_ptr(&gang.shape).addr();
-        let id = *by_address.entry(address).or_insert_with(|| {
-            let mut hasher = Mix::default();
-            gang.shape.hash(&mut hasher);
-            let alike = by_hash.entry(hasher.finish()).or_default();
-            let known = alike.iter().find(|id| shapes[**id as usize] == gang.shape);
-            known.copied().unwrap_or_else(|| {
-                shapes.push(Arc::clone(&gang.shape));
-                alike.push(len(shapes.len()) - 1);
-                len(shapes.len()) - 1
-            })
-        });
-        of.push(id);
-    }
+        by_address.get_or_enter(
+            address as u64,
+            |_| true,
+            || {
+                let mut hasher = Mix::default();
+                gang.shape.hash(&mut hasher);
+                let known =
+                    by_hash.get_or_enter(hasher.finish(), |id| shapes[id as usize] == gang.shape, || len(shapes.len()));
+                if known as usize == shapes.len() {
+                    shapes.push(Arc::clone(&gang.shape));
+                }
+                known
+            },
+        )
+    };
+    let of = view.gangs.iter().map(find).collect();
     (shapes, of)
 }
 
@@ -175,7 +174,13 @@ fn class(view: &View, shape: Arc<Shape>, parts: Vec<Part>) -> Class {
     let required = shape.closeness.required.as_ref().and_then(|label| level(view, label));
     let close = shape.closeness != super::view::Closeness::default() || shape.all_reduce_bytes > 0;
     let terms = shape.roles.iter().any(|role| !role.affinity.is_empty() || !role.anti_affinity.is_empty());
-    Class { shape, parts, order, required, close, terms, valid }
+    let least = parts.iter().map(|part| part.min).collect();
+    let full = parts.iter().map(|part| part.count).collect();
+    let mut class = Class { shape, parts, order, required, close, terms, valid, least, full, asks: Vec::new() };
+    if valid {
+        class.asks = class.amounts(&class.least, resources);
+    }
+    class
 }
 
 fn level(view: &View, label: &str) -> Option<usize> {

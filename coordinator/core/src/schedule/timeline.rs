@@ -37,6 +37,8 @@ pub(super) struct Claim<'a> {
     pub(super) places: &'a [Place],
     pub(super) class: &'a Class,
     pub(super) queue: usize,
+    /// What the places take of each resource.
+    pub(super) uses: &'a [i64],
     pub(super) from_ms: i64,
     pub(super) until_ms: i64,
 }
@@ -51,7 +53,7 @@ impl Slot {
         Self {
             at_ms,
             free: cluster.capacity.clone(),
-            least: cluster.capacity.clone(),
+            least: Grid::default(),
             usage: tree.none(),
             log: Vec::new(),
             caps: vec![None; kinds],
@@ -64,19 +66,19 @@ impl Slot {
             let Some(part) = claim.class.parts.get(place.role as usize) else { continue };
             self.free.add(place.node as usize, &kinds[part.kind].needs, i64::from(place.count) * -sign);
         }
-        tree.add(&mut self.usage, claim.queue, &amounts(claim, tree.total.len()), sign);
+        tree.add(&mut self.usage, claim.queue, claim.uses, sign);
     }
 }
 
-/// What a claim takes of each resource.
-pub(super) fn amounts(claim: &Claim<'_>, resources: usize) -> Vec<i64> {
-    let mut counts = vec![0; claim.class.parts.len()];
-    for place in claim.places {
+/// What places take of each resource.
+pub(super) fn uses(class: &Class, places: &[Place], resources: usize) -> Vec<i64> {
+    let mut counts = vec![0; class.parts.len()];
+    for place in places {
         if let Some(count) = counts.get_mut(place.role as usize) {
             *count += place.count;
         }
     }
-    claim.class.amounts(&counts, resources)
+    class.amounts(&counts, resources)
 }
 
 impl Timeline {
@@ -121,7 +123,7 @@ impl Timeline {
         for at in at..self.slots.len() {
             let before = at.checked_sub(1).map(|before| self.slots[before].least.clone());
             let slot = &mut self.slots[at];
-            slot.least = slot.free.clone();
+            slot.least.clone_from(&slot.free);
             if let Some(before) = before {
                 slot.least.lower_to(&before);
             }

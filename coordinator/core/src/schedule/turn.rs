@@ -24,11 +24,10 @@ impl Engine<'_> {
         let time = self.timeline.slots[slot].at_ms;
         let (class, stamp) = (self.members[id].class, self.stamp(id));
         let known = held.is_none() && self.unfit[class].is_some_and(|(at, from)| at == stamp && from <= time);
-        let least = self.class(id).least();
-        if known || self.lacks(id, &least, slot).is_some() {
+        if known || self.lacks_least(id, slot).is_some() {
             return None;
         }
-        let full = self.class(id).full();
+        let (least, full) = (self.class(id).least.clone(), self.class(id).full.clone());
         if full != least
             && self.lacks(id, &full, slot).is_none()
             && let Some(places) = self.place_in(id, slot, &full)
@@ -61,6 +60,12 @@ impl Engine<'_> {
     fn stamp(&self, id: usize) -> u64 {
         let class = self.class(id);
         if class.terms || class.parts.len() > 1 { self.changes << 32 } else { self.epoch }
+    }
+
+    /// As [`lacks`](Self::lacks), for the smallest size.
+    pub(super) fn lacks_least(&self, id: usize, slot: usize) -> Option<(usize, i64, i64)> {
+        let (asks, queue) = (&self.class(id).asks, self.members[id].queue);
+        self.timeline.slots[..=slot].iter().find_map(|slot| self.tree.lacks(&slot.usage, queue, asks))
     }
 
     /// The first resource of which the queue has too little in some slot: (position, asked, available).

@@ -259,7 +259,10 @@ fn more_nodes_never_unschedule() {
         live(seed, flavour, 6, |before, _, _, now| {
             let mut extra = before.nodes[0].clone();
             extra.name = format!("{}-extra", dice.pick(&["a", "n0", "z"]));
-            let with = |view: &View| View { nodes: view.nodes.iter().cloned().chain([extra.clone()]).collect(), ..view.clone() };
+            let with = |view: &View| View {
+                nodes: view.nodes.iter().cloned().chain([extra.clone()]).collect(),
+                ..view.clone()
+            };
             // Nobody who runs is touched.
             let more = with(before);
             let decision = decide(&more, now);
