@@ -29,7 +29,7 @@ pub struct Report {
     #[serde(skip)]
     span_ms: i64,
     #[serde(skip)]
-    used: f64,
+    pub(super) used: f64,
     #[serde(skip)]
     lay_free: f64,
     #[serde(skip)]
