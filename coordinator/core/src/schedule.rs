@@ -41,7 +41,6 @@ mod turn;
 mod view;
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests;
 
 pub use decision::{Admission, Decision, Estimate, Preemption, Reason, Waiting};

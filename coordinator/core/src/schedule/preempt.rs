@@ -13,12 +13,14 @@ use super::engine::{Engine, Member};
 use super::view::{Phase, Place, PreemptionPolicy};
 
 /// Searches in one pass, at most.
-pub(super) const TRIES: u32 = 8;
+pub(super) const TRIES: u32 = 3;
 /// Domains in which room is sought, at most.
-const SPANS: usize = 8;
+const SPANS: usize = 4;
 
 /// Steps in which an elastic gang shrinks, at most.
-const PIECES: usize = 16;
+const PIECES: usize = 4;
+/// Tests of what may be given back, at most.
+const TESTS: u32 = 48;
 
 /// Who may be taken from, as of a change.
 #[derive(Debug, Default)]
@@ -264,19 +266,8 @@ impl Engine<'_> {
             batch *= 2;
             places = self.fit_least(id, slot);
         }
-        if places.is_some() {
-            let mut at = taken.len();
-            while at > 0 && taken.len() > 1 {
-                at -= 1;
-                let one = taken[at];
-                self.free(items, &[one], 1);
-                if let Some(found) = self.fit_least(id, slot) {
-                    taken.remove(at);
-                    places = Some(found);
-                } else {
-                    self.free(items, &[one], -1);
-                }
-            }
+        if let Some(found) = &mut places {
+            self.spare(id, slot, items, &mut taken, found);
         }
         self.free(items, &taken, 1);
         let places = places?;
@@ -289,6 +280,32 @@ impl Engine<'_> {
             taken.iter().filter(|at| items[**at].stops).map(|at| items[*at].priority).max().unwrap_or(i32::MIN);
         let lost = merged.values().map(|(_, _, lost)| lost).sum();
         Some(Way { chosen: taken, places, cost: (priority, lost, stops) })
+    }
+
+    /// Gives back what is not needed, the dearest first: halves, then quarters, and so on.
+    fn spare(&mut self, id: usize, slot: usize, items: &[Item], taken: &mut Vec<usize>, places: &mut Vec<Place>) {
+        let mut tests = TESTS;
+        let mut chunk = taken.len() / 2;
+        while chunk > 0 {
+            let mut end = taken.len();
+            while end > 0 && tests > 0 && taken.len() > 1 {
+                let from = end.saturating_sub(chunk);
+                let part = taken[from..end].to_vec();
+                end = from;
+                if part.len() == taken.len() {
+                    continue;
+                }
+                tests -= 1;
+                self.free(items, &part, 1);
+                if let Some(found) = self.fit_least(id, slot) {
+                    taken.drain(from..from + part.len());
+                    *places = found;
+                } else {
+                    self.free(items, &part, -1);
+                }
+            }
+            chunk /= 2;
+        }
     }
 
     fn fit_least(&mut self, id: usize, slot: usize) -> Option<Vec<Place>> {

@@ -130,7 +130,7 @@ fn allowed(role: &Role, view: &View, place: &Place) -> bool {
 fn domain(view: &View, node: u32, level: &str) -> Option<Vec<Option<String>>> {
     let labels = &view.nodes[node as usize].labels;
     labels.get(level)?;
-    let until = view.policy.levels.iter().position(|one| one.label == level).unwrap();
+    let until = view.policy.levels.iter().position(|one| one.label == level)?;
     Some(view.policy.levels[..=until].iter().map(|one| labels.get(&one.label).cloned()).collect())
 }
 
@@ -156,7 +156,7 @@ pub(super) fn admissions(view: &View, decision: &Decision) {
                 *by_domain.entry(domain(view, place.node, &slice.level)).or_default() += place.count;
             }
             let odd = by_domain.values().filter(|count| **count % slice.size != 0).count();
-            let part = pods(&admission.places, at) % slice.size != 0;
+            let part = !pods(&admission.places, at).is_multiple_of(slice.size);
             assert!(!by_domain.contains_key(&None) && odd <= usize::from(part), "{}: {by_domain:?}", gang.name);
         }
     }
