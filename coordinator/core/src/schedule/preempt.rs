@@ -56,8 +56,7 @@ impl Engine<'_> {
         if self.spared.get(&key) == Some(&self.changes) {
             return None;
         }
-        let items = if self.may_take_any(id) { self.items(id) } else { Vec::new() };
-        if items.is_empty() {
+        if !self.may_take_any(id) {
             self.spared.insert(key, self.changes);
             return None;
         }
@@ -65,6 +64,7 @@ impl Engine<'_> {
             return None;
         }
         self.searches -= 1;
+        let items = self.items(id);
         let slot = self.timeline.last_before(self.until(id));
         let Some(way) = self.search(id, slot, &items) else {
             self.spared.insert(key, self.changes);
