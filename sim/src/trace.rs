@@ -275,7 +275,8 @@ mod tests {
     #[test]
     fn every_job_ends_under_every_policy() {
         let jobs = parse(SMALL).unwrap();
-        let work: f64 = jobs.iter().filter(|job| job.gpus <= 8).map(|job| f64::from(job.gpus) * job.run_ms as f64).sum();
+        let work: f64 =
+            jobs.iter().filter(|job| job.gpus <= 8).map(|job| f64::from(job.gpus) * job.run_ms as f64).sum();
         for policy in [Policy::Fifo, Policy::Skip, Policy::Sjf, Policy::Las, Policy::Srtf, Policy::Ours] {
             let report = with(policy);
             assert_eq!(report.jobs + report.refused, jobs.len() as u64, "{policy:?}");

@@ -1,7 +1,6 @@
 //! How long the scheduling engine takes for one decision: a cluster that is full with many gangs waiting, from view to answer,
 //! compilation of the view included; and one gang of ten thousand ranks on an empty cluster.
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,8 +8,8 @@ use clap::Parser;
 use trainyard_benches::Error;
 use trainyard_benches::samples::Samples;
 use trainyard_coordinator_core::schedule::{
-    Closeness, ClusterQueue, Cohort, Gang, Level, Node, Phase, Policy, PreemptionPolicy, Quota, Role, Shape, Slice, View,
-    decide,
+    Closeness, ClusterQueue, Cohort, Gang, Level, Node, Phase, Policy, PreemptionPolicy, Quota, Role, Shape, Slice,
+    View, decide,
 };
 
 const MINUTE: i64 = 60_000;
@@ -90,18 +89,10 @@ fn workers(pods: u32, gpus: u32, elastic: bool) -> Role {
 
 /// A hundred queues in ten cohorts share the cluster.
 fn queues(view: &mut View, nodes: u32) {
-    let quota = |nominal: u32| Quota {
-        resource: 3,
-        nominal: i64::from(nominal),
-        borrowing_limit: None,
-        lending_limit: None,
-    };
-    let cohort = |at: usize, parent| Cohort {
-        name: format!("cohort-{at:02}"),
-        parent,
-        quotas: Vec::new(),
-        weight_milli: 1_000,
-    };
+    let quota =
+        |nominal: u32| Quota { resource: 3, nominal: i64::from(nominal), borrowing_limit: None, lending_limit: None };
+    let cohort =
+        |at: usize, parent| Cohort { name: format!("cohort-{at:02}"), parent, quotas: Vec::new(), weight_milli: 1_000 };
     view.cohorts.push(cohort(0, None));
     view.cohorts.extend((1..=10).map(|at| cohort(at, Some(0))));
     let queue = |at: u32| ClusterQueue {
@@ -157,7 +148,8 @@ fn steady(arguments: &Arguments, out: &mut impl std::io::Write) -> Result<(), Er
     let mut view = cluster(arguments.nodes);
     queues(&mut view, arguments.nodes);
     let mean = arguments.nodes * GPUS / u32::try_from(arguments.running).unwrap_or(1);
-    let sizes = [1, 2, 4, 8, 8, 16, 16, 32, mean, mean * 2, mean * 4].map(|gpus| if gpus > GPUS { gpus / GPUS * GPUS } else { gpus });
+    let sizes = [1, 2, 4, 8, 8, 16, 16, 32, mean, mean * 2, mean * 4]
+        .map(|gpus| if gpus > GPUS { gpus / GPUS * GPUS } else { gpus });
     let (mut number, mut now_ms) = (0, START_MS);
     let mut next = |dice: &mut Dice, now_ms| {
         number += 1;
@@ -195,10 +187,27 @@ fn steady(arguments: &Arguments, out: &mut impl std::io::Write) -> Result<(), Er
         running += view.gangs.iter().filter(|gang| is_running(gang)).count();
     }
     let rounds = arguments.rounds as usize;
-    writeln!(out, "| {} nodes, {} gangs, about {} of them running, ms | p50 / p99 / max | limit (p99) |", arguments.nodes, view.gangs.len(), running / rounds)?;
+    writeln!(
+        out,
+        "| {} nodes, {} gangs, about {} of them running, ms | p50 / p99 / max | limit (p99) |",
+        arguments.nodes,
+        view.gangs.len(),
+        running / rounds
+    )?;
     writeln!(out, "|---|---|---|")?;
-    writeln!(out, "| a decision after {} gangs ended; {} start and {} are preempted, on average | {} | 20 |", arguments.changes, admitted / rounds, preempted / rounds, samples.line())?;
-    writeln!(out, "| the first decision, which places {placed} gangs on the empty cluster | {:.2} | |", first.as_secs_f64() * 1e3)?;
+    writeln!(
+        out,
+        "| a decision after {} gangs ended; {} start and {} are preempted, on average | {} | 20 |",
+        arguments.changes,
+        admitted / rounds,
+        preempted / rounds,
+        samples.line()
+    )?;
+    writeln!(
+        out,
+        "| the first decision, which places {placed} gangs on the empty cluster | {:.2} | |",
+        first.as_secs_f64() * 1e3
+    )?;
     Ok(())
 }
 
@@ -224,7 +233,12 @@ fn large(out: &mut impl std::io::Write) -> Result<(), Error> {
             return Err(Error::Request(format!("{pods} pods were placed: {:?}", decision.waiting)));
         }
     }
-    writeln!(out, "| a gang of {} ranks, each 80 within a rack, on {nodes} hosts | {} | 50 |", nodes * GPUS, samples.line())?;
+    writeln!(
+        out,
+        "| a gang of {} ranks, each 80 within a rack, on {nodes} hosts | {} | 50 |",
+        nodes * GPUS,
+        samples.line()
+    )?;
     Ok(())
 }
 

@@ -33,9 +33,14 @@ pub fn parse(text: &str) -> Result<Vec<Job>, TraceError> {
             let value = cell(column).parse::<f64>().ok().filter(|value| value.is_finite() && *value >= 0.0);
             value.ok_or_else(|| wrong(at, format!("`{}` is not a number", cell(column))))
         };
-        let submit_ms = instant(cell(timestamp)).ok_or_else(|| wrong(at, format!("`{}` is not a time", cell(timestamp))))?;
+        let submit_ms =
+            instant(cell(timestamp)).ok_or_else(|| wrong(at, format!("`{}` is not a time", cell(timestamp))))?;
         let owner = cluster.map_or(0, |column| trainyard_coordinator_core::fnv::text(cell(column)));
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be finite and positive")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "checked to be finite and positive"
+        )]
         let (run_ms, gpus) = ((number(duration)? * 1_000.0).max(1.0) as i64, number(num_gpus)? as u32);
         jobs.push(Job { submit_ms, run_ms, gpus, owner });
     }
@@ -56,7 +61,9 @@ fn instant(text: &str) -> Option<i64> {
     }
     // Days since the epoch, with years that begin in March.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (month * 153 + 2) / 5 + day - 719_469;
+    let days =
+        year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (month * 153 + 2) / 5 + day
+            - 719_469;
     Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000)
 }
 

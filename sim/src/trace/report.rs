@@ -55,7 +55,8 @@ impl Report {
         self.took_ms.sort_unstable();
         let count = self.took_ms.len();
         let hours = |ms: i64| ms as f64 / 3_600_000.0;
-        let rank = |percent: usize| self.took_ms.get((count * percent).div_ceil(100).max(1) - 1).copied().map_or(0.0, hours);
+        let rank =
+            |percent: usize| self.took_ms.get((count * percent).div_ceil(100).max(1) - 1).copied().map_or(0.0, hours);
         self.jobs = count as u64;
         (self.p50_hours, self.p99_hours) = (rank(50), rank(99));
         self.mean_hours = self.took_ms.iter().copied().map(hours).sum::<f64>() / (count.max(1) as f64);
