@@ -33,6 +33,7 @@ mod control;
 pub mod invariant;
 mod pod;
 mod rough;
+pub mod trace;
 mod workload;
 mod world;
 

@@ -5,6 +5,7 @@
 //! - [`manifest`] lowers an object of any dialect to one [`model::JobModel`], or says all that is wrong with it.
 //! - [`job::plan`] drives the life cycle of any [`model::JobModel`].
 //! - [`gang::place`] decides which waiting gangs start, and where.
+//! - [`schedule::decide`] is the engine that will take its place: queues, quota, preemption, reservations, topology.
 //! - [`explain`] says why a job is where it is.
 //! - [`rendezvous`] decides who the ranks of a job are, generation by generation.
 //! - [`standin`] plays the controllers of `batch/v1` and `apps/v1` that a cluster brings along.
@@ -26,5 +27,6 @@ mod merge;
 pub mod model;
 pub mod port;
 pub mod rendezvous;
+pub mod schedule;
 pub mod standin;
 pub mod view;

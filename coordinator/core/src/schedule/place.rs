@@ -1,0 +1,273 @@
+//! Places for a whole gang: in one domain as close as there is, on as few nodes as need be, and so that little is left in pieces.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use super::cluster::{Cluster, Grid, NONE, Span, len, room};
+use super::exact;
+use super::fragment::Demand;
+use super::shape::{Class, Classes, Part};
+use super::view::Place;
+
+/// Domains of one level that are tried with all roles, at most.
+const TRIES: usize = 8;
+
+/// What is free, for the roles of one class.
+#[derive(Clone)]
+pub(super) struct Ground<'a> {
+    pub(super) free: &'a Grid,
+    /// Room for pods of each role on each node.
+    pub(super) caps: Vec<&'a [u32]>,
+    pub(super) cluster: &'a Cluster,
+    pub(super) classes: &'a Classes,
+    pub(super) demand: &'a Demand,
+}
+
+/// The levels in which a class may lie, the closest first, each with the span of every domain of it. Slices, and a level that is required, are
+/// labels: what lies in no domain of theirs is out. Nodes by themselves only with `single`.
+pub(super) fn scopes(class: &Class, cluster: &Cluster, single: bool) -> Vec<(usize, Vec<Span>)> {
+    let nodes = cluster.tiers.len();
+    let inner = class.parts.iter().filter_map(|part| part.slice).map(|(_, level)| level).min().unwrap_or(nodes);
+    let outer = class.required.unwrap_or(0);
+    let within = |span: &Span| class.required.is_none_or(|level| cluster.tiers[level].of[span.lo] != NONE);
+    let mut scopes: Vec<(usize, Vec<Span>)> = Vec::new();
+    if class.close {
+        for level in (outer..=inner.max(outer)).rev().filter(|level| single || *level < nodes) {
+            let spans = cluster.tiers.get(level).map_or_else(|| cluster.nodes(), |tier| tier.spans.clone());
+            scopes.push((level, spans.into_iter().filter(within).collect()));
+        }
+    }
+    if class.required.is_none() {
+        scopes.push((0, vec![cluster.all()]));
+    }
+    scopes
+}
+
+/// Places for `counts` pods of each role, or none.
+pub(super) fn place(ground: &Ground<'_>, class: &Class, counts: &[u32]) -> Option<Vec<Place>> {
+    if counts.iter().zip(&ground.caps).any(|(count, caps)| *count > 0 && caps.is_empty()) {
+        return None;
+    }
+    let asked: Vec<usize> = class.order.iter().copied().filter(|part| counts[*part] > 0).collect();
+    if let Some(places) = on_one_node(ground, class, counts, &asked) {
+        return Some(places);
+    }
+    let sums: Vec<Vec<u64>> =
+        class.parts.iter().zip(&ground.caps).map(|(part, caps)| sums(ground.cluster, part, caps)).collect();
+    let leftover = |span: &Span| {
+        let mut least = None;
+        for part in &asked {
+            let room = sums[*part][span.hi] - sums[*part][span.lo];
+            let left = room.checked_sub(rounded(&class.parts[*part], counts[*part]))?;
+            least.get_or_insert(left);
+        }
+        least
+    };
+    for (level, spans) in scopes(class, ground.cluster, false) {
+        let mut fitting: Vec<(u64, Span)> = spans.iter().filter_map(|span| Some((leftover(span)?, *span))).collect();
+        if fitting.len() > TRIES {
+            fitting.select_nth_unstable(TRIES);
+        }
+        fitting.truncate(TRIES);
+        fitting.sort_unstable();
+        for (_, span) in fitting {
+            if let Some(places) = Filling::new(ground, class, span).fill(level, counts) {
+                return Some(places);
+            }
+        }
+    }
+    None
+}
+
+/// The whole gang on the node where the least is left over, for gangs that want to be close.
+fn on_one_node(ground: &Ground<'_>, class: &Class, counts: &[u32], asked: &[usize]) -> Option<Vec<Place>> {
+    let sliced = class.parts.iter().any(|part| part.slice.is_some());
+    let first = *asked.first()?;
+    if !class.close || sliced {
+        return None;
+    }
+    let within = |at: usize| class.required.is_none_or(|level| ground.cluster.tiers[level].of[at] != NONE);
+    let enough = |at: &usize| asked.iter().all(|part| ground.caps[*part][*at] >= counts[*part]) && within(*at);
+    let mut nodes: Vec<usize> = (0..ground.cluster.len()).filter(enough).collect();
+    nodes.sort_unstable_by_key(|at| (ground.caps[first][*at], *at));
+    let inner = ground.cluster.tiers.len();
+    let fill = |at: usize| Filling::new(ground, class, Span { lo: at, hi: at + 1 }).fill(inner, counts);
+    nodes.into_iter().take(TRIES).find_map(fill)
+}
+
+/// Whole slices: the last one, which may have fewer pods, counts as one too.
+fn rounded(part: &Part, count: u32) -> u64 {
+    part.slice.map_or(u64::from(count), |(size, _)| u64::from(count.div_ceil(size)) * u64::from(size))
+}
+
+/// The room before each node. With slices, only whole slices within their domains count, at the first node of the domain.
+pub(super) fn sums(cluster: &Cluster, part: &Part, caps: &[u32]) -> Vec<u64> {
+    let mut sums = Vec::with_capacity(caps.len() + 1);
+    let mut sum = 0;
+    sums.push(sum);
+    let Some((size, level)) = part.slice else {
+        for cap in caps {
+            sum += u64::from(*cap);
+            sums.push(sum);
+        }
+        return sums;
+    };
+    let size = u64::from(size);
+    for at in 0..caps.len() {
+        let domain = cluster.tiers[level].of[at] as usize;
+        if let Some(span) = cluster.tiers[level].spans.get(domain).filter(|span| span.lo == at) {
+            let pods: u64 = caps[span.lo..span.hi].iter().map(|cap| u64::from(*cap)).sum();
+            sum += pods / size * size;
+        }
+        sums.push(sum);
+    }
+    sums
+}
+
+/// A domain that is being filled with a gang.
+pub(super) struct Filling<'a> {
+    ground: &'a Ground<'a>,
+    class: &'a Class,
+    span: Span,
+    /// Room for pods of each role on each node of the span.
+    pub(super) caps: Vec<Vec<u32>>,
+    /// What is free on the nodes that took pods.
+    rows: BTreeMap<usize, Vec<i64>>,
+}
+
+impl<'a> Filling<'a> {
+    pub(super) fn new(ground: &'a Ground<'a>, class: &'a Class, span: Span) -> Self {
+        let caps = ground.caps.iter().map(|caps| caps[span.lo..span.hi].to_vec()).collect();
+        Self { ground, class, span, caps, rows: BTreeMap::new() }
+    }
+
+    fn fill(mut self, level: usize, counts: &[u32]) -> Option<Vec<Place>> {
+        let mut places = Vec::new();
+        for part in self.class.order.iter().copied().filter(|part| counts[*part] > 0) {
+            let Some(found) = self.add(part, level, counts[part]) else {
+                let roles = counts.iter().filter(|count| **count > 0).count();
+                return if roles > 1 { exact::place(self.ground, self.class, self.span, counts) } else { None };
+            };
+            places.extend(found);
+        }
+        places.sort_unstable();
+        Some(places)
+    }
+
+    /// Places for pods of one role, which are taken.
+    pub(super) fn add(&mut self, part: usize, level: usize, count: u32) -> Option<Vec<Place>> {
+        let mut found = Vec::new();
+        let spread = Spread { filling: self, part: &self.class.parts[part], caps: &self.caps[part] };
+        if !spread.spread(self.span, level, count, &mut found) {
+            return None;
+        }
+        found.sort_unstable();
+        let needs = &self.ground.classes.kinds[self.class.parts[part].kind].needs;
+        for (node, pods) in &found {
+            let row = self.rows.entry(*node).or_insert_with(|| self.ground.free.row(*node).to_vec());
+            needs.iter().for_each(|(resource, amount)| row[*resource] -= amount * i64::from(*pods));
+            for (other, caps) in self.class.parts.iter().zip(&mut self.caps) {
+                let cap = &mut caps[node - self.span.lo];
+                *cap = (*cap).min(room(row, &self.ground.classes.kinds[other.kind].needs));
+            }
+        }
+        let role = len(part);
+        Some(found.into_iter().map(|(node, count)| Place { role, node: len(node), count }).collect())
+    }
+}
+
+/// Pods of one role on their way to nodes.
+struct Spread<'a> {
+    filling: &'a Filling<'a>,
+    part: &'a Part,
+    caps: &'a [u32],
+}
+
+impl Spread<'_> {
+    /// Spreads pods over a span whose cells are of `level`: whole cells, the largest first, and the rest in the tightest
+    /// cell that takes it.
+    fn spread(&self, span: Span, level: usize, mut left: u32, found: &mut Vec<(usize, u32)>) -> bool {
+        let cluster = self.filling.ground.cluster;
+        if level >= cluster.tiers.len() {
+            return self.over_nodes(span, left, found);
+        }
+        let mut cells: Vec<(u32, Span)> =
+            cluster.cells(span, level).into_iter().map(|cell| (self.room(cell, level), cell)).collect();
+        cells.retain(|(room, _)| *room > 0);
+        // Gangs that need not be close fill what is nearly full.
+        let sign = |room: u32| if self.filling.class.close { i64::from(room) } else { -i64::from(room) };
+        cells.sort_unstable_by_key(|(room, cell)| (Reverse(sign(*room)), *cell));
+        let mut at = 0;
+        while left > 0 {
+            let rest = &cells[at.min(cells.len())..];
+            let tightest =
+                rest.iter().enumerate().filter(|(_, (room, _))| *room >= left).min_by_key(|(_, cell)| **cell);
+            let chosen = if self.filling.class.close { tightest.map_or(0, |(chosen, _)| chosen) } else { 0 };
+            let Some((room, cell)) = rest.get(chosen).copied() else { return false };
+            let pods = room.min(left);
+            if !self.spread(cell, level + 1, pods, found) {
+                return false;
+            }
+            left -= pods;
+            at += chosen + 1;
+        }
+        true
+    }
+
+    /// Room in a cell, whole slices if it is not inside of one.
+    fn room(&self, cell: Span, level: usize) -> u32 {
+        let base = self.filling.span.lo;
+        let pods = |span: Span| {
+            self.caps[span.lo - base..span.hi - base].iter().fold(0_u32, |sum, cap| sum.saturating_add(*cap))
+        };
+        let Some((size, within)) = self.part.slice.filter(|(_, within)| level <= *within) else { return pods(cell) };
+        let tier = &self.filling.ground.cluster.tiers[within];
+        let mut sum = 0_u32;
+        let mut at = cell.lo;
+        while at < cell.hi {
+            let Some(span) = tier.spans.get(tier.of[at] as usize) else {
+                at += 1;
+                continue;
+            };
+            sum = sum.saturating_add(pods(*span) / size * size);
+            at = span.hi;
+        }
+        sum
+    }
+
+    fn over_nodes(&self, span: Span, mut left: u32, found: &mut Vec<(usize, u32)>) -> bool {
+        let base = self.filling.span.lo;
+        let kind = &self.filling.ground.classes.kinds[self.part.kind];
+        let liking = self.filling.ground.classes.allowed[kind.rules].liking.as_deref();
+        let liked = |node: usize| Reverse(liking.map_or(0, |liking| liking[node]));
+        let caps = &self.caps[span.lo - base..span.hi - base];
+        let mut nodes: Vec<(u32, usize)> =
+            (span.lo..).zip(caps).filter(|(_, cap)| **cap > 0).map(|(at, cap)| (*cap, at)).collect();
+        let close = self.filling.class.close;
+        let sign = |cap: u32| if close { i64::from(cap) } else { -i64::from(cap) };
+        if left > 1 {
+            nodes.sort_unstable_by_key(|(cap, at)| (liked(*at), Reverse(sign(*cap)), *at));
+        }
+        while left > 0 {
+            let growth = |cap: u32, at: usize| {
+                let row = self.filling.rows.get(&at).map_or_else(|| self.filling.ground.free.row(at), Vec::as_slice);
+                (liked(at), self.filling.ground.demand.growth(row, &kind.needs, left), cap, at)
+            };
+            // All that is left, where the fewest pieces are made; a gang that need not be close does so with its last pod only.
+            let fits = |cap: u32| cap >= left && (close || left == 1);
+            let last = nodes.iter().filter(|(cap, _)| fits(*cap)).map(|(cap, at)| growth(*cap, *at)).min();
+            if let Some((_, _, _, at)) = last {
+                found.push((at, left));
+                return true;
+            }
+            if nodes.is_empty() {
+                return false;
+            }
+            let (cap, at) = nodes.remove(0);
+            let pods = cap.min(left);
+            found.push((at, pods));
+            left -= pods;
+        }
+        true
+    }
+}

@@ -1,0 +1,9 @@
+//! Hand-written cases, and properties over worlds from seeds.
+
+mod brute;
+mod cases;
+mod check;
+mod closeness;
+mod property;
+mod quota;
+mod world;

@@ -1,0 +1,70 @@
+//! Who goes first.
+
+use serde::{Deserialize, Serialize};
+use trainyard_coordinator_core::schedule::Learned;
+
+use super::Job;
+
+/// An order of jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Policy {
+    /// Strictly in the order of arrival.
+    Fifo,
+    /// In the order of arrival, but who does not fit keeps nobody waiting.
+    Skip,
+    /// The smallest (GPUs times run time, which is known) first, without preemption.
+    Sjf,
+    /// The least GPU time so far first, in classes, with preemption.
+    Las,
+    /// The least GPU time left (which is known) first, with preemption.
+    Srtf,
+    /// By what finished jobs tell, with preemption; nothing else is known.
+    Ours,
+}
+
+/// A job and what became of it.
+pub(super) struct Known<'a> {
+    pub(super) job: &'a Job,
+    pub(super) done_ms: i64,
+    pub(super) left_ms: i64,
+    pub(super) waited_ms: i64,
+    pub(super) running: bool,
+}
+
+/// Jobs that are alike to who does not know how long they run: of one owner, and of one size.
+pub(super) fn group(job: &Job) -> u64 {
+    job.owner.wrapping_mul(64).wrapping_add(u64::from(job.gpus.ilog2()))
+}
+
+impl Policy {
+    /// The greater the sooner.
+    pub(super) fn priority(self, known: &Known<'_>, learned: &mut Learned) -> i32 {
+        let gpus = f64::from(known.job.gpus);
+        let seconds = |ms: i64| ms as f64 / 1_000.0;
+        match self {
+            Self::Fifo | Self::Skip => 0,
+            Self::Sjf => to_priority(gpus * seconds(known.job.run_ms)),
+            Self::Srtf => to_priority(gpus * seconds(known.left_ms)),
+            Self::Las => class(gpus * seconds(known.done_ms) / 900.0, 2.0),
+            Self::Ours => {
+                let cost = learned.cost_ms(group(known.job), known.done_ms) / 1_000.0;
+                // What has waited for long in comparison to what it costs rises; what runs keeps its place a little longer.
+                let patience = 1.0 + seconds(known.waited_ms) / (20.0 * cost.max(1.0) + 86_400.0);
+                let keep = if known.running { 0.7 } else { 1.0 };
+                class(gpus * cost * keep / patience, 1.0)
+            }
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "bounded")]
+fn to_priority(cost: f64) -> i32 {
+    -(cost.clamp(0.0, 2_000_000_000.0) as i32)
+}
+
+/// Classes in which the cost grows by a factor of two to the power of `step`.
+#[expect(clippy::cast_possible_truncation, reason = "bounded")]
+fn class(cost: f64, step: f64) -> i32 {
+    -((cost.max(1.0).log2() / step).floor().clamp(0.0, 1_000.0) as i32)
+}
