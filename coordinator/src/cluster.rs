@@ -12,6 +12,7 @@ use kube::core::{ApiResource, GroupVersionKind, NamespaceResourceScope, ObjectMe
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use trainyard_coordinator_core::manifest::dialects;
+use trainyard_coordinator_core::operator::access::is_left;
 use trainyard_coordinator_core::view::Config as ViewConfig;
 use trainyard_proto::plan::ObjectRef;
 use trainyard_runtime::driver::apply::Target;
@@ -22,10 +23,6 @@ use crate::Config;
 
 /// A kind, as (apiVersion, kind).
 pub(crate) type Kind = (String, String);
-
-/// Kinds that a manifest may refer to and that its lowering needs to see.
-const RELATED: [(&str, &str); 2] =
-    [("trainer.kubeflow.org/v1alpha1", "ClusterTrainingRuntime"), ("trainer.kubeflow.org/v1alpha1", "TrainingRuntime")];
 
 /// The shared part of all controllers. Cloning shares it.
 #[derive(Clone)]
@@ -109,7 +106,7 @@ impl Cluster {
         let mut starter = Starter { client, namespace: config.namespace.as_deref(), stop, probes: Vec::new() };
         let mut custom = BTreeMap::new();
         let mut queues = HashMap::new();
-        for dialect in dialects() {
+        for dialect in dialects().iter().filter(|dialect| !is_left(**dialect, &config.left)) {
             let info = dialect.info();
             let of = kind(info.api_version, info.kind);
             custom.insert(of.clone(), starter.custom(info.api_version, info.kind, info.namespaced));
@@ -119,11 +116,11 @@ impl Cluster {
                     .entry(kind(extra.api_version, extra.kind))
                     .or_insert_with(|| starter.custom(extra.api_version, extra.kind, true));
             }
-        }
-        for (api_version, of_kind) in RELATED {
-            custom
-                .entry(kind(api_version, of_kind))
-                .or_insert_with(|| starter.custom(api_version, of_kind, of_kind == "TrainingRuntime"));
+            for related in dialect.related_kinds() {
+                custom
+                    .entry(kind(related.api_version, related.kind))
+                    .or_insert_with(|| starter.custom(related.api_version, related.kind, related.namespaced));
+            }
         }
         for (api_version, of_kind) in [("batch/v1", "Job"), ("apps/v1", "ReplicaSet"), ("apps/v1", "Deployment")] {
             queues.insert(kind(api_version, of_kind), Queue::default());
@@ -144,6 +141,7 @@ impl Cluster {
             view_config: ViewConfig {
                 rendezvous,
                 open_rendezvous,
+                launcher_image: config.launcher_image.clone(),
                 ..if config.embedded { ViewConfig::embedded() } else { ViewConfig::cluster() }
             },
             client: client.clone(),

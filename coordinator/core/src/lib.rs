@@ -7,6 +7,7 @@
 //! - [`gang::place`] decides which waiting gangs start, and where.
 //! - [`explain`] says why a job is where it is.
 //! - [`rendezvous`] decides who the ranks of a job are, generation by generation.
+//! - [`operator`] decides who leads on a cluster, and what the operator may do there.
 //! - [`standin`] plays the controllers of `batch/v1` and `apps/v1` that a cluster brings along.
 
 #![forbid(unsafe_code)]
@@ -24,6 +25,7 @@ pub mod label;
 pub mod manifest;
 mod merge;
 pub mod model;
+pub mod operator;
 pub mod port;
 pub mod rendezvous;
 pub mod standin;
