@@ -131,7 +131,11 @@ mod tests {
         let told = Arc::clone(&heard);
         let service = tower::service_fn(move |request: Request<Body>| {
             told.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
-            async { Ok::<_, Infallible>(Response::new(Body::from(br#"{"kind":"Status","metadata":{}}"#.to_vec()))) }
+            async {
+                Ok::<_, Infallible>(Response::new(Body::from(
+                    br#"{"kind":"Pod","apiVersion":"v1","metadata":{}}"#.to_vec(),
+                )))
+            }
         });
         (kube::Client::new(service, "default"), heard)
     }
