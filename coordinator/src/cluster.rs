@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
@@ -30,6 +31,8 @@ pub(crate) struct Cluster {
     pub(crate) pods: Cache<Pod>,
     pub(crate) services: Cache<Service>,
     pub(crate) embedded: Option<Embedded>,
+    /// What is looked at where pods wait for each other.
+    pub(crate) gangs: Option<Gangs>,
     /// Jobs of every dialect, runtimes, and the extra kinds of dialects.
     pub(crate) custom: Arc<BTreeMap<Kind, Cache<DynamicObject>>>,
     pub(crate) queues: Arc<HashMap<Kind, Queue>>,
@@ -39,11 +42,18 @@ pub(crate) struct Cluster {
     events: EventSink,
 }
 
+/// Where gangs may go.
+#[derive(Clone)]
+pub(crate) struct Gangs {
+    pub(crate) nodes: Cache<Node>,
+    pub(crate) priority_classes: Cache<PriorityClass>,
+    /// On a cluster, how long its scheduler may take to bind a whole gang.
+    pub(crate) patience: Option<Duration>,
+}
+
 /// What only the embedded server's controllers look at.
 #[derive(Clone)]
 pub(crate) struct Embedded {
-    pub(crate) nodes: Cache<Node>,
-    pub(crate) priority_classes: Cache<PriorityClass>,
     pub(crate) jobs: Cache<Job>,
     pub(crate) deployments: Cache<Deployment>,
     pub(crate) sets: Cache<ReplicaSet>,
@@ -125,9 +135,12 @@ impl Cluster {
         for (api_version, of_kind) in [("batch/v1", "Job"), ("apps/v1", "ReplicaSet"), ("apps/v1", "Deployment")] {
             queues.insert(kind(api_version, of_kind), Queue::default());
         }
-        let embedded = config.embedded.then(|| Embedded {
+        let gangs = (config.embedded || config.gangs.is_some()).then(|| Gangs {
             nodes: starter.cluster_wide(),
             priority_classes: starter.cluster_wide(),
+            patience: config.gangs.filter(|_| !config.embedded),
+        });
+        let embedded = config.embedded.then(|| Embedded {
             jobs: starter.namespaced(),
             deployments: starter.namespaced(),
             sets: starter.namespaced(),
@@ -136,12 +149,14 @@ impl Cluster {
             pods: starter.namespaced(),
             services: starter.namespaced(),
             embedded,
+            gangs,
             custom: Arc::new(custom),
             queues: Arc::new(queues),
             view_config: ViewConfig {
                 rendezvous,
                 open_rendezvous,
                 launcher_image: config.launcher_image.clone(),
+                gangs: config.gangs.is_some(),
                 ..if config.embedded { ViewConfig::embedded() } else { ViewConfig::cluster() }
             },
             client: client.clone(),
@@ -225,9 +240,11 @@ impl Cluster {
         for cache in self.custom.values() {
             cache.ready().await;
         }
+        if let Some(gangs) = &self.gangs {
+            gangs.nodes.ready().await;
+            gangs.priority_classes.ready().await;
+        }
         if let Some(embedded) = &self.embedded {
-            embedded.nodes.ready().await;
-            embedded.priority_classes.ready().await;
             embedded.jobs.ready().await;
             embedded.deployments.ready().await;
             embedded.sets.ready().await;

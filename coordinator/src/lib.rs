@@ -17,6 +17,7 @@ pub mod rendezvous;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,9 @@ pub struct Config {
     pub launcher_image: Option<String>,
     /// Kinds that are left to others: `pytorchjobs.kubeflow.org`.
     pub left: BTreeSet<String>,
+    /// On a cluster: let the pods of a job go together, and take them back if the cluster's scheduler has not bound all of them after
+    /// so long.
+    pub gangs: Option<Duration>,
 }
 
 impl Default for Config {
@@ -61,6 +65,7 @@ impl Default for Config {
             door: None,
             launcher_image: None,
             left: BTreeSet::new(),
+            gangs: None,
         }
     }
 }
@@ -104,8 +109,8 @@ impl Coordinator {
         let meetings = rendezvous::RendezvousMetrics::default();
         let hub = entrance.is_some().then(|| rendezvous::Hub::start(&cluster, meetings.clone(), &stop));
         let mut controllers = job::controllers(&cluster, hub.as_ref());
+        controllers.extend(gang::controller(&cluster));
         if config.embedded {
-            controllers.push(gang::controller(&cluster));
             controllers.push(batch::controller(&cluster));
             controllers.extend(apps::controllers(&cluster));
         }

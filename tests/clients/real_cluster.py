@@ -211,7 +211,7 @@ class Node:
         self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         amounts = {"cpu": "4", "memory": "8Gi", "pods": "50"}
-        self.cluster.call("POST", "/api/v1/nodes", {"metadata": {"name": "node1"}})
+        self.cluster.call("POST", "/api/v1/nodes", {"metadata": {"name": "node1", "labels": {"kubernetes.io/hostname": "node1"}}})
         self.cluster.call("PATCH", "/api/v1/nodes/node1/status", {"status": {
             "capacity": amounts, "allocatable": amounts, "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self.server.server_port}},

@@ -36,6 +36,7 @@ UNUSED = {
     ("trainer.kubeflow.org", "trainjobs", "patch"): "as for PyTorchJobs",
     ("trainer.kubeflow.org", "trainjobs", "delete"): "as for PyTorchJobs",
     ("trainer.kubeflow.org", "trainjobs/status", "patch"): "no TrainJob is run here",
+    ("", "pods/status", "patch"): "only for a gang that waits",
     # The operators of these tests are no pods, so launchers are not directed to one.
     ("discovery.k8s.io", "endpointslices", "get"): "only in pods",
     ("discovery.k8s.io", "endpointslices", "create"): "only in pods",
@@ -240,7 +241,8 @@ def test_a_killed_leader_is_followed_and_the_job_goes_on(cluster, operators, pla
     births = Births(cluster, place)
     create(cluster, place, training("job", wait_for_end(tmp_path)))
     eventually(lambda: phase(cluster, place, "job") == "Running", "it runs")
-    before, generation = uids(cluster, place), read(cluster, place, "job")["status"]["generation"]
+    generation = eventually(lambda: read(cluster, place, "job")["status"].get("generation"), "its generation is told")
+    before = uids(cluster, place)
     first.end(signal.SIGKILL)
     # It has work for whoever comes next, and nobody to see it yet.
     create(cluster, place, training("next", "true"))
@@ -301,6 +303,55 @@ def test_a_leader_that_is_told_to_end_gives_the_lease_back(cluster, operators, p
     eventually(lambda: phase(cluster, place, "job") == "Succeeded", "the second one works")
 
 
+def gates(cluster, place):
+    return [pod["metadata"]["name"] for pod in pods(cluster, place) if pod["spec"].get("schedulingGates")]
+
+
+def test_a_job_goes_when_there_is_room_for_all_of_it(cluster, operators, place, tmp_path):
+    leader(operators("one"))
+    half = {"cpu": "1800m"}  # the node has 4, less what the operator's own pods ask for
+    create(cluster, place, training("first", wait_for_end(tmp_path), resources=half))
+    eventually(lambda: phase(cluster, place, "first") == "Running", "it has the node")
+    create(cluster, place, training("second", "true", resources={"cpu": "1"}), training("large", "true", resources={"cpu": "3"}))
+    eventually(lambda: len(gates(cluster, place)) == 4, "their pods wait at the gate")
+    said = lambda: cluster.run("explain", "second", "-n", place).stdout
+    eventually(lambda: "cpu" in said(), "it says what is lacking")
+    (tmp_path / "go").touch()
+    eventually(lambda: phase(cluster, place, "second") == "Succeeded", "it goes when there is room")
+    assert len(gates(cluster, place)) == 2, "what never fits stays, with no part of it on a node"
+    placed = json.loads(read(cluster, place, "second")["metadata"]["annotations"]["trainyard.dev/placement"])
+    assert set(placed["pods"].values()) == {"node1"} and len(placed["pods"]) == 2
+
+
+def test_a_gang_that_the_cluster_does_not_bind_is_taken_back_whole(cluster, operators, place):
+    leader(operators("one", "--gang-seconds", "2"))
+    births = Births(cluster, place)
+    # Nobody but the cluster's scheduler looks at these terms, which the second pod cannot meet beside the first.
+    alone = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"training.kubeflow.org/job-name": "apart"}}}]}}
+    job = training("apart", "sleep 1000")
+    job["spec"]["template"]["spec"]["affinity"] = alone
+    create(cluster, place, job)
+    made = lambda: [name for name, _ in births.seen]
+    eventually(lambda: made().count("apart-worker-0") == 2 and made().count("apart-worker-1") == 2, "both are made anew", 60)
+    placed = lambda: json.loads(read(cluster, place, "apart")["metadata"]["annotations"]["trainyard.dev/placement"])
+    assert len(gates(cluster, place)) == 2, "they wait for the next attempt"
+    assert placed()["notBeforeMs"] > placed()["atMs"]
+    eventually(lambda: placed()["attempt"] == 1, "the next attempt is made", 60)
+    assert "GangGivenBack" in cluster.run("events", "apart", "-n", place).stdout
+
+
+def test_a_leader_killed_while_it_lets_gangs_go_leaves_no_part_of_one(cluster, operators, place):
+    group = [operators("one"), operators("two")]
+    births = Births(cluster, place)
+    first = leader(*group)
+    create(cluster, place, *(training(f"job-{n}", "true", replicas=3, resources={"cpu": "500m"}) for n in range(6)))
+    eventually(lambda: len(births.seen) > 4, "its first pods are there")
+    first.end(signal.SIGKILL)
+    eventually(lambda: all(phase(cluster, place, f"job-{n}") == "Succeeded" for n in range(6)), "all end well", 120)
+    assert len(births.seen) == 18, births.seen
+
+
 def test_kinds_of_others_are_left_alone(cluster, operators, place):
     one = operators("one", "--leave", "pytorchjobs.kubeflow.org")
     leader(one)
@@ -338,7 +389,7 @@ def test_the_service_account_may_do_what_was_printed_and_nothing_else(cluster, p
     for method, path, body in [
         ("GET", "/api/v1/secrets", None),
         ("GET", f"/api/v1/namespaces/{place}/secrets/x", None),
-        ("GET", "/api/v1/nodes", None),
+        ("PATCH", "/api/v1/nodes/node1", {}),
         ("POST", JOBS.format(place), training("x", "true")),
         ("PUT", f"{JOBS.format(place)}/x", training("x", "true")),
         ("DELETE", f"/api/v1/namespaces/{place}", None),

@@ -80,7 +80,11 @@ class Cluster:
         return self.get(kind, job).get("status", {})
 
     def runs(self, job):
-        return eventually(lambda: self.status(job).get("phase") == "Running" and self.pods(job), f"{job} runs", 120)
+        def together():
+            status = self.status(job)
+            return status.get("phase") == "Running" and status.get("generation") and self.pods(job)
+
+        return eventually(together, f"{job} runs, and its launchers have met", 120)
 
     def ranks(self, pod):
         """The pids of a pod's ranks, by what they wrote down."""

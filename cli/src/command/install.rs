@@ -45,6 +45,9 @@ pub(crate) struct Args {
     /// Leave this kind to another operator, as PLURAL.GROUP (repeatable)
     #[arg(long, value_name = "KIND", value_parser = kind)]
     leave: Vec<String>,
+    /// Leave the pods of a job to the cluster's scheduler one by one: the operator looks at no nodes then, and changes no pods
+    #[arg(long)]
+    no_gangs: bool,
     /// Apply it to the cluster of --context or --kubeconfig instead of printing it
     #[arg(long)]
     apply: bool,
@@ -70,6 +73,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         replicas: args.replicas,
         kubeflow: args.kubeflow,
         left: args.leave.into_iter().collect(),
+        gangs: !args.no_gangs,
     });
     if !args.apply {
         return print(&objects, args.output);

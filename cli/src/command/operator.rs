@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,6 +47,12 @@ pub(crate) struct Args {
     /// Leave this kind to another operator, as PLURAL.GROUP (repeatable)
     #[arg(long, value_name = "KIND", value_parser = install::kind)]
     leave: Vec<String>,
+    /// Leave the pods of a job to the cluster's scheduler one by one, instead of letting them go when there is room for all
+    #[arg(long)]
+    no_gangs: bool,
+    /// How long the cluster's scheduler may take to bind the pods of a job before all of them are taken back, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    gang_seconds: u16,
     /// Where the leader listens for launchers
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = SocketAddr::from(([0, 0, 0, 0], RENDEZVOUS_PORT)))]
     rendezvous_listen: SocketAddr,
@@ -88,6 +95,7 @@ impl Args {
                 embedded: false,
                 door: Some(Door { listen: self.rendezvous_listen, address }),
                 launcher_image: self.image.clone(),
+                gangs: (!self.no_gangs).then(|| Duration::from_secs(self.gang_seconds.into())),
                 left: self.leave.iter().cloned().collect::<BTreeSet<_>>(),
                 ..trainyard_coordinator::Config::default()
             },

@@ -28,6 +28,9 @@ pub struct Config {
     /// Image from which pods get our program, on a cluster whose images do not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launcher_image: Option<String>,
+    /// Whether on a cluster, too, the pods of a job wait until all of them have places.
+    #[serde(default)]
+    pub gangs: bool,
 }
 
 impl Config {
@@ -47,6 +50,7 @@ impl Config {
             rendezvous: None,
             open_rendezvous: None,
             launcher_image: None,
+            gangs: false,
         }
     }
 }

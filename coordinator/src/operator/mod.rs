@@ -91,7 +91,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     config.terms.check()?;
     let own = config.terms.namespace.clone();
-    let guard = Guard::new(access::rights(&config.coordinator.left), &own);
+    let guard = Guard::new(access::rights(&config.coordinator.left, config.coordinator.gangs.is_some()), &own);
     guard.register(page);
     let leading: Gauge = Gauge::default();
     let shown = leading.clone();

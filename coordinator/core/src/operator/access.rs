@@ -97,11 +97,23 @@ const OWN: [(&str, &str, &str, &str); 2] = [
     ("discovery.k8s.io", "endpointslices", super::install::RENDEZVOUS, "where launchers reach whoever leads"),
 ];
 
-/// Everything that is read and written to look after the kinds of these dialects.
+/// What else it takes to let pods of a job go together.
+const GANGS: [Part; 4] = [
+    Part { group: "", resource: "nodes", verbs: &FOLLOW, why: "where there is room" },
+    Part { group: "", resource: "pods", verbs: &[Patch], why: "gates that are lifted when there is room for all" },
+    Part { group: "", resource: "pods/status", verbs: &[Patch], why: "why a gang waits" },
+    Part { group: "scheduling.k8s.io", resource: "priorityclasses", verbs: &FOLLOW, why: "whose turn it is" },
+];
+
+/// Everything that is read and written to look after the kinds that are not left to others.
 #[must_use]
-pub fn rights(left: &BTreeSet<String>) -> Vec<Right> {
-    let mut all: Vec<Right> =
-        PARTS.iter().map(|part| right(part.group, part.resource, part.verbs, Reach::Everywhere, part.why)).collect();
+pub fn rights(left: &BTreeSet<String>, gangs: bool) -> Vec<Right> {
+    let more = GANGS.iter().filter(|_| gangs);
+    let mut all: Vec<Right> = PARTS
+        .iter()
+        .chain(more)
+        .map(|part| right(part.group, part.resource, part.verbs, Reach::Everywhere, part.why))
+        .collect();
     for dialect in dialects().iter().filter(|dialect| !is_left(**dialect, left)) {
         let info = dialect.info();
         let mut put = |resource: String, verbs: &[Verb], why| {
@@ -236,7 +248,7 @@ mod tests {
 
     fn may(method: &str, path: &str, query: &str) -> bool {
         let asked = asked(method, path, query).unwrap().unwrap();
-        allowing(&rights(&BTreeSet::new()), "trainyard-system", &asked).is_some()
+        allowing(&rights(&BTreeSet::new(), false), "trainyard-system", &asked).is_some()
     }
 
     #[test]
@@ -257,6 +269,18 @@ mod tests {
     }
 
     #[test]
+    fn nodes_are_looked_at_and_pods_changed_only_for_gangs() {
+        let [bare, gangs] = [false, true].map(|gangs| rights(&BTreeSet::new(), gangs));
+        let has = |rights: &[Right], method: &str, path: &str| {
+            allowing(rights, "own", &asked(method, path, "").unwrap().unwrap()).is_some()
+        };
+        for (method, path) in [("GET", "/api/v1/nodes"), ("PATCH", "/api/v1/namespaces/team/pods/p")] {
+            assert!(!has(&bare, method, path) && has(&gangs, method, path), "{path}");
+        }
+        assert!(!has(&gangs, "PATCH", "/api/v1/nodes/n"));
+    }
+
+    #[test]
     fn the_lease_is_the_only_one_and_in_its_own_namespace() {
         let leases = "/apis/coordination.k8s.io/v1/namespaces";
         assert!(may("PUT", &format!("{leases}/trainyard-system/leases/trainyard-operator"), ""));
@@ -267,7 +291,7 @@ mod tests {
     #[test]
     fn a_kind_that_is_left_to_others_needs_no_rights() {
         let left = BTreeSet::from(["pytorchjobs.kubeflow.org".to_owned(), "trainjobs.trainer.kubeflow.org".to_owned()]);
-        let rights = rights(&left);
+        let rights = rights(&left, true);
         assert!(rights.iter().all(|right| !right.group.contains("kubeflow")), "{rights:?}");
         assert!(rights.iter().all(|right| right.resource != "configmaps"), "only they need one");
     }

@@ -32,6 +32,8 @@ pub struct Options {
     pub kubeflow: bool,
     /// Kinds that are left to others: `pytorchjobs.kubeflow.org`.
     pub left: BTreeSet<String>,
+    /// Whether pods of a job wait until there is room for all of them.
+    pub gangs: bool,
 }
 
 /// How launchers call the rendezvous of an operator in this namespace.
@@ -43,7 +45,7 @@ pub fn rendezvous_address(namespace: &str) -> String {
 /// Everything, in the order in which it has to be created.
 #[must_use]
 pub fn objects(options: &Options) -> Vec<Value> {
-    let rights = access::rights(&options.left);
+    let rights = access::rights(&options.left, options.gangs);
     let mut all = crd::definitions(options.kubeflow);
     all.push(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": options.namespace}}));
     all.push(named("v1", "ServiceAccount", Some(&options.namespace), json!({})));
@@ -194,6 +196,7 @@ fn deployment(options: &Options) -> Value {
 fn container(options: &Options) -> Value {
     let mut args = vec!["operator".to_owned(), "--log-format".to_owned(), "json".to_owned()];
     args.extend(options.left.iter().flat_map(|kind| ["--leave".to_owned(), kind.clone()]));
+    args.extend((!options.gangs).then(|| "--no-gangs".to_owned()));
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let probe = |path: &str| json!({"httpGet": {"path": path, "port": "health"}, "periodSeconds": 5});
     json!({
@@ -237,6 +240,7 @@ mod tests {
             replicas: 2,
             kubeflow: false,
             left: BTreeSet::new(),
+            gangs: false,
         }
     }
 
@@ -281,6 +285,9 @@ mod tests {
         let left = BTreeSet::from(["pytorchjobs.kubeflow.org".to_owned()]);
         let all = objects(&Options { left, ..options() });
         let args = find(&all, "Deployment", NAME)["spec"]["template"]["spec"]["containers"][0]["args"].clone();
-        assert_eq!(args, json!(["operator", "--log-format", "json", "--leave", "pytorchjobs.kubeflow.org"]));
+        assert_eq!(
+            args,
+            json!(["operator", "--log-format", "json", "--leave", "pytorchjobs.kubeflow.org", "--no-gangs"])
+        );
     }
 }
