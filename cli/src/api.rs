@@ -176,6 +176,11 @@ impl Api {
         Self { client }
     }
 
+    /// The connection itself, for parts that bring their own requests.
+    pub(crate) fn client(&self) -> &kube::Client {
+        &self.client
+    }
+
     /// GET an object or a list.
     pub(crate) async fn get(&self, path: &str) -> Result<Value, ApiError> {
         self.send("GET", path, "application/json", None).await

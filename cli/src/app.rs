@@ -43,6 +43,10 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode, CliError> {
         Command::Torchrun(args) => return command::torchrun::run(args),
         // It may become another program.
         Command::Preflight(args) => return command::preflight::run(&args),
+        // It copies a file, and its memory is little.
+        Command::Init(args) => command::init::run(&args),
+        Command::Install(args) => command::install::run(global, args),
+        Command::Operator(args) => command::operator::run(global, &args),
         Command::Run(args) => command::run::run(global, args),
         Command::Apply(args) => command::apply::run(global, args),
         Command::Validate(args) => command::validate::run(global, args),

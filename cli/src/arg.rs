@@ -151,6 +151,10 @@ pub(crate) enum Command {
     Validate(command::validate::Args),
     /// Keep the embedded control plane running
     Up(command::up::Args),
+    /// Print, or apply, what a cluster needs to run the operator
+    Install(command::install::Args),
+    /// Run the job controllers on a Kubernetes cluster
+    Operator(command::operator::Args),
     /// Print a kubeconfig for the embedded control plane
     Kubeconfig(command::kubeconfig::Args),
     /// List objects; without a kind: all jobs
@@ -185,6 +189,9 @@ pub(crate) enum Command {
     Completions(command::completions::Args),
     /// Print the version of this binary and of the server
     Version(command::version::Args),
+    /// Copy this program into a folder that a pod's containers share (used by init containers on a cluster)
+    #[command(hide = true)]
+    Init(command::init::Args),
     /// Supervise one container of a pod (used by the node agent)
     #[command(hide = true)]
     Shim(command::shim::Args),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
@@ -12,6 +13,7 @@ use kube::core::{ApiResource, GroupVersionKind, NamespaceResourceScope, ObjectMe
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use trainyard_coordinator_core::manifest::dialects;
+use trainyard_coordinator_core::operator::access::is_left;
 use trainyard_coordinator_core::view::Config as ViewConfig;
 use trainyard_proto::plan::ObjectRef;
 use trainyard_runtime::driver::apply::Target;
@@ -23,16 +25,14 @@ use crate::Config;
 /// A kind, as (apiVersion, kind).
 pub(crate) type Kind = (String, String);
 
-/// Kinds that a manifest may refer to and that its lowering needs to see.
-const RELATED: [(&str, &str); 2] =
-    [("trainer.kubeflow.org/v1alpha1", "ClusterTrainingRuntime"), ("trainer.kubeflow.org/v1alpha1", "TrainingRuntime")];
-
 /// The shared part of all controllers. Cloning shares it.
 #[derive(Clone)]
 pub(crate) struct Cluster {
     pub(crate) pods: Cache<Pod>,
     pub(crate) services: Cache<Service>,
     pub(crate) embedded: Option<Embedded>,
+    /// What is looked at where pods wait for each other.
+    pub(crate) gangs: Option<Gangs>,
     /// Jobs of every dialect, runtimes, and the extra kinds of dialects.
     pub(crate) custom: Arc<BTreeMap<Kind, Cache<DynamicObject>>>,
     pub(crate) queues: Arc<HashMap<Kind, Queue>>,
@@ -42,11 +42,18 @@ pub(crate) struct Cluster {
     events: EventSink,
 }
 
+/// Where gangs may go.
+#[derive(Clone)]
+pub(crate) struct Gangs {
+    pub(crate) nodes: Cache<Node>,
+    pub(crate) priority_classes: Cache<PriorityClass>,
+    /// On a cluster, how long its scheduler may take to bind a whole gang.
+    pub(crate) patience: Option<Duration>,
+}
+
 /// What only the embedded server's controllers look at.
 #[derive(Clone)]
 pub(crate) struct Embedded {
-    pub(crate) nodes: Cache<Node>,
-    pub(crate) priority_classes: Cache<PriorityClass>,
     pub(crate) jobs: Cache<Job>,
     pub(crate) deployments: Cache<Deployment>,
     pub(crate) sets: Cache<ReplicaSet>,
@@ -109,7 +116,7 @@ impl Cluster {
         let mut starter = Starter { client, namespace: config.namespace.as_deref(), stop, probes: Vec::new() };
         let mut custom = BTreeMap::new();
         let mut queues = HashMap::new();
-        for dialect in dialects() {
+        for dialect in dialects().iter().filter(|dialect| !is_left(**dialect, &config.left)) {
             let info = dialect.info();
             let of = kind(info.api_version, info.kind);
             custom.insert(of.clone(), starter.custom(info.api_version, info.kind, info.namespaced));
@@ -119,18 +126,21 @@ impl Cluster {
                     .entry(kind(extra.api_version, extra.kind))
                     .or_insert_with(|| starter.custom(extra.api_version, extra.kind, true));
             }
-        }
-        for (api_version, of_kind) in RELATED {
-            custom
-                .entry(kind(api_version, of_kind))
-                .or_insert_with(|| starter.custom(api_version, of_kind, of_kind == "TrainingRuntime"));
+            for related in dialect.related_kinds() {
+                custom
+                    .entry(kind(related.api_version, related.kind))
+                    .or_insert_with(|| starter.custom(related.api_version, related.kind, related.namespaced));
+            }
         }
         for (api_version, of_kind) in [("batch/v1", "Job"), ("apps/v1", "ReplicaSet"), ("apps/v1", "Deployment")] {
             queues.insert(kind(api_version, of_kind), Queue::default());
         }
-        let embedded = config.embedded.then(|| Embedded {
+        let gangs = (config.embedded || config.gangs.is_some()).then(|| Gangs {
             nodes: starter.cluster_wide(),
             priority_classes: starter.cluster_wide(),
+            patience: config.gangs.filter(|_| !config.embedded),
+        });
+        let embedded = config.embedded.then(|| Embedded {
             jobs: starter.namespaced(),
             deployments: starter.namespaced(),
             sets: starter.namespaced(),
@@ -139,11 +149,14 @@ impl Cluster {
             pods: starter.namespaced(),
             services: starter.namespaced(),
             embedded,
+            gangs,
             custom: Arc::new(custom),
             queues: Arc::new(queues),
             view_config: ViewConfig {
                 rendezvous,
                 open_rendezvous,
+                launcher_image: config.launcher_image.clone(),
+                gangs: config.gangs.is_some(),
                 ..if config.embedded { ViewConfig::embedded() } else { ViewConfig::cluster() }
             },
             client: client.clone(),
@@ -227,9 +240,11 @@ impl Cluster {
         for cache in self.custom.values() {
             cache.ready().await;
         }
+        if let Some(gangs) = &self.gangs {
+            gangs.nodes.ready().await;
+            gangs.priority_classes.ready().await;
+        }
         if let Some(embedded) = &self.embedded {
-            embedded.nodes.ready().await;
-            embedded.priority_classes.ready().await;
             embedded.jobs.ready().await;
             embedded.deployments.ready().await;
             embedded.sets.ready().await;

@@ -1,19 +1,25 @@
-//! The gang scheduler's shell: one key for the whole machine, since every gang competes with every other.
+//! The gang scheduler's shell: one key for all, since every gang competes with every other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use trainyard_coordinator_core::gang::cluster::{ClusterView, Owner, place_on_cluster};
 use trainyard_coordinator_core::gang::{GangView, place};
-use trainyard_proto::plan::{Action, Plan};
+use trainyard_coordinator_core::manifest::dialects;
+use trainyard_proto::plan::{Action, ObjectRef, Plan};
 use trainyard_runtime::driver::{Controller, Key, Queue};
 
-use crate::cluster::{Cluster, Embedded, traceparent};
+use crate::cluster::{Cluster, Gangs, traceparent};
 
 fn whole() -> Key {
     Key::new("", "gangs")
 }
 
-pub(crate) fn controller(cluster: &Cluster) -> Controller {
+/// None where pods do not wait for each other.
+pub(crate) fn controller(cluster: &Cluster) -> Option<Controller> {
+    let gangs = cluster.gangs.clone()?;
     let queue = Queue::default();
     queue.wake(whole());
     let wake = queue.clone();
@@ -22,20 +28,18 @@ pub(crate) fn controller(cluster: &Cluster) -> Controller {
             wake.wake(whole());
         }
     });
-    if let Some(embedded) = &cluster.embedded {
-        let wake = queue.clone();
-        embedded.nodes.subscribe(move |old, new| {
-            if old.map(|node| offering(node)) != new.map(|node| offering(node)) {
-                wake.wake(whole());
-            }
-        });
-        let wake = queue.clone();
-        embedded.priority_classes.subscribe(move |_, _| wake.wake(whole()));
-    }
+    let wake = queue.clone();
+    gangs.nodes.subscribe(move |old, new| {
+        if old.map(|node| offering(node)) != new.map(|node| offering(node)) {
+            wake.wake(whole());
+        }
+    });
+    let wake = queue.clone();
+    gangs.priority_classes.subscribe(move |_, _| wake.wake(whole()));
     let (planning, tracing) = (cluster.clone(), cluster.clone());
-    Controller {
+    Some(Controller {
         name: "gangs",
-        plan: Arc::new(move |_, now_ms| planning.embedded.as_ref().map(|embedded| plan(&planning, embedded, now_ms))),
+        plan: Arc::new(move |_, now_ms| Some(plan(&planning, &gangs, now_ms))),
         trace: Arc::new(move |_, action| {
             if let Action::Bind { pod, .. } = action? {
                 traceparent(&tracing.pods.get(&Key::from(pod))?.metadata)
@@ -45,7 +49,7 @@ pub(crate) fn controller(cluster: &Cluster) -> Controller {
         }),
         target: cluster.target("gangs"),
         queue,
-    }
+    })
 }
 
 /// What placing looks at in a pod. Progress and container states change often and do not matter here; what the
@@ -87,15 +91,37 @@ fn offering(node: &Node) -> impl PartialEq + use<> {
     )
 }
 
-fn plan(cluster: &Cluster, embedded: &Embedded, now_ms: i64) -> Plan {
-    let classes = embedded.priority_classes.list();
+fn plan(cluster: &Cluster, gangs: &Gangs, now_ms: i64) -> Plan {
+    let classes = gangs.priority_classes.list();
     let view = GangView {
-        nodes: embedded.nodes.list().iter().map(|node| Node::clone(node)).collect(),
+        nodes: gangs.nodes.list().iter().map(|node| Node::clone(node)).collect(),
         pods: cluster.pods.list().iter().map(|pod| Pod::clone(pod)).collect(),
         priority_classes: classes
             .iter()
             .filter_map(|class| Some((class.metadata.name.clone()?, class.value)))
             .collect(),
     };
-    place(&view, now_ms).plan
+    match gangs.patience {
+        None => place(&view, now_ms).plan,
+        Some(patience) => place_on_cluster(&on_cluster(cluster, view, patience), now_ms).plan,
+    }
+}
+
+/// With what jobs say was decided for them.
+fn on_cluster(cluster: &Cluster, gangs: GangView, patience: Duration) -> ClusterView {
+    let mut owners = BTreeMap::new();
+    for info in dialects().iter().map(|dialect| dialect.info()) {
+        let jobs = cluster.custom.get(&(info.api_version.to_owned(), info.kind.to_owned()));
+        for job in jobs.map(|jobs| jobs.list()).unwrap_or_default() {
+            let meta = &job.metadata;
+            let object = ObjectRef {
+                api_version: info.api_version.to_owned(),
+                kind: info.kind.to_owned(),
+                namespace: meta.namespace.clone().unwrap_or_default(),
+                name: meta.name.clone().unwrap_or_default(),
+            };
+            owners.insert(meta.uid.clone().unwrap_or_default(), Owner::read(object, meta.annotations.as_ref()));
+        }
+    }
+    ClusterView { gangs, owners, patience_ms: i64::try_from(patience.as_millis()).unwrap_or(i64::MAX) }
 }

@@ -11,10 +11,13 @@ mod gang;
 mod install;
 mod job;
 mod metrics;
+pub mod operator;
 pub mod rendezvous;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +42,15 @@ pub struct Config {
     pub rendezvous: Option<PathBuf>,
     /// Pods are containers, which share the machine's network but not its files.
     pub containers: bool,
+    /// Where to listen for the launchers in the pods of a cluster.
+    pub door: Option<rendezvous::Door>,
+    /// Image from which pods of a cluster get our program; `None`: their own images have it.
+    pub launcher_image: Option<String>,
+    /// Kinds that are left to others: `pytorchjobs.kubeflow.org`.
+    pub left: BTreeSet<String>,
+    /// On a cluster: let the pods of a job go together, and take them back if the cluster's scheduler has not bound all of them after
+    /// so long.
+    pub gangs: Option<Duration>,
 }
 
 impl Default for Config {
@@ -50,6 +62,10 @@ impl Default for Config {
             namespace: None,
             rendezvous: None,
             containers: false,
+            door: None,
+            launcher_image: None,
+            left: BTreeSet::new(),
+            gangs: None,
         }
     }
 }
@@ -60,6 +76,14 @@ pub enum Error {
     /// The API server does not answer.
     #[error("API server does not answer; is it running, and does the kubeconfig point to it?")]
     Unreachable(#[source] Box<kube::Error>),
+    /// The address for launchers cannot be listened on.
+    #[error("cannot listen for launchers on {address}")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
 }
 
 /// Starts controllers. See [`Coordinator::start`].
@@ -79,27 +103,21 @@ impl Coordinator {
         }
         let stop = CancellationToken::new();
         let events = EventSink::start(client.clone(), "trainyard-coordinator");
-        let socket = rendezvous::listen(config.rendezvous.as_ref());
-        let addresses = config.rendezvous.as_deref().filter(|_| socket.is_some()).map(rendezvous::addresses);
-        let (own, open) = addresses.map(|addresses| (addresses.own, addresses.open)).unzip();
-        let doors = (
-            own.filter(|_| !config.containers),
-            open.filter(|_| socket.as_ref().is_some_and(rendezvous::Socket::is_open)),
-        );
+        let (entrance, doors) = entrance(&config).await?;
         let cluster = Cluster::start(&client, &config, doors, events.clone(), &stop);
         let metrics = metrics::JobMetrics::watch(&cluster);
         let meetings = rendezvous::RendezvousMetrics::default();
-        let hub = socket.is_some().then(|| rendezvous::Hub::start(&cluster, meetings.clone(), &stop));
+        let hub = entrance.is_some().then(|| rendezvous::Hub::start(&cluster, meetings.clone(), &stop));
         let mut controllers = job::controllers(&cluster, hub.as_ref());
+        controllers.extend(gang::controller(&cluster));
         if config.embedded {
-            controllers.push(gang::controller(&cluster));
             controllers.push(batch::controller(&cluster));
             controllers.extend(apps::controllers(&cluster));
         }
         let installed = config.embedded.then(|| tokio::spawn(install::run(client, stop.clone())));
         let mut tasks = JoinSet::new();
-        if let (Some(hub), Some(socket)) = (hub, socket) {
-            tasks.spawn(hub.serve(socket, stop.clone()));
+        if let (Some(hub), Some(entrance)) = (hub, entrance) {
+            tasks.spawn(hub.serve(entrance, stop.clone()));
         }
         for controller in controllers {
             let (cluster, stop, workers) = (cluster.clone(), stop.clone(), config.workers);
@@ -110,6 +128,24 @@ impl Coordinator {
         }
         Ok(Handle { stop, cluster, events, tasks, metrics, meetings, installed: tokio::sync::Mutex::new(installed) })
     }
+}
+
+/// Where launchers come in, and what those of our own user and all others are told of it.
+type Doors = (Option<String>, Option<String>);
+
+async fn entrance(config: &Config) -> Result<(Option<rendezvous::Entrance>, Doors), Error> {
+    if let Some(door) = &config.door {
+        let failed = |source| Error::Listen { address: door.listen, source };
+        let tcp = rendezvous::Tcp::bind(door.listen).await.map_err(failed)?;
+        let address = Some(door.address.clone());
+        return Ok((Some(rendezvous::Entrance::Tcp(tcp)), (address.clone(), address)));
+    }
+    let socket = rendezvous::listen(config.rendezvous.as_ref());
+    let addresses = config.rendezvous.as_deref().filter(|_| socket.is_some()).map(rendezvous::addresses);
+    let (own, open) = addresses.map(|addresses| (addresses.own, addresses.open)).unzip();
+    let doors =
+        (own.filter(|_| !config.containers), open.filter(|_| socket.as_ref().is_some_and(rendezvous::Socket::is_open)));
+    Ok((socket.map(rendezvous::Entrance::Socket), doors))
 }
 
 /// A running coordinator. Dropping it stops the controllers without waiting for them.

@@ -66,6 +66,12 @@ pub fn inlined_schema<K: CustomKind>() -> Schema {
     SchemaGenerator::new(settings).into_root_schema_for::<K>()
 }
 
+/// The JSON schema of a kind, with every named type described once in `components.schemas`.
+#[must_use]
+pub fn named_schema<K: CustomKind>() -> serde_json::Value {
+    SchemaGenerator::new(SchemaSettings::openapi3()).into_root_schema_for::<K>().to_value()
+}
+
 /// Every kind defined by this crate, in the order in which discovery lists them.
 pub const KINDS: &[KindInfo] = &[
     <crate::trainyard::TrainingJob as CustomKind>::INFO,

@@ -6,6 +6,7 @@ pub mod driver;
 pub mod durable;
 pub mod embedded;
 pub mod gc;
+pub mod health;
 pub mod kinds;
 pub mod metrics;
 pub mod openapi;

@@ -6,6 +6,7 @@ a process, writes the pod's status through the status subresource, and serves th
 HTTPS, as a kubelet does. Pods whose image is `missing` wait in ImagePullBackOff.
 """
 
+import contextlib
 import http.server
 import json
 import os
@@ -90,7 +91,8 @@ class Cluster:
         for each in definitions:
             assert self.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", each)[0] == 201
         for each in definitions:
-            path = f"/apis/{each['spec']['group']}/v1/{each['spec']['names']['plural']}"
+            spec = each["spec"]
+            path = f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"
             eventually(lambda: self.call("GET", path)[0] == 200, f"{path} is served")
         for name in ("kube-controller-manager", "kube-scheduler"):
             config = self.folder / f"{name}.kubeconfig"
@@ -145,10 +147,13 @@ class Container:
     def __init__(self, pod):
         self.spec = pod["spec"]["containers"][0]
         labels = pod["metadata"].get("labels", {})
-        env = {"PATH": os.environ["PATH"]}
+        # Images would bring `trainyard` along, and these pods have none.
+        env = {"PATH": f"{os.path.dirname(TRAINYARD)}:{os.environ['PATH']}"}
+        fields = {"metadata.uid": pod["metadata"]["uid"], "status.podIP": "127.0.0.1"}
         for variable in self.spec.get("env", []):
             index = labels.get("batch.kubernetes.io/job-completion-index", "")
-            env[variable["name"]] = variable.get("value", index)
+            field = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+            env[variable["name"]] = variable.get("value", fields.get(field, index))
         self.started, self.lines, self.over, self.more = now(), [], None, threading.Condition()
         argv = self.spec.get("command", []) + self.spec.get("args", [])
         self.process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -167,7 +172,8 @@ class Container:
 
     def kill(self):
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it may end by itself at any moment
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     def state(self):
         if self.over is None:
@@ -205,7 +211,7 @@ class Node:
         self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         amounts = {"cpu": "4", "memory": "8Gi", "pods": "50"}
-        self.cluster.call("POST", "/api/v1/nodes", {"metadata": {"name": "node1"}})
+        self.cluster.call("POST", "/api/v1/nodes", {"metadata": {"name": "node1", "labels": {"kubernetes.io/hostname": "node1"}}})
         self.cluster.call("PATCH", "/api/v1/nodes/node1/status", {"status": {
             "capacity": amounts, "allocatable": amounts, "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self.server.server_port}},

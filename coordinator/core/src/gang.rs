@@ -8,6 +8,7 @@ use trainyard_proto::plan::Plan;
 
 mod affinity;
 mod answer;
+pub mod cluster;
 mod demand;
 mod fit;
 mod gather;

@@ -13,6 +13,7 @@ mod avoid;
 mod build;
 mod decision;
 mod ending;
+mod launcher;
 mod ledger;
 mod lost;
 mod meeting;

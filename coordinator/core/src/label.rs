@@ -15,6 +15,8 @@ pub const JOB_ROLE: &str = "training.kubeflow.org/job-role";
 pub const GANG: &str = "trainyard.dev/gang";
 /// Annotation on pods: how many pods of the gang must start together.
 pub const GANG_SIZE: &str = "trainyard.dev/gang-size";
+/// Annotation on jobs: where the pods of their gang are to go on a cluster, as JSON, written before the first of them is let go.
+pub const PLACEMENT: &str = "trainyard.dev/placement";
 /// Scheduling gate that is taken off when the gang is placed.
 pub const GANG_GATE: &str = "trainyard.dev/gang";
 /// Annotation on pods: queue that the gang waits in.

@@ -8,6 +8,7 @@
 //! - [`schedule::decide`] is the engine that will take its place: queues, quota, preemption, reservations, topology.
 //! - [`explain`] says why a job is where it is.
 //! - [`rendezvous`] decides who the ranks of a job are, generation by generation.
+//! - [`operator`] decides who leads on a cluster, and what the operator may do there.
 //! - [`standin`] plays the controllers of `batch/v1` and `apps/v1` that a cluster brings along.
 
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@ pub mod label;
 pub mod manifest;
 mod merge;
 pub mod model;
+pub mod operator;
 pub mod port;
 pub mod rendezvous;
 pub mod schedule;

@@ -57,6 +57,11 @@ pub trait Dialect: Sync + fmt::Debug {
         Vec::new()
     }
 
+    /// The kinds of what [`Self::related`] may answer, beside the [`Self::extra_kinds`].
+    fn related_kinds(&self) -> &'static [KindInfo] {
+        &[]
+    }
+
     /// An object that the lowering cannot do without and that is not among the `related` ones.
     fn waits_for(&self, job: &Value, related: &[Value]) -> Option<ObjectRef> {
         self.related(job).into_iter().find(|wanted| read::find(related, wanted).is_none())

@@ -25,6 +25,12 @@ pub struct Config {
     /// Where launchers of other users and in containers reach it: they cannot open that socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_rendezvous: Option<String>,
+    /// Image from which pods get our program, on a cluster whose images do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launcher_image: Option<String>,
+    /// Whether on a cluster, too, the pods of a job wait until all of them have places.
+    #[serde(default)]
+    pub gangs: bool,
 }
 
 impl Config {
@@ -43,6 +49,8 @@ impl Config {
             init_container_image: "alpine:3.10".to_owned(),
             rendezvous: None,
             open_rendezvous: None,
+            launcher_image: None,
+            gangs: false,
         }
     }
 }

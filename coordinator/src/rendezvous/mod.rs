@@ -3,6 +3,7 @@
 //! | part | what |
 //! |---|---|
 //! | `socket` | where launchers of this machine come in |
+//! | `tcp` | where launchers in the pods of a cluster come in |
 //! | `service` | who may join, and the two halves of a stream |
 //! | `room` | one task for each job: it feeds the core, and sends what it orders |
 //! | `reserve` | the durable record of generations |
@@ -16,18 +17,23 @@ mod reserve;
 mod room;
 mod service;
 mod socket;
+mod tcp;
 
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::Stream;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DynamicObject;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use tonic::transport::server::Connected;
 use trainyard_coordinator_core::job::{Finish, Ledger};
 use trainyard_coordinator_core::label;
 use trainyard_coordinator_core::manifest::{Dialect, dialects};
@@ -42,6 +48,8 @@ use crate::cluster::{Cluster, as_value, key, owner};
 pub(crate) use metrics::RendezvousMetrics;
 use room::{Job, Message, Room};
 pub(crate) use socket::Socket;
+pub use tcp::Door;
+pub(crate) use tcp::Tcp;
 
 /// A launcher that is stuck answers no ping: its stream breaks after at most twice this, and then its time as a member runs.
 const PING: Duration = Duration::from_secs(5);
@@ -74,6 +82,14 @@ pub(crate) fn listen(path: Option<&PathBuf>) -> Option<Socket> {
             None
         }
     }
+}
+
+/// Where launchers come in.
+pub(crate) enum Entrance {
+    /// On this machine.
+    Socket(Socket),
+    /// From anywhere in the cluster.
+    Tcp(Tcp),
 }
 
 /// All rooms. Cloning shares them.
@@ -146,15 +162,25 @@ impl Hub {
         hub
     }
 
-    /// Serves the socket until `stop`.
-    pub(crate) async fn serve(self, socket: Socket, stop: CancellationToken) {
+    /// Serves launchers until `stop`.
+    pub(crate) async fn serve(self, entrance: Entrance, stop: CancellationToken) {
+        match entrance {
+            Entrance::Socket(socket) => self.serve_incoming(socket.incoming(), stop).await,
+            Entrance::Tcp(tcp) => self.serve_incoming(tcp.incoming(), stop).await,
+        }
+    }
+
+    async fn serve_incoming<S>(self, incoming: impl Stream<Item = io::Result<S>>, stop: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
         tokio::select! { () = self.inner.cluster.ready() => {}, () = stop.cancelled() => return }
         let service = wire::rendezvous_server::RendezvousServer::new(service::Service::new(self));
         let server = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(PING))
             .http2_keepalive_timeout(Some(PING))
             .add_service(service)
-            .serve_with_incoming(socket.incoming());
+            .serve_with_incoming(incoming);
         tokio::select! {
             ended = server => {
                 if let Err(error) = ended {

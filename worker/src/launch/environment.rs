@@ -129,6 +129,9 @@ impl Pod {
         let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
         // A coordinator decides who the nodes are: what the manifest says of them is only where it begins.
         let led = lookup(RENDEZVOUS).is_some();
+        // From another machine it is called by its address: its name may not be known there yet.
+        let remote = lookup(RENDEZVOUS).filter(|address| address.starts_with("http://"));
+        let remote = remote.and_then(|_| lookup("TRAINYARD_POD_IP"));
         let nnodes = lookup("PET_NNODES").map_or(Ok(1), |text| nodes(&text, led))?;
         let node_rank = lookup("PET_NODE_RANK").map_or(Ok(0), |text| number("PET_NODE_RANK", &text))?;
         if nnodes == 0 || (node_rank >= nnodes && !led) {
@@ -155,7 +158,11 @@ impl Pod {
         let count = |name: &str, default| lookup(name).map_or(Ok(default), |text| number(name, &text));
         let restarts = count("TRAINYARD_RESTARTS", 0)?;
         Ok(Self {
-            address: if node_rank == 0 { master_addr.clone() } else { own() },
+            address: match remote {
+                Some(address) => address,
+                None if node_rank == 0 => master_addr.clone(),
+                None => own(),
+            },
             run_id: lookup("TRAINYARD_JOB").unwrap_or_else(|| "none".to_owned()),
             omp_threads: nproc > 1 && lookup("OMP_NUM_THREADS").is_none(),
             token: (nnodes == 1 && lookup("TRAINYARD_JOB_TOKEN").is_none()).then(token).flatten(),
@@ -452,6 +459,16 @@ mod tests {
             let pod = read("1", &[pairs.as_slice(), &[("PET_NODE_RANK", node_rank)]].concat()).unwrap();
             let hello = pod.hello(pod.member(), 1, 0, standing::Standing::Idle(Default::default()));
             assert_eq!((hello.address.as_str(), hello.index), ("10.0.0.7", node_rank.parse().ok()));
+        }
+    }
+
+    #[test]
+    fn a_coordinator_on_another_machine_is_told_an_address_and_no_name() {
+        let pairs = [("PET_NNODES", "2"), ("PET_MASTER_ADDR", "job-worker-0"), ("TRAINYARD_POD_IP", "10.0.0.7")];
+        for (rendezvous, address) in [("http://operator:1", "10.0.0.7"), ("unix:/sock", "job-worker-0")] {
+            let pod = read("1", &[pairs.as_slice(), &[(RENDEZVOUS, rendezvous)]].concat()).unwrap();
+            let hello = pod.hello(pod.member(), 1, 0, standing::Standing::Idle(Default::default()));
+            assert_eq!(hello.address, address);
         }
     }
 

@@ -185,8 +185,9 @@ fn unknown(discovery: &Discovery, document: &Document, server: &str) -> Diagnost
     let hint = match (group, other) {
         (_, Some(other)) => format!("it has it as `apiVersion: {}`: write that", other.api_version()),
         ("trainyard.dev", None) => {
-            "no operator for it is installed there: write the job as a PyTorchJob (with Kubeflow's training operator) or \
-             as a batch/v1 Job, or leave --context out to run it on this machine"
+            "ask the cluster's administrator to install Trainyard's operator (`trainyard install --help`); or write the job \
+             as a PyTorchJob (with Kubeflow's training operator) or as a batch/v1 Job, or leave --context out to run it on \
+             this machine"
                 .to_owned()
         }
         ("kubeflow.org", None) => {

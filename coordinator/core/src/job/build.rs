@@ -23,6 +23,8 @@ pub(super) struct Site<'job> {
     pub(super) port: u16,
     /// Whether our scheduler places the pods.
     pub(super) gated: bool,
+    /// Image from which pods get our program.
+    pub(super) launcher: Option<&'job str>,
     /// Nodes to be looked at last.
     pub(super) avoid: Vec<&'job str>,
     /// Annotations of the job that its pods carry as well.
@@ -123,6 +125,9 @@ impl Site<'_> {
             spec.hostname.clone_from(&replica.hostname);
         }
         super::avoid::avoid(spec, &self.avoid);
+        if let Some(image) = self.launcher {
+            super::launcher::bring(spec, image);
+        }
         if self.gated {
             spec.scheduling_gates.get_or_insert_default().push(PodSchedulingGate { name: label::GANG_GATE.to_owned() });
         }

@@ -410,7 +410,8 @@ impl<'view> Planner<'view> {
             generation: self.ledger.generation,
             restarts: self.ledger.restarts,
             port: self.port(model),
-            gated: self.view.config.embedded,
+            gated: self.view.config.embedded || self.view.config.gangs,
+            launcher: self.view.config.launcher_image.as_deref(),
             avoid: self.ledger.avoided(self.now_ms).into_iter().map(|(node, _)| node).collect(),
             passed_on: &self.subject.passed_on,
         }

@@ -98,7 +98,7 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     let facts = Facts::new(&head, &specs, nproc, elastic, total);
     let meeting = specs.first()?;
     let port = meeting.port.map_or(PortWish::Default(SHAPE.port), PortWish::Fixed);
-    let (mut roles, services) = lower_roles(&head, specs, &facts, port, config);
+    let (mut roles, services) = lower_roles(&head, specs, &facts, port);
     let leader = ReplicaKey { role: 0, index: 0 };
     let success = match (facts.has_master, &facts.elastic) {
         (true, _) => SuccessRule::One(leader),
@@ -107,6 +107,10 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     };
     let rule = recovery::strictest(roles.iter().map(|role| role.restart));
     let note = torchrun::take_over(job, &mut roles, config);
+    if note.is_none() {
+        // Our launchers wait by themselves, and meet by address.
+        facts.await_master(&mut roles, config);
+    }
     let size = facts.size();
     if note.is_some() {
         // An elastic policy's own limit holds where the run policy has none.
@@ -151,20 +155,14 @@ fn ignored(elastic: &ElasticPolicy) -> Option<Warning> {
 }
 
 /// All replicas, with what each is told. The first of them leads.
-fn lower_roles(
-    head: &Head,
-    specs: Vec<RoleSpec>,
-    facts: &Facts,
-    port: PortWish,
-    config: &Config,
-) -> (Vec<Role>, Vec<ServiceModel>) {
+fn lower_roles(head: &Head, specs: Vec<RoleSpec>, facts: &Facts, port: PortWish) -> (Vec<Role>, Vec<ServiceModel>) {
     let shared = matches!(port, PortWish::Default(_));
     let (mut roles, mut services) = (Vec::new(), Vec::new());
     let mut first_rank = 0;
     for spec in specs {
         let replicas = spec.replicas;
         let (mut role, role_services) = kubeflow::lower_role(head, &SHAPE, spec, first_rank, shared);
-        facts.complete(&mut role, config);
+        facts.complete(&mut role);
         first_rank += replicas;
         roles.push(role);
         services.extend(role_services);
@@ -301,11 +299,16 @@ impl Facts {
     }
 
     /// Gives a role what is particular to this dialect.
-    fn complete(&self, role: &mut Role, config: &Config) {
+    fn complete(&self, role: &mut Role) {
         for replica in &mut role.replicas {
             replica.env = self.env(replica.node_rank);
         }
-        if self.has_master && role.name == "Worker" && !config.embedded {
+    }
+
+    /// Lets workers wait for their master, where names take their time.
+    fn await_master(&self, roles: &mut [Role], config: &Config) {
+        let workers = roles.iter_mut().filter(|role| self.has_master && role.name == "Worker" && !config.embedded);
+        for role in workers {
             let spec = role.template.spec.get_or_insert_default();
             add_init_container(spec, &self.master, config);
         }

@@ -248,6 +248,10 @@ impl Told<'_> {
         if let Some(address) = self.rendezvous {
             env.push(text("TRAINYARD_RENDEZVOUS", address));
             env.push(variable("TRAINYARD_POD_UID", EnvValue::Field("metadata.uid".to_owned())));
+            // Launchers that come from other machines say where they are; no name has to be known before they meet.
+            if address.starts_with("http://") {
+                env.push(variable("TRAINYARD_POD_IP", EnvValue::Field("status.podIP".to_owned())));
+            }
         }
         env.extend(self.terms.spares.map(|word| text("TRAINYARD_SPARES", word)));
         env.extend(self.terms.on_hang.map(|word| text("TRAINYARD_ON_HANG", word)));

@@ -45,7 +45,7 @@ const SHAPE: Shape = Shape {
     map: "",
     roles: &["Worker"],
     container: CONTAINER,
-    port_name: "trainingjob-port",
+    port_name: "trainyard-port",
     port: 29500,
     restart: RestartRule::Never,
     operator: "trainingjob-controller",

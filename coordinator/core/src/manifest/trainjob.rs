@@ -9,7 +9,9 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, PodSpec, PodT
 use serde_json::Value;
 use trainyard_proto::kind::{CustomKind, KindInfo};
 use trainyard_proto::plan::ObjectRef;
-use trainyard_proto::trainer::{ClusterTrainingRuntime, ReplicatedJob, TrainJob, TrainJobSpec, TrainingRuntimeSpec};
+use trainyard_proto::trainer::{
+    ClusterTrainingRuntime, ReplicatedJob, TrainJob, TrainJobSpec, TrainingRuntime, TrainingRuntimeSpec,
+};
 
 use super::read::{self, Findings, Head};
 use super::recovery::{self, Size, Terms};
@@ -55,6 +57,10 @@ impl Dialect for TrainJobs {
 
     fn related(&self, job: &Value) -> Vec<ObjectRef> {
         runtime_ref(job).into_iter().chain(snapshot::reference(job)).collect()
+    }
+
+    fn related_kinds(&self) -> &'static [KindInfo] {
+        const { &[<ClusterTrainingRuntime as CustomKind>::INFO, <TrainingRuntime as CustomKind>::INFO] }
     }
 
     fn waits_for(&self, job: &Value, related: &[Value]) -> Option<ObjectRef> {

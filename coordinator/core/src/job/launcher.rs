@@ -1,0 +1,100 @@
+//! Our program in pods whose image does not have it: an init container puts it into a folder that the pod's containers share.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, PodSpec, ResourceRequirements, Volume, VolumeMount};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+/// The volume, and the init container.
+const NAME: &str = "trainyard-launcher";
+/// Where containers see it.
+const FOLDER: &str = "/.trainyard";
+/// What a command that is ours begins with.
+const PROGRAM: &str = "trainyard";
+/// Where the operator's image has the program.
+const IN_IMAGE: &str = "/trainyard";
+
+/// Brings the program to every container of a pod that runs it.
+pub(super) fn bring(spec: &mut PodSpec, image: &str) {
+    let is_ours = |container: &&mut Container| {
+        container.command.as_ref().and_then(|command| command.first()).is_some_and(|program| program == PROGRAM)
+    };
+    let mount = VolumeMount { name: NAME.to_owned(), mount_path: FOLDER.to_owned(), ..VolumeMount::default() };
+    let mut like = None;
+    for container in spec.containers.iter_mut().filter(is_ours) {
+        if let Some(program) = container.command.as_mut().and_then(|command| command.first_mut()) {
+            *program = format!("{FOLDER}/{PROGRAM}");
+        }
+        container.volume_mounts.get_or_insert_default().push(VolumeMount { read_only: Some(true), ..mount.clone() });
+        like.get_or_insert_with(|| container.clone());
+    }
+    let Some(like) = like else { return };
+    let volumes = spec.volumes.get_or_insert_default();
+    volumes.push(Volume {
+        name: NAME.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    });
+    let init = Container {
+        name: NAME.to_owned(),
+        image: Some(image.to_owned()),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        command: Some([IN_IMAGE, "init", FOLDER].map(str::to_owned).to_vec()),
+        volume_mounts: Some(vec![mount]),
+        resources: like.resources.as_ref().map(of_init),
+        security_context: like.security_context,
+        ..Container::default()
+    };
+    spec.init_containers.get_or_insert_default().insert(0, init);
+}
+
+/// The CPUs and the memory of the container that follows: so the pod needs no more than it did, its class of service stays, and a
+/// namespace that insists on amounts has them. No GPU.
+fn of_init(main: &ResourceRequirements) -> ResourceRequirements {
+    let few = |all: &Option<BTreeMap<String, Quantity>>| {
+        let kept = all.iter().flatten().filter(|(name, _)| ["cpu", "memory"].contains(&name.as_str()));
+        let kept: BTreeMap<String, Quantity> = kept.map(|(name, amount)| (name.clone(), amount.clone())).collect();
+        (!kept.is_empty()).then_some(kept)
+    };
+    ResourceRequirements { requests: few(&main.requests), limits: few(&main.limits), claims: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_containers_that_run_our_program_get_it() {
+        let mut spec: PodSpec = serde_json::from_value(json!({
+            "initContainers": [{"name": "theirs", "image": "a"}],
+            "containers": [
+                {"name": "trainer", "image": "user", "command": ["trainyard", "launch", "--", "python"],
+                 "resources": {"limits": {"cpu": "2", "memory": "4Gi", "nvidia.com/gpu": "1"}}},
+                {"name": "sidecar", "image": "other", "command": ["sleep", "1"]},
+            ],
+        }))
+        .unwrap();
+        bring(&mut spec, "operator:1");
+        let inits = spec.init_containers.unwrap();
+        let names: Vec<&str> = inits.iter().map(|container| container.name.as_str()).collect();
+        assert_eq!(names, [NAME, "theirs"], "ours is the first, since theirs may take long");
+        assert_eq!(inits[0].command.as_deref().unwrap(), ["/trainyard", "init", "/.trainyard"]);
+        let limits = inits[0].resources.clone().unwrap().limits.unwrap();
+        assert_eq!(limits.keys().collect::<Vec<_>>(), ["cpu", "memory"], "a GPU would be held twice");
+        assert_eq!(spec.containers[0].command.as_ref().unwrap()[0], "/.trainyard/trainyard");
+        assert_eq!(spec.containers[0].volume_mounts.as_ref().unwrap().len(), 1);
+        assert_eq!(spec.containers[1].volume_mounts, None);
+        assert_eq!(spec.volumes.unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_pod_without_it_stays_as_it_is() {
+        let before: PodSpec =
+            serde_json::from_value(json!({"containers": [{"name": "c", "command": ["python"]}]})).unwrap();
+        let mut spec = before.clone();
+        bring(&mut spec, "operator:1");
+        assert_eq!(spec, before);
+    }
+}
