@@ -175,7 +175,7 @@ pub(crate) enum Command {
     Delete(command::delete::Args),
     /// Show the CPU and memory that nodes and ranks use
     Top(command::top::Args),
-    /// Replay the controllers against simulated nodes and faults, from a seed
+    /// Replay the controllers against simulated nodes and faults, from a seed; or a cluster's trace
     Simulate(command::simulate::Args),
     /// Start the ranks of one pod (runs inside pods)
     Launch(command::launch::Args),
