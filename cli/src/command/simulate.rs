@@ -133,7 +133,8 @@ fn replay(path: &Path, gpus: u32, policy: trace::Policy, output: Option<Format>)
     let text = std::fs::read_to_string(path).map_err(read)?;
     let jobs = trace::parse(&text).map_err(|error| CliError::Usage {
         message: format!("{}: {error}", path.display()),
-        hint: "a trace has a header with the columns timestamp, duration, num_gpus and, if it is known, cluster".to_owned(),
+        hint: "a trace has a header with the columns timestamp, duration, num_gpus and, if it is known, cluster"
+            .to_owned(),
     })?;
     let report = trace::replay(&jobs, trace::Options::new(gpus, policy));
     let mut out = std::io::stdout().lock();

@@ -30,6 +30,18 @@ fn help_of_run() {
 }
 
 #[test]
+fn a_trace_is_replayed_and_a_wrong_one_is_refused_with_its_line() {
+    let trace = concat!(env!("CARGO_MANIFEST_DIR"), "/../sim/src/trace/small.csv");
+    let replay = |trace: &str| Place::new().run(&["simulate", "--trace", trace, "--gpus", "32", "-o", "json"]);
+    let output = replay(trace);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    assert_eq!((output.status.code(), &report["jobs"], &report["refused"]), (Some(0), &300.into(), &0.into()));
+    let output = replay(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && told.contains("Cargo.toml: line 1: there is no column"), "{told}");
+}
+
+#[test]
 fn no_arguments_show_the_help_and_are_an_error() {
     let output = Place::new().run(&[]);
     assert_eq!(output.status.code(), Some(2));
