@@ -15,6 +15,7 @@ use crate::cluster;
 use crate::error::CliError;
 use crate::home;
 use crate::manifest::Runner;
+use crate::telemetry::{self, Quiet};
 
 /// How long a command waits for another short command to give the state folder back.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -130,12 +131,31 @@ where
     move |error| CliError::Internal { doing: doing.to_owned(), source: error.into() }
 }
 
+/// Runs a service until it ends. Whatever is still under way then ends with the process.
+pub(crate) fn serve<F>(global: &Global, service: F) -> Result<u8, CliError>
+where
+    F: Future<Output = Result<u8, CliError>>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(internal("cannot start the asynchronous runtime"))?;
+    let code = runtime.block_on(async {
+        let traces = telemetry::init_with_traces(global, Quiet::Service);
+        let code = service.await;
+        traces.finish().await;
+        code
+    });
+    runtime.shutdown_background();
+    code
+}
+
 /// Runs a short command: connects, does it, gives the store back whatever came out.
 pub(crate) fn with<F>(global: &Global, command: F) -> Result<u8, CliError>
 where
     F: AsyncFnOnce(&Session) -> Result<u8, CliError>,
 {
-    crate::telemetry::init(global);
+    telemetry::init(global);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -19,7 +19,6 @@ use crate::command::install;
 use crate::error::CliError;
 use crate::exit_code;
 use crate::session::{internal, wants_cluster};
-use crate::telemetry::{self, Quiet};
 
 /// Run the job controllers on a Kubernetes cluster.
 ///
@@ -118,19 +117,7 @@ pub(crate) fn run(global: &Global, args: &Args) -> Result<u8, CliError> {
         message: error.to_string(),
         hint: "choose --lease-seconds longer than --renew-seconds, and that longer than --retry-seconds".to_owned(),
     })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(internal("cannot start the asynchronous runtime"))?;
-    let code = runtime.block_on(async {
-        let traces = telemetry::init_with_traces(global, Quiet::Service);
-        let code = serve(global, args).await;
-        traces.finish().await;
-        code
-    });
-    // Whatever is still under way ends with the process.
-    runtime.shutdown_background();
-    code
+    crate::session::serve(global, serve(global, args))
 }
 
 async fn serve(global: &Global, args: &Args) -> Result<u8, CliError> {

@@ -17,7 +17,6 @@ use crate::home;
 use crate::output::style;
 use crate::plane::{self, Plane, Started};
 use crate::session::internal;
-use crate::telemetry::{self, Quiet};
 
 /// Keep the embedded control plane running.
 ///
@@ -64,18 +63,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         tls: args.tls_cert.zip(args.tls_key).map(|(cert, key)| TlsFiles { cert, key }),
         ..Options::new(home::folder(global.home.as_ref())?)
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(internal("cannot start the asynchronous runtime"))?;
-    let code = runtime.block_on(async {
-        let traces = telemetry::init_with_traces(global, Quiet::Service);
-        let code = serve(options, args.listen, containers, global.log_format).await;
-        traces.finish().await;
-        code
-    });
-    runtime.shutdown_background();
-    code
+    crate::session::serve(global, serve(options, args.listen, containers, global.log_format))
 }
 
 async fn serve(

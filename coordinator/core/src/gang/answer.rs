@@ -115,7 +115,7 @@ fn conditions(pod: &Pod, message: &str, now_ms: i64) -> Option<Vec<PodCondition>
     Some(conditions)
 }
 
-fn reference(pod: &Pod) -> ObjectRef {
+pub(super) fn reference(pod: &Pod) -> ObjectRef {
     ObjectRef {
         api_version: "v1".to_owned(),
         kind: "Pod".to_owned(),

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use trainyard_proto::plan::{Action, EventSeverity, Fence, ObjectRef};
 
+use super::answer::reference;
 use super::{GangView, Placement, place};
 use crate::{backoff, label};
 
@@ -144,15 +145,6 @@ fn on_node(pod: &Pod, node: &str) -> Pod {
     let mut shown = pod.clone();
     shown.spec.get_or_insert_default().node_name = Some(node.to_owned());
     shown
-}
-
-fn reference(pod: &Pod) -> ObjectRef {
-    ObjectRef {
-        api_version: "v1".to_owned(),
-        kind: "Pod".to_owned(),
-        namespace: pod.metadata.namespace.clone().unwrap_or_default(),
-        name: pod.metadata.name.clone().unwrap_or_default(),
-    }
 }
 
 fn fence(uid: &str) -> Fence {

@@ -408,11 +408,7 @@ impl Detector {
         let stopped = |rank: &Rank| rank.stopped_ms.filter(|_| rank.found.is_none());
         let stop = asked().filter_map(stopped).map(|since| since + STOPPED_MS).min();
         let due_ms = stop.map(|due| due.max(now_ms)).unwrap_or_else(|| {
-            let due = |rank: &Rank| {
-                let ((since, limit), (still_since, _)) = self.stand(rank).zip(rank.still)?;
-                Some((since + limit / 5 * 4).max(still_since + limit / 10 * 3))
-            };
-            let all: Vec<i64> = asked().filter_map(due).collect();
+            let all: Vec<i64> = asked().filter_map(|rank| self.due_ms(rank)).collect();
             // Those that are due at nearly the same time are judged together.
             let soon = all.iter().copied().filter(|due| *due <= now_ms + ASK_MS).max();
             (now_ms + SETTLE_MS).max(soon.or_else(|| all.into_iter().min()).unwrap_or(now_ms).min(now_ms + ANSWER_MS))
@@ -451,11 +447,8 @@ impl Detector {
     fn is_suspect(&self, now_ms: i64, rank: &Rank) -> bool {
         let Some((still_since, _)) = rank.still.filter(|_| rank.found.is_none()) else { return false };
         let still_ms = now_ms - still_since;
-        let due_ms = match (rank.stopped_ms, self.stand(rank)) {
-            (Some(since), _) => since + STOPPED_MS,
-            (None, Some((since, limit))) => (since + ask_ms(limit)).max(still_since + limit / 10 * 3 - ASK_MS),
-            (None, None) => return false,
-        };
+        let stop = rank.stopped_ms.map(|since| since + STOPPED_MS);
+        let Some(due_ms) = stop.or_else(|| Some(self.due_ms(rank)? - ASK_MS)) else { return false };
         // Before that it was asked because others were due.
         if let Some(at) = rank.suspected_ms.filter(|at| *at >= due_ms)
             && now_ms - at < ASK_AGAIN_MS.max(still_ms / 2)
@@ -475,12 +468,15 @@ impl Detector {
         self.ranks.values().any(|rank| rank.phase != Phase::Train)
     }
 
-    /// Whether a rank is silent for long, or is about to be, and did not move for most of that time.
+    /// When a rank that does not move has been silent for long, and stood still for most of that time.
+    fn due_ms(&self, rank: &Rank) -> Option<i64> {
+        let ((since, limit), (still_since, _)) = self.stand(rank).zip(rank.still)?;
+        Some((since + limit / 5 * 4).max(still_since + limit / 10 * 3))
+    }
+
+    /// Whether a rank that does not move is silent for long.
     fn is_long(&self, now_ms: i64, rank: &Rank, still_since: i64) -> bool {
-        // A look that was a little late is no reason to wait for another one.
-        let enough =
-            |(since, limit): (i64, i64)| now_ms - since >= limit / 5 * 4 && now_ms - still_since >= limit / 10 * 3;
-        self.stand(rank).is_some_and(enough) && self.is_others_time(now_ms, rank, still_since)
+        self.due_ms(rank).is_some_and(|due_ms| now_ms >= due_ms) && self.is_others_time(now_ms, rank, still_since)
     }
 
     /// Who is to blame, and who waits for them.
@@ -523,7 +519,11 @@ impl Detector {
 
     /// Whether all ranks of the world are here, and none of them was seen to move lately.
     fn stands_all(&self) -> bool {
-        self.whole && self.ranks.values().all(|rank| rank.still.is_some())
+        self.whole && self.none_moves()
+    }
+
+    fn none_moves(&self) -> bool {
+        self.ranks.values().all(|rank| rank.still.is_some())
     }
 
     /// Whether a rank stands still as programs that get on do, too.

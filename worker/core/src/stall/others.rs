@@ -76,7 +76,7 @@ impl Detector {
     /// Whether no rank here was seen to move lately, or says that it does something else than steps.
     #[must_use]
     pub fn is_still(&self) -> bool {
-        !self.is_paused() && self.ranks.values().all(|rank| rank.still.is_some())
+        !self.is_paused() && self.none_moves()
     }
 
     /// Whether it is known that others are silent.

@@ -67,7 +67,7 @@ impl Rank {
 
     /// The last line, and how long a silence may be of lines that have not gone on for long, or that come in bursts.
     pub(super) fn early_lines(&self) -> Option<(i64, i64)> {
-        let (since, usual) = self.silence()?;
+        let (since, usual) = self.lines()?;
         Some((since, limit(usual).max(EARLY_MS).max(limit(self.life.longest_gap_ms()))))
     }
 
