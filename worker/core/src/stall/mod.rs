@@ -23,7 +23,7 @@
 //!   here and none of it moves, and the silence may be [`EARLY_MS`] then, or three times the longest that there was: what starts
 //!   writes lines, and then waits for a download.
 //! - H-9: a rank that was seen to work in the silence stands since then: what it has to stand is measured from there. A moment's
-//!   work in the midst of a rest, as of a thread that samples the machine, is none.
+//!   work in the midst of a rest, as of a thread that samples the machine, is none, unless it stands elsewhere after it.
 //! - H-10: who may wait for others, because nobody can read its stack, is not to blame unless the whole world is here, and none of
 //!   it moves. Where others are elsewhere it counts as one that waits for them.
 //!
@@ -402,6 +402,7 @@ impl Detector {
 
     /// What the suspects wait in, as far as it could be found out. It is judged at the next deadline.
     pub fn answer(&mut self, now_ms: i64, waits: BTreeMap<u32, Waits>) {
+        self.note_places(now_ms, &waits);
         self.forget_who_got_on();
         let asked = || self.ranks.values().filter(|rank| rank.suspected_ms.is_some());
         // A stop may have been too short for a judgement when silence was the reason to ask.
@@ -414,6 +415,16 @@ impl Detector {
             (now_ms + SETTLE_MS).max(soon.or_else(|| all.into_iter().min()).unwrap_or(now_ms).min(now_ms + ANSWER_MS))
         });
         self.answer = asked().next().is_some().then_some(Answer { due_ms, waits });
+    }
+
+    /// Where they stand. Who stood elsewhere before, in the same silence, got on.
+    fn note_places(&mut self, now_ms: i64, waits: &BTreeMap<u32, Waits>) {
+        for (number, waits) in waits.iter().filter(|(_, waits)| !waits.stack.is_empty()) {
+            let since = self.ranks.get(number).and_then(|rank| self.patience(rank)).map(|(since, _)| since);
+            if let Some((rank, since)) = self.ranks.get_mut(number).zip(since) {
+                rank.stands_in(now_ms, since, &waits.place);
+            }
+        }
     }
 
     /// A sign since its stack was asked for, a rank's own or that of those it works with, answers the question. To wait with

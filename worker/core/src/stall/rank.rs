@@ -37,6 +37,8 @@ pub(super) struct Rank {
     pub(super) woke_ms: Option<i64>,
     /// When a stack was asked for in this silence.
     pub(super) suspected_ms: Option<i64>,
+    /// Where it stood when its stack was read last, and when that was.
+    pub(super) place: Option<(i64, String)>,
     /// Since when others have joined their generation, and this one has not.
     pub(super) apart_ms: Option<i64>,
     pub(super) found: Option<Finding>,
@@ -87,6 +89,14 @@ impl Rank {
     /// Since when it stands in a silence, as far as was seen: that of a rank that worked began with the end of its work.
     pub(super) fn stands_since(&self, silent_since_ms: i64) -> i64 {
         self.moved_ms.map_or(silent_since_ms, |moved| moved.max(silent_since_ms))
+    }
+
+    /// Notes where it stands in a silence that began at `since_ms`. It may have needed only a moment's work to get there.
+    pub(super) fn stands_in(&mut self, now_ms: i64, since_ms: i64, place: &str) {
+        let before = self.place.replace((now_ms, place.to_owned()));
+        if before.is_some_and(|(at, before)| at >= since_ms && before != place) {
+            self.moved_ms = self.moved_ms.max(self.still.map(|(since, _)| since));
+        }
     }
 
     /// Notes since when it is stopped.

@@ -379,3 +379,23 @@ fn a_moments_work_in_a_download_at_the_start_is_seen() {
         assert_eq!(world.found(), [], "{at_ms}");
     }
 }
+
+/// Rank 0 evaluates, and rank 1 waits for it; then both work for a moment, and rank 1 waits for its data.
+#[test]
+fn who_waited_for_an_evaluation_has_its_time_in_what_follows() {
+    for (after_ms, wait_ms) in (0..10).flat_map(|part| [700, 1_000, 1_400].map(|wait_ms| (20_000 + part * 31, wait_ms)))
+    {
+        let mut world = World::new(2);
+        world.train(0, 100, 100);
+        world.stand(1, waits("all_reduce", true));
+        world.pass(after_ms);
+        world.ranks[1].cpu = 900;
+        world.pass(60);
+        world.stand(0, waits("all_reduce", true));
+        world.stand(1, waits("recv", false));
+        world.pass(wait_ms);
+        assert_eq!(world.found(), [], "{after_ms} {wait_ms}");
+        world.pass(LEAST_MS - wait_ms);
+        assert_eq!(world.found().first(), Some(&(1, Role::Culprit)), "{after_ms} {wait_ms}");
+    }
+}
