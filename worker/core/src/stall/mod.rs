@@ -73,6 +73,8 @@ const STEADY_MS: i64 = 10_000;
 const PAUSE_MS: i64 = 60_000;
 /// Stacks are asked for again at the earliest after this, if nothing was found.
 const ASK_AGAIN_MS: i64 = 2_000;
+/// For how long a rank must not have moved at all, at most: threads that sample the machine do so each ten seconds or more.
+const STILL_MS: i64 = 5_000;
 /// Between the reading of a stack and its judgement. A rank may have begun to move just before its stack was read, and is
 /// then found in what it does now: its next line shows that.
 const SETTLE_MS: i64 = 200;
@@ -482,7 +484,7 @@ impl Detector {
     /// When a rank that does not move has been silent for long, and stood still for most of that time.
     fn due_ms(&self, rank: &Rank) -> Option<i64> {
         let ((since, limit), (still_since, _)) = self.stand(rank).zip(rank.still)?;
-        Some((since + limit / 5 * 4).max(still_since + limit / 10 * 3))
+        Some((since + limit / 5 * 4).max(still_since + (limit / 10 * 3).min(STILL_MS)))
     }
 
     /// Whether a rank that does not move is silent for long.
