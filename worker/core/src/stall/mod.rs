@@ -623,10 +623,15 @@ impl Detector {
         Some((if is_told { since } else { rank.stands_since(since) }, limit))
     }
 
-    /// The last sign of this rank, or else of those beside it, and the usual time from one to the next.
+    /// The last sign of this rank, or else of those beside it, and the usual time from one to the next. Its lines may have been
+    /// those of a start: where others tell of steps, it has the time of a step.
     fn here(&self, rank: &Rank) -> Option<(i64, i64)> {
-        let own = rank.steps.silence().or_else(|| rank.steady_lines());
-        own.or_else(|| self.latest(|rank| rank.steps.silence())).or_else(|| self.latest(Rank::steady_lines))
+        let steps = || self.latest(|rank| rank.steps.silence());
+        let lines = || {
+            let (since, usual) = rank.steady_lines()?;
+            Some((since, steps().map_or(usual, |(_, step)| usual.max(step))))
+        };
+        rank.steps.silence().or_else(lines).or_else(steps).or_else(|| self.latest(Rank::steady_lines))
     }
 
     fn latest(&self, silence: impl Fn(&Rank) -> Option<(i64, i64)>) -> Option<(i64, i64)> {

@@ -401,3 +401,25 @@ fn who_waited_for_an_evaluation_has_its_time_in_what_follows() {
         assert_eq!(world.found().first(), Some(&(1, Role::Culprit)), "{after_ms} {wait_ms}");
     }
 }
+
+/// Each rank showed a bar while it read its data; then rank 0 tells of steps, and rank 1 waits for its part in each of them.
+#[test]
+fn who_wrote_lines_at_the_start_has_the_time_of_a_step() {
+    let mut world = World::new(2);
+    for _ in 0..600 {
+        world.pass(100);
+        (0..2).for_each(|rank| world.detector.sign(world.now_ms, rank, Sign::Life));
+    }
+    world.train(0, 4, 5_000);
+    for step in 4..20 {
+        world.stand(1, waits("queue.get", false));
+        world.pass(2_500);
+        world.ranks[1].cpu = 900;
+        world.train(step, 1, 2_500);
+    }
+    assert_eq!(world.found(), []);
+    world.stand(0, waits("all_reduce", true));
+    world.stand(1, waits("queue.get", false));
+    world.pass(STEPS * 5_000);
+    assert_eq!(world.found(), [(1, Role::Culprit), (0, Role::Victim)]);
+}
