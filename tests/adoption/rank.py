@@ -33,11 +33,13 @@ start = 0
 
 
 def line(text):
+    # `stop` would end it between its own record and what it prints.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     with open(truth / f"rank{rank}.lines", "a") as lines:
         lines.write(text + "\n")
-    # In one piece: `stop` may come between any two.
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def stop(*_):
