@@ -4,6 +4,7 @@ It writes each line to a file of its own before it prints it, holds a lock that 
 and ends as its environment says: FAIL_ONCE=N:CODE makes rank N end with CODE in its first start, once all are there.
 """
 
+import contextlib
 import fcntl
 import os
 import pathlib
@@ -32,14 +33,20 @@ generation = os.environ["TRAINYARD_GENERATION"]
 start = 0
 
 
-def line(text):
-    # `stop` would end it between its own record and what it prints.
+@contextlib.contextmanager
+def in_one_piece():
+    """`stop` would end it between its own record and what it does."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    with open(truth / f"rank{rank}.lines", "a") as lines:
-        lines.write(text + "\n")
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    yield
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def line(text):
+    with in_one_piece(), open(truth / f"rank{rank}.lines", "a") as lines:
+        lines.write(text + "\n")
+        lines.flush()
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
 
 def stop(*_):
@@ -52,7 +59,7 @@ signal.signal(signal.SIGTERM, stop)
 # As at a rendezvous: nobody begins before all of its generation are there. One that is ended here has done nothing yet.
 while len(list(truth.glob(f"*.there-{generation}"))) < world:
     time.sleep(0.01)
-with open(truth / f"rank{rank}.starts", "a+") as starts:
+with in_one_piece(), open(truth / f"rank{rank}.starts", "a+") as starts:
     starts.write(f"{os.getpid()} {generation}\n")
     starts.flush()
     starts.seek(0)

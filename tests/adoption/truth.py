@@ -6,7 +6,8 @@ import pathlib
 def said_and_shown(truth, rank, mine, logged):
     """Lines of a rank that begin with `mine`: those of its own record, and those in the logs, without what the launcher
     repeats as the last words of a rank that failed."""
-    said = [l for l in (truth / f"rank{rank}.lines").read_text().splitlines() if l.startswith(mine)]
+    record = truth / f"rank{rank}.lines"
+    said = [l for l in record.read_text().splitlines() if l.startswith(mine)] if record.exists() else []
     repeated = lambda l: l[:l.index(mine)].endswith("| ")
     shown = [l[l.index(mine):] for l in logged.splitlines() if mine in l and not repeated(l)]
     return said, shown
