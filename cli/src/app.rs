@@ -57,6 +57,7 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode, CliError> {
         Command::Logs(args) => command::logs::run(global, args),
         Command::Events(args) => command::events::run(global, args),
         Command::Explain(args) => command::explain::run(global, args),
+        Command::Queue(args) => command::queue::run(global, args),
         Command::Suspend(args) => command::suspend::run(global, args, true),
         Command::Resume(args) => command::suspend::run(global, args, false),
         Command::Delete(args) => command::delete::run(global, args),

@@ -167,6 +167,8 @@ pub(crate) enum Command {
     Events(command::events::Args),
     /// Say why a job is where it is, or document the fields of a kind
     Explain(command::explain::Args),
+    /// Show what waits, in the order of its turns, and how the queues stand
+    Queue(command::queue::Args),
     /// Stop a job's pods but keep the job, to be resumed later
     Suspend(command::suspend::Args),
     /// Start a suspended job again

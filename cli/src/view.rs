@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use trainyard_coordinator::rendezvous::addresses;
 use trainyard_coordinator_core::explain::told;
-use trainyard_coordinator_core::gang::GangView;
+use trainyard_coordinator_core::gang::{GangView, QUEUE_API_VERSION, QUEUE_KINDS};
 use trainyard_coordinator_core::manifest::dialect_of;
 use trainyard_coordinator_core::view::{Config, JobView};
 use trainyard_proto::plan::ObjectRef;
@@ -69,7 +69,26 @@ pub(crate) async fn of_gangs(session: &Session) -> Result<GangView, CliError> {
         nodes: list::<Node>(&session.api, "/api/v1/nodes").await?,
         pods: list::<Pod>(&session.api, "/api/v1/pods").await?,
         priority_classes: classes.iter().filter_map(class).collect(),
+        queues: queues(session).await,
     })
+}
+
+/// Queues, cohorts and topologies. On a cluster they are Kueue's business.
+async fn queues(session: &Session) -> Vec<Value> {
+    let mut all = Vec::new();
+    if matches!(session.place, Place::Cluster(_)) {
+        return all;
+    }
+    for (kind, plural, _) in QUEUE_KINDS {
+        let found: Vec<Value> =
+            list(&session.api, &format!("/apis/{QUEUE_API_VERSION}/{plural}")).await.unwrap_or_default();
+        all.extend(found.into_iter().map(|mut object| {
+            object["apiVersion"] = Value::from(QUEUE_API_VERSION);
+            object["kind"] = Value::from(kind);
+            object
+        }));
+    }
+    all
 }
 
 fn path(discovery: &Discovery, object: &ObjectRef) -> Option<String> {

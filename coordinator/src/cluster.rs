@@ -12,6 +12,7 @@ use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, GroupVersionKind, NamespaceResourceScope, ObjectMeta, Resource};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+use trainyard_coordinator_core::gang::{QUEUE_API_VERSION, QUEUE_KINDS};
 use trainyard_coordinator_core::manifest::dialects;
 use trainyard_coordinator_core::operator::access::is_left;
 use trainyard_coordinator_core::view::Config as ViewConfig;
@@ -47,6 +48,8 @@ pub(crate) struct Cluster {
 pub(crate) struct Gangs {
     pub(crate) nodes: Cache<Node>,
     pub(crate) priority_classes: Cache<PriorityClass>,
+    /// Queues, cohorts and topologies, by kind, where we serve them ourselves.
+    pub(crate) queues: Arc<Vec<(&'static str, Cache<DynamicObject>)>>,
     /// On a cluster, how long its scheduler may take to bind a whole gang.
     pub(crate) patience: Option<Duration>,
 }
@@ -102,6 +105,12 @@ impl Starter<'_> {
         };
         self.note(kind(api_version, of_kind), Cache::start(api, self.stop.clone()))
     }
+
+    /// On a cluster, Kueue's kinds are Kueue's.
+    fn queues(&mut self, embedded: bool) -> Vec<(&'static str, Cache<DynamicObject>)> {
+        let kinds = QUEUE_KINDS.iter().filter(|_| embedded);
+        kinds.map(|(of_kind, _, namespaced)| (*of_kind, self.custom(QUEUE_API_VERSION, of_kind, *namespaced))).collect()
+    }
 }
 
 impl Cluster {
@@ -138,6 +147,7 @@ impl Cluster {
         let gangs = (config.embedded || config.gangs.is_some()).then(|| Gangs {
             nodes: starter.cluster_wide(),
             priority_classes: starter.cluster_wide(),
+            queues: Arc::new(starter.queues(config.embedded)),
             patience: config.gangs.filter(|_| !config.embedded),
         });
         let embedded = config.embedded.then(|| Embedded {
@@ -243,6 +253,9 @@ impl Cluster {
         if let Some(gangs) = &self.gangs {
             gangs.nodes.ready().await;
             gangs.priority_classes.ready().await;
+            for (_, queues) in gangs.queues.iter() {
+                queues.ready().await;
+            }
         }
         if let Some(embedded) = &self.embedded {
             embedded.jobs.ready().await;

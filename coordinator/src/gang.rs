@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use trainyard_coordinator_core::gang::cluster::{ClusterView, Owner, place_on_cluster};
-use trainyard_coordinator_core::gang::{GangView, place};
+use trainyard_coordinator_core::gang::{GangView, QUEUE_API_VERSION, place};
+use trainyard_coordinator_core::label;
 use trainyard_coordinator_core::manifest::dialects;
 use trainyard_proto::plan::{Action, ObjectRef, Plan};
 use trainyard_runtime::driver::{Controller, Key, Queue};
 
-use crate::cluster::{Cluster, Gangs, traceparent};
+use crate::cluster::{Cluster, Gangs, as_value, traceparent};
 
 fn whole() -> Key {
     Key::new("", "gangs")
@@ -36,6 +37,10 @@ pub(crate) fn controller(cluster: &Cluster) -> Option<Controller> {
     });
     let wake = queue.clone();
     gangs.priority_classes.subscribe(move |_, _| wake.wake(whole()));
+    for (_, queues) in gangs.queues.iter() {
+        let wake = queue.clone();
+        queues.subscribe(move |_, _| wake.wake(whole()));
+    }
     let (planning, tracing) = (cluster.clone(), cluster.clone());
     Some(Controller {
         name: "gangs",
@@ -69,6 +74,7 @@ fn placing(pod: &Pod) -> impl PartialEq + use<> {
         spec.and_then(|spec| spec.scheduling_gates.clone()),
         phase,
         condition,
+        [label::PREEMPTED, label::RESERVATION].map(|name| pod.metadata.annotations.as_ref()?.get(name).cloned()),
     )
 }
 
@@ -99,6 +105,13 @@ fn plan(cluster: &Cluster, gangs: &Gangs, now_ms: i64) -> Plan {
         priority_classes: classes
             .iter()
             .filter_map(|class| Some((class.metadata.name.clone()?, class.value)))
+            .collect(),
+        queues: gangs
+            .queues
+            .iter()
+            .flat_map(|(kind, objects)| {
+                objects.list().into_iter().map(move |object| as_value(&object, QUEUE_API_VERSION, kind))
+            })
             .collect(),
     };
     match gangs.patience {

@@ -45,6 +45,7 @@ struct Planned {
     job: Plan,
     pods: Vec<Value>,
     placement: gang::Placement,
+    now_ms: i64,
 }
 
 /// Plans the job as if it had just been created, then places its pods among those that are there.
@@ -68,7 +69,7 @@ async fn plan(session: &Session, discovery: &Discovery, document: &Document) -> 
     }
     gangs.pods.extend(pods.iter().filter_map(|pod| serde_json::from_value::<Pod>(pod.clone()).ok()));
     let placement = gang::place(&gangs, now);
-    Ok(Planned { job: plan, pods, placement })
+    Ok(Planned { job: plan, pods, placement, now_ms: now })
 }
 
 fn created_pod(action: &Action) -> Option<&Value> {
@@ -106,6 +107,12 @@ fn print(out: &mut dyn Write, document: &Document, planned: &Planned) -> io::Res
         if let Some(hint) = &reason.hint {
             writeln!(out, "  hint: {hint}")?;
         }
+    }
+    let mut waiting = planned.placement.waiting.iter();
+    if let Some(gang) = waiting.find(|gang| gang.pods.iter().any(|pod| names.contains(&pod.as_str())))
+        && let Some(when) = super::queue::starts(gang, planned.now_ms)
+    {
+        writeln!(out, "It would start {when}; position {} in its queue", gang.position + 1)?;
     }
     Ok(())
 }

@@ -7,12 +7,12 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 use trainyard_coordinator_core::explain;
-use trainyard_coordinator_core::gang;
+use trainyard_coordinator_core::gang::{self, Remedy, WaitingGang};
 use trainyard_coordinator_core::manifest::dialect_of;
 use trainyard_proto::plan::Reason;
 
 use crate::arg::{Global, Target};
-use crate::command::events;
+use crate::command::{events, queue};
 use crate::error::CliError;
 use crate::follow::failure;
 use crate::job;
@@ -57,15 +57,18 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
             }
             Err(error) => return Err(error),
         };
-        let reasons = reasons(session, &discovery, &found).await?;
+        let Told { reasons, starts, remedies } = told(session, &discovery, &found).await?;
         let warnings = warnings(session, &found).await?;
         let mut out = io::stdout().lock();
         match args.output {
             Some(markup) => {
-                let value = json!({"subject": found.title(), "state": job::state(&found.object), "reasons": reasons, "warnings": warnings});
+                let value = json!({"subject": found.title(), "state": job::state(&found.object), "reasons": reasons, "starts": starts, "remedies": remedies, "warnings": warnings});
                 object::print(&mut out, &value, markup)?;
             }
-            None => print(&mut anstream::stdout().lock(), &found, &reasons, &warnings)?,
+            None => {
+                let out = &mut anstream::stdout().lock();
+                print(out, &found, &reasons, &remedies, &warnings)?;
+            }
         }
         Ok(0)
     })
@@ -79,19 +82,45 @@ fn kind<'a>(discovery: &'a Discovery, target: &Target) -> Option<(&'a crate::res
     Some((kind, steps.collect()))
 }
 
-async fn reasons(session: &Session, discovery: &Discovery, found: &Found) -> Result<Vec<Reason>, CliError> {
+/// What the decision code says of an object.
+#[derive(Default)]
+struct Told {
+    reasons: Vec<Reason>,
+    /// When each gang of it that waits is expected to start.
+    starts: Vec<WaitingGang>,
+    /// What would let it start now.
+    remedies: Vec<Remedy>,
+}
+
+async fn told(session: &Session, discovery: &Discovery, found: &Found) -> Result<Told, CliError> {
     if matches!(session.place, Place::Cluster(_)) {
-        return Ok(cluster::reasons(found, &pods(session, found).await?));
+        let reasons = cluster::reasons(found, &pods(session, found).await?);
+        return Ok(Told { reasons, ..Told::default() });
     }
     let gangs = view::of_gangs(session).await?;
     let now = view::now_ms();
-    if dialect_of(&found.object).is_some() {
+    let placement = gang::place(&gangs, now);
+    let mut reasons = if dialect_of(&found.object).is_some() {
         let view = view::of_job(session, discovery, &found.object).await?;
-        let all = explain::explain(&view, Some(&gangs), now);
-        return Ok(all.into_iter().filter(|reason| concerns(reason, found)).collect());
+        explain::explain(&view, Some(&gangs), now)
+    } else {
+        placement.plan.reasons
+    };
+    reasons.retain(|reason| concerns(reason, found));
+    let ours = |gang: &WaitingGang| {
+        gang.namespace == found.namespace()
+            && gang.pods.iter().any(|pod| reasons.iter().any(|one| one.subject.name == *pod))
+    };
+    let starts: Vec<WaitingGang> = placement.waiting.into_iter().filter(ours).collect();
+    let remedies = starts.iter().flat_map(|gang| gang::remedies(&gangs, now, &gang.namespace, &gang.name)).collect();
+    for gang in &starts {
+        let when = queue::starts(gang, now).map(|when| format!("starts {when}"));
+        let first = gang.pods.first().and_then(|pod| reasons.iter_mut().find(|reason| reason.subject.name == *pod));
+        if let (Some(when), Some(reason)) = (when, first) {
+            reason.message = format!("{}; position {}, {when}", reason.message, gang.position + 1);
+        }
     }
-    let all = gang::place(&gangs, now).plan.reasons;
-    Ok(all.into_iter().filter(|reason| concerns(reason, found)).collect())
+    Ok(Told { reasons, starts, remedies })
 }
 
 /// The pods that an object stands for.
@@ -133,7 +162,13 @@ async fn warnings(session: &Session, found: &Found) -> Result<Vec<Value>, CliErr
     Ok(warnings.split_off(skip))
 }
 
-fn print(out: &mut dyn Write, found: &Found, reasons: &[Reason], warnings: &[Value]) -> io::Result<()> {
+fn print(
+    out: &mut dyn Write,
+    found: &Found,
+    reasons: &[Reason],
+    remedies: &[Remedy],
+    warnings: &[Value],
+) -> io::Result<()> {
     let strong = style::STRONG;
     let state = match found.resource.kind.as_str() {
         "Pod" => found.object["status"]["phase"].as_str().unwrap_or("Unknown").to_owned(),
@@ -150,6 +185,12 @@ fn print(out: &mut dyn Write, found: &Found, reasons: &[Reason], warnings: &[Val
         if let Some(hint) = &reason.hint {
             let cyan = style::HINT;
             writeln!(out, "    {cyan}hint:{cyan:#} {hint}")?;
+        }
+    }
+    if !remedies.is_empty() {
+        writeln!(out, "\n  It would start now with one of these changes:")?;
+        for remedy in remedies {
+            writeln!(out, "    {}", remedy.message)?;
         }
     }
     if let Some(code) = found.object["status"]["exitCode"].as_i64().filter(|code| *code != 0) {

@@ -16,6 +16,7 @@ pub(crate) mod launch;
 pub(crate) mod logs;
 pub(crate) mod operator;
 pub(crate) mod preflight;
+pub(crate) mod queue;
 pub(crate) mod reference;
 pub(crate) mod run;
 pub(crate) mod shim;

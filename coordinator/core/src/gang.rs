@@ -1,18 +1,31 @@
 //! The gang scheduler: which waiting gangs start, and where.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use trainyard_proto::plan::Plan;
 
-mod affinity;
+use crate::schedule;
+
 mod answer;
 pub mod cluster;
 mod demand;
-mod fit;
 mod gather;
+mod queue;
 mod reason;
+mod remedy;
+mod report;
+mod rule;
+mod scene;
+
+#[cfg(test)]
+mod tests;
+
+pub use queue::{API_VERSION as QUEUE_API_VERSION, KINDS as QUEUE_KINDS};
+pub use reason::show;
+pub use remedy::{Change, QueueState, QuotaState, Remedy, queues, remedies};
 
 /// Everything the scheduler looks at.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -25,6 +38,9 @@ pub struct GangView {
     /// Value of each PriorityClass.
     #[serde(default)]
     pub priority_classes: BTreeMap<String, i32>,
+    /// Queues, cohorts and topologies, of Kueue's kinds, as they are stored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<Value>,
 }
 
 /// Why a gang waits.
@@ -44,6 +60,22 @@ pub enum WaitCode {
     InsufficientResources,
     /// A request is not a quantity.
     BadRequest,
+    /// What it asks of the topology makes no sense.
+    Invalid,
+    /// The queue that it names does not exist.
+    NoQueue,
+    /// Its queue is stopped.
+    QueueStopped,
+    /// One before it in its queue waits, and the queue keeps strictly to the order.
+    BehindHead,
+    /// Its queue could never have that much.
+    AboveQuota,
+    /// The queue's quota is in use.
+    QuotaUsed,
+    /// There is room, but it is set aside for gangs whose turn is before.
+    Reserved,
+    /// It has its places as soon as others have left them.
+    RoomLeaving,
 }
 
 /// A gang that waits, and why.
@@ -62,6 +94,18 @@ pub struct WaitingGang {
     pub message: String,
     /// What the user can do.
     pub hint: Option<String>,
+    /// Its ClusterQueue; empty if it names none.
+    #[serde(default)]
+    pub queue: String,
+    /// How many of its queue have their turn before it.
+    #[serde(default)]
+    pub position: u32,
+    /// When it is expected to start, if that can be told.
+    #[serde(default)]
+    pub estimate: Option<schedule::Estimate>,
+    /// Whether places are set aside for it.
+    #[serde(default)]
+    pub reserved: bool,
 }
 
 /// The scheduler's answer.
@@ -86,6 +130,14 @@ impl WaitCode {
             Self::TooLarge => "TooLarge",
             Self::InsufficientResources => "InsufficientResources",
             Self::BadRequest => "BadRequest",
+            Self::Invalid => "Invalid",
+            Self::NoQueue => "NoQueue",
+            Self::QueueStopped => "QueueStopped",
+            Self::BehindHead => "BehindHead",
+            Self::AboveQuota => "AboveQuota",
+            Self::QuotaUsed => "QuotaUsed",
+            Self::Reserved => "Reserved",
+            Self::RoomLeaving => "RoomLeaving",
         }
     }
 }
@@ -93,103 +145,19 @@ impl WaitCode {
 /// Which waiting gangs start, and where. All or nothing: a gang gets places for all its pods, or at least for as many as it
 /// must start with, or none.
 ///
-/// Gangs have their turn by priority, then by age; one that does not fit does not keep later ones from starting. A gang of which a
-/// part has places has its turn before all others; if the rest has none, and none of it runs, the places are given back.
+/// The engine of [`crate::schedule`] decides; here objects become its view, and its answer becomes actions. A gang of which a part
+/// has places has its turn before all others; if the rest has none, and none of it runs, the places are given back.
 #[must_use]
 pub fn place(view: &GangView, now_ms: i64) -> Placement {
-    let mut sites = gather::sites(view);
-    let mut placement = Placement::default();
-    for gang in gather::gangs(view) {
-        match place_gang(&gang, &mut sites) {
-            Ok(places) => {
-                let waits = gang.waiting.len() - places.len();
-                answer::bind(&places, &sites, &mut placement);
-                if waits > 0 {
-                    let bound: BTreeSet<_> = places.iter().map(|(pod, _)| pod.metadata.name.as_deref()).collect();
-                    let rest: Vec<_> = gang
-                        .waiting
-                        .iter()
-                        .copied()
-                        .filter(|pod| !bound.contains(&pod.metadata.name.as_deref()))
-                        .collect();
-                    let rest = gather::Gang { waiting: rest, ..gang };
-                    let wait = why(&rest, &sites);
-                    answer::wait(&rest, wait, now_ms, &mut placement);
-                }
-            }
-            Err(wait) if gives_back(&gang, wait.code) => {
-                answer::give_back(&gang, &wait, &mut placement);
-                let rest = gather::Gang { placed: 0, idle: Vec::new(), ..gang };
-                // What it gives back is free only when its pods are gone, so that it waits in any case.
-                if let Err(wait) = place_gang(&rest, &mut sites.clone()) {
-                    answer::wait(&rest, wait, now_ms, &mut placement);
-                }
-            }
-            Err(wait) => answer::wait(&gang, wait, now_ms, &mut placement),
-        }
-    }
+    let scene = scene::Scene::new(view, now_ms);
+    let decision = schedule::decide(&scene.view, now_ms);
+    let mut placement = answer::placement(&scene, &decision, now_ms);
+    report::tell(view, &scene, &decision, now_ms, &mut placement);
     placement
 }
 
-/// Whether a gang that cannot be completed gives up the places that it has. One that runs does not: a replica of it failed, and the
-/// others are not ended for the time that its successor waits. One that has no process yet would only keep others from the room: it
-/// was begun and its room was lost, or it lost pods before they started. One that lacks pods gets them at once, or has none to wait for.
-fn gives_back(gang: &gather::Gang<'_>, code: WaitCode) -> bool {
-    code != WaitCode::GangIncomplete && gang.placed > 0 && gang.placed < gang.size && gang.idle.len() == gang.placed
-}
-
-/// Places for the whole gang, or for as many pods as it must start with.
-fn place_gang<'view>(
-    gang: &gather::Gang<'view>,
-    sites: &mut [gather::Site<'_>],
-) -> Result<Vec<(&'view Pod, usize)>, reason::Wait> {
-    let present = gang.waiting.len() + gang.placed;
-    if present < gang.size {
-        return Err(reason::Wait {
-            code: WaitCode::GangIncomplete,
-            message: format!("{present} of {} pods of the gang exist", gang.size),
-            hint: None,
-        });
-    }
-    if let Some(gate) = gang.waiting.iter().find_map(|pod| foreign_gate(pod)) {
-        return Err(reason::Wait {
-            code: WaitCode::Gated,
-            message: format!("the scheduling gate {gate} is closed"),
-            hint: Some(format!("whoever set the gate {gate} has to take it off")),
-        });
-    }
-    let shapes = fit::shapes(&gang.waiting, sites).map_err(bad_request)?;
-    if let Some(places) = fit::place(&shapes, sites) {
-        return Ok(places);
-    }
-    // With fewer pods than all, if the gang may start so; those of the lowest index, which hold the leader.
-    let least = gang.size.saturating_sub(gang.placed);
-    if least > 0 && least < gang.waiting.len() {
-        let shapes = fit::shapes(&gang.waiting[..least], sites).map_err(bad_request)?;
-        if let Some(places) = fit::place(&shapes, sites) {
-            return Ok(places);
-        }
-    }
-    Err(reason::explain(&shapes, sites, gang.waiting.len()))
-}
-
-fn why(gang: &gather::Gang<'_>, sites: &[gather::Site<'_>]) -> reason::Wait {
-    match fit::shapes(&gang.waiting, sites) {
-        Ok(shapes) => reason::explain(&shapes, sites, gang.waiting.len()),
-        Err(error) => bad_request(error),
-    }
-}
-
-fn bad_request(error: String) -> reason::Wait {
-    reason::Wait {
-        code: WaitCode::BadRequest,
-        message: error,
-        hint: Some("correct the container's resources".to_owned()),
-    }
-}
-
-/// The first scheduling gate that is not ours.
-fn foreign_gate(pod: &Pod) -> Option<&str> {
-    let gates = pod.spec.as_ref()?.scheduling_gates.as_ref()?;
-    gates.iter().map(|gate| gate.name.as_str()).find(|name| *name != crate::label::GANG_GATE)
+/// The same as the engine sees it, to ask it what would be.
+#[must_use]
+pub fn picture(view: &GangView, now_ms: i64) -> schedule::View {
+    scene::Scene::new(view, now_ms).view
 }

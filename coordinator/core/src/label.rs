@@ -19,6 +19,24 @@ pub const GANG_SIZE: &str = "trainyard.dev/gang-size";
 pub const PLACEMENT: &str = "trainyard.dev/placement";
 /// Scheduling gate that is taken off when the gang is placed.
 pub const GANG_GATE: &str = "trainyard.dev/gang";
+/// Annotation on the first pod of a gang that waits: what is set aside for it, as JSON.
+pub const RESERVATION: &str = "trainyard.dev/reservation";
+/// Annotation on pods: the gang for which they have to make room. They are deleted next, all of their gang.
+pub const PREEMPTED: &str = "trainyard.dev/preempted-for";
+/// Annotation on pods: after so many seconds their job is ended, as its `activeDeadlineSeconds` says.
+pub const RUN_LIMIT: &str = "trainyard.dev/run-limit-seconds";
+/// Annotation on pods: label of the topology level within one domain of which the gang has to be.
+pub const REQUIRED_TOPOLOGY: &str = "kueue.x-k8s.io/podset-required-topology";
+/// Annotation on pods: label of the topology level within one domain of which the gang should be.
+pub const PREFERRED_TOPOLOGY: &str = "kueue.x-k8s.io/podset-preferred-topology";
+/// Annotation on pods: label of the topology level within one domain of which each slice of the pods has to be.
+pub const SLICE_TOPOLOGY: &str = "kueue.x-k8s.io/podset-slice-required-topology";
+/// Annotation on pods: how many pods are a slice.
+pub const SLICE_SIZE: &str = "kueue.x-k8s.io/podset-slice-size";
+/// Label on jobs, and on the pods of others: the LocalQueue that they wait in.
+pub const QUEUE_NAME: &str = "kueue.x-k8s.io/queue-name";
+/// Annotation on ClusterQueues: what they use and used, as JSON.
+pub const USAGE: &str = "trainyard.dev/usage";
 /// Annotation on pods: queue that the gang waits in.
 pub const QUEUE: &str = "trainyard.dev/queue";
 /// Annotation on pods: priority as a number; without it, the pod's own priority counts.

@@ -8,13 +8,14 @@
 //! | `view`, `decision` | what goes in and what comes out |
 //! | `cluster`, `shape` | the view compiled: nodes in the order of the topology, classes of equal gangs and pods |
 //! | `quota` | borrowing and lending over a tree of cohorts |
+//! | `rule` | why a node is out of the question for a pod |
 //! | `timeline` | what is free now, and when reservations are due |
 //! | `order` | whose turn it is |
 //! | `turn`, `place`, `near`, `exact` | finding places |
 //! | `preempt`, `reserve`, `grow` | what is done when there is none, and when there is more |
 //! | `fragment`, `network` | what makes a place a good one |
 //! | `history`, `learn` | what the past tells: shares of queues, run times of jobs |
-//! | `answer`, `estimate` | reasons and estimates |
+//! | `answer`, `estimate`, `standing` | reasons, estimates, and how queues stand |
 
 mod answer;
 mod bits;
@@ -34,7 +35,9 @@ mod place;
 mod preempt;
 mod quota;
 mod reserve;
+mod rule;
 mod shape;
+mod standing;
 mod table;
 mod timeline;
 mod turn;
@@ -46,6 +49,8 @@ mod tests;
 pub use decision::{Admission, Decision, Estimate, Preemption, Reason, Waiting};
 pub use history::decay;
 pub use learn::Learned;
+pub use rule::Misfit;
+pub use standing::{Stake, Standing, standings};
 pub use view::{
     Amounts, Closeness, ClusterQueue, Cohort, Effect, Gang, Level, Node, NodeRules, Operator, Phase, Place, PodTerm,
     Policy, PreemptionPolicy, QueueingStrategy, Quota, Requirement, Reservation, Role, Shape, Slice, Taint, Toleration,

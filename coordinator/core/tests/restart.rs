@@ -204,6 +204,30 @@ fn a_gang_whose_pod_was_taken_away_does_not_wait() {
     assert_eq!(world.live().len(), 3, "its first failure");
 }
 
+/// A job that may not start again at all waits for its turn again when it had to make room.
+#[test]
+fn a_gang_that_makes_room_for_another_has_not_failed() {
+    let mut training = World::new(TRAINING);
+    training.edit("/spec/backoffLimit", json!(0));
+    for mut world in [training, pytorch(json!({"backoffLimit": 0}))] {
+        world.run();
+        let all = world.live().len();
+        let marked = world.pods.keys().next_back().unwrap().clone();
+        let pod = world.pods.get_mut(&marked).unwrap();
+        let annotations = pod.metadata.annotations.get_or_insert_default();
+        annotations.insert("trainyard.dev/preempted-for".to_owned(), "team/big".to_owned());
+        world.plan();
+        assert_eq!(world.pods.values().filter(|pod| pod.metadata.deletion_timestamp.is_some()).count(), all);
+        world.reap();
+        world.plan();
+        assert_eq!(world.live().len(), all, "its pods wait");
+        let waits = |pod: &k8s_openapi::api::core::v1::Pod| pod.spec.as_ref().unwrap().node_name.is_none();
+        assert!(world.pods.values().all(waits));
+        world.run();
+        assert!(world.conditions().iter().all(|condition| condition != "Failed"), "{:?}", world.conditions());
+    }
+}
+
 #[test]
 fn what_a_restart_made_good_is_not_blamed_for_the_end() {
     let mut world = pytorch(json!({"backoffLimit": 1}));

@@ -193,6 +193,18 @@ pub(super) const TRAINING_JOB: &[Column] = &[
     wide(cell("Duration", "string", "From start to completion.")),
     wide(at("Message", "string", ".status.message", "Why it is in this phase.")),
 ];
+const ACTIVE: Column =
+    at("Active", "string", ".status.conditions[?(@.type==\"Active\")].status", "Whether it can admit jobs.");
+pub(super) const CLUSTER_QUEUE: &[Column] = &[
+    NAME,
+    at("Cohort", "string", ".spec.cohort", "The cohort that it is part of."),
+    at("Pending", "integer", ".status.pendingWorkloads", "How many jobs wait."),
+    at("Admitted", "integer", ".status.admittedWorkloads", "How many jobs have their places."),
+    ACTIVE,
+    AGE,
+];
+pub(super) const LOCAL_QUEUE: &[Column] =
+    &[NAME, at("ClusterQueue", "string", ".spec.clusterQueue", "Where its jobs wait."), ACTIVE, AGE];
 pub(super) const JOB_SET: &[Column] = &[
     NAME,
     at("TerminalState", "string", ".status.terminalState", "How it ended."),

@@ -44,6 +44,7 @@ pub(super) fn kinds() -> Vec<Kind> {
     let mut kinds = core_kinds();
     kinds.extend(workload_kinds());
     kinds.extend(custom_kinds());
+    kinds.extend(queue_kinds());
     kinds
 }
 
@@ -155,5 +156,19 @@ fn custom_kinds() -> Vec<Kind> {
         Kind::new("jobset.x-k8s.io", "v1alpha2", "JobSet", "jobsets", Source::Open, false)
             .with_status()
             .columns(column::JOB_SET),
+    ]
+}
+
+/// Kueue's, of which what is read here is used, and all is kept.
+fn queue_kinds() -> Vec<Kind> {
+    let kind = |kind: &'static str, plural: &'static str| {
+        Kind::new("kueue.x-k8s.io", "v1beta1", kind, plural, Source::Open, false).with_status()
+    };
+    vec![
+        kind("ClusterQueue", "clusterqueues").short(&["cq"]).cluster().columns(column::CLUSTER_QUEUE),
+        kind("LocalQueue", "localqueues").short(&["queue", "queues", "lq"]).columns(column::LOCAL_QUEUE),
+        kind("Cohort", "cohorts").cluster(),
+        kind("Topology", "topologies").cluster(),
+        kind("ResourceFlavor", "resourceflavors").short(&["flavor", "flavors", "rf"]).cluster(),
     ]
 }

@@ -1,13 +1,17 @@
-//! The scheduler's answer as actions: bindings, and conditions on the pods that wait.
+//! The engine's answer as actions: bindings, pods that make room, what is set aside, and conditions on the pods that wait.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use serde_json::json;
 use trainyard_proto::plan::{Action, EventSeverity, Fence, ObjectRef, Reason};
 
-use super::gather::{Gang, Site};
-use super::reason::Wait;
+use super::gather::{Gang, annotation};
+use super::reason::{Case, Free, Wait};
+use super::scene::{Kind, Note, OVERDUE_MS, Scene, incomplete};
 use super::{Placement, WaitCode, WaitingGang};
-use crate::instant;
+use crate::schedule::{Admission, Decision, Estimate, Reservation, Waiting};
+use crate::{instant, label};
 
 /// Above this number of pods, one event tells of a whole gang.
 const MAX_BIND_EVENTS: usize = 16;
@@ -16,70 +20,275 @@ const MAX_BIND_EVENTS: usize = 16;
 /// times are whole seconds; a store under load takes some more.
 const GATHERING_MS: i64 = 5000;
 
-pub(super) fn bind(places: &[(&Pod, usize)], sites: &[Site<'_>], placement: &mut Placement) {
-    let mut places: Vec<_> = places.to_vec();
-    places.sort_by_key(|(pod, _)| pod.metadata.name.clone());
-    let mut events = Vec::new();
-    for (pod, at) in &places {
-        let Some(site) = sites.get(*at) else { continue };
-        let object = reference(pod);
-        if places.len() <= MAX_BIND_EVENTS {
-            let message = format!("Successfully assigned {}/{} to {}", object.namespace, object.name, site.name);
-            events.push(event(pod, EventSeverity::Normal, "Scheduled", message));
-        }
-        placement.plan.actions.push(Action::Bind { pod: object, fence: fence(pod), node: site.name.to_owned() });
-    }
-    placement.plan.actions.extend(events);
+/// A wake-up later than this is none.
+const LONG_MS: i64 = 400 * 86_400_000;
+
+struct Answer<'a> {
+    scene: &'a Scene<'a>,
+    decision: &'a Decision,
+    free: Free,
+    now_ms: i64,
+    placement: Placement,
+    /// Gangs that lose their places in this decision.
+    lost: BTreeSet<usize>,
 }
 
-/// Takes the pods that have a place and do not run away; the job's controller makes them anew, without one. Fenced by the version
-/// that was looked at: a pod that has started meanwhile stays.
-pub(super) fn give_back(gang: &Gang<'_>, wait: &Wait, placement: &mut Placement) {
-    let lacking = format!("{} of {} pods of its gang have no place: {}", gang.waiting.len(), gang.size, wait.message);
-    for (at, pod) in gang.idle.iter().enumerate() {
-        if at == 0 {
-            placement.plan.actions.push(event(pod, EventSeverity::Warning, "GangGivenBack", lacking.clone()));
+/// What is known of a gang that waits, beside why.
+#[derive(Default)]
+struct Turn {
+    queue: u32,
+    position: u32,
+    estimate: Option<Estimate>,
+    reserved: bool,
+}
+
+/// Says it in actions.
+pub(super) fn placement(scene: &Scene<'_>, decision: &Decision, now_ms: i64) -> Placement {
+    let lost = decision.preemptions.iter().map(|lost| scene.parts[lost.gang as usize].gang).collect();
+    let free = Free::after(scene, decision);
+    let mut answer = Answer { scene, decision, free, now_ms, placement: Placement::default(), lost };
+    for admission in &decision.admissions {
+        answer.admit(admission);
+    }
+    for waiting in &decision.waiting {
+        answer.waits(waiting);
+    }
+    for (gang, wait) in &scene.early {
+        let gang = &scene.gangs[*gang];
+        // What cannot start for a reason of its own does not keep room either.
+        if wait.code != WaitCode::GangIncomplete && gives_back(gang) {
+            answer.give_back(gang, wait);
         }
-        placement.plan.actions.push(Action::Delete {
-            object: reference(pod),
-            fence: Fence { resource_version: pod.metadata.resource_version.clone(), ..fence(pod) },
-            grace_seconds: None,
-            reason: lacking.clone(),
+        answer.wait(gang, &gang.waiting, wait.clone(), &Turn::default());
+    }
+    answer.make_room();
+    answer.reserve();
+    // A gang that may have more pods never comes to its turn by age.
+    let wake = decision.wake_at_ms.filter(|at| *at < now_ms.saturating_add(LONG_MS));
+    let estimates =
+        decision.waiting.iter().filter_map(|waiting| waiting.reservation.as_ref()).filter(|one| !one.promised);
+    let overdue = estimates.map(|one| one.start_ms.saturating_add(OVERDUE_MS)).min();
+    let plan = &mut answer.placement.plan;
+    plan.wake_at_ms = [plan.wake_at_ms, wake, overdue].into_iter().flatten().min();
+    answer.placement
+}
+
+/// Whether a gang that cannot be completed gives up the places that it has. One that runs does not: a replica of it failed, and the
+/// others are not ended for the time that its successor waits. One that has no process yet would only keep others from the room: it
+/// was begun and its room was lost, or it lost pods before they started.
+fn gives_back(gang: &Gang<'_>) -> bool {
+    gang.placed > 0 && gang.placed < gang.size && gang.idle.len() == gang.placed
+}
+
+impl<'a> Answer<'a> {
+    fn admit(&mut self, admission: &Admission) {
+        let at = admission.gang as usize;
+        let part = &self.scene.parts[at];
+        let gang = &self.scene.gangs[part.gang];
+        if self.lost.contains(&part.gang) {
+            return;
+        }
+        if !admission.after.is_empty() {
+            let names: BTreeSet<String> = admission.after.iter().map(|gang| title(self.scene.gang_of(*gang))).collect();
+            let names: Vec<String> = names.into_iter().collect();
+            let message = format!("its places are free as soon as the pods of {} have left", names.join(", "));
+            let wait = Wait { code: WaitCode::RoomLeaving, message, hint: None };
+            let queue = self.scene.view.gangs[at].queue;
+            let estimate = Some(Estimate { expected_ms: self.now_ms, latest_ms: None });
+            self.wait(gang, &part.pods.concat(), wait, &Turn { queue, estimate, ..Turn::default() });
+            return;
+        }
+        let mut rest: Vec<_> = part.pods.iter().map(|pods| pods.iter().copied()).collect();
+        let mut places = Vec::new();
+        for place in &admission.places {
+            let pods = rest[place.role as usize].by_ref().take(place.count as usize);
+            places.extend(pods.map(|pod| (pod, self.scene.view.nodes[place.node as usize].name.as_str())));
+        }
+        let least: Vec<u32> = rest.iter().map(|pods| u32::try_from(pods.len()).unwrap_or(u32::MAX)).collect();
+        let rest: Vec<&Pod> = rest.into_iter().flatten().collect();
+        self.bind(places);
+        if !rest.is_empty() {
+            let wait = self.case(at, least, rest.len()).lacks_room();
+            let queue = self.scene.view.gangs[at].queue;
+            self.wait(gang, &rest, wait, &Turn { queue, ..Turn::default() });
+        }
+    }
+
+    fn case(&self, part: usize, least: Vec<u32>, whole: usize) -> Case<'_> {
+        Case { scene: self.scene, free: &self.free, part, least, whole }
+    }
+
+    fn waits(&mut self, waiting: &Waiting) {
+        let at = waiting.gang as usize;
+        let part = &self.scene.parts[at];
+        let gang = &self.scene.gangs[part.gang];
+        if matches!(part.kind, Kind::Runs | Kind::Leaves) {
+            return;
+        }
+        let least = self.scene.shape(at).roles.iter().map(|role| role.min).collect();
+        let mut wait = self.case(at, least, gang.waiting.len()).explain(&waiting.reason);
+        let mut estimate = waiting.estimate;
+        if part.kind == Kind::Missing && gives_back(gang) {
+            self.give_back(gang, &wait);
+            estimate = None;
+            // What it gives back is free only when its pods are gone, so that it waits in any case.
+            if gang.waiting.len() < gang.size {
+                wait = incomplete(gang.waiting.len(), gang.size);
+            }
+        }
+        // Estimates look at one resource; where that is not what is missing, nobody knows.
+        let estimate = estimate.filter(|estimate| estimate.expected_ms > self.now_ms);
+        let queue = self.scene.view.gangs[at].queue;
+        let turn = Turn { queue, position: waiting.position, estimate, reserved: waiting.reservation.is_some() };
+        self.wait(gang, &part.pods.concat(), wait, &turn);
+    }
+
+    fn bind(&mut self, mut places: Vec<(&Pod, &str)>) {
+        places.sort_by_key(|(pod, _)| pod.metadata.name.clone());
+        let mut events = Vec::new();
+        for (pod, node) in &places {
+            let object = reference(pod);
+            if places.len() <= MAX_BIND_EVENTS {
+                let message = format!("Successfully assigned {}/{} to {node}", object.namespace, object.name);
+                events.push(event(pod, EventSeverity::Normal, "Scheduled", message));
+            }
+            self.placement.plan.actions.push(Action::Bind { pod: object, fence: fence(pod), node: (*node).to_owned() });
+        }
+        self.placement.plan.actions.extend(events);
+    }
+
+    /// Takes the pods that have a place and do not run away; the job's controller makes them anew, without one. Fenced by the version
+    /// that was looked at: a pod that has started meanwhile stays.
+    fn give_back(&mut self, gang: &Gang<'_>, wait: &Wait) {
+        let lacking =
+            format!("{} of {} pods of its gang have no place: {}", gang.waiting.len(), gang.size, wait.message);
+        for (at, pod) in gang.idle.iter().enumerate() {
+            if at == 0 {
+                let told = event(pod, EventSeverity::Warning, "GangGivenBack", lacking.clone());
+                self.placement.plan.actions.push(told);
+            }
+            self.delete(pod, lacking.clone());
+        }
+    }
+
+    fn delete(&mut self, pod: &Pod, reason: String) {
+        let (object, fence) = (reference(pod), exact(pod));
+        self.placement.plan.actions.push(Action::Delete { object, fence, grace_seconds: None, reason });
+    }
+
+    /// Gangs that are stopped for others. All their pods are marked first, and deleted at the next look: whatever happens in between, a gang
+    /// of which one pod is marked goes as a whole.
+    fn make_room(&mut self) {
+        for preemption in self.decision.preemptions.iter().filter(|preemption| preemption.stops) {
+            let part = &self.scene.parts[preemption.gang as usize];
+            let preemptor = title(self.scene.gang_of(preemption.preemptor));
+            let gang = &self.scene.gangs[part.gang];
+            for (at, pod) in gang.held.iter().enumerate() {
+                if at == 0 {
+                    let message = format!("{} is stopped to make room for {preemptor}", title(gang));
+                    self.placement.plan.actions.push(event(pod, EventSeverity::Warning, "Preempted", message));
+                }
+                self.mark(pod, &preemptor);
+            }
+        }
+        for gang in self.scene.gangs.iter().filter(|gang| !gang.leaving.is_empty()) {
+            let marks = || gang.leaving.iter().filter_map(|pod| annotation(pod, label::PREEMPTED));
+            let preemptor = marks().next().unwrap_or_default();
+            for pod in gang.leaving.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+                if annotation(pod, label::PREEMPTED).is_some() {
+                    self.delete(pod, format!("it makes room for {preemptor}"));
+                } else {
+                    self.mark(pod, preemptor);
+                }
+            }
+        }
+    }
+
+    fn mark(&mut self, pod: &Pod, preemptor: &str) {
+        let patch = json!({"metadata": {"annotations": {label::PREEMPTED: preemptor}}});
+        self.placement.plan.actions.push(Action::Patch { object: reference(pod), fence: exact(pod), patch });
+    }
+
+    /// Writes down what is set aside, on the first pod of each gang: it holds after a restart of the coordinator, too.
+    fn reserve(&mut self) {
+        let kept: BTreeMap<u32, &Reservation> = self
+            .decision
+            .waiting
+            .iter()
+            .filter_map(|waiting| Some((waiting.gang, waiting.reservation.as_ref()?)))
+            .collect();
+        let admitted: BTreeSet<u32> = self.decision.admissions.iter().map(|admission| admission.gang).collect();
+        for (at, part) in (0..).zip(&self.scene.parts).filter(|(at, _)| !admitted.contains(at)) {
+            let note = kept.get(&at).map(|kept| self.note(kept));
+            let first = part.pods.iter().flatten();
+            let first =
+                first.min_by_key(|pod| (annotation(pod, label::RESERVATION).is_none(), pod.metadata.name.as_deref()));
+            if note == part.noted || matches!(part.kind, Kind::Runs | Kind::Leaves | Kind::Spare) {
+                continue;
+            }
+            let Some(pod) = first else { continue };
+            let text = note.map(|note| serde_json::to_string(&note).expect("numbers and texts serialise"));
+            let patch = json!({"metadata": {"annotations": {label::RESERVATION: text}}});
+            self.placement.plan.actions.push(Action::Patch { object: reference(pod), fence: fence(pod), patch });
+        }
+    }
+
+    fn note(&self, kept: &Reservation) -> Note {
+        let name = |node: u32| self.scene.view.nodes[node as usize].name.clone();
+        let places = kept.places.iter().map(|place| (place.role, name(place.node), place.count)).collect();
+        Note { start_ms: kept.start_ms, promised: kept.promised, places }
+    }
+
+    fn wait(&mut self, gang: &Gang<'_>, pods: &[&Pod], wait: Wait, turn: &Turn) {
+        let text = match &wait.hint {
+            Some(hint) => format!("{}; {hint}", wait.message),
+            None => wait.message.clone(),
+        };
+        let mut told = quiet_until(gang, wait.code, self.now_ms, &mut self.placement);
+        let silent = told;
+        for pod in pods.iter().filter(|_| !silent) {
+            let Some(conditions) = conditions(pod, &text, self.now_ms) else { continue };
+            let patch = json!({ "status": { "conditions": conditions } });
+            let action = Action::PatchStatus { object: reference(pod), fence: fence(pod), patch };
+            self.placement.plan.actions.push(action);
+            // One event for the gang, when what it waits for changes.
+            if !told {
+                told = true;
+                let event = event(pod, EventSeverity::Warning, "FailedScheduling", text.clone());
+                self.placement.plan.actions.push(event);
+            }
+        }
+        self.placement.plan.reasons.push(Reason {
+            subject: pods.first().map_or_else(|| reference(&Pod::default()), |pod| reference(pod)),
+            code: wait.code.name().to_owned(),
+            message: wait.message.clone(),
+            hint: wait.hint.clone(),
+        });
+        let mut names: Vec<String> = pods.iter().map(|pod| pod.metadata.name.clone().unwrap_or_default()).collect();
+        names.sort_unstable();
+        self.placement.waiting.push(WaitingGang {
+            namespace: gang.namespace.to_owned(),
+            name: gang.name.to_owned(),
+            pods: names,
+            code: wait.code,
+            message: wait.message,
+            hint: wait.hint,
+            queue: self.scene.view.queues[turn.queue as usize].name.clone(),
+            position: turn.position,
+            estimate: turn.estimate,
+            reserved: turn.reserved,
         });
     }
 }
 
-pub(super) fn wait(gang: &Gang<'_>, wait: Wait, now_ms: i64, placement: &mut Placement) {
-    let text = match &wait.hint {
-        Some(hint) => format!("{}; {hint}", wait.message),
-        None => wait.message.clone(),
-    };
-    let mut told = quiet_until(gang, wait.code, now_ms, placement);
-    let silent = told;
-    for pod in gang.waiting.iter().filter(|_| !silent) {
-        let Some(conditions) = conditions(pod, &text, now_ms) else { continue };
-        let patch = json!({ "status": { "conditions": conditions } });
-        placement.plan.actions.push(Action::PatchStatus { object: reference(pod), fence: fence(pod), patch });
-        // One event for the gang, when what it waits for changes.
-        if !told {
-            told = true;
-            placement.plan.actions.push(event(pod, EventSeverity::Warning, "FailedScheduling", text.clone()));
-        }
-    }
-    placement.plan.reasons.push(Reason {
-        subject: gang.waiting.first().map_or_else(|| reference(&Pod::default()), |pod| reference(pod)),
-        code: wait.code.name().to_owned(),
-        message: wait.message.clone(),
-        hint: wait.hint.clone(),
-    });
-    placement.waiting.push(WaitingGang {
-        namespace: gang.namespace.to_owned(),
-        name: gang.name.to_owned(),
-        pods: gang.waiting.iter().map(|pod| pod.metadata.name.clone().unwrap_or_default()).collect(),
-        code: wait.code,
-        message: wait.message,
-        hint: wait.hint,
-    });
+/// A gang's name for people.
+pub(super) fn title(gang: &Gang<'_>) -> String {
+    format!("{}/{}", gang.namespace, gang.name)
+}
+
+/// Exactly the version that was looked at.
+fn exact(pod: &Pod) -> Fence {
+    Fence { resource_version: pod.metadata.resource_version.clone(), ..fence(pod) }
 }
 
 /// Whether the gang is so young that the pods that it lacks are probably on their way. Nothing is written about it then;

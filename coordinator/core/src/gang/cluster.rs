@@ -262,7 +262,8 @@ impl<'view> Turn<'view> {
                 },
             }
         }
-        GangView { nodes, pods, priority_classes: self.view.gangs.priority_classes.clone() }
+        let GangView { priority_classes, queues, .. } = &self.view.gangs;
+        GangView { nodes, pods, priority_classes: priority_classes.clone(), queues: queues.clone() }
     }
 
     /// The node that a lifted pod was sent to.
@@ -356,6 +357,7 @@ mod tests {
             serde_json::from_value(json!({
                 "metadata": {
                     "namespace": "team", "name": format!("{job}-{index}"), "uid": format!("{job}-{index}-uid"),
+                    "creationTimestamp": crate::instant::text(NOW),
                     "annotations": {label::GANG: job, label::GANG_SIZE: count.to_string()},
                     "labels": {label::REPLICA_INDEX: index.to_string()},
                     "ownerReferences": [{"apiVersion": "x/v1", "kind": "Job", "name": job, "uid": job, "controller": true}],
@@ -383,7 +385,7 @@ mod tests {
             };
             owners.insert(job, Owner { object, intent: None });
         }
-        let gangs = GangView { nodes, pods, priority_classes: BTreeMap::new() };
+        let gangs = GangView { nodes, pods, ..GangView::default() };
         ClusterView { gangs, owners, patience_ms: PATIENCE }
     }
 

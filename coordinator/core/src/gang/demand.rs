@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, Toleration};
+use k8s_openapi::api::core::v1::{Container, Node, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use trainyard_proto::quantity;
@@ -61,17 +61,10 @@ pub(super) fn of_node(node: &Node) -> Amounts {
     amounts.filter_map(|(name, quantity)| Some((name.clone(), quantity::amount(name, &quantity.0).ok()?))).collect()
 }
 
-pub(super) fn add(target: &mut Amounts, amounts: &Amounts) {
+fn add(target: &mut Amounts, amounts: &Amounts) {
     for (name, amount) in amounts {
         let slot = target.entry(name.clone()).or_default();
         *slot = slot.saturating_add(*amount);
-    }
-}
-
-pub(super) fn subtract(target: &mut Amounts, amounts: &Amounts, times: i64) {
-    for (name, amount) in amounts {
-        let slot = target.entry(name.clone()).or_default();
-        *slot = slot.saturating_sub(amount.saturating_mul(times));
     }
 }
 
@@ -82,58 +75,9 @@ fn maximum(target: &mut Amounts, amounts: &Amounts) {
     }
 }
 
-/// How many pods that ask for `demand` fit into `free`.
-pub(super) fn fits(free: &Amounts, demand: &Amounts) -> i64 {
-    let room = |(name, amount): (&String, &i64)| free.get(name).copied().unwrap_or(0).max(0) / (*amount).max(1);
-    demand.iter().map(room).min().unwrap_or(i64::MAX)
-}
-
-/// Why a node is out of the question for a pod, whatever is free on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Misfit {
-    NotReady,
-    Unschedulable,
-    Selector,
-    Taint,
-}
-
-/// Whether a node is out of the question for a pod.
-pub(super) fn misfit(node: &Node, spec: &PodSpec) -> Option<Misfit> {
-    let node_spec = node.spec.as_ref();
-    if !is_ready(node) {
-        return Some(Misfit::NotReady);
-    }
-    if node_spec.and_then(|spec| spec.unschedulable).unwrap_or(false) {
-        return Some(Misfit::Unschedulable);
-    }
-    if !super::affinity::matches(node, spec) {
-        return Some(Misfit::Selector);
-    }
-    let taints = node_spec.and_then(|spec| spec.taints.as_ref()).into_iter().flatten();
-    let hard = taints.filter(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"));
-    let tolerations = spec.tolerations.as_deref().unwrap_or_default();
-    let mut untolerated = hard.filter(|taint| {
-        !tolerations.iter().any(|toleration| {
-            tolerates(toleration, &taint.key, taint.value.as_deref().unwrap_or_default(), &taint.effect)
-        })
-    });
-    untolerated.next().map(|_| Misfit::Taint)
-}
-
 /// A node that does not speak of its readiness is taken for ready.
-fn is_ready(node: &Node) -> bool {
+pub(super) fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     let ready = conditions.into_iter().flatten().find(|condition| condition.type_ == "Ready");
     ready.is_none_or(|condition| condition.status == "True")
-}
-
-fn tolerates(toleration: &Toleration, key: &str, value: &str, effect: &str) -> bool {
-    let matches_effect = toleration.effect.as_deref().is_none_or(|wanted| wanted.is_empty() || wanted == effect);
-    let wanted_key = toleration.key.as_deref().unwrap_or_default();
-    let matches_value = match toleration.operator.as_deref() {
-        Some("Exists") => true,
-        Some(_) | None => toleration.value.as_deref().unwrap_or_default() == value,
-    };
-    let matches_key = wanted_key == key || (wanted_key.is_empty() && toleration.operator.as_deref() == Some("Exists"));
-    matches_effect && matches_key && matches_value
 }

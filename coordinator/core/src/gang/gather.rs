@@ -1,24 +1,30 @@
-//! Which pods wait together, and what is free.
+//! Which pods belong together, and what of them is where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 
 use super::GangView;
-use super::demand::{self, Amounts};
 use crate::{instant, label};
 
-/// A gang of which some pods wait.
-#[derive(Clone, Debug)]
+/// Pods that start together.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Gang<'view> {
     pub(super) namespace: &'view str,
     pub(super) name: &'view str,
+    pub(super) owner: &'view str,
     /// Pods without a node, by index.
     pub(super) waiting: Vec<&'view Pod>,
     /// Pods that have a node, or have ended with success.
     pub(super) placed: usize,
-    /// Those of them that have a node and no process so far.
+    /// Those that hold room on their node.
+    pub(super) held: Vec<&'view Pod>,
+    /// Those of them that have no process so far.
     pub(super) idle: Vec<&'view Pod>,
+    /// Pods that were told to make room and still hold it: they are deleted, or are about to be.
+    pub(super) leaving: Vec<&'view Pod>,
+    /// Pods that are on their way out for another reason, and still hold their room.
+    pub(super) going: Vec<&'view Pod>,
     /// How many must be there together.
     pub(super) size: usize,
     pub(super) priority: i64,
@@ -31,56 +37,79 @@ pub(super) struct Gang<'view> {
 /// What distinguishes one gang from another: namespace, owner, name.
 type Key<'view> = (&'view str, &'view str, &'view str);
 
-/// The gangs of which some pods wait, in the order of their turn: those of which a part has a place already, then by
-/// priority, then by age, then by name.
+/// All gangs, by key.
 pub(super) fn gangs(view: &GangView) -> Vec<Gang<'_>> {
+    let told: BTreeSet<(Key<'_>, Option<&str>)> = view
+        .pods
+        .iter()
+        .filter(|pod| holds_room(pod) && annotation(pod, label::PREEMPTED).is_some())
+        .map(|pod| (key(pod), annotation(pod, label::GENERATION)))
+        .collect();
     let mut gangs: BTreeMap<Key<'_>, Gang<'_>> = BTreeMap::new();
-    for pod in view.pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
-        let gang = gangs.entry(key(pod)).or_insert_with(|| Gang {
-            namespace: namespace(pod),
-            name: gang_name(pod),
-            waiting: Vec::new(),
-            placed: 0,
-            idle: Vec::new(),
+    for pod in &view.pods {
+        let deleted = pod.metadata.deletion_timestamp.is_some();
+        if deleted && !holds_room(pod) {
+            continue;
+        }
+        let key = key(pod);
+        let gang = gangs.entry(key).or_insert_with(|| Gang {
+            namespace: key.0,
+            name: key.2,
+            owner: key.1,
             size: 1,
             priority: i64::MIN,
             since_ms: i64::MAX,
-            youngest_ms: 0,
+            ..Gang::default()
         });
-        gang.youngest_ms = gang.youngest_ms.max(created_ms(pod));
-        if waits(pod) {
-            // Pods that run may have been made when the job had another size.
-            gang.size = gang.size.max(size(pod));
-            gang.priority = gang.priority.max(priority(pod, &view.priority_classes));
-            gang.since_ms = gang.since_ms.min(created_ms(pod));
-            gang.waiting.push(pod);
-        } else if phase(pod) != "Failed" {
-            gang.placed += 1;
-            gang.idle.extend((!has_started(pod)).then_some(pod));
+        if holds_room(pod) && !told.is_empty() && told.contains(&(key, annotation(pod, label::GENERATION))) {
+            gang.leaving.push(pod);
+        } else if deleted {
+            gang.going.push(pod);
+        } else {
+            gang.add(pod, &view.priority_classes);
         }
     }
-    let mut gangs: Vec<Gang<'_>> = gangs.into_values().filter(|gang| !gang.waiting.is_empty()).collect();
+    let mut gangs: Vec<Gang<'_>> = gangs.into_values().collect();
     for gang in &mut gangs {
-        gang.waiting.sort_by_key(|pod| (index(pod), pod.metadata.name.as_deref(), pod.metadata.uid.as_deref()));
+        for pods in [&mut gang.waiting, &mut gang.held, &mut gang.idle, &mut gang.leaving] {
+            pods.sort_by_cached_key(|pod| (index(pod), pod.metadata.name.as_deref(), pod.metadata.uid.as_deref()));
+        }
     }
-    gangs.sort_by(|left, right| turn(left).cmp(&turn(right)));
     gangs
 }
 
-fn turn<'gang>(gang: &'gang Gang<'_>) -> (bool, std::cmp::Reverse<i64>, i64, &'gang str, &'gang str) {
-    (gang.placed == 0, std::cmp::Reverse(gang.priority), gang.since_ms, gang.namespace, gang.name)
+impl<'view> Gang<'view> {
+    fn add(&mut self, pod: &'view Pod, classes: &BTreeMap<String, i32>) {
+        self.youngest_ms = self.youngest_ms.max(created_ms(pod));
+        if waits(pod) {
+            // Pods that run may have been made when the job had another size.
+            self.size = self.size.max(size(pod));
+            self.priority = self.priority.max(priority(pod, classes));
+            self.since_ms = self.since_ms.min(created_ms(pod));
+            self.waiting.push(pod);
+        } else if phase(pod) != "Failed" {
+            self.placed += 1;
+            self.idle.extend((!has_started(pod)).then_some(pod));
+            self.held.extend(holds_room(pod).then_some(pod));
+        }
+    }
+
+    /// The priority of those that have places.
+    pub(super) fn held_priority(&self, classes: &BTreeMap<String, i32>) -> i64 {
+        self.held.iter().map(|pod| priority(pod, classes)).max().unwrap_or(0)
+    }
 }
 
-fn created_ms(pod: &Pod) -> i64 {
+pub(super) fn created_ms(pod: &Pod) -> i64 {
     pod.metadata.creation_timestamp.as_ref().map_or(0, instant::ms)
 }
 
-fn annotation<'pod>(pod: &'pod Pod, name: &str) -> Option<&'pod str> {
+pub(super) fn annotation<'pod>(pod: &'pod Pod, name: &str) -> Option<&'pod str> {
     pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }
 
-fn namespace(pod: &Pod) -> &str {
-    pod.metadata.namespace.as_deref().unwrap_or_default()
+pub(super) fn pod_label<'pod>(pod: &'pod Pod, name: &str) -> Option<&'pod str> {
+    pod.metadata.labels.as_ref()?.get(name).map(String::as_str)
 }
 
 fn gang_name(pod: &Pod) -> &str {
@@ -93,7 +122,7 @@ fn key(pod: &Pod) -> Key<'_> {
     let owner = owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str());
     let uid = pod.metadata.uid.as_deref();
     let group = if annotation(pod, label::GANG).is_some() { owner } else { uid };
-    (namespace(pod), group.unwrap_or_default(), gang_name(pod))
+    (pod.metadata.namespace.as_deref().unwrap_or_default(), group.unwrap_or_default(), gang_name(pod))
 }
 
 fn size(pod: &Pod) -> usize {
@@ -101,8 +130,7 @@ fn size(pod: &Pod) -> usize {
 }
 
 fn index(pod: &Pod) -> u64 {
-    let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get(label::REPLICA_INDEX));
-    label.and_then(|index| index.parse().ok()).unwrap_or(0)
+    pod_label(pod, label::REPLICA_INDEX).and_then(|index| index.parse().ok()).unwrap_or(0)
 }
 
 fn priority(pod: &Pod, classes: &BTreeMap<String, i32>) -> i64 {
@@ -118,8 +146,17 @@ fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
 }
 
+pub(super) fn node_name(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref()
+}
+
 fn waits(pod: &Pod) -> bool {
-    pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none()) && phase(pod) == "Pending"
+    node_name(pod).is_none() && phase(pod) == "Pending"
+}
+
+/// A pod holds its resources until it has ended, also while it is being deleted.
+fn holds_room(pod: &Pod) -> bool {
+    node_name(pod).is_some() && !matches!(phase(pod), "Succeeded" | "Failed")
 }
 
 /// Whether a process of the pod runs, or has run.
@@ -130,32 +167,9 @@ fn has_started(pod: &Pod) -> bool {
     phase(pod) != "Pending" || states.any(|state| state.running.is_some() || state.terminated.is_some())
 }
 
-/// A node and what is free on it.
-#[derive(Clone, Debug)]
-pub(super) struct Site<'view> {
-    pub(super) node: &'view Node,
-    pub(super) name: &'view str,
-    pub(super) allocatable: Amounts,
-    pub(super) free: Amounts,
-}
-
-/// All nodes by name, less what the pods that are bound to them hold. A pod holds its resources until it has ended, also
-/// while it is being deleted.
-pub(super) fn sites(view: &GangView) -> Vec<Site<'_>> {
-    let mut sites: BTreeMap<&str, Site<'_>> = view
-        .nodes
-        .iter()
-        .map(|node| {
-            let name = node.metadata.name.as_deref().unwrap_or_default();
-            let allocatable = demand::of_node(node);
-            (name, Site { node, name, free: allocatable.clone(), allocatable })
-        })
-        .collect();
-    for pod in view.pods.iter().filter(|pod| !matches!(phase(pod), "Succeeded" | "Failed")) {
-        let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else { continue };
-        if let Some(site) = sites.get_mut(node) {
-            demand::subtract(&mut site.free, &demand::of_pod(pod).unwrap_or_default(), 1);
-        }
-    }
-    sites.into_values().collect()
+/// When a pod that has a node got it.
+pub(super) fn began_ms(pod: &Pod) -> i64 {
+    let status = pod.status.as_ref();
+    let started = status.and_then(|status| status.start_time.as_ref()).map(instant::ms);
+    started.unwrap_or_else(|| created_ms(pod))
 }

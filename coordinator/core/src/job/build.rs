@@ -27,6 +27,8 @@ pub(super) struct Site<'job> {
     pub(super) launcher: Option<&'job str>,
     /// Nodes to be looked at last.
     pub(super) avoid: Vec<&'job str>,
+    /// Queue that the job's label names.
+    pub(super) queue: Option<&'job str>,
     /// Annotations of the job that its pods carry as well.
     pub(super) passed_on: &'job BTreeMap<String, String>,
 }
@@ -99,14 +101,18 @@ impl Site<'_> {
             put(label::GANG, self.model.owner.name.clone());
             put(label::GANG_SIZE, policy.min_available.to_string());
         }
-        if let Some(queue) = &policy.queue {
-            put(label::QUEUE, queue.clone());
+        if let Some(queue) = policy.queue.as_deref().or(self.queue) {
+            put(label::QUEUE, queue.to_owned());
         }
         if let Some(priority) = policy.priority {
             put(label::PRIORITY, priority.to_string());
         }
         if let Some(class) = &policy.priority_class {
             put(label::PRIORITY_CLASS, class.clone());
+        }
+        // What runs ends by then: places may be promised as of that moment.
+        if let Some(limit) = policy.active_deadline_ms {
+            put(label::RUN_LIMIT, (limit / 1000).to_string());
         }
         for (name, value) in self.passed_on {
             put(name, value.clone());

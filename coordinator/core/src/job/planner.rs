@@ -199,6 +199,12 @@ impl<'view> Planner<'view> {
             self.converge(model);
             return;
         }
+        if let Some(preemptor) = preempted(&current).filter(|_| !self.has_succeeded(model, &current)) {
+            self.read_checkpoint();
+            self.give_way(model, preemptor);
+            self.converge(model);
+            return;
+        }
         let meeting = self.meeting(model, &current);
         self.change.tallies = Some(tallies(model, &current));
         self.read_progress(model, &current);
@@ -413,6 +419,11 @@ impl<'view> Planner<'view> {
             gated: self.view.config.embedded || self.view.config.gangs,
             launcher: self.view.config.launcher_image.as_deref(),
             avoid: self.ledger.avoided(self.now_ms).into_iter().map(|(node, _)| node).collect(),
+            queue: self
+                .view
+                .job
+                .pointer("/metadata/labels")
+                .and_then(|labels| labels[crate::label::QUEUE_NAME].as_str()),
             passed_on: &self.subject.passed_on,
         }
     }
@@ -518,6 +529,12 @@ fn is_resized(model: &JobModel, current: &BTreeMap<String, Observed<'_>>) -> boo
     let other = |pod: &Observed<'_>| pod.gang_size.is_some_and(|size| size != model.policy.min_available);
     model.restart_scope == RestartScope::Gang
         && current.values().any(|pod| pod.standing != Standing::Unbound && other(pod))
+}
+
+/// For whom pods of the job have to make room, if they have to.
+fn preempted<'view>(current: &BTreeMap<String, Observed<'view>>) -> Option<&'view str> {
+    let told = |pod: &Observed<'view>| pod.pod.metadata.annotations.as_ref()?.get(crate::label::PREEMPTED);
+    current.values().find_map(told).map(String::as_str)
 }
 
 /// The second in which a time lies: API objects keep whole seconds, and the plan must not depend on whether the time was

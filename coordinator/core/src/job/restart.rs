@@ -76,15 +76,25 @@ impl<'view> Planner<'view> {
 
     /// A gang cannot go on in another size: all of it starts again, which is nobody's failure and counts as no restart.
     pub(super) fn resize(&mut self, model: &JobModel) {
+        let message = format!("{} starts again with {} pods, as its spec says now", self.title(), model.size());
+        self.begin_again(model, &message);
+    }
+
+    /// A gang that has to make room for another one waits for its turn again: nobody's failure either.
+    pub(super) fn give_way(&mut self, model: &JobModel, preemptor: &str) {
+        let message = format!("{} makes room for {preemptor}, and waits for its turn again", self.title());
+        self.begin_again(model, &message);
+    }
+
+    fn begin_again(&mut self, model: &JobModel, message: &str) {
         self.ledger.begin();
         self.ledger.waits.clear();
         self.write_ledger();
-        let message = format!("{} starts again with {} pods, as its spec says now", self.title(), model.size());
         self.change.tallies = Some(tallies(model, &BTreeMap::new()));
-        self.change.message = Some(message.clone());
+        self.change.message = Some(message.to_owned());
         self.change.phase = Phase::Restarting;
-        self.event(EventSeverity::Normal, &format!("{}Restarting", self.kind()), &message);
-        self.transition(Stage::Restarting, message.clone());
-        self.reason(JobCode::Restarting, &message, None);
+        self.event(EventSeverity::Normal, &format!("{}Restarting", self.kind()), message);
+        self.transition(Stage::Restarting, message.to_owned());
+        self.reason(JobCode::Restarting, message, None);
     }
 }

@@ -147,6 +147,12 @@ impl Order {
         self.heads.insert(key);
     }
 
+    /// A queue's own share.
+    pub(super) fn share_of(&self, tree: &Tree, usage: &Usage, queue: usize) -> u64 {
+        let depth = path(tree, queue).len().min(Shares::default().len());
+        depth.checked_sub(1).map_or(0, |last| self.share(tree, usage, queue)[last])
+    }
+
     /// How much more than it is entitled to a queue uses, and the cohorts above it, the outermost first: in millionths of the
     /// cluster, by weight. Kueue's dominant resource share, over the mean of what is used now and what was used in the past.
     fn share(&self, tree: &Tree, usage: &Usage, queue: usize) -> Shares {

@@ -23,6 +23,13 @@ pub(super) struct Ground<'a> {
     pub(super) demand: &'a Demand,
 }
 
+impl Ground<'_> {
+    /// How much pods of a role would like each node, if they care.
+    fn liking(&self, class: &Class, part: usize) -> Option<&[i32]> {
+        self.classes.allowed[self.classes.kinds[class.parts[part].kind].rules].liking.as_deref()
+    }
+}
+
 /// The levels in which a class may lie, the closest first, each with the span of every domain of it. Slices, and a level that is required, are
 /// labels: what lies in no domain of theirs is out. Nodes by themselves only with `single`.
 pub(super) fn scopes(class: &Class, cluster: &Cluster, single: bool) -> Vec<(usize, Vec<Span>)> {
@@ -88,7 +95,13 @@ fn on_one_node(ground: &Ground<'_>, class: &Class, counts: &[u32], asked: &[usiz
     }
     let within = |at: usize| class.required.is_none_or(|level| ground.cluster.tiers[level].of[at] != NONE);
     let enough = |at: &usize| asked.iter().all(|part| ground.caps[*part][*at] >= counts[*part]) && within(*at);
-    let mut nodes: Vec<usize> = (0..ground.cluster.len()).filter(enough).collect();
+    // What pods prefer comes before how close they are.
+    let liking: Vec<&[i32]> = asked.iter().filter_map(|part| ground.liking(class, *part)).collect();
+    let liked = |at: usize| liking.iter().map(|liking| i64::from(liking[at])).sum::<i64>();
+    let some = |at: &usize| asked.iter().any(|part| ground.caps[*part][*at] > 0) && within(*at);
+    let best = if liking.is_empty() { Some(0) } else { (0..ground.cluster.len()).filter(some).map(liked).max() };
+    let mut nodes: Vec<usize> =
+        (0..ground.cluster.len()).filter(|at| Some(liked(*at)) == best).filter(enough).collect();
     nodes.sort_unstable_by_key(|at| (ground.caps[first][*at], *at));
     let inner = ground.cluster.tiers.len();
     let fill = |at: usize| Filling::new(ground, class, Span { lo: at, hi: at + 1 }).fill(inner, counts);
@@ -188,7 +201,11 @@ impl Spread<'_> {
     /// cell that takes it.
     fn spread(&self, span: Span, level: usize, mut left: u32, found: &mut Vec<(usize, u32)>) -> bool {
         let cluster = self.filling.ground.cluster;
-        if level >= cluster.tiers.len() {
+        let kind = &self.filling.ground.classes.kinds[self.part.kind];
+        let cares = self.filling.ground.classes.allowed[kind.rules].liking.is_some();
+        // Pods that need not be close, and care for certain nodes, are not led to a domain first.
+        let anywhere = cares && !self.filling.class.close && self.part.slice.is_none();
+        if level >= cluster.tiers.len() || anywhere {
             return self.over_nodes(span, left, found);
         }
         let mut cells: Vec<(u32, Span)> =
@@ -253,9 +270,11 @@ impl Spread<'_> {
                 let row = self.filling.rows.get(&at).map_or_else(|| self.filling.ground.free.row(at), Vec::as_slice);
                 (liked(at), self.filling.ground.demand.growth(row, &kind.needs, left), cap, at)
             };
-            // All that is left, where the fewest pieces are made; a gang that need not be close does so with its last pod only.
-            let fits = |cap: u32| cap >= left && (close || left == 1);
-            let last = nodes.iter().filter(|(cap, _)| fits(*cap)).map(|(cap, at)| growth(*cap, *at)).min();
+            // All that is left, where the fewest pieces are made, on one of the nodes that are liked best; a gang that need not be close
+            // does so with its last pod only.
+            let best = nodes.iter().map(|(_, at)| liked(*at)).min();
+            let fits = |cap: u32, at: usize| cap >= left && (close || left == 1) && Some(liked(at)) == best;
+            let last = nodes.iter().filter(|(cap, at)| fits(*cap, *at)).map(|(cap, at)| growth(*cap, *at)).min();
             if let Some((_, _, _, at)) = last {
                 found.push((at, left));
                 return true;

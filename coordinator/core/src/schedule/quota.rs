@@ -179,6 +179,11 @@ impl Tree {
         if self.limited[at] { self.entitled[at] } else { FREE }
     }
 
+    /// Whether anything limits what a queue may use of a resource.
+    pub(super) fn is_limited(&self, queue: usize, resource: usize) -> bool {
+        self.limited[queue * self.resources + resource]
+    }
+
     /// As [`entitled`](Self::entitled), but nothing where nothing limits it.
     pub(super) fn own(&self, at: usize, resource: usize) -> i64 {
         let at = at * self.resources + resource;

@@ -129,11 +129,7 @@ impl World {
     }
 
     pub fn gangs(&self) -> GangView {
-        GangView {
-            nodes: self.nodes.clone(),
-            pods: self.pods.values().cloned().collect(),
-            priority_classes: BTreeMap::new(),
-        }
+        GangView { nodes: self.nodes.clone(), pods: self.pods.values().cloned().collect(), ..GangView::default() }
     }
 
     /// Places and carries out, and asserts that placing again changes nothing.
