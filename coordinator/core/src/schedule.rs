@@ -12,7 +12,7 @@
 //! | `timeline` | what is free now, and when reservations are due |
 //! | `order` | whose turn it is |
 //! | `turn`, `place`, `near`, `exact` | finding places |
-//! | `preempt`, `reserve`, `grow` | what is done when there is none, and when there is more |
+//! | `preempt`, `reserve`, `moment`, `grow` | what is done when there is none, and when there is more |
 //! | `fragment`, `network` | what makes a place a good one |
 //! | `history`, `learn` | what the past tells: shares of queues, run times of jobs |
 //! | `answer`, `estimate`, `standing` | reasons, estimates, and how queues stand |
@@ -28,6 +28,7 @@ mod fragment;
 mod grow;
 mod history;
 mod learn;
+mod moment;
 mod near;
 mod network;
 mod order;

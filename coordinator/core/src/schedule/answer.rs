@@ -1,207 +1,280 @@
 //! What is told about the gangs that wait.
 
-use std::collections::BTreeMap;
-
-use super::cluster::len;
+use super::cluster::{Span, len};
 use super::decision::{Decision, Reason, Waiting};
-use super::engine::Engine;
-use super::place::{Ground, place, sums};
+use super::engine::{Engine, Member};
+use super::place::{Ground, place, possible, sums};
+use super::quota::Usage;
+use super::shape::Part;
 use super::timeline::{Caps, FOREVER, fresh};
 use super::view::Phase;
 
-/// Why gangs wait: of a class, whatever runs; of a class, by the last slot that it reaches; of a class in a queue.
-#[derive(Default)]
+/// A gang that waits, with what its answer is made of: looking it up takes longer than the rest.
+#[derive(Clone, Copy)]
+pub(super) struct Line {
+    pub(super) id: usize,
+    at: u32,
+    pub(super) class: usize,
+    queue: usize,
+    pub(super) valid: bool,
+    pub(super) holds: bool,
+    pub(super) ends_ms: i64,
+    submitted_ms: i64,
+    pub(super) expected_ms: Option<i64>,
+}
+
+impl Line {
+    fn new(id: usize, member: &Member<'_>) -> Self {
+        let Member { class, queue, ends_ms, submitted_ms, expected_ms, at, valid, held, .. } = member;
+        Self {
+            id,
+            at: *at,
+            class: *class,
+            queue: *queue,
+            valid: *valid,
+            holds: held.is_some(),
+            ends_ms: *ends_ms,
+            submitted_ms: *submitted_ms,
+            expected_ms: *expected_ms,
+        }
+    }
+}
+
+/// What is found out once for many gangs.
 struct Known {
-    never: BTreeMap<usize, Option<Reason>>,
-    room: BTreeMap<(usize, i64), Reason>,
-    now: BTreeMap<(usize, usize, i64), Reason>,
+    none: Usage,
+    /// Gangs with places set aside, in the order of their turns.
+    holders: Vec<usize>,
+    /// Room for each kind of pod on empty nodes.
+    caps: Vec<Option<Caps>>,
+    /// Why gangs of each class would not start if nothing else ran.
+    never: Vec<Option<Option<Reason>>>,
+    /// A gang of each class whose gangs find no place now.
+    short: Vec<Option<usize>>,
+}
+
+impl Known {
+    fn new(engine: &Engine<'_>) -> Self {
+        let order = &engine.order;
+        let classes = engine.classes.classes.len();
+        Self {
+            none: engine.tree.none(),
+            holders: order.sequence.iter().copied().filter(|id| order.holders.contains(id)).collect(),
+            caps: vec![None; engine.classes.kinds.len()],
+            never: vec![None; classes],
+            short: vec![None; classes],
+        }
+    }
 }
 
 impl Engine<'_> {
     /// The answer, when nothing changes any more.
     pub(super) fn finish(mut self) -> Decision {
-        let sequence = self.sequence();
+        let sequence: Vec<Line> = self.sequence().into_iter().map(|id| Line::new(id, &self.members[id])).collect();
         let estimates = self.estimates(&sequence);
-        let mut known = Known::default();
+        let reasons = self.reasons(&sequence);
+        let wake_at_ms = self.wake_at(&sequence);
         let mut positions = vec![0; self.view.queues.len()];
         let mut waiting = Vec::with_capacity(sequence.len());
-        for (id, estimate) in sequence.into_iter().zip(estimates) {
-            let reason = self.reason(id, &mut known);
-            let position = positions.get(self.members[id].queue).copied().unwrap_or(0);
-            if let Some(next) = positions.get_mut(self.members[id].queue) {
+        for ((one, estimate), reason) in sequence.into_iter().zip(estimates).zip(reasons) {
+            let position = positions.get(one.queue).copied().unwrap_or(0);
+            if let Some(next) = positions.get_mut(one.queue) {
                 *next += 1;
             }
             let estimate = estimate.filter(|_| reason.ends_by_itself());
-            let reservation = self.reservation(id);
-            waiting.push(Waiting { gang: self.members[id].at, position, reason, estimate, reservation });
+            let reservation = if one.holds { self.reservation(one.id) } else { None };
+            waiting.push(Waiting { gang: one.at, position, reason, estimate, reservation });
         }
-        let wake_at_ms = self.wake_at();
         Decision { waiting, wake_at_ms, ..self.answer }
     }
 
     /// Every gang that waits, in the order of their turns; those behind the head of a strict queue come last.
     fn sequence(&self) -> Vec<usize> {
-        let mut sequence: Vec<usize> =
-            self.order.sequence.iter().copied().filter(|id| !self.members[*id].running).collect();
+        // Nobody started in the last pass.
+        let mut sequence = self.order.sequence.clone();
         let mut seen = vec![false; self.members.len()];
         sequence.iter().for_each(|id| seen[*id] = true);
         let mut queues: Vec<usize> = (0..self.view.queues.len()).collect();
         queues.sort_by(|a, b| self.view.queues[*a].name.cmp(&self.view.queues[*b].name));
         // Without queues there are no lists, and nothing is valid.
-        for id in queues.into_iter().flat_map(|queue| self.order.list(queue)).chain(0..self.members.len()) {
-            if !self.members[id].running && !std::mem::replace(&mut seen[id], true) {
+        let rest = if queues.is_empty() { 0..self.members.len() } else { 0..0 };
+        for id in queues.into_iter().flat_map(|queue| self.order.list(queue)).chain(rest) {
+            if !std::mem::replace(&mut seen[id], true) && !self.members[id].running {
                 sequence.push(id);
             }
         }
         sequence
     }
 
-    fn reason(&mut self, id: usize, known: &mut Known) -> Reason {
-        let member = &self.members[id];
-        let (class, queue) = (member.class, member.queue);
-        if !member.valid {
-            return Reason::Invalid;
+    /// Why each of these gangs waits.
+    fn reasons(&mut self, sequence: &[Line]) -> Vec<Reason> {
+        let mut known = Known::new(self);
+        let mut reasons: Vec<Option<Reason>> = Vec::with_capacity(sequence.len());
+        for one in sequence {
+            let lasting = self.lasting(one, &mut known);
+            let now = |engine: &mut Self| {
+                if one.holds { Some(engine.of_holder(one, &known)) } else { engine.passing(one, &known) }
+            };
+            let reason = lasting.or_else(|| now(self));
+            if reason.is_none() {
+                known.short[one.class].get_or_insert(one.id);
+            }
+            reasons.push(reason);
         }
-        if self.view.queues[queue].stopped {
-            return Reason::QueueStopped;
-        }
-        if let Some(head) = self.order.blocked.get(&queue).copied().filter(|head| *head != id) {
-            return Reason::BehindHead { head: self.members[head].at };
-        }
-        let slot = self.timeline.last_before(self.until(id));
-        let key = (class, queue, self.timeline.slots[slot].at_ms);
-        let holds = self.order.holders.contains(&id);
-        if let Some(reason) = known.now.get(&key).filter(|_| !holds) {
-            return reason.clone();
-        }
-        let reason = self.find_reason(id, slot, known);
-        if !holds {
-            known.now.insert(key, reason.clone());
-        }
-        reason
+        let rooms = self.rooms(&known);
+        let room = |class: usize| rooms[class].clone();
+        let all = sequence.iter().zip(reasons);
+        all.map(|(one, reason)| reason.or_else(|| room(one.class)).unwrap_or(Reason::Invalid)).collect()
     }
 
-    fn find_reason(&mut self, id: usize, slot: usize, known: &mut Known) -> Reason {
-        let (class, queue) = (self.members[id].class, self.members[id].queue);
-        let (least, amounts) = (self.class(id).least.clone(), self.class(id).asks.clone());
-        if let Some((resource, asked, limit)) = self.tree.lacks(&self.tree.none(), queue, &amounts) {
-            return Reason::AboveQuota { resource: len(resource), asked, limit: limit.max(0) };
+    /// Why it would wait whatever runs, or whatever is free.
+    fn lasting(&self, one: &Line, known: &mut Known) -> Option<Reason> {
+        if !one.valid {
+            return Some(Reason::Invalid);
         }
-        let never = known.never.entry(class).or_insert_with(|| self.never(id, &least)).clone();
-        if let Some(never) = never {
-            return never;
+        if self.view.queues[one.queue].stopped {
+            return Some(Reason::QueueStopped);
         }
+        if let Some(head) = self.order.blocked.get(&one.queue).filter(|head| **head != one.id) {
+            return Some(Reason::BehindHead { head: self.members[*head].at });
+        }
+        let asks = &self.classes.classes[one.class].asks;
+        if let Some((resource, asked, limit)) = self.tree.lacks(&known.none, one.queue, asks) {
+            return Some(Reason::AboveQuota { resource: len(resource), asked, limit: limit.max(0) });
+        }
+        if known.never[one.class].is_none() {
+            known.never[one.class] = Some(self.never(one.id, &mut known.caps));
+        }
+        known.never[one.class].clone().flatten()
+    }
+
+    /// Why it does not start now, unless nodes have to be looked at.
+    fn passing(&self, one: &Line, known: &Known) -> Option<Reason> {
+        if let Some((resource, asked, available)) = self.lacks_asked(one.class, one.queue, 0) {
+            return Some(Reason::QuotaUsed { resource: len(resource), asked, available: available.max(0) });
+        }
+        let slot = self.timeline.last_before(one.ends_ms);
+        self.lacks_asked(one.class, one.queue, slot).map(|_| self.reserved(one.id, known))
+    }
+
+    /// Why a gang does not start now for which places are set aside: they do not count for it.
+    fn of_holder(&mut self, one: &Line, known: &Known) -> Reason {
+        let id = one.id;
         let lifted = self.lift(id);
-        let time = self.timeline.slots[slot].at_ms;
-        let reason = if let Some((resource, asked, available)) = self.lacks_least(id, 0) {
-            Reason::QuotaUsed { resource: len(resource), asked, available: available.max(0) }
-        } else if self.lacks_least(id, slot).is_some() {
-            self.reserved(id)
-        } else if lifted.is_some() {
-            self.why_now(id, &least)
-        } else {
-            let before = known.room.get(&(class, time)).cloned();
-            let reason = before.unwrap_or_else(|| self.why_now(id, &least));
-            known.room.insert((class, time), reason.clone());
-            reason
-        };
+        let reason = self.passing(one, known).unwrap_or_else(|| {
+            let fits = self.fit_without_holders(&[id]);
+            if fits == [true] { self.reserved(id, known) } else { self.no_room(id) }
+        });
         if let Some(held) = lifted {
             self.hold(id, held);
         }
         reason
     }
 
-    /// Why it would not start if nothing else ran.
-    fn never(&self, id: usize, least: &[u32]) -> Option<Reason> {
-        let class = self.class(id);
-        let caps: Vec<Caps> =
-            class.parts.iter().map(|part| fresh(&self.cluster.capacity, part.kind, &self.classes)).collect();
-        for (role, part) in class.parts.iter().enumerate().filter(|(role, _)| least[*role] > 0) {
-            if self.classes.allowed[self.classes.kinds[part.kind].rules].nodes.count() == 0 {
-                return Some(Reason::NoMatchingNode { role: len(role), nodes: len(self.cluster.len()) });
-            }
+    /// For each class whose gangs find no place, why.
+    fn rooms(&mut self, known: &Known) -> Vec<Option<Reason>> {
+        let ids: Vec<usize> = known.short.iter().copied().flatten().collect();
+        let mut rooms = vec![None; known.short.len()];
+        for (id, fits) in ids.iter().copied().zip(self.fit_without_holders(&ids)) {
+            let reason = if fits { self.reserved(id, known) } else { self.no_room(id) };
+            rooms[self.members[id].class] = Some(reason);
         }
-        let ground = Ground {
-            free: &self.cluster.capacity,
-            caps: caps.iter().map(|caps| caps.of.as_slice()).collect(),
-            cluster: &self.cluster,
-            classes: &self.classes,
-            demand: &self.demand,
-        };
-        if class.terms || place(&ground, class, least).is_some() {
-            return None;
-        }
-        let (role, largest) = self.scarcest(id, least, &ground.caps);
-        Some(Reason::TooLarge { role: len(role), asked: least[role], largest })
+        rooms
     }
 
-    /// The role that lacks the most, and how many pods of it fit into the best domain.
-    fn scarcest(&self, id: usize, least: &[u32], caps: &[&[u32]]) -> (usize, u32) {
-        let class = self.class(id);
-        let best = |role: usize| {
-            let sums = sums(&self.cluster, &class.parts[role], caps[role]);
-            let spans = class
-                .required
-                .map_or_else(|| vec![self.cluster.all()], |level| self.cluster.tiers[level].spans.clone());
-            let most = spans.iter().map(|span| sums[span.hi] - sums[span.lo]).max().unwrap_or(0);
-            u32::try_from(most).unwrap_or(u32::MAX)
-        };
-        let lack = |role: &usize| i64::from(best(*role)) - i64::from(least[*role]);
-        let asked = (0..least.len()).filter(|role| least[*role] > 0);
-        let role = asked.min_by_key(lack).unwrap_or(0);
-        (role, best(role))
-    }
-
-    /// Why it does not start now, though it could.
-    fn why_now(&mut self, id: usize, least: &[u32]) -> Reason {
+    /// Which of these gangs would find a place now if nothing were set aside.
+    fn fit_without_holders(&mut self, ids: &[usize]) -> Vec<bool> {
+        if ids.is_empty() {
+            return Vec::new();
+        }
         let holders: Vec<usize> = self.order.holders.iter().copied().collect();
         let held: Vec<_> = holders.iter().filter_map(|holder| Some((*holder, self.lift(*holder)?))).collect();
-        let fits = self.place_in(id, 0, least).is_some();
+        let fits = ids.iter().map(|id| self.has_place(*id, 0)).collect();
         for (holder, held) in held {
             self.hold(holder, held);
         }
-        if fits {
-            return self.reserved(id);
+        fits
+    }
+
+    /// Why it would not start if nothing else ran.
+    fn never(&self, id: usize, known: &mut [Option<Caps>]) -> Option<Reason> {
+        let class = self.class(id);
+        let asked = || class.parts.iter().enumerate().filter(|(role, _)| class.least[*role] > 0);
+        let nowhere = |rules: usize| self.classes.allowed[rules].nodes.count() == 0;
+        if let Some((role, _)) = asked().find(|(_, part)| nowhere(self.classes.kinds[part.kind].rules)) {
+            return Some(Reason::NoMatchingNode { role: len(role), nodes: len(self.cluster.len()) });
         }
+        for part in &class.parts {
+            known[part.kind].get_or_insert_with(|| fresh(&self.cluster.capacity, part.kind, &self.classes));
+        }
+        let of = |part: &Part| known[part.kind].as_ref().map_or(&[][..], |caps| caps.of.as_slice());
+        let caps: Vec<&[u32]> = class.parts.iter().map(of).collect();
+        let whole = |caps: &[&[u32]]| {
+            let (free, caps) = (&self.cluster.capacity, caps.to_vec());
+            let (cluster, classes, demand) = (&self.cluster, &self.classes, &self.demand);
+            place(&Ground { free, caps, cluster, classes, demand }, class, &class.least).is_some()
+        };
+        let fits = |caps: &[&[u32]]| possible(&self.cluster, class, caps, &class.least).unwrap_or_else(|| whole(caps));
+        if class.terms || fits(&caps) {
+            return None;
+        }
+        let (role, largest) = self.scarcest(id, &caps);
+        Some(Reason::TooLarge { role: len(role), asked: class.least[role], largest })
+    }
+
+    /// The role that lacks the most, and how many pods of it fit into the best domain.
+    fn scarcest(&self, id: usize, caps: &[&[u32]]) -> (usize, u32) {
+        let class = self.class(id);
+        let best = |role: usize| {
+            let sums = sums(&self.cluster, &class.parts[role], caps[role]);
+            let room = |span: &Span| sums[span.hi] - sums[span.lo];
+            let most = match class.required {
+                Some(level) => self.cluster.tiers[level].spans.iter().map(room).max().unwrap_or(0),
+                None => room(&self.cluster.all()),
+            };
+            u32::try_from(most).unwrap_or(u32::MAX)
+        };
+        let asked = (0..class.least.len()).filter(|role| class.least[*role] > 0);
+        let rooms = asked.map(|role| (role, best(role)));
+        let lack = |(role, room): &(usize, u32)| i64::from(*room) - i64::from(class.least[*role]);
+        rooms.min_by_key(lack).unwrap_or((0, 0))
+    }
+
+    /// What others leave it of nodes now.
+    fn no_room(&mut self, id: usize) -> Reason {
         let kinds: Vec<usize> = self.class(id).parts.iter().map(|part| part.kind).collect();
         for kind in &kinds {
             self.timeline.caps(0, *kind, &self.classes);
         }
         let caps: Vec<&[u32]> = kinds.iter().map(|kind| self.timeline.known_caps(0, *kind)).collect();
-        let (role, best_domain) = self.scarcest(id, least, &caps);
+        let (role, best_domain) = self.scarcest(id, &caps);
         let free = caps[role].iter().map(|cap| u64::from(*cap)).sum::<u64>();
         let free = u32::try_from(free).unwrap_or(u32::MAX);
-        Reason::NoRoom { role: len(role), asked: least[role], free, best_domain }
+        Reason::NoRoom { role: len(role), asked: self.class(id).least[role], free, best_domain }
     }
 
-    fn reserved(&self, id: usize) -> Reason {
-        let first = self.order.sequence.iter().find(|other| **other != id && self.order.holders.contains(other));
-        first.map_or_else(
-            || Reason::NoRoom {
-                role: 0,
-                asked: self.class(id).least.first().copied().unwrap_or(0),
-                free: 0,
-                best_domain: 0,
-            },
-            |holder| Reason::Reserved { holder: self.members[*holder].at },
-        )
+    fn reserved(&self, id: usize, known: &Known) -> Reason {
+        let asked = self.class(id).least.first().copied().unwrap_or(0);
+        let first = known.holders.iter().find(|other| **other != id);
+        first.map_or(Reason::NoRoom { role: 0, asked, free: 0, best_domain: 0 }, |holder| Reason::Reserved {
+            holder: self.members[*holder].at,
+        })
     }
 
     /// When time alone may change the answer.
-    fn wake_at(&self) -> Option<i64> {
+    fn wake_at(&self, waiting: &[Line]) -> Option<i64> {
         let policy = &self.view.policy;
         let starts = self.order.holders.iter().filter_map(|id| Some(self.members[*id].held.as_ref()?.start_ms));
-        let waits = self.members.iter().filter(|member| !member.running && member.valid);
-        let submitted: Vec<i64> = waits.map(|member| member.gang.submitted_ms).collect();
+        let waits = || waiting.iter().filter(|one| one.valid);
         let first = |after: i64| {
-            let due = submitted.iter().map(|at| at.saturating_add(after));
+            let due = waits().map(|one| one.submitted_ms.saturating_add(after));
             due.filter(|at| *at > self.now_ms).min()
         };
-        let free = self.running.iter().filter_map(|id| match self.members[*id].gang.phase {
+        let any = waits().next().is_some();
+        let free = self.running.iter().filter(|_| any).filter_map(|id| match self.members[*id].gang.phase {
             Phase::Running { changed_ms, .. } => Some(changed_ms.saturating_add(policy.min_run_ms)),
             Phase::Waiting { .. } => None,
         });
-        let free = free.filter(|_| !submitted.is_empty());
         let later = |at: &i64| *at > self.now_ms && *at < FOREVER;
         starts.chain(first(policy.hold_after_ms)).chain(first(policy.age_after_ms)).chain(free).filter(later).min()
     }

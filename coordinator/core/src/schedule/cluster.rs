@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::bits::Bits;
+use super::table::{Table, hash};
 use super::view::{Effect, Node, NodeRules, Operator, Requirement, Taint, Toleration, View};
 
 /// No domain, no value.
@@ -96,9 +97,9 @@ pub(super) struct Cluster {
 impl Cluster {
     /// `ports`: host ports that some role asks for, each a resource of which every node has one.
     pub(super) fn new(view: &View, ports: &[u16]) -> Self {
-        let paths: Vec<Vec<u32>> = paths(view);
+        let paths = Paths::new(view);
         let mut order: Vec<u32> = (0..len(view.nodes.len())).collect();
-        let key = |at: &u32| (&paths[*at as usize], &view.nodes[*at as usize].name);
+        let key = |at: &u32| (paths.of(*at), &view.nodes[*at as usize].name);
         order.sort_by(|a, b| key(a).cmp(&key(b)));
         let mut from_view = vec![0; order.len()];
         for (at, node) in (0..).zip(&order) {
@@ -152,7 +153,7 @@ impl Cluster {
     pub(super) fn column(&mut self, view: &View, key: &str) -> &Column {
         if !self.columns.contains_key(key) {
             let labels = self.to_view.iter().map(|node| view.nodes[*node as usize].labels.get(key).map(String::as_str));
-            let column = column(labels.collect());
+            let column = column(&labels.collect::<Vec<Option<&str>>>());
             self.columns.insert(key.to_owned(), column);
         }
         &self.columns[key]
@@ -242,41 +243,74 @@ fn keep(bits: &mut Bits, held: &[bool]) {
     }
 }
 
-/// The value of each level's label for each node, as a number in the order of the texts.
-fn paths(view: &View) -> Vec<Vec<u32>> {
-    let mut paths = vec![Vec::with_capacity(view.policy.levels.len()); view.nodes.len()];
-    for level in &view.policy.levels {
-        let labels = view.nodes.iter().map(|node| node.labels.get(&level.label).map(String::as_str)).collect();
-        for (path, value) in paths.iter_mut().zip(column(labels).of) {
-            path.push(value);
-        }
-    }
-    paths
+/// The value of each level's label for each node, as a number in the order of the texts: a row for each node.
+struct Paths {
+    levels: usize,
+    cells: Vec<u32>,
 }
 
-fn column<'a>(labels: Vec<Option<&'a str>>) -> Column {
-    // Neighbours often have the same value.
-    let mut values: Vec<&str> = labels.iter().flatten().copied().collect();
-    values.dedup();
-    values.sort_unstable();
-    values.dedup();
-    let mut last = (None, NONE);
-    let id = |value: Option<&'a str>| {
-        if value != last.0 {
-            let found = value.and_then(|value| values.binary_search(&value).ok());
-            last = (value, found.map_or(NONE, len));
+impl Paths {
+    fn new(view: &View) -> Self {
+        let levels = view.policy.levels.len();
+        let mut labels = vec![Vec::with_capacity(view.nodes.len()); levels];
+        // Node by node, since what one label of a node brings near helps with the next.
+        for node in &view.nodes {
+            for (level, labels) in view.policy.levels.iter().zip(&mut labels) {
+                labels.push(node.labels.get(&level.label).map(String::as_str));
+            }
         }
-        last.1
-    };
-    let of = labels.iter().copied().map(id).collect();
+        let mut cells = vec![NONE; levels * view.nodes.len()];
+        for (level, labels) in labels.iter().enumerate() {
+            for (node, value) in numbered(labels).1.into_iter().enumerate() {
+                cells[node * levels + level] = value;
+            }
+        }
+        Self { levels, cells }
+    }
+
+    fn of(&self, node: u32) -> &[u32] {
+        &self.cells[node as usize * self.levels..][..self.levels]
+    }
+}
+
+fn column(labels: &[Option<&str>]) -> Column {
+    let (values, of) = numbered(labels);
     Column { values: values.into_iter().map(str::to_owned).collect(), of }
 }
 
-fn tier(paths: &[Vec<u32>], order: &[u32], level: usize) -> Tier {
+/// The distinct values in order, and the position of each node's.
+fn numbered<'a>(labels: &[Option<&'a str>]) -> (Vec<&'a str>, Vec<u32>) {
+    let mut table = Table::for_up_to(labels.len());
+    let mut values: Vec<&str> = Vec::new();
+    // Neighbours often have the same value.
+    let mut last = (None, NONE);
+    let mut number = |label: &Option<&'a str>| {
+        let Some(text) = *label else { return NONE };
+        if last.0 != *label {
+            let known = table.get_or_enter(hash(text), |id| values[id as usize] == text, || len(values.len()));
+            if known as usize == values.len() {
+                values.push(text);
+            }
+            last = (*label, known);
+        }
+        last.1
+    };
+    let mut of: Vec<u32> = labels.iter().map(&mut number).collect();
+    let mut sorted: Vec<(&str, usize)> = values.into_iter().zip(0..).collect();
+    sorted.sort_unstable();
+    let mut ranks = vec![0; sorted.len()];
+    sorted.iter().zip(0..).for_each(|((_, first), rank)| ranks[*first] = rank);
+    for value in of.iter_mut().filter(|value| **value != NONE) {
+        *value = ranks[*value as usize];
+    }
+    (sorted.into_iter().map(|(text, _)| text).collect(), of)
+}
+
+fn tier(paths: &Paths, order: &[u32], level: usize) -> Tier {
     let mut tier = Tier { spans: Vec::new(), of: vec![NONE; order.len()] };
     let mut last: Option<&[u32]> = None;
     for (at, node) in order.iter().enumerate() {
-        let path = &paths[*node as usize][..=level];
+        let path = &paths.of(*node)[..=level];
         if path[level] == NONE {
             last = None;
             continue;
@@ -295,10 +329,15 @@ fn tier(paths: &[Vec<u32>], order: &[u32], level: usize) -> Tier {
 
 fn taints(nodes: &[Node], order: &[u32]) -> (Vec<Vec<Taint>>, Vec<u32>) {
     let mut ids: BTreeMap<&[Taint], u32> = BTreeMap::new();
-    let mut sets = Vec::new();
-    let mut of = Vec::with_capacity(order.len());
+    let mut sets: Vec<Vec<Taint>> = Vec::new();
+    let mut of: Vec<u32> = Vec::with_capacity(order.len());
     for node in order {
         let taints = &nodes[*node as usize].taints;
+        // Most nodes have none, or those of their neighbour.
+        if let Some(last) = of.last().copied().filter(|last| sets[*last as usize] == *taints) {
+            of.push(last);
+            continue;
+        }
         let id = *ids.entry(taints).or_insert_with(|| {
             sets.push(taints.clone());
             len(sets.len()) - 1

@@ -175,6 +175,12 @@ impl Decision {
     #[must_use]
     pub fn applied(&self, view: &View, now_ms: i64) -> View {
         let mut next = view.clone();
+        self.apply(&mut next, now_ms);
+        next
+    }
+
+    /// Carries everything out in the view itself, as [`applied`](Self::applied).
+    pub fn apply(&self, next: &mut View, now_ms: i64) {
         for gang in &mut next.gangs {
             if let Phase::Waiting { reservation } = &mut gang.phase {
                 *reservation = None;
@@ -203,7 +209,6 @@ impl Decision {
                 *changed_ms = now_ms;
             }
         }
-        next
     }
 }
 

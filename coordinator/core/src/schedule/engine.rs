@@ -7,7 +7,7 @@ use super::decision::{Admission, Decision, Preemption};
 use super::fragment::Demand;
 use super::near;
 use super::network::all_reduce_ns;
-use super::order::Order;
+use super::order::{Order, Waiter};
 use super::preempt::{self, Prey};
 use super::quota::Tree;
 use super::reserve;
@@ -16,23 +16,33 @@ use super::timeline::{Claim, FOREVER, Slot, Timeline, uses};
 use super::view::{Gang, Phase, Place, Reservation, View};
 
 /// A gang, with positions of the compiled cluster.
+///
+/// What is looked at in each of the thousands of turns of a pass comes first, near to each other.
+#[repr(C)]
 pub(super) struct Member<'v> {
-    pub(super) gang: &'v Gang,
-    /// Position in the view.
-    pub(super) at: u32,
     pub(super) class: usize,
     pub(super) queue: usize,
+    /// When it has certainly ended; of a gang that waits, if it starts now.
+    pub(super) ends_ms: i64,
+    pub(super) submitted_ms: i64,
+    /// For how long it is expected to run; for how long it may, if that is not known.
+    pub(super) expected_ms: Option<i64>,
+    pub(super) priority: i32,
+    /// Position in the view.
+    pub(super) at: u32,
     pub(super) valid: bool,
     pub(super) running: bool,
+    /// Its places changed a short time ago, or in this very decision: they do not change again.
+    pub(super) fixed: bool,
+    pub(super) gang: &'v Gang,
     pub(super) places: Vec<Place>,
     /// What its places take of each resource.
     pub(super) uses: Vec<i64>,
-    /// When it has certainly ended.
-    pub(super) ends_ms: i64,
-    /// Its places changed a short time ago, or in this very decision: they do not change again.
-    pub(super) fixed: bool,
     pub(super) held: Option<Held>,
 }
+
+/// What gangs have in common that find room, or do not, alike: class, queue, priority, and the last slot that they reach.
+pub(super) type Likeness = (usize, usize, i32, i64);
 
 /// What is set aside for a gang.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,8 +71,8 @@ pub(super) struct Engine<'v> {
     pub(super) changes: u64,
     /// Classes whose smallest size found no place: when, and until which slot.
     pub(super) unfit: Vec<Option<(u64, i64)>>,
-    /// Preemptions that were tried in vain since the last change: (class, queue, priority, slot).
-    pub(super) spared: BTreeMap<(usize, usize, i32, i64), u64>,
+    /// Preemptions that were tried in vain since a change, and since which.
+    pub(super) spared: (u64, Vec<Likeness>),
     /// When the reservation of a gang could not be made better.
     pub(super) settled: BTreeMap<usize, u64>,
     /// When no moment was found for gangs of a class in a queue.
@@ -89,7 +99,7 @@ impl<'v> Engine<'v> {
         let demand = Demand::new(view, &classes);
         let members = members(view, &cluster, &classes, now_ms);
         let running = (0..members.len()).filter(|id| members[*id].running).collect();
-        let order = Order::new(view, &members, now_ms);
+        let order = Order::new(view, &tree, &members, now_ms);
         let unfit = vec![None; classes.classes.len()];
         let mut engine = Self {
             view,
@@ -105,7 +115,7 @@ impl<'v> Engine<'v> {
             timeline: Timeline::default(),
             epoch: 1,
             changes: 1,
-            spared: BTreeMap::new(),
+            spared: (0, Vec::new()),
             settled: BTreeMap::new(),
             hopeless: BTreeMap::new(),
             prey: Prey::default(),
@@ -123,7 +133,7 @@ impl<'v> Engine<'v> {
         let mut times: BTreeSet<i64> = starts.filter(|start| *start > self.now_ms).collect();
         times.insert(self.now_ms);
         for time in times {
-            let slot = self.slot_at(time, |member| member.ends_ms, false);
+            let slot = self.slot_at(time);
             self.timeline.insert(slot);
         }
         for member in &self.members {
@@ -135,12 +145,12 @@ impl<'v> Engine<'v> {
         }
     }
 
-    /// What is free at a time, if gangs end at `ends`, beside what is set aside by then (or at any time, with `all`).
-    pub(super) fn slot_at(&self, at_ms: i64, ends: impl Fn(&Member<'_>) -> i64, all: bool) -> Slot {
+    /// What is certainly free at a time, beside what is set aside by then.
+    pub(super) fn slot_at(&self, at_ms: i64) -> Slot {
         let mut slot = Slot::new(at_ms, &self.cluster, &self.tree, self.classes.kinds.len());
         for id in &self.running {
             let member = &self.members[*id];
-            if ends(member) > at_ms {
+            if member.ends_ms > at_ms {
                 let class = &self.classes.classes[member.class];
                 let (places, uses, queue) = (&member.places, &member.uses, member.queue);
                 let claim = Claim { places, class, queue, uses, from_ms: self.now_ms, until_ms: member.ends_ms };
@@ -148,7 +158,7 @@ impl<'v> Engine<'v> {
             }
         }
         for member in self.order.holders.iter().map(|id| &self.members[*id]) {
-            if let Some(held) = member.held.as_ref().filter(|held| held.start_ms <= at_ms || all) {
+            if let Some(held) = member.held.as_ref().filter(|held| held.start_ms <= at_ms) {
                 let class = &self.classes.classes[member.class];
                 let uses = &uses(class, &held.places, self.tree.total.len());
                 let (places, queue) = (&held.places, member.queue);
@@ -183,28 +193,26 @@ impl<'v> Engine<'v> {
         self.shadows = reserve::TRIES;
         self.searches = preempt::TRIES;
         // What was promised for now is not held up by anyone.
-        let due = |id: &usize| self.members[*id].held.as_ref().is_some_and(|held| held.start_ms <= self.now_ms);
-        for id in self.order.holders.iter().copied().filter(due).collect::<Vec<usize>>() {
-            self.turn(id);
+        for one in self.order.due(&self.members, self.now_ms) {
+            if self.turn(&one) {
+                self.order.start_early(one.id as usize);
+            }
         }
-        while let Some(id) = self.order.next(&self.members) {
-            let started = self.turn(id);
+        while let Some(one) = self.order.next() {
+            let started = self.turn(&one);
             let usage = &self.timeline.slots[0].usage;
-            self.order.done(id, started, &self.tree, usage, &self.members);
+            self.order.done(&one, started, &self.tree, usage);
         }
         self.grow();
         self.changes != before
     }
 
     /// One gang's turn; whether it starts.
-    fn turn(&mut self, id: usize) -> bool {
-        let member = &self.members[id];
-        if !member.valid || self.view.queues[member.queue].stopped {
+    fn turn(&mut self, one: &Waiter) -> bool {
+        if !one.valid || self.view.queues[one.queue as usize].stopped || self.is_vain(one) {
             return false;
         }
-        if self.is_vain(id) {
-            return false;
-        }
+        let id = one.id as usize;
         let held = self.lift(id);
         let places = self.fit(id, held.as_ref()).or_else(|| self.make_room(id));
         if let Some(places) = places {
@@ -218,31 +226,46 @@ impl<'v> Engine<'v> {
         false
     }
 
-    /// Whether one like it, of the same queue and priority, had its turn since the last change, in vain.
-    fn is_vain(&self, id: usize) -> bool {
-        let full = self.order.holders.len() >= self.view.policy.reservations as usize;
-        full && !self.order.holders.contains(&id) && self.spared.get(&self.likeness(id)) == Some(&self.changes)
+    /// Whether a gang's turn certainly changes nothing: there is no place for it, nobody of whom it could take, and nothing is set
+    /// aside for it or would be. That is so of nearly all, and is told without looking at the gang itself.
+    fn is_vain(&mut self, one: &Waiter) -> bool {
+        let (class, queue) = (one.class as usize, one.queue as usize);
+        if self.order.holders.contains(&(one.id as usize)) || !self.is_not_reserved(class, queue) {
+            return false;
+        }
+        let slot = self.timeline.last_before(one.ends_ms);
+        let time = self.timeline.slots[slot].at_ms;
+        let likeness = (class, queue, one.priority, time);
+        if self.is_full() && self.is_spared(&likeness) {
+            return true;
+        }
+        let unfit = self.is_unfit(class, time) || self.lacks_asked(class, queue, slot).is_some();
+        unfit && (self.searches == 0 || self.is_spared(&likeness) || !self.may_take_any(class, queue, one.priority))
     }
 
-    /// What gangs have in common that find room, or do not, alike: class, queue, priority, and the last slot that they reach.
-    pub(super) fn likeness(&self, id: usize) -> (usize, usize, i32, i64) {
+    /// Whether room was sought in vain for such a gang since the last change.
+    pub(super) fn is_spared(&self, likeness: &Likeness) -> bool {
+        let (since, spared) = &self.spared;
+        *since == self.changes && spared.contains(likeness)
+    }
+
+    pub(super) fn likeness(&self, id: usize) -> Likeness {
         let member = &self.members[id];
-        let slot = self.timeline.last_before(self.until(id));
-        (member.class, member.queue, member.gang.priority, self.timeline.slots[slot].at_ms)
+        let slot = self.timeline.last_before(member.ends_ms);
+        (member.class, member.queue, member.priority, self.timeline.slots[slot].at_ms)
     }
 
     /// Starts a gang.
     fn admit(&mut self, id: usize, places: Vec<Place>) {
-        let until = self.until(id);
+        let (until, queue) = (self.members[id].ends_ms, self.members[id].queue);
         self.shift(id, &places, self.now_ms, until, 1);
         let member = &mut self.members[id];
         member.running = true;
         member.fixed = true;
-        member.ends_ms = until;
         member.places.clone_from(&places);
         self.count(id);
         self.running.insert(id);
-        self.order.holders.remove(&id);
+        self.order.start(id, queue);
         self.changes += 1;
         let admission = self.admission(id, &places, &places);
         self.answer.admissions.push(admission);
@@ -278,11 +301,6 @@ impl<'v> Engine<'v> {
         gangs.into_iter().collect()
     }
 
-    /// When a gang that starts now has certainly ended.
-    pub(super) fn until(&self, id: usize) -> i64 {
-        self.members[id].gang.run_limit_ms.map_or(FOREVER, |limit| self.now_ms.saturating_add(limit.max(1)))
-    }
-
     pub(super) fn to_view(&self, places: &[Place]) -> Vec<Place> {
         places.iter().map(|place| Place { node: self.cluster.to_view[place.node as usize], ..*place }).collect()
     }
@@ -300,6 +318,7 @@ impl<'v> Engine<'v> {
         if stops {
             member.running = false;
             member.fixed = false;
+            member.ends_ms = until(member.gang, self.now_ms);
             self.running.remove(&id);
             self.order.put_back(id, &self.members);
         }
@@ -324,6 +343,11 @@ impl<'v> Engine<'v> {
     }
 }
 
+/// When a gang that starts now has certainly ended.
+fn until(gang: &Gang, now_ms: i64) -> i64 {
+    gang.run_limit_ms.map_or(FOREVER, |limit| now_ms.saturating_add(limit.max(1)))
+}
+
 fn members<'v>(view: &'v View, cluster: &Cluster, classes: &Classes, now_ms: i64) -> Vec<Member<'v>> {
     let mut ids: Vec<u32> = (0..len(view.gangs.len())).collect();
     ids.sort_by(|a, b| view.gangs[*a as usize].name.cmp(&view.gangs[*b as usize].name));
@@ -345,7 +369,13 @@ fn members<'v>(view: &'v View, cluster: &Cluster, classes: &Classes, now_ms: i64
                     promised: one.promised,
                     places: known(&one.places, class),
                 });
-                (false, Vec::new(), FOREVER, false, held.filter(|held| lasts(held, class, cluster, classes)))
+                (
+                    false,
+                    Vec::new(),
+                    until(gang, now_ms),
+                    false,
+                    held.filter(|held| lasts(held, class, cluster, classes)),
+                )
             }
             Phase::Running { since_ms, changed_ms, places, .. } => {
                 let limit = gang.run_limit_ms.map(|limit| since_ms.saturating_add(limit.max(1)));
@@ -357,7 +387,24 @@ fn members<'v>(view: &'v View, cluster: &Cluster, classes: &Classes, now_ms: i64
         let valid = classes.classes[class].valid && (gang.queue as usize) < view.queues.len();
         let queue = if valid { gang.queue as usize } else { 0 };
         let uses = if running { uses(&classes.classes[class], &places, view.resources.len()) } else { Vec::new() };
-        Member { gang, at, class, queue, valid, running, places, uses, ends_ms, fixed, held }
+        let priority = gang.priority;
+        let (submitted_ms, expected_ms) = (gang.submitted_ms, gang.expected_ms.or(gang.run_limit_ms));
+        Member {
+            class,
+            queue,
+            ends_ms,
+            submitted_ms,
+            expected_ms,
+            priority,
+            at,
+            valid,
+            running,
+            fixed,
+            gang,
+            places,
+            uses,
+            held,
+        }
     };
     ids.into_iter().map(member).collect()
 }

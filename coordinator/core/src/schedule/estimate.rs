@@ -6,19 +6,25 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::answer::Line;
 use super::decision::Estimate;
 use super::engine::{Engine, Member};
 use super::timeline::FOREVER;
 
 impl Engine<'_> {
     /// An estimate for each of these gangs, which wait, in this order.
-    pub(super) fn estimates(&self, sequence: &[usize]) -> Vec<Option<Estimate>> {
-        let expected = self.starts(sequence, &|member| self.expected_end(member), &|member| {
-            member.gang.expected_ms.or(member.gang.run_limit_ms)
-        });
-        let latest = self.starts(sequence, &|member| member.ends_ms, &|member| member.gang.run_limit_ms);
-        let one = |((id, expected), latest): ((&usize, Option<i64>), Option<i64>)| {
-            if let Some(held) = self.members[*id].held.as_ref().filter(|_| self.order.holders.contains(id)) {
+    pub(super) fn estimates(&self, sequence: &[Line]) -> Vec<Option<Estimate>> {
+        // Without a resource that is scarce nobody asks for any of it.
+        let scarce = self.view.policy.scarce.map_or(usize::MAX, |scarce| scarce as usize);
+        let total = self.tree.total.get(scarce).copied().unwrap_or(0);
+        let asks: Vec<Option<i64>> = self.classes.classes.iter().map(|class| class.asks.get(scarce).copied()).collect();
+        let asked = |one: &Line| asks[one.class].filter(|asked| *asked <= total && one.valid);
+        let asked: Vec<Option<i64>> = sequence.iter().map(asked).collect();
+        let longest = |at: usize| (sequence[at].ends_ms < FOREVER).then(|| sequence[at].ends_ms - self.now_ms);
+        let expected = self.starts(scarce, &asked, |member| self.expected_end(member), |at| sequence[at].expected_ms);
+        let latest = self.starts(scarce, &asked, |member| member.ends_ms, longest);
+        let one = |((one, expected), latest): ((&Line, Option<i64>), Option<i64>)| {
+            if let Some(held) = self.members[one.id].held.as_ref().filter(|_| one.holds) {
                 let start = held.start_ms.max(self.now_ms);
                 return Some(Estimate { expected_ms: start, latest_ms: held.promised.then_some(start) });
             }
@@ -27,53 +33,37 @@ impl Engine<'_> {
         sequence.iter().zip(expected).zip(latest).map(one).collect()
     }
 
-    /// When each gang starts, if gangs that run end at `ends` and the others run for `run`.
+    /// When each gang of a sequence, which ask for so much, starts, if gangs that run end at `ends` and those of the sequence
+    /// run for `run`.
     fn starts(
         &self,
-        sequence: &[usize],
-        ends: &dyn Fn(&Member<'_>) -> i64,
-        run: &dyn Fn(&Member<'_>) -> Option<i64>,
+        scarce: usize,
+        sequence: &[Option<i64>],
+        ends: impl Fn(&Member<'_>) -> i64,
+        run: impl Fn(usize) -> Option<i64>,
     ) -> Vec<Option<i64>> {
-        let Some(scarce) =
-            self.view.policy.scarce.map(|scarce| scarce as usize).filter(|at| *at < self.tree.total.len())
-        else {
-            return vec![None; sequence.len()];
-        };
         let used = |member: &Member<'_>| member.uses.get(scarce).copied().unwrap_or(0);
-        let mut free = self.tree.total[scarce];
-        let mut ending: BinaryHeap<Reverse<(i64, i64)>> = BinaryHeap::new();
+        let mut free = self.tree.total.get(scarce).copied().unwrap_or(0);
+        let mut ending: Vec<Reverse<(i64, i64)>> = Vec::new();
         for member in self.running.iter().map(|id| &self.members[*id]) {
             free -= used(member);
             if ends(member) < FOREVER {
                 ending.push(Reverse((ends(member), used(member))));
             }
         }
+        let mut ending = BinaryHeap::from(ending);
         let mut now = self.now_ms;
-        let mut starts = Vec::with_capacity(sequence.len());
-        let mut stuck = false;
-        for id in sequence {
-            let member = &self.members[*id];
-            let class = self.class(*id);
-            let possible = |asked: &i64| *asked <= self.tree.total[scarce] && member.valid;
-            let Some(asked) = class.asks.get(scarce).copied().filter(possible) else {
-                starts.push(None);
-                continue;
-            };
-            while free < asked && !stuck {
-                match ending.pop() {
-                    Some(Reverse((at, amount))) => {
-                        now = now.max(at);
-                        free += amount;
-                    }
-                    None => stuck = true,
-                }
+        let mut starts = vec![None; sequence.len()];
+        for (at, asked) in sequence.iter().enumerate().filter_map(|(at, asked)| Some((at, (*asked)?))) {
+            while free < asked {
+                // The rest never has room.
+                let Some(Reverse((end, amount))) = ending.pop() else { return starts };
+                now = now.max(end);
+                free += amount;
             }
-            starts.push((!stuck).then_some(now));
-            if stuck {
-                continue;
-            }
+            starts[at] = Some(now);
             free -= asked;
-            if let Some(run) = run(member) {
+            if let Some(run) = run(at) {
                 ending.push(Reverse((now.saturating_add(run), asked)));
             }
         }

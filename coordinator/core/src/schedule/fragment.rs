@@ -7,10 +7,13 @@
 
 use super::cluster::room;
 use super::shape::{Classes, Kind};
+use super::table::hash;
 use super::view::View;
 
 /// Kinds that are looked at, at most.
 const KINDS: usize = 16;
+/// Nodes of which the growth is kept at a time.
+const KNOWN: usize = 64;
 /// Sum of the weights.
 const WHOLE: i64 = 1_000;
 
@@ -55,16 +58,39 @@ impl Demand {
         };
         self.kinds.iter().map(|(kind, weight)| left(kind) * weight).sum()
     }
+}
 
-    /// How much the fragment of a node grows if so many pods with these needs go there.
-    pub(super) fn growth(&self, row: &[i64], needs: &[(usize, i64)], pods: u32) -> i64 {
-        if self.kinds.is_empty() {
+/// How much the fragments of nodes grow if so many pods with these needs go there.
+pub(super) struct Growths<'a> {
+    demand: &'a Demand,
+    needs: &'a [(usize, i64)],
+    pods: u32,
+    after: Vec<i64>,
+    /// What was found before: many nodes have the same free.
+    known: Vec<Option<(&'a [i64], i64)>>,
+}
+
+impl<'a> Growths<'a> {
+    pub(super) fn new(demand: &'a Demand, needs: &'a [(usize, i64)], pods: u32) -> Self {
+        Self { demand, needs, pods, after: Vec::new(), known: vec![None; KNOWN] }
+    }
+
+    /// Of a node with this much free.
+    pub(super) fn of(&mut self, row: &'a [i64]) -> i64 {
+        if self.demand.kinds.is_empty() {
             return 0;
         }
-        let mut after = row.to_vec();
-        for (resource, amount) in needs {
-            after[*resource] -= amount * i64::from(pods);
+        let cell = usize::try_from(hash(row) >> 32).unwrap_or(0) % KNOWN;
+        if let Some((_, growth)) = self.known[cell].filter(|(known, _)| *known == row) {
+            return growth;
         }
-        self.fragment(&after) - self.fragment(row)
+        self.after.clear();
+        self.after.extend_from_slice(row);
+        for (resource, amount) in self.needs {
+            self.after[*resource] -= amount * i64::from(self.pods);
+        }
+        let growth = self.demand.fragment(&self.after) - self.demand.fragment(row);
+        self.known[cell] = Some((row, growth));
+        growth
     }
 }

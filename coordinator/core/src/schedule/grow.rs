@@ -1,18 +1,17 @@
 //! Room that nobody waits for goes to elastic gangs that run below their full size.
 
 use super::cluster::Span;
-use super::engine::Engine;
+use super::engine::{Engine, Member};
 use super::place::{Ground, place};
 use super::view::Place;
 
 impl Engine<'_> {
     /// Gives every elastic gang what it can use more, the higher priority first.
     pub(super) fn grow(&mut self) {
-        let small = |id: &usize| {
-            !self.members[*id].fixed && !self.class(*id).terms && self.wants(*id).iter().any(|more| *more > 0)
-        };
+        let free = |member: &Member<'_>| member.valid && !member.fixed;
+        let small = |id: &usize| free(&self.members[*id]) && !self.class(*id).terms && self.is_small(*id);
         let mut ids: Vec<usize> = self.running.iter().copied().filter(small).collect();
-        ids.sort_by_key(|id| (std::cmp::Reverse(self.members[*id].gang.priority), *id));
+        ids.sort_by_key(|id| (std::cmp::Reverse(self.members[*id].priority), *id));
         for id in ids {
             let wants = self.wants(id);
             let steps = wants.iter().copied().max().unwrap_or(0);
@@ -40,6 +39,18 @@ impl Engine<'_> {
         }
     }
 
+    /// Whether it could have more pods.
+    fn is_small(&self, id: usize) -> bool {
+        let places = &self.members[id].places;
+        let pods = |role: usize| {
+            places
+                .iter()
+                .filter(|place| place.role as usize == role)
+                .fold(0_u32, |sum, one| sum.saturating_add(one.count))
+        };
+        self.class(id).full.iter().enumerate().any(|(role, full)| pods(role) < *full)
+    }
+
     /// How many pods of each role it could have more.
     fn wants(&self, id: usize) -> Vec<u32> {
         let mut wants = self.class(id).full.clone();
@@ -60,11 +71,15 @@ impl Engine<'_> {
         let class = &self.classes.classes[self.members[id].class];
         let span = self.home(id)?;
         let mut caps: Vec<Vec<u32>> = Vec::new();
-        for part in &class.parts {
-            let mut of = self.timeline.caps(slot, part.kind, &self.classes).of.clone();
-            of[..span.lo].fill(0);
-            of[span.hi..].fill(0);
-            caps.push(of);
+        for (part, more) in class.parts.iter().zip(more) {
+            let of = &self.timeline.caps(slot, part.kind, &self.classes).of;
+            let inside = &of[span.lo..span.hi];
+            if inside.iter().map(|cap| u64::from(*cap)).sum::<u64>() < u64::from(*more) {
+                return None;
+            }
+            let mut here = vec![0; of.len()];
+            here[span.lo..span.hi].copy_from_slice(inside);
+            caps.push(here);
         }
         let ground = Ground {
             free: &self.timeline.slots[slot].least,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::cluster::{Cluster, Grid, NONE, Span, len, room};
 use super::exact;
-use super::fragment::Demand;
+use super::fragment::{Demand, Growths};
 use super::shape::{Class, Classes, Part};
 use super::view::Place;
 
@@ -50,17 +50,38 @@ pub(super) fn scopes(class: &Class, cluster: &Cluster, single: bool) -> Vec<(usi
     scopes
 }
 
+/// Whether there are places for `counts` pods of each role, where that can be told without looking for them: pods of one role,
+/// without slices, fit wherever there is room for so many.
+pub(super) fn possible(cluster: &Cluster, class: &Class, caps: &[&[u32]], counts: &[u32]) -> Option<bool> {
+    let mut asked = (0..counts.len()).filter(|part| counts[*part] > 0);
+    let part = asked.next().filter(|part| class.parts[*part].slice.is_none() && !class.terms)?;
+    if asked.next().is_some() {
+        return None;
+    }
+    let room = |span: &Span| {
+        let pods = caps[part][span.lo..span.hi].iter().map(|cap| u64::from(*cap)).sum::<u64>();
+        pods >= u64::from(counts[part])
+    };
+    Some(match class.required {
+        Some(level) => cluster.tiers[level].spans.iter().any(room),
+        None => room(&cluster.all()),
+    })
+}
+
 /// Places for `counts` pods of each role, or none.
 pub(super) fn place(ground: &Ground<'_>, class: &Class, counts: &[u32]) -> Option<Vec<Place>> {
     if counts.iter().zip(&ground.caps).any(|(count, caps)| *count > 0 && caps.is_empty()) {
+        return None;
+    }
+    if possible(ground.cluster, class, &ground.caps, counts) == Some(false) {
         return None;
     }
     let asked: Vec<usize> = class.order.iter().copied().filter(|part| counts[*part] > 0).collect();
     if let Some(places) = on_one_node(ground, class, counts, &asked) {
         return Some(places);
     }
-    let sums: Vec<Vec<u64>> =
-        class.parts.iter().zip(&ground.caps).map(|(part, caps)| sums(ground.cluster, part, caps)).collect();
+    let mut sums: Vec<Vec<u64>> = vec![Vec::new(); counts.len()];
+    asked.iter().for_each(|at| sums[*at] = self::sums(ground.cluster, &class.parts[*at], ground.caps[*at]));
     let leftover = |span: &Span| {
         let mut least = None;
         for part in &asked {
@@ -102,10 +123,15 @@ fn on_one_node(ground: &Ground<'_>, class: &Class, counts: &[u32], asked: &[usiz
     let best = if liking.is_empty() { Some(0) } else { (0..ground.cluster.len()).filter(some).map(liked).max() };
     let mut nodes: Vec<usize> =
         (0..ground.cluster.len()).filter(|at| Some(liked(*at)) == best).filter(enough).collect();
-    nodes.sort_unstable_by_key(|at| (ground.caps[first][*at], *at));
+    let tightest = |at: &usize| (ground.caps[first][*at], *at);
+    if nodes.len() > TRIES {
+        nodes.select_nth_unstable_by_key(TRIES, tightest);
+        nodes.truncate(TRIES);
+    }
+    nodes.sort_unstable_by_key(tightest);
     let inner = ground.cluster.tiers.len();
     let fill = |at: usize| Filling::new(ground, class, Span { lo: at, hi: at + 1 }).fill(inner, counts);
-    nodes.into_iter().take(TRIES).find_map(fill)
+    nodes.into_iter().find_map(fill)
 }
 
 /// Whole slices: the last one, which may have fewer pods, counts as one too.
@@ -265,28 +291,38 @@ impl Spread<'_> {
         if left > 1 {
             nodes.sort_unstable_by_key(|(cap, at)| (liked(*at), Reverse(sign(*cap)), *at));
         }
-        while left > 0 {
-            let growth = |cap: u32, at: usize| {
-                let row = self.filling.rows.get(&at).map_or_else(|| self.filling.ground.free.row(at), Vec::as_slice);
-                (liked(at), self.filling.ground.demand.growth(row, &kind.needs, left), cap, at)
-            };
-            // All that is left, where the fewest pieces are made, on one of the nodes that are liked best; a gang that need not be close
-            // does so with its last pod only.
-            let best = nodes.iter().map(|(_, at)| liked(*at)).min();
-            let fits = |cap: u32, at: usize| cap >= left && (close || left == 1) && Some(liked(at)) == best;
-            let last = nodes.iter().filter(|(cap, at)| fits(*cap, *at)).map(|(cap, at)| growth(*cap, *at)).min();
-            if let Some((_, _, _, at)) = last {
-                found.push((at, left));
+        if left == 0 {
+            return true;
+        }
+        // The most room that a node from here on has.
+        let mut most: Vec<u32> = nodes.iter().map(|(cap, _)| *cap).collect();
+        for at in (1..most.len()).rev() {
+            most[at - 1] = most[at - 1].max(most[at]);
+        }
+        for (next, (cap, at)) in nodes.iter().enumerate() {
+            // All that is left, where the fewest pieces are made; a gang that need not be close does so with its last pod only.
+            if most[next] >= left && (close || left == 1) {
+                let mut growths = Growths::new(self.filling.ground.demand, &kind.needs, left);
+                let mut growth = |(cap, at): &(u32, usize)| {
+                    let row =
+                        self.filling.rows.get(at).map_or_else(|| self.filling.ground.free.row(*at), Vec::as_slice);
+                    (liked(*at), growths.of(row), *cap, *at)
+                };
+                // On one of the nodes that are liked best, of those that are left.
+                let best = nodes[next..].iter().map(|(_, at)| liked(*at)).min();
+                let fits = |(cap, at): &&(u32, usize)| *cap >= left && Some(liked(*at)) == best;
+                if let Some((.., at)) = nodes[next..].iter().filter(fits).map(&mut growth).min() {
+                    found.push((at, left));
+                    return true;
+                }
+            }
+            let pods = left.min(*cap);
+            found.push((*at, pods));
+            left -= pods;
+            if left == 0 {
                 return true;
             }
-            if nodes.is_empty() {
-                return false;
-            }
-            let (cap, at) = nodes.remove(0);
-            let pods = cap.min(left);
-            found.push((at, pods));
-            left -= pods;
         }
-        true
+        false
     }
 }

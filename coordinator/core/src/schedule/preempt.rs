@@ -52,22 +52,19 @@ struct Way {
 impl Engine<'_> {
     /// Takes room from others for the smallest size of a gang, if that is right and enough; gives the gang's places.
     pub(super) fn make_room(&mut self, id: usize) -> Option<Vec<Place>> {
-        let key = self.likeness(id);
-        if self.spared.get(&key) == Some(&self.changes) {
-            return None;
-        }
-        if !self.may_take_any(id) {
-            self.spared.insert(key, self.changes);
-            return None;
-        }
-        if self.searches == 0 {
+        let likeness = self.likeness(id);
+        let (class, queue, priority, _) = likeness;
+        if self.searches == 0 || self.is_spared(&likeness) || !self.may_take_any(class, queue, priority) {
             return None;
         }
         self.searches -= 1;
         let items = self.items(id);
-        let slot = self.timeline.last_before(self.until(id));
+        let slot = self.timeline.last_before(self.members[id].ends_ms);
         let Some(way) = self.search(id, slot, &items) else {
-            self.spared.insert(key, self.changes);
+            if self.spared.0 != self.changes {
+                self.spared = (self.changes, Vec::new());
+            }
+            self.spared.1.push(likeness);
             return None;
         };
         for (victim, (places, stops, lost)) in self.merged(&items, &way.chosen) {
@@ -78,17 +75,16 @@ impl Engine<'_> {
         Some(way.places)
     }
 
-    /// Whether there is anybody of whom the gang might take.
-    fn may_take_any(&mut self, id: usize) -> bool {
+    /// Whether there is anybody of whom a gang of a class, a queue and a priority might take.
+    pub(super) fn may_take_any(&mut self, class: usize, queue: usize, priority: i32) -> bool {
         self.find_prey();
-        let member = &self.members[id];
-        let queue = &self.view.queues[member.queue];
+        let policy = &self.view.queues[queue];
         let never = PreemptionPolicy::Never;
-        if queue.within_cluster_queue == never && queue.reclaim_within_cohort == never {
+        if policy.within_cluster_queue == never && policy.reclaim_within_cohort == never {
             return false;
         }
-        let (own, over) = (self.prey.lowest[member.queue], self.prey.lowest_over);
-        own < member.gang.priority || (over <= member.gang.priority && self.stays_entitled(id))
+        let (own, over) = (self.prey.lowest[queue], self.prey.lowest_over);
+        own < priority || (over <= priority && self.stays_entitled(class, queue))
     }
 
     fn find_prey(&mut self) {
@@ -100,7 +96,7 @@ impl Engine<'_> {
         for member in self.running.iter().map(|id| &self.members[*id]) {
             if !member.fixed && member.gang.preemptible && member.valid {
                 let lowest = &mut prey.lowest[member.queue];
-                *lowest = (*lowest).min(member.gang.priority);
+                *lowest = (*lowest).min(member.priority);
             }
         }
         for (queue, lowest) in prey.lowest.iter().enumerate().filter(|(_, lowest)| **lowest < i32::MAX) {
@@ -114,7 +110,7 @@ impl Engine<'_> {
     /// Everything that may be taken, the cheapest first: pods that elastic gangs can do without, then whole gangs, the lower priority
     /// and the less lost work first.
     fn items(&self, id: usize) -> Vec<Item> {
-        let entitled = self.stays_entitled(id);
+        let entitled = self.stays_entitled(self.members[id].class, self.members[id].queue);
         let mut over: BTreeMap<usize, bool> = BTreeMap::new();
         let mut items = Vec::new();
         for victim in &self.running {
@@ -140,11 +136,11 @@ impl Engine<'_> {
     fn may_take(&self, id: usize, other: &Member<'_>, entitled: bool) -> bool {
         let member = &self.members[id];
         let queue = &self.view.queues[member.queue];
-        let lower = other.gang.priority < member.gang.priority;
+        let lower = other.priority < member.priority;
         if other.queue == member.queue {
             return lower && queue.within_cluster_queue != PreemptionPolicy::Never;
         }
-        let same = other.gang.priority == member.gang.priority;
+        let same = other.priority == member.priority;
         let allowed = match queue.reclaim_within_cohort {
             PreemptionPolicy::Never => false,
             PreemptionPolicy::LowerPriority => lower,
@@ -153,10 +149,9 @@ impl Engine<'_> {
         allowed && entitled && self.tree.related(member.queue, other.queue)
     }
 
-    /// Whether a queue stays within what it is entitled to if the gang runs.
-    fn stays_entitled(&self, id: usize) -> bool {
-        let queue = self.members[id].queue;
-        let amounts = &self.class(id).asks;
+    /// Whether a queue stays within what it is entitled to if a gang of a class runs.
+    fn stays_entitled(&self, class: usize, queue: usize) -> bool {
+        let amounts = &self.classes.classes[class].asks;
         let usage = &self.timeline.slots[0].usage;
         let within = |(at, amount): (usize, &i64)| {
             *amount == 0 || self.tree.used(usage, queue, at) + amount <= self.tree.entitled(queue, at)
@@ -194,7 +189,7 @@ impl Engine<'_> {
             lost_pod_ms: lost(&places),
             places,
             stops,
-            priority: member.gang.priority,
+            priority: member.priority,
         };
         let piece = spare.len().div_ceil(PIECES).max(1);
         items.extend(spare.chunks(piece).map(|pods| item(pods.to_vec(), false)));
@@ -206,7 +201,7 @@ impl Engine<'_> {
         let all: Vec<usize> = (0..items.len()).collect();
         self.free(items, &all, -1);
         let counts = self.class(id).least.clone();
-        let possible = self.lacks_least(id, slot).is_none() && self.place_in(id, slot, &counts).is_some();
+        let possible = self.fits_least(id, slot);
         let spans = if possible { self.spans(id, slot, &counts) } else { Vec::new() };
         self.free(items, &all, 1);
         if !possible {
@@ -257,18 +252,20 @@ impl Engine<'_> {
     /// Takes items until the gang fits, then gives back what was not needed, the dearest first. The timeline is as before then.
     fn way(&mut self, id: usize, slot: usize, items: &[Item], order: &[usize]) -> Option<Way> {
         let mut taken: Vec<usize> = Vec::new();
-        let mut places = None;
+        let mut fits = false;
         let mut batch = 1;
-        while places.is_none() && taken.len() < order.len() {
+        while !fits && taken.len() < order.len() {
             let more = &order[taken.len()..order.len().min(taken.len() + batch)];
             self.free(items, more, -1);
             taken.extend_from_slice(more);
             batch *= 2;
-            places = self.fit_least(id, slot);
+            fits = self.fits_least(id, slot);
         }
-        if let Some(found) = &mut places {
-            self.spare(id, slot, items, &mut taken, found);
+        if fits {
+            self.spare(id, slot, items, &mut taken);
         }
+        let counts = self.class(id).least.clone();
+        let places = if fits { self.place_in(id, slot, &counts) } else { None };
         self.free(items, &taken, 1);
         let places = places?;
         let merged = self.merged(items, &taken);
@@ -283,7 +280,7 @@ impl Engine<'_> {
     }
 
     /// Gives back what is not needed, the dearest first: halves, then quarters, and so on.
-    fn spare(&mut self, id: usize, slot: usize, items: &[Item], taken: &mut Vec<usize>, places: &mut Vec<Place>) {
+    fn spare(&mut self, id: usize, slot: usize, items: &[Item], taken: &mut Vec<usize>) {
         let mut tests = TESTS;
         let mut chunk = taken.len() / 2;
         while chunk > 0 {
@@ -297,9 +294,8 @@ impl Engine<'_> {
                 }
                 tests -= 1;
                 self.free(items, &part, 1);
-                if let Some(found) = self.fit_least(id, slot) {
+                if self.fits_least(id, slot) {
                     taken.drain(from..from + part.len());
-                    *places = found;
                 } else {
                     self.free(items, &part, -1);
                 }
@@ -308,12 +304,9 @@ impl Engine<'_> {
         }
     }
 
-    fn fit_least(&mut self, id: usize, slot: usize) -> Option<Vec<Place>> {
-        if self.lacks_least(id, slot).is_some() {
-            return None;
-        }
-        let counts = self.class(id).least.clone();
-        self.place_in(id, slot, &counts)
+    /// Whether there is quota, and a place, for the smallest size of the gang.
+    fn fits_least(&mut self, id: usize, slot: usize) -> bool {
+        self.lacks_least(id, slot).is_none() && self.has_place(id, slot)
     }
 
     /// Frees items (`sign` -1), or takes them back.
@@ -354,9 +347,9 @@ impl Engine<'_> {
     /// Whether the potential rises: taking from lower priorities always raises it; taking from the same priority does if more
     /// comes to queues that are entitled to it than is taken from such, by more than the hysteresis.
     fn raises(&self, id: usize, lost: &BTreeMap<usize, (Vec<Place>, bool, i64)>) -> bool {
-        let priority = self.members[id].gang.priority;
+        let priority = self.members[id].priority;
         let equal: Vec<usize> =
-            lost.keys().copied().filter(|victim| self.members[*victim].gang.priority == priority).collect();
+            lost.keys().copied().filter(|victim| self.members[*victim].priority == priority).collect();
         if equal.is_empty() {
             return true;
         }
@@ -369,7 +362,7 @@ impl Engine<'_> {
             sum.iter_mut().zip(amounts).for_each(|(sum, one)| *sum += one * sign)
         };
         let amounts = |id: usize, places: &[Place]| super::timeline::uses(self.class(id), places, resources);
-        for other in self.running.iter().filter(|other| self.members[**other].gang.priority >= priority) {
+        for other in self.running.iter().filter(|other| self.members[**other].priority >= priority) {
             let member = &self.members[*other];
             if let Some((before, after)) = queues.get_mut(&member.queue) {
                 add(before, &member.uses, 1);

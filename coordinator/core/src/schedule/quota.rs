@@ -124,6 +124,10 @@ impl Tree {
 
     /// A queue takes `amounts`, or gives them back.
     pub(super) fn add(&self, usage: &mut Usage, queue: usize, amounts: &[i64], sign: i64) {
+        // Without queues there may still be gangs that run.
+        if queue >= self.parent.len() {
+            return;
+        }
         for (resource, amount) in amounts.iter().enumerate().filter(|(_, amount)| **amount != 0) {
             let mut at = queue;
             let mut change = amount * sign;

@@ -5,11 +5,9 @@
 //! them is the start of the reservation, in which the places are taken. A reservation is made earlier when that is possible, and never later.
 //! Where nobody knows when a gang ends, the moment is an estimate, and places are set aside only after some time of waiting.
 
-use std::collections::BTreeSet;
-
 use super::engine::{Engine, Held, Member};
-use super::place::{Ground, place};
-use super::timeline::{Caps, FOREVER, fresh};
+use super::moment::Moment;
+use super::timeline::FOREVER;
 use super::view::{Phase, Place};
 
 /// Gangs for which a moment is sought in one pass, at most.
@@ -36,11 +34,21 @@ impl Engine<'_> {
         self.hold(id, held);
     }
 
+    /// Whether as many gangs as may be have places set aside.
+    pub(super) fn is_full(&self) -> bool {
+        self.order.holders.len() >= self.view.policy.reservations as usize
+    }
+
+    /// Whether nothing is set aside for a gang of a class in a queue, whatever becomes free.
+    pub(super) fn is_not_reserved(&self, class: usize, queue: usize) -> bool {
+        let tried = || self.hopeless.get(&(class, queue)) == Some(&self.changes);
+        self.is_full() || self.shadows == 0 || self.classes.classes[class].terms || tried()
+    }
+
     fn begin_reservation(&mut self, id: usize) {
         let member = &self.members[id];
         let key = (member.class, member.queue);
-        let full = self.order.holders.len() >= self.view.policy.reservations as usize;
-        if full || self.class(id).terms || self.shadows == 0 || self.hopeless.get(&key) == Some(&self.changes) {
+        if self.is_not_reserved(member.class, member.queue) {
             return;
         }
         self.shadows -= 1;
@@ -60,7 +68,7 @@ impl Engine<'_> {
     pub(super) fn hold(&mut self, id: usize, held: Held) {
         let known = self.timeline.slots.iter().any(|slot| slot.at_ms == held.start_ms);
         if held.start_ms > self.now_ms && !known {
-            let slot = self.slot_at(held.start_ms, |member| member.ends_ms, false);
+            let slot = self.slot_at(held.start_ms);
             self.timeline.insert(slot);
         }
         let from = held.start_ms.max(self.now_ms);
@@ -87,14 +95,18 @@ impl Engine<'_> {
         ends: &dyn Fn(&Member<'_>) -> i64,
         firm: bool,
     ) -> Option<(i64, Vec<Place>)> {
-        let times: BTreeSet<i64> = self.running.iter().map(|id| ends(&self.members[*id])).collect();
         let limit = before.unwrap_or(FOREVER);
-        let times: Vec<i64> = times.into_iter().filter(|time| *time > self.now_ms && *time < limit).collect();
-        let mut best = (*times.last()?, self.fits_at(id, *times.last()?, ends, firm)?);
+        let times = self.running.iter().map(|id| ends(&self.members[*id]));
+        let mut times: Vec<i64> = times.filter(|time| *time > self.now_ms && *time < limit).collect();
+        times.sort_unstable();
+        times.dedup();
+        let last = *times.last()?;
+        let mut moment = Moment::new(self, id, ends, firm);
+        let mut best = (last, moment.fits(last)?);
         let (mut low, mut high) = (0, times.len() - 1);
         while low < high {
             let middle = low.midpoint(high);
-            match self.fits_at(id, times[middle], ends, firm) {
+            match moment.fits(times[middle]) {
                 Some(places) => {
                     best = (times[middle], places);
                     high = middle;
@@ -103,32 +115,6 @@ impl Engine<'_> {
             }
         }
         Some(best)
-    }
-
-    /// Places for the smallest size of a gang from a moment on.
-    fn fits_at(&self, id: usize, at_ms: i64, ends: &dyn Fn(&Member<'_>) -> i64, firm: bool) -> Option<Vec<Place>> {
-        let class = self.class(id);
-        let (counts, amounts) = (&class.least, &class.asks);
-        let queue = self.members[id].queue;
-        let mut slot = self.slot_at(at_ms, ends, !firm);
-        if self.tree.lacks(&slot.usage, queue, amounts).is_some() {
-            return None;
-        }
-        for later in self.timeline.slots.iter().filter(|later| firm && later.at_ms > at_ms) {
-            if self.tree.lacks(&later.usage, queue, amounts).is_some() {
-                return None;
-            }
-            slot.free.lower_to(&later.free);
-        }
-        let caps: Vec<Caps> = class.parts.iter().map(|part| fresh(&slot.free, part.kind, &self.classes)).collect();
-        let ground = Ground {
-            free: &slot.free,
-            caps: caps.iter().map(|caps| caps.of.as_slice()).collect(),
-            cluster: &self.cluster,
-            classes: &self.classes,
-            demand: &self.demand,
-        };
-        place(&ground, class, counts)
     }
 
     /// When a gang that runs is expected to end: as it says; else, having run for some time, it goes on for as long again.

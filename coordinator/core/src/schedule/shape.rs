@@ -1,13 +1,12 @@
 //! Classes of equal gangs and of equal pods: what is found out for one holds for all of its class.
 
 use std::collections::BTreeMap;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::bits::Bits;
 use super::cluster::{Cluster, len};
 use super::near;
-use super::table::Table;
+use super::table::{Table, hash};
 use super::view::{Gang, NodeRules, Role, Shape, View};
 
 /// Pods that ask for the same.
@@ -97,10 +96,11 @@ pub(super) fn distinct(view: &View) -> (Vec<Arc<Shape>>, Vec<u32>) {
             address as u64,
             |_| true,
             || {
-                let mut hasher = Mix::default();
-                gang.shape.hash(&mut hasher);
-                let known =
-                    by_hash.get_or_enter(hasher.finish(), |id| shapes[id as usize] == gang.shape, || len(shapes.len()));
+                let known = by_hash.get_or_enter(
+                    hash(&gang.shape),
+                    |id| shapes[id as usize] == gang.shape,
+                    || len(shapes.len()),
+                );
                 if known as usize == shapes.len() {
                     shapes.push(Arc::clone(&gang.shape));
                 }
@@ -196,28 +196,4 @@ fn needs(role: &Role, view: &View, ports: &[u16]) -> Vec<(usize, i64)> {
     needs.extend(wanted.iter().filter_map(port));
     needs.sort_by_key(|(at, _)| (view.policy.scarce.map(|scarce| scarce as usize) != Some(*at), *at));
     needs
-}
-
-/// A quick hash with a fixed key.
-#[derive(Default)]
-struct Mix(u64);
-
-impl Mix {
-    fn mix(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
-    }
-}
-
-impl Hasher for Mix {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.mix(u64::from_le_bytes(word) ^ (chunk.len() as u64) << 56);
-        }
-    }
 }

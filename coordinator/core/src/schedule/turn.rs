@@ -2,7 +2,7 @@
 
 use super::engine::{Engine, Held};
 use super::near::{Keys, Near, Present};
-use super::place::{Ground, place};
+use super::place::{Ground, place, possible};
 use super::shape::Class;
 use super::view::Place;
 
@@ -20,11 +20,10 @@ impl Engine<'_> {
 
     /// Places for as much of a gang as there is room and quota for, at least for its smallest size.
     pub(super) fn fit(&mut self, id: usize, held: Option<&Held>) -> Option<Vec<Place>> {
-        let slot = self.timeline.last_before(self.until(id));
+        let slot = self.timeline.last_before(self.members[id].ends_ms);
         let time = self.timeline.slots[slot].at_ms;
-        let (class, stamp) = (self.members[id].class, self.stamp(id));
-        let known = held.is_none() && self.unfit[class].is_some_and(|(at, from)| at == stamp && from <= time);
-        if known || self.lacks_least(id, slot).is_some() {
+        let class = self.members[id].class;
+        if (held.is_none() && self.is_unfit(class, time)) || self.lacks_least(id, slot).is_some() {
             return None;
         }
         let (least, full) = (self.class(id).least.clone(), self.class(id).full.clone());
@@ -36,7 +35,7 @@ impl Engine<'_> {
         }
         let Some(mut best) = self.place_in(id, slot, &least) else {
             if held.is_none() {
-                self.unfit[class] = Some((stamp, time));
+                self.unfit[class] = Some((self.stamp(class), time));
             }
             return held.filter(|held| self.stands(id, held, slot)).map(|held| held.places.clone());
         };
@@ -57,14 +56,24 @@ impl Engine<'_> {
 
     /// What has to be the same for a gang that found no place to find none again: of one role nothing may have been freed, of several,
     /// which are placed one after the other, nothing may have changed.
-    fn stamp(&self, id: usize) -> u64 {
-        let class = self.class(id);
+    fn stamp(&self, class: usize) -> u64 {
+        let class = &self.classes.classes[class];
         if class.terms || class.parts.len() > 1 { self.changes << 32 } else { self.epoch }
+    }
+
+    /// Whether it is known that gangs of a class find no place until the slot of a time.
+    pub(super) fn is_unfit(&self, class: usize, at_ms: i64) -> bool {
+        self.unfit[class].is_some_and(|(stamp, from)| from <= at_ms && stamp == self.stamp(class))
     }
 
     /// As [`lacks`](Self::lacks), for the smallest size.
     pub(super) fn lacks_least(&self, id: usize, slot: usize) -> Option<(usize, i64, i64)> {
-        let (asks, queue) = (&self.class(id).asks, self.members[id].queue);
+        self.lacks_asked(self.members[id].class, self.members[id].queue, slot)
+    }
+
+    /// As [`lacks`](Self::lacks), for the smallest size of gangs of a class in a queue.
+    pub(super) fn lacks_asked(&self, class: usize, queue: usize, slot: usize) -> Option<(usize, i64, i64)> {
+        let asks = &self.classes.classes[class].asks;
         self.timeline.slots[..=slot].iter().find_map(|slot| self.tree.lacks(&slot.usage, queue, asks))
     }
 
@@ -92,6 +101,20 @@ impl Engine<'_> {
             demand: &self.demand,
         };
         if class.terms { self.place_near(&ground, class, counts) } else { place(&ground, class, counts) }
+    }
+
+    /// Whether there are places for the smallest size of a gang.
+    pub(super) fn has_place(&mut self, id: usize, slot: usize) -> bool {
+        let class = &self.classes.classes[self.members[id].class];
+        for part in &class.parts {
+            self.timeline.caps(slot, part.kind, &self.classes);
+        }
+        let caps: Vec<&[u32]> = class.parts.iter().map(|part| self.timeline.known_caps(slot, part.kind)).collect();
+        if let Some(possible) = possible(&self.cluster, class, &caps, &class.least) {
+            return possible;
+        }
+        let least = class.least.clone();
+        self.place_in(id, slot, &least).is_some()
     }
 
     pub(super) fn place_near(&self, ground: &Ground<'_>, class: &Class, counts: &[u32]) -> Option<Vec<Place>> {
