@@ -40,6 +40,7 @@ pub(crate) async fn of_job(session: &Session, discovery: &Discovery, job: &Value
         extras: Vec::new(),
         related: related(api, discovery, job).await?,
         busy_ports: Default::default(),
+        silent_nodes: Default::default(),
         config: config(session),
     })
 }

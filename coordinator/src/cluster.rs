@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use trainyard_coordinator_core::gang::{QUEUE_API_VERSION, QUEUE_KINDS};
 use trainyard_coordinator_core::manifest::dialects;
 use trainyard_coordinator_core::operator::access::is_left;
+use trainyard_coordinator_core::peer::Peers;
 use trainyard_coordinator_core::view::Config as ViewConfig;
 use trainyard_proto::plan::ObjectRef;
 use trainyard_runtime::driver::apply::Target;
@@ -111,6 +112,14 @@ impl Starter<'_> {
         let kinds = QUEUE_KINDS.iter().filter(|_| embedded);
         kinds.map(|(of_kind, _, namespaced)| (*of_kind, self.custom(QUEUE_API_VERSION, of_kind, *namespaced))).collect()
     }
+
+    /// The kinds of other schedulers, as far as the cluster has them.
+    fn peers(&mut self, peers: &Peers, custom: &mut BTreeMap<Kind, Cache<DynamicObject>>) {
+        for peer in peers.kinds() {
+            let of = kind(&peer.api_version, peer.kind);
+            custom.entry(of).or_insert_with(|| self.custom(&peer.api_version, peer.kind, peer.namespaced));
+        }
+    }
 }
 
 impl Cluster {
@@ -119,6 +128,7 @@ impl Cluster {
         client: &kube::Client,
         config: &Config,
         (rendezvous, open_rendezvous): (Option<String>, Option<String>),
+        peers: &Peers,
         events: EventSink,
         stop: &CancellationToken,
     ) -> Self {
@@ -141,6 +151,7 @@ impl Cluster {
                     .or_insert_with(|| starter.custom(related.api_version, related.kind, related.namespaced));
             }
         }
+        starter.peers(peers, &mut custom);
         for (api_version, of_kind) in [("batch/v1", "Job"), ("apps/v1", "ReplicaSet"), ("apps/v1", "Deployment")] {
             queues.insert(kind(api_version, of_kind), Queue::default());
         }
@@ -167,6 +178,7 @@ impl Cluster {
                 open_rendezvous,
                 launcher_image: config.launcher_image.clone(),
                 gangs: config.gangs.is_some(),
+                peers: peers.clone(),
                 ..if config.embedded { ViewConfig::embedded() } else { ViewConfig::cluster() }
             },
             client: client.clone(),
@@ -199,6 +211,20 @@ impl Cluster {
                 queue.wake(key);
             }
         });
+    }
+
+    /// Wakes whoever controls an object.
+    pub(crate) fn wake_owner(&self, meta: &ObjectMeta) {
+        if let Some((of, key)) = owner(meta)
+            && let Some(queue) = self.queues.get(&of)
+        {
+            queue.wake(key);
+        }
+    }
+
+    /// The nodes of a cluster, where they are looked at.
+    pub(crate) fn reachable_nodes(&self) -> Option<&Cache<Node>> {
+        self.gangs.as_ref().filter(|_| self.embedded.is_none()).map(|gangs| &gangs.nodes)
     }
 
     /// A change of an object wakes its own controller.

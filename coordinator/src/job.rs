@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::core::ObjectMeta;
+use serde_json::Value;
 use trainyard_coordinator_core::job;
 use trainyard_coordinator_core::label;
 use trainyard_coordinator_core::manifest::{Dialect, dialects};
@@ -17,7 +19,34 @@ use crate::cluster::{Cluster, as_value, traceparent};
 use crate::rendezvous::Hub;
 
 pub(crate) fn controllers(cluster: &Cluster, hub: Option<&Hub>) -> Vec<Controller> {
+    wake_by_nodes(cluster);
     dialects().iter().map(|dialect| controller(cluster, hub, *dialect)).collect()
+}
+
+/// A node that goes out of reach, or is gone, wakes the jobs of its pods.
+fn wake_by_nodes(cluster: &Cluster) {
+    let Some(nodes) = cluster.reachable_nodes() else { return };
+    let cluster = cluster.clone();
+    nodes.subscribe(move |old, new| {
+        let is_lost = |node: Option<&Arc<Node>>| node.is_none_or(|node| job::is_out_of_reach(node));
+        let Some(name) = new.or(old).and_then(|node| node.metadata.name.as_deref()) else { return };
+        if is_lost(new) && (old.is_none() || !is_lost(old)) {
+            let on_it = |pod: &Arc<Pod>| node_of(pod) == Some(name);
+            cluster.pods.list().into_iter().filter(on_it).for_each(|pod| cluster.wake_owner(&pod.metadata));
+        }
+    });
+}
+
+fn node_of(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref()
+}
+
+/// Nodes of these pods of which nothing can be asked. On one machine there is no such thing.
+fn silent_nodes(cluster: &Cluster, pods: &[Pod]) -> BTreeSet<String> {
+    let Some(nodes) = cluster.reachable_nodes() else { return BTreeSet::new() };
+    let named: BTreeSet<&str> = pods.iter().filter_map(node_of).collect();
+    let is_silent = |name: &&str| nodes.get(&Key::new("", *name)).is_none_or(|node| job::is_out_of_reach(&node));
+    named.into_iter().filter(is_silent).map(str::to_owned).collect()
 }
 
 fn controller(cluster: &Cluster, hub: Option<&Hub>, dialect: &'static dyn Dialect) -> Controller {
@@ -77,18 +106,23 @@ fn plan(cluster: &Cluster, hub: Option<&Hub>, dialect: &dyn Dialect, key: &Key, 
     })?;
     let uid = job["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
     let pods = of_job(&cluster.pods, &uid, key);
-    let extras = dialect.extra_kinds().iter().flat_map(|extra| {
-        let cache = cluster.custom.get(&(extra.api_version.to_owned(), extra.kind.to_owned()));
+    let own = dialect.extra_kinds().iter().map(|extra| (extra.api_version.to_owned(), extra.kind));
+    let peers = cluster.view_config.peers.kinds().into_iter().map(|peer| (peer.api_version, peer.kind));
+    let extras = own.chain(peers).flat_map(|(version, kind)| {
+        let cache = cluster.custom.get(&(version.clone(), kind.to_owned()));
         let owned = cache.map(|cache| cache.owned_by(&uid)).unwrap_or_default();
-        owned.into_iter().map(|object| as_value(&object, extra.api_version, extra.kind)).collect::<Vec<_>>()
+        owned.into_iter().map(|object| as_value(&object, &version, kind)).collect::<Vec<_>>()
     });
+    let related = dialect.related(&job);
+    let related = related.iter().filter_map(|object| cluster.custom_object(object));
     let view = JobView {
         rendezvous: hub.and_then(|hub| hub.view(&uid)),
         extras: extras.collect(),
-        related: dialect.related(&job).iter().filter_map(|object| cluster.custom_object(object)).collect(),
+        related: related.chain(flavors(cluster)).collect(),
         services: of_job(&cluster.services, &uid, key),
         // Only a job that is about to get its pods chooses a port.
         busy_ports: if pods.is_empty() { busy_ports(cluster, &uid) } else { BTreeSet::new() },
+        silent_nodes: silent_nodes(cluster, &pods),
         pods,
         config: cluster.view_config.clone(),
         job,
@@ -104,6 +138,14 @@ fn of_job<K: Cacheable>(cache: &Cache<K>, uid: &str, key: &Key) -> Vec<K> {
         found.insert(crate::cluster::key(object.meta()), object);
     }
     found.into_values().map(Arc::unwrap_or_clone).collect()
+}
+
+/// Where Kueue sends pods. There are few of them.
+fn flavors(cluster: &Cluster) -> Vec<Value> {
+    let Some(version) = &cluster.view_config.peers.kueue else { return Vec::new() };
+    let cache = cluster.custom.get(&(version.clone(), "ResourceFlavor".to_owned()));
+    let all = cache.map(|cache| cache.list()).unwrap_or_default();
+    all.iter().map(|flavor| as_value(flavor, version, "ResourceFlavor")).collect()
 }
 
 fn is_owned(meta: &ObjectMeta, uid: &str) -> bool {

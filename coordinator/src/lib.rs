@@ -12,6 +12,7 @@ mod install;
 mod job;
 mod metrics;
 pub mod operator;
+mod peer;
 pub mod rendezvous;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use trainyard_coordinator_core::peer::Peers;
 use trainyard_runtime::driver::EventSink;
 
 use cluster::Cluster;
@@ -97,14 +99,16 @@ impl Coordinator {
     /// # Errors
     /// When the API server cannot be reached at all.
     pub async fn start(client: kube::Client, config: Config) -> Result<Handle, Error> {
+        let mut peers = Peers::default();
         if !config.embedded {
             // In process there is nothing that could be out of reach.
             client.apiserver_version().await.map_err(|error| Error::Unreachable(Box::new(error)))?;
+            peers = peer::discover(&client).await.map_err(|error| Error::Unreachable(Box::new(error)))?;
         }
         let stop = CancellationToken::new();
         let events = EventSink::start(client.clone(), "trainyard-coordinator");
         let (entrance, doors) = entrance(&config).await?;
-        let cluster = Cluster::start(&client, &config, doors, events.clone(), &stop);
+        let cluster = Cluster::start(&client, &config, doors, &peers, events.clone(), &stop);
         let metrics = metrics::JobMetrics::watch(&cluster);
         let meetings = rendezvous::RendezvousMetrics::default();
         let hub = entrance.is_some().then(|| rendezvous::Hub::start(&cluster, meetings.clone(), &stop));

@@ -113,6 +113,11 @@ pub struct TrainingJobSpec {
     /// Queue that the job waits in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
+    /// Who lets the pods go on a cluster: trainyard (all of them together), kubernetes (one by one), kueue or volcano. Defaults
+    /// to trainyard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["trainyard", "kubernetes", "kueue", "volcano"]))]
+    pub scheduler: Option<String>,
     /// Priority: a number (greater is earlier) or the name of a PriorityClass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<IntOrString>,

@@ -157,6 +157,7 @@ impl Caches {
             extras: Vec::new(),
             related: Vec::new(),
             busy_ports,
+            silent_nodes: BTreeSet::new(),
             config: Config::embedded(),
         })
     }

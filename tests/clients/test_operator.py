@@ -17,6 +17,7 @@ from real_cluster import Cluster
 
 SYSTEM = "trainyard-system"
 ACCOUNT = f"system:serviceaccount:{SYSTEM}:trainyard-operator"
+KUEUE = "/apis/kueue.x-k8s.io/v1beta2"
 JOBS = "/apis/trainyard.dev/v1alpha1/namespaces/{}/trainingjobs"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/trainyard-operator"
 # Rights that none of the tests below has a use for, each with the reason why the operator has it all the same.
@@ -37,11 +38,45 @@ UNUSED = {
     ("trainer.kubeflow.org", "trainjobs", "delete"): "as for PyTorchJobs",
     ("trainer.kubeflow.org", "trainjobs/status", "patch"): "no TrainJob is run here",
     ("", "pods/status", "patch"): "only for a gang that waits",
+    ("kueue.x-k8s.io", "workloads", "get"): "only where its name is taken",
+    ("scheduling.volcano.sh", "podgroups", "get"): "only where its name is taken",
+    ("scheduling.volcano.sh", "podgroups", "patch"): "only where the size of the gang changes",
+    **{("scheduling.k8s.io", "podgroups", verb): "this Kubernetes has none of its own"
+       for verb in ("get", "list", "watch", "create", "patch", "delete")},
     # The operators of these tests are no pods, so launchers are not directed to one.
     ("discovery.k8s.io", "endpointslices", "get"): "only in pods",
     ("discovery.k8s.io", "endpointslices", "create"): "only in pods",
     ("discovery.k8s.io", "endpointslices", "update"): "only in pods",
 }
+
+
+
+
+def definition(group, version, kind, plural, spec, scope="Namespaced"):
+    schema = {"type": "object", "properties": {"spec": {"type": "object", "properties": spec},
+                                               "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}}
+    return {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": f"{plural}.{group}"},
+            "spec": {"group": group, "scope": scope, "names": {"kind": kind, "listKind": f"{kind}List", "plural": plural,
+                                                              "singular": kind.lower()},
+                     "versions": [{"name": version, "served": True, "storage": True, "subresources": {"status": {}},
+                                   "schema": {"openAPIV3Schema": schema}}]}}
+
+
+# The kinds of other schedulers, with those of their fields that are written or read here: others are dropped by the server. The
+# schedulers themselves are not there; the tests write what they would.
+ANY, TEXT, NUMBER = {"x-kubernetes-preserve-unknown-fields": True}, {"type": "string"}, {"type": "integer"}
+POD_SET = {"type": "object", "required": ["name", "count", "template"],
+           "properties": {"name": TEXT, "count": NUMBER, "template": {"type": "object", **ANY}}}
+AMOUNTS = {"type": "object", "additionalProperties": {"x-kubernetes-int-or-string": True}}
+PEERS = [
+    definition("kueue.x-k8s.io", "v1beta2", "Workload", "workloads", {
+        "queueName": TEXT, "priority": NUMBER, "active": {"type": "boolean", "default": True},
+        "podSets": {"type": "array", "minItems": 1, "maxItems": 8, "items": POD_SET}}),
+    definition("kueue.x-k8s.io", "v1beta2", "ResourceFlavor", "resourceflavors", {
+        "nodeLabels": {"type": "object", "additionalProperties": TEXT}, "tolerations": {"type": "array", "items": ANY}}, "Cluster"),
+    definition("scheduling.volcano.sh", "v1beta1", "PodGroup", "podgroups", {
+        "minMember": NUMBER, "queue": {**TEXT, "default": "default"}, "priorityClassName": TEXT, "minResources": AMOUNTS}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +86,7 @@ def cluster(tmp_path_factory):
     one = Cluster(tmp_path_factory.mktemp("operator"), bin)
     try:
         # Defined before the cluster's own controllers start, which look for new kinds only every thirty seconds.
-        one.start([item for item in printed() if item["kind"] == "CustomResourceDefinition"])
+        one.start([*(item for item in printed() if item["kind"] == "CustomResourceDefinition"), *PEERS])
         # An image that no node has: the Deployment's own pods wait, and the tests start the operators themselves.
         one.run("install", "--apply", "--kubeflow", "--image", "missing")
         yield one
@@ -350,6 +385,64 @@ def test_a_leader_killed_while_it_lets_gangs_go_leaves_no_part_of_one(cluster, o
     first.end(signal.SIGKILL)
     eventually(lambda: all(phase(cluster, place, f"job-{n}") == "Succeeded" for n in range(6)), "all end well", 120)
     assert len(births.seen) == 18, births.seen
+
+
+def of_kueue(cluster, place, name):
+    code, workload = cluster.call("GET", f"{KUEUE}/namespaces/{place}/workloads/{name}")
+    return workload if code == 200 else None
+
+
+def says(cluster, place, name, kind, message="", **more):
+    """What Kueue writes into a Workload."""
+    conditions = [{"type": kind, "status": "True", "message": message}]
+    path = f"{KUEUE}/namespaces/{place}/workloads/{name}/status"
+    assert cluster.call("PATCH", path, {"status": {"conditions": conditions, **more}}, "application/merge-patch+json")[0] == 200
+
+
+def test_a_job_that_is_left_to_kueue_goes_when_it_is_admitted_and_comes_back_when_it_is_evicted(cluster, operators, place, tmp_path):
+    leader(operators("one"))
+    flavor = {"metadata": {"name": place}, "spec": {"nodeLabels": {"kubernetes.io/hostname": "node1"}}}
+    assert cluster.call("POST", f"{KUEUE}/resourceflavors", {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ResourceFlavor", **flavor})[0] == 201
+    create(cluster, place, training("job", wait_for_end(tmp_path), scheduler="kueue", queue="team", backoffLimit=0,
+                                    resources={"cpu": "100m"}))
+    first = eventually(lambda: of_kueue(cluster, place, "job"), "it asks for a place")
+    asked = first["spec"]
+    assert (asked["queueName"], [(each["name"], each["count"]) for each in asked["podSets"]]) == ("team", [("worker", 2)])
+    assert asked["podSets"][0]["template"]["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "100m"}
+    eventually(lambda: "queue team of Kueue" in read(cluster, place, "job").get("status", {}).get("message", ""), "it says what it waits for")
+    assert not pods(cluster, place) and "queue team of Kueue" in cluster.run("explain", "job", "-n", place).stdout
+    admission = {"clusterQueue": "all", "podSetAssignments": [{"name": "worker", "flavors": {"cpu": place}}]}
+    says(cluster, place, "job", "Admitted", admission=admission)
+    eventually(lambda: phase(cluster, place, "job") == "Running", "it runs")
+    assert not gates(cluster, place)
+    assert all(pod["spec"]["nodeSelector"] == {"kubernetes.io/hostname": "node1"} for pod in pods(cluster, place))
+    says(cluster, place, "job", "Evicted", "preempted")
+    again = lambda: (there := of_kueue(cluster, place, "job")) and there["metadata"]["uid"] != first["metadata"]["uid"]
+    eventually(again, "it asks anew", 60)
+    assert not pods(cluster, place), "its pods were gone by then"
+    (tmp_path / "go").touch()
+    says(cluster, place, "job", "Admitted", admission=admission)
+    eventually(lambda: phase(cluster, place, "job") == "Succeeded", "it has ended well", 60)
+    assert read(cluster, place, "job")["status"].get("restarts", 0) == 0
+    eventually(lambda: of_kueue(cluster, place, "job") is None, "it needs its place no more")
+
+
+def test_a_job_that_is_left_to_volcano_is_a_group_of_it(cluster, operators, place):
+    leader(operators("one"))
+    create(cluster, place, training("job", "true", scheduler="volcano", queue="research", resources={"cpu": "100m"}))
+    path = f"/apis/scheduling.volcano.sh/v1beta1/namespaces/{place}/podgroups/job"
+    group = eventually(lambda: (answer := cluster.call("GET", path))[0] == 200 and answer[1], "its group is there")
+    assert group["spec"] == {"minMember": 2, "queue": "research", "minResources": {"cpu": "200m"}}
+    eventually(lambda: len(pods(cluster, place)) == 2, "its pods are there")
+    for pod in pods(cluster, place):
+        assert pod["spec"]["schedulerName"] == "volcano" and "schedulingGates" not in pod["spec"]
+        assert pod["metadata"]["annotations"]["scheduling.k8s.io/group-name"] == "job"
+        # What Volcano does.
+        meta = pod["metadata"]
+        binding = {"metadata": {"name": meta["name"]}, "target": {"kind": "Node", "name": "node1"}}
+        assert cluster.call("POST", f"/api/v1/namespaces/{place}/pods/{meta['name']}/binding", binding)[0] == 201
+    eventually(lambda: phase(cluster, place, "job") == "Succeeded", "it has ended well")
+    eventually(lambda: cluster.call("GET", path)[0] == 404, "its group goes with it")
 
 
 def test_kinds_of_others_are_left_alone(cluster, operators, place):

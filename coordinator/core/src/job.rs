@@ -12,6 +12,7 @@ use crate::view::JobView;
 mod avoid;
 mod build;
 mod decision;
+mod deputy;
 mod ending;
 mod launcher;
 mod ledger;
@@ -23,12 +24,14 @@ mod progress;
 mod removal;
 pub(crate) mod replica;
 mod restart;
+mod stray;
 mod subject;
 mod tally;
 
 pub use avoid::Blame;
 pub use ledger::Ledger;
 pub use replica::{FirstFailure, first_failure};
+pub use stray::is_out_of_reach;
 
 use planner::Planner;
 use subject::Subject;

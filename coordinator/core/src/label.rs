@@ -69,5 +69,11 @@ pub const GENERATIONS: &str = "trainyard.dev/generations";
 pub const CHECKPOINT: &str = "trainyard.dev/checkpoint";
 /// Annotation on pods: progress, as JSON, written by the node agent.
 pub const PROGRESS: &str = "trainyard.dev/progress";
+/// Annotation on jobs: who lets their pods go (see [`crate::model::Scheduler`]), for kinds that have no field for it.
+pub const SCHEDULER: &str = "trainyard.dev/scheduler";
+/// Label on jobs: their queue in Kueue.
+pub const KUEUE_QUEUE: &str = "kueue.x-k8s.io/queue-name";
+/// Annotations on pods: their group in Volcano, by its older and its newer name.
+pub const VOLCANO_GROUP: [&str; 2] = ["scheduling.k8s.io/group-name", "scheduling.volcano.sh/group-name"];
 /// `spec.managedBy` value that means this controller.
 pub const MANAGED_BY: &str = "trainyard.dev/trainyard";

@@ -27,6 +27,7 @@ pub mod manifest;
 mod merge;
 pub mod model;
 pub mod operator;
+pub mod peer;
 pub mod port;
 pub mod rendezvous;
 pub mod schedule;

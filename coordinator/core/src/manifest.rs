@@ -21,6 +21,7 @@ mod pod;
 pub mod pytorchjob;
 mod read;
 mod recovery;
+mod scheduler;
 mod status;
 mod torchrun;
 pub mod trainingjob;
@@ -80,6 +81,11 @@ pub trait Dialect: Sync + fmt::Debug {
 
     /// What the job's own status says.
     fn read_status(&self, job: &Value) -> Lifecycle;
+
+    /// Whether Kueue itself stops and lets go jobs of this kind.
+    fn is_known_to_kueue(&self) -> bool {
+        true
+    }
 
     /// Whether the status tells of launchers.
     fn shows_launchers(&self) -> bool {

@@ -219,6 +219,32 @@ pub struct Policy {
     pub priority: Option<i32>,
     /// Priority class of the gang.
     pub priority_class: Option<String>,
+    /// Who lets the pods go.
+    #[serde(default, skip_serializing_if = "Scheduler::is_own")]
+    pub scheduler: Scheduler,
+}
+
+/// Who decides when the pods of a job go, and where to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scheduler {
+    /// Our own: all of a gang or none of it.
+    #[default]
+    Trainyard,
+    /// The cluster's, one by one.
+    Kubernetes,
+    /// Kueue says when; the cluster's scheduler says where to.
+    Kueue,
+    /// Volcano.
+    Volcano,
+}
+
+impl Scheduler {
+    /// Whether it is our own.
+    #[must_use]
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub const fn is_own(&self) -> bool {
+        matches!(self, Self::Trainyard)
+    }
 }
 
 /// Which pods are deleted once the job is finished.

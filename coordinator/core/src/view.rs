@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::peer::Peers;
 use crate::rendezvous::RendezvousView;
 
 /// Where the job runs.
@@ -31,6 +32,9 @@ pub struct Config {
     /// Whether on a cluster, too, the pods of a job wait until all of them have places.
     #[serde(default)]
     pub gangs: bool,
+    /// Other schedulers that the cluster has.
+    #[serde(default)]
+    pub peers: Peers,
 }
 
 impl Config {
@@ -51,6 +55,7 @@ impl Config {
             open_rendezvous: None,
             launcher_image: None,
             gangs: false,
+            peers: Peers::default(),
         }
     }
 }
@@ -78,6 +83,9 @@ pub struct JobView {
     /// [`crate::label::MASTER_PORT`] annotations).
     #[serde(default)]
     pub busy_ports: BTreeSet<u16>,
+    /// Nodes of its pods that are out of the cluster's reach, or gone ([`crate::job::is_out_of_reach`]).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub silent_nodes: BTreeSet<String>,
     /// What the job's launchers do, if it has a rendezvous.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rendezvous: Option<RendezvousView>,

@@ -20,6 +20,12 @@ pub(super) fn reasons(found: &Found, pods: &[Value]) -> Vec<Reason> {
         let api_version = found.resource.api_version();
         reasons.push(reason(&found.object, &api_version, &found.resource.kind, "NoController", message, Some(hint)));
     }
+    // Before it has pods, a job of ours says itself what it waits for.
+    let status = &found.object["status"];
+    if let Some(message) = status["message"].as_str().filter(|_| pods.is_empty() && status["phase"] == "Pending") {
+        let (object, version) = (&found.object, found.resource.api_version());
+        reasons.push(reason(object, &version, &found.resource.kind, "WaitsForPlace", message.to_owned(), None));
+    }
     reasons
 }
 

@@ -7,11 +7,15 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, ObjectRef};
 
-use crate::model::{EnvInto, EnvModel, EnvValue, JobModel, Replica, Role, ServiceModel};
+use super::deputy::Terms;
+use crate::model::{EnvInto, EnvModel, EnvValue, JobModel, Replica, Role, Scheduler, ServiceModel};
 use crate::{fnv, label};
+
+/// The scheduler of pods that are left to Volcano.
+const VOLCANO: &str = "volcano";
 
 /// What pods need to know beside the model.
 #[derive(Debug)]
@@ -23,6 +27,10 @@ pub(super) struct Site<'job> {
     pub(super) port: u16,
     /// Whether our scheduler places the pods.
     pub(super) gated: bool,
+    /// The PodGroup of Kubernetes' own that pods belong to.
+    pub(super) native_group: Option<String>,
+    /// What another scheduler says of the pods of a role.
+    pub(super) terms: BTreeMap<String, Terms>,
     /// Image from which pods get our program.
     pub(super) launcher: Option<&'job str>,
     /// Nodes to be looked at last.
@@ -80,6 +88,11 @@ impl Site<'_> {
         annotations.insert(label::TEMPLATE_HASH.to_owned(), template_hash.to_owned());
         let mut spec = role.template.spec.clone().unwrap_or_default();
         self.complete(&mut spec, role, replica);
+        if let Some(terms) = self.terms.get(&role.name) {
+            labels.extend(terms.labels.clone());
+            annotations.extend(terms.annotations.clone());
+            lay_terms(&mut spec, terms);
+        }
         let pod = Pod {
             metadata: ObjectMeta {
                 labels: Some(labels),
@@ -89,7 +102,12 @@ impl Site<'_> {
             spec: Some(spec),
             status: None,
         };
-        self.create("v1", "Pod", &replica.name, serde_json::to_value(pod).expect("a pod serialises"))
+        let mut body = serde_json::to_value(pod).expect("a pod serialises");
+        if let Some(group) = &self.native_group {
+            // Younger than the Kubernetes that our types are of.
+            body["spec"]["schedulingGroup"] = json!({ "podGroupName": group });
+        }
+        self.create("v1", "Pod", &replica.name, body)
     }
 
     fn annotate(&self, annotations: &mut BTreeMap<String, String>) {
@@ -100,6 +118,11 @@ impl Site<'_> {
         if self.gated {
             put(label::GANG, self.model.owner.name.clone());
             put(label::GANG_SIZE, policy.min_available.to_string());
+        }
+        if policy.scheduler == Scheduler::Volcano {
+            for name in label::VOLCANO_GROUP {
+                put(name, self.model.owner.name.clone());
+            }
         }
         if let Some(queue) = policy.queue.as_deref().or(self.queue) {
             put(label::QUEUE, queue.to_owned());
@@ -133,6 +156,9 @@ impl Site<'_> {
         super::avoid::avoid(spec, &self.avoid);
         if let Some(image) = self.launcher {
             super::launcher::bring(spec, image);
+        }
+        if self.model.policy.scheduler == Scheduler::Volcano {
+            spec.scheduler_name = Some(VOLCANO.to_owned());
         }
         if self.gated {
             spec.scheduling_gates.get_or_insert_default().push(PodSchedulingGate { name: label::GANG_GATE.to_owned() });
@@ -212,6 +238,15 @@ impl Site<'_> {
             name: name.to_owned(),
         };
         Action::Create { object, body }
+    }
+}
+
+fn lay_terms(spec: &mut PodSpec, terms: &Terms) {
+    if !terms.node_selector.is_empty() {
+        spec.node_selector.get_or_insert_default().extend(terms.node_selector.clone());
+    }
+    if !terms.tolerations.is_empty() {
+        spec.tolerations.get_or_insert_default().extend(terms.tolerations.clone());
     }
 }
 

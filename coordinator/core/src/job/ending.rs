@@ -72,6 +72,7 @@ impl Planner<'_> {
 
     /// What is to be done about a finished job: its pods, and in the end itself.
     pub(super) fn clean_up(&mut self, model: &JobModel) {
+        self.take_back();
         match model.policy.clean_pods {
             // What has not begun is not what somebody wants to look at later: it would run for nothing.
             CleanPods::None => {

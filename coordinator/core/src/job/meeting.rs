@@ -192,22 +192,31 @@ impl<'view> Planner<'view> {
         if meeting.outcome.as_ref().is_some_and(|outcome| *outcome != Outcome::Succeeded) {
             return;
         }
-        // Whoever still counts as a member is not given up yet: the next look will tell.
-        let is_lost = |pod: &&Observed<'_>| meeting.joined.contains(pod.uid) && !meeting.members.contains(pod.uid);
-        let rules = model.replicas().map(|(role, replica)| (role.restart, current.get(&replica.name)));
-        let lost: Vec<Observed<'view>> = rules
-            .filter_map(|(rule, pod)| pod.filter(|pod| has_failed(pod, rule)))
-            .filter(is_lost)
-            .filter(|pod| !self.is_counted(pod))
-            .cloned()
-            .collect();
+        let mut lost: Vec<Observed<'view>> = Vec::new();
+        for (role, replica) in model.replicas() {
+            let Some(pod) = current.get(&replica.name).filter(|pod| !self.is_counted(pod)) else { continue };
+            // Whoever still counts as a member is not given up yet: the next look will tell.
+            let is_lost = meeting.joined.contains(pod.uid) && !meeting.members.contains(pod.uid);
+            let config = model.rendezvous.as_ref();
+            if is_lost && has_failed(pod, role.restart) {
+                lost.push(pod.clone());
+            } else if config.is_some_and(|config| self.is_given_up(pod, meeting, config)) {
+                self.count_as_failed(&role.name, pod);
+                lost.push(pod.clone());
+            }
+        }
         if lost.is_empty() {
             return;
         }
         let seen: BTreeSet<String> = self.pods.iter().map(|pod| pod.uid.to_owned()).collect();
         self.ledger.counted.retain(|uid| seen.contains(uid));
         for pod in &lost {
-            let due = if pod.deleting { self.now_ms } else { self.ledger.wait(pod.name, self.now_ms) };
+            // What somebody took away, or went with its node, did not fail.
+            let due = if pod.deleting || self.is_out_of_reach(pod) {
+                self.now_ms
+            } else {
+                self.ledger.wait(pod.name, self.now_ms)
+            };
             self.ledger.counted.push(pod.uid.to_owned());
             let when = if due > self.now_ms { format!(" at {}", instant::text(due)) } else { String::new() };
             let message = format!("The launcher of pod {} is gone: a new pod takes its place{when}", pod.name);
@@ -254,7 +263,15 @@ impl<'view> Planner<'view> {
         if !current.values().any(survives) {
             return false;
         }
-        let at = since.saturating_add(config.return_ms);
+        // Until a pod that is lost has left nothing can take its place, were all started anew. Its successor has its own time.
+        let absent = || current.values().filter(|pod| !meeting.members.contains(pod.uid));
+        let is_leaving = absent().any(|pod| pod.deleting || self.is_counted(pod));
+        let is_missing = model.replicas().any(|(_, replica)| !current.contains_key(&replica.name));
+        if (is_leaving || is_missing) && !self.view.config.embedded {
+            return false;
+        }
+        let newest = absent().filter(|pod| !meeting.joined.contains(pod.uid)).map(created).max();
+        let at = newest.unwrap_or(since).max(since).saturating_add(config.return_ms);
         if self.now_ms < at {
             self.wake_at(Some(at));
         }

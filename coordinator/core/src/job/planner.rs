@@ -15,7 +15,7 @@ use super::tally::tallies;
 use super::{FailureCause, JobCode, Lifecycle, Phase, Stage, StatusChange, Tally, Transition};
 use crate::diagnostic::Diagnostic;
 use crate::manifest::Dialect;
-use crate::model::{JobModel, RestartRule, RestartScope};
+use crate::model::{JobModel, RestartRule, RestartScope, Scheduler};
 use crate::view::JobView;
 
 /// Above this number of pods created at once, one event tells of all of them.
@@ -92,6 +92,7 @@ impl<'view> Planner<'view> {
     pub(super) fn run(mut self) -> Plan {
         if self.subject.deleting {
             self.reason(JobCode::Deleting, "is being deleted", None);
+            self.remove_strays();
             return self.finish(false);
         }
         if let Some(manager) = self.dialect.managed_by(&self.view.job) {
@@ -113,6 +114,7 @@ impl<'view> Planner<'view> {
     fn run_model(mut self, model: &JobModel) -> Plan {
         self.change.selectors = model.roles.iter().map(|role| (role.name.clone(), role.selector.clone())).collect();
         self.change.ranks = model.ranks;
+        self.remove_strays();
         if self.lifecycle.finished.is_some() {
             self.clean_up(model);
             return self.finish(false);
@@ -120,11 +122,20 @@ impl<'view> Planner<'view> {
         self.take_up(model);
         self.create_extras(model);
         if model.policy.suspend {
+            self.take_back();
             self.suspend(model);
             return self.finish(true);
         }
         self.resume();
-        self.advance(model);
+        if model.policy.scheduler == Scheduler::Trainyard {
+            self.advance(model);
+            // Of the incarnation that it has now, if it goes on.
+            if !matches!(self.change.phase, Phase::Succeeded | Phase::Failed) {
+                self.hand_over(model);
+            }
+        } else if self.hand_over(model) {
+            self.advance(model);
+        }
         self.finish(true)
     }
 
@@ -134,6 +145,8 @@ impl<'view> Planner<'view> {
             self.reason(JobCode::Failed, "has ended", None);
             return self.finish(false);
         }
+        self.remove_strays();
+        self.take_back();
         self.delete_live_first("the job is invalid");
         let list: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
         let message = format!("{} is invalid: {}", self.title(), list.join("; "));
@@ -321,7 +334,7 @@ impl<'view> Planner<'view> {
 
     /// The newest checkpoint, by the launchers' words. A pod on its way out may have written it last, and some tell only the
     /// node agent, or only the rendezvous.
-    fn read_checkpoint(&mut self) {
+    pub(super) fn read_checkpoint(&mut self) {
         let annotated = self.pods.iter().filter_map(|pod| {
             let text = pod.pod.metadata.annotations.as_ref()?.get(crate::label::CHECKPOINT)?;
             serde_json::from_str(text).ok().filter(Value::is_object)
@@ -416,7 +429,10 @@ impl<'view> Planner<'view> {
             generation: self.ledger.generation,
             restarts: self.ledger.restarts,
             port: self.port(model),
-            gated: self.view.config.embedded || self.view.config.gangs,
+            gated: self.view.config.embedded
+                || (self.view.config.gangs && model.policy.scheduler == Scheduler::Trainyard),
+            native_group: self.native_group(model),
+            terms: self.terms(model),
             launcher: self.view.config.launcher_image.as_deref(),
             avoid: self.ledger.avoided(self.now_ms).into_iter().map(|(node, _)| node).collect(),
             queue: self

@@ -26,9 +26,17 @@ impl Planner<'_> {
     fn deletions(&mut self, which: impl Fn(&Observed<'_>) -> bool, reason: &str) -> Vec<Action> {
         let going = self.pods.iter().filter(|pod| !pod.deleting && !self.deleted.contains(pod.uid) && which(pod));
         let (uids, actions): (Vec<String>, Vec<Action>) =
-            going.map(|pod| (pod.uid.to_owned(), self.delete("Pod", pod.name, Some(pod.uid), reason))).unzip();
+            going.map(|pod| (pod.uid.to_owned(), self.deletion(pod, reason))).unzip();
         self.deleted.extend(uids);
         actions
+    }
+
+    /// One that was given up with its node is not asked to end.
+    fn deletion(&self, pod: &Observed<'_>, reason: &str) -> Action {
+        if self.is_counted(pod) && self.is_out_of_reach(pod) {
+            return self.removal(pod, reason);
+        }
+        self.delete("Pod", pod.name, Some(pod.uid), None, reason)
     }
 
     /// Deletes the failed pods that the ledger counts already.
@@ -49,7 +57,7 @@ impl Planner<'_> {
             .collect();
         services.sort_unstable();
         let actions: Vec<Action> =
-            services.iter().map(|(name, uid)| self.delete("Service", name, *uid, reason)).collect();
+            services.iter().map(|(name, uid)| self.delete("Service", name, *uid, None, reason)).collect();
         self.push_after(actions);
     }
 
@@ -90,7 +98,14 @@ impl Planner<'_> {
         self.pods.iter().filter(waiting).filter(changed).map(|pod| pod.uid.to_owned()).collect()
     }
 
-    fn delete(&self, kind: &str, name: &str, uid: Option<&str>, reason: &str) -> Action {
+    pub(super) fn delete(
+        &self,
+        kind: &str,
+        name: &str,
+        uid: Option<&str>,
+        grace_seconds: Option<i64>,
+        reason: &str,
+    ) -> Action {
         Action::Delete {
             object: ObjectRef {
                 api_version: "v1".to_owned(),
@@ -99,7 +114,7 @@ impl Planner<'_> {
                 name: name.to_owned(),
             },
             fence: Fence { uid: uid.map(str::to_owned), resource_version: None },
-            grace_seconds: None,
+            grace_seconds,
             reason: reason.to_owned(),
         }
     }

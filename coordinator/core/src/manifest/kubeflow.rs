@@ -9,7 +9,7 @@ use trainyard_proto::kubeflow::common::{ReplicaSpec, RunPolicy};
 use super::read::{self, Findings, Head};
 use crate::diagnostic::Diagnostic;
 use crate::label;
-use crate::model::{CleanPods, EnvInto, Policy, Replica, RestartRule, Role, ServiceModel, Warning};
+use crate::model::{CleanPods, EnvInto, Policy, Replica, RestartRule, Role, Scheduler, ServiceModel, Warning};
 
 /// What tells one dialect's replica map from another's.
 #[derive(Debug)]
@@ -218,6 +218,7 @@ pub(super) fn policy(spec: &Value, total: u32, warnings: &mut Vec<Warning>, find
         queue: scheduling.queue,
         priority: None,
         priority_class: scheduling.priority_class,
+        scheduler: Scheduler::Trainyard,
     }
 }
 

@@ -11,7 +11,7 @@ use super::Dialect;
 use super::kubeflow::{self, RoleSpec, Shape};
 use super::read::{self, Findings, Head};
 use super::recovery::{self, Size, Terms};
-use super::{status, torchrun};
+use super::{scheduler, status, torchrun};
 use crate::diagnostic::Diagnostic;
 use crate::job::{Lifecycle, StatusChange};
 use crate::label;
@@ -87,6 +87,8 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     check_elastic(elastic.as_ref(), &specs, findings);
     let total: u32 = specs.iter().map(|spec| spec.replicas).sum();
     let mut policy = kubeflow::policy(spec, total, &mut warnings, findings);
+    let templates = specs.iter().map(|spec| &spec.template);
+    policy.scheduler = scheduler::read(job, None, templates, config.embedded, &mut warnings, findings);
     warnings.extend(elastic.as_ref().and_then(ignored));
     for spec in &specs {
         read::check_pod_name(&kubeflow::replica_name(&head, spec.name, spec.replicas.saturating_sub(1)), findings);

@@ -19,12 +19,12 @@ use super::Dialect;
 use super::kubeflow::{self, RoleSpec, Shape};
 use super::read::{self, Findings, Head, join};
 use super::recovery::{self, Size, Terms};
-use super::{meeting, status, torchrun};
+use super::{meeting, scheduler, status, torchrun};
 use crate::diagnostic::Diagnostic;
 use crate::job::{Lifecycle, StatusChange};
 use crate::label;
 use crate::model::{
-    CleanPods, EnvModel, EnvValue, JobModel, Policy, PortWish, ReplicaKey, RestartRule, RestartScope, Role,
+    CleanPods, EnvModel, EnvValue, JobModel, Policy, PortWish, ReplicaKey, RestartRule, RestartScope, Role, Scheduler,
     ServiceModel, SuccessRule, Warning,
 };
 use crate::view::Config;
@@ -67,6 +67,10 @@ impl Dialect for TrainingJobs {
 
     fn managed_by(&self, job: &Value) -> Option<String> {
         read::foreign_manager(job, "/spec/managedBy", SHAPE.managed_by)
+    }
+
+    fn is_known_to_kueue(&self) -> bool {
+        false
     }
 
     fn shows_launchers(&self) -> bool {
@@ -152,13 +156,13 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     let terms = Terms { preflight, ..Terms::read(spec.recovery.as_ref(), findings) };
     let mut policy = policy(&spec, replicas, findings);
     let mut template = template(&spec, config, findings);
+    let mut warnings = choose_scheduler(job, &spec, &template, config, &mut policy, findings);
     read::check_pod_name(&kubeflow::replica_name(&head, "Worker", replicas.saturating_sub(1)), findings);
     if !findings.list.is_empty() {
         return None;
     }
     let spec_of_pod = template.spec.clone().unwrap_or_default();
     let rendezvous = recovery::address(config, &spec_of_pod).filter(|_| terms.in_place);
-    let mut warnings = Vec::new();
     let notes = rendezvous.and_then(|_| replace_torchrun(job, &mut template)).into_iter().collect();
     if rendezvous.is_some() {
         policy.min_available = size.least;
@@ -271,7 +275,36 @@ fn policy(spec: &TrainingJobSpec, replicas: u32, findings: &mut Findings) -> Pol
         queue: spec.queue.clone(),
         priority,
         priority_class,
+        scheduler: Scheduler::Trainyard,
     }
+}
+
+/// Who lets the pods go. Kueue knows queues by their names, and priorities as numbers.
+fn choose_scheduler(
+    job: &Value,
+    spec: &TrainingJobSpec,
+    template: &PodTemplateSpec,
+    config: &Config,
+    policy: &mut Policy,
+    findings: &mut Findings,
+) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let field = spec.scheduler.as_deref();
+    policy.scheduler = scheduler::read(job, field, [template], config.embedded, &mut warnings, findings);
+    if policy.scheduler != Scheduler::Kueue {
+        return warnings;
+    }
+    policy.queue = policy.queue.take().or_else(|| scheduler::kueue_queue(job));
+    if policy.queue.is_none() {
+        findings.add(
+            Diagnostic::new("spec.queue", "is missing").hint("name the LocalQueue of Kueue in which the job waits"),
+        );
+    }
+    if policy.priority_class.is_some() {
+        let message = "spec.priority names a class, and Kueue is told of numbers only".to_owned();
+        warnings.push(Warning { reason: "FieldIgnored".to_owned(), message });
+    }
+    warnings
 }
 
 /// The pod template: the user's, with the fields of the spec laid over it.

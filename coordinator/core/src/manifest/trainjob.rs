@@ -15,7 +15,7 @@ use trainyard_proto::trainer::{
 
 use super::read::{self, Findings, Head};
 use super::recovery::{self, Size, Terms};
-use super::{Dialect, ExtraKind, torchrun};
+use super::{Dialect, ExtraKind, scheduler, torchrun};
 use crate::diagnostic::Diagnostic;
 use crate::job::{Lifecycle, StatusChange};
 use crate::label;
@@ -131,6 +131,8 @@ fn lower_into(job: &Value, related: &[Value], config: &Config, findings: &mut Fi
     patch::apply(&spec, &mut template, findings);
     let nproc = complete(&mut template, &spec, &runtime, framework, findings)?;
     read::check_pod_name(&node_name(&head, nodes.saturating_sub(1)), findings);
+    let mut warnings = Vec::new();
+    let scheduler = scheduler::read(job, None, [&template], config.embedded, &mut warnings, findings);
     if !findings.list.is_empty() {
         return None;
     }
@@ -160,6 +162,7 @@ fn lower_into(job: &Value, related: &[Value], config: &Config, findings: &mut Fi
             queue: None,
             priority: None,
             priority_class: None,
+            scheduler,
         },
         success: SuccessRule::AllOf { role: 0 },
         restart_scope: RestartScope::Replica,
@@ -167,7 +170,7 @@ fn lower_into(job: &Value, related: &[Value], config: &Config, findings: &mut Fi
         rendezvous,
         notes: note.map(|(_, note)| note).into_iter().collect(),
         ranks: nproc.parse::<u32>().ok().map(|nproc| nproc.saturating_mul(nodes)),
-        warnings: ignored(&spec, &runtime),
+        warnings: warnings.into_iter().chain(ignored(&spec, &runtime)).collect(),
         owner: head.owner,
         uid: head.uid,
     })

@@ -105,6 +105,29 @@ const GANGS: [Part; 4] = [
     Part { group: "scheduling.k8s.io", resource: "priorityclasses", verbs: &FOLLOW, why: "whose turn it is" },
 ];
 
+/// What else it takes to leave jobs to other schedulers, where there are any.
+const PEERS: [Part; 4] = [
+    Part {
+        group: "kueue.x-k8s.io",
+        resource: "workloads",
+        verbs: &[Get, List, Watch, Create, Delete],
+        why: "what jobs that are left to Kueue ask for",
+    },
+    Part { group: "kueue.x-k8s.io", resource: "resourceflavors", verbs: &FOLLOW, why: "where Kueue sends their pods" },
+    Part {
+        group: "scheduling.volcano.sh",
+        resource: "podgroups",
+        verbs: &[Get, List, Watch, Create, Patch, Delete],
+        why: "what jobs that are left to Volcano ask for",
+    },
+    Part {
+        group: "scheduling.k8s.io",
+        resource: "podgroups",
+        verbs: &[Get, List, Watch, Create, Patch, Delete],
+        why: "pods that the cluster's scheduler binds together or not at all",
+    },
+];
+
 /// Everything that is read and written to look after the kinds that are not left to others.
 #[must_use]
 pub fn rights(left: &BTreeSet<String>, gangs: bool) -> Vec<Right> {
@@ -112,6 +135,7 @@ pub fn rights(left: &BTreeSet<String>, gangs: bool) -> Vec<Right> {
     let mut all: Vec<Right> = PARTS
         .iter()
         .chain(more)
+        .chain(&PEERS)
         .map(|part| right(part.group, part.resource, part.verbs, Reach::Everywhere, part.why))
         .collect();
     for dialect in dialects().iter().filter(|dialect| !is_left(**dialect, left)) {

@@ -41,8 +41,12 @@ impl Lab {
     }
 
     pub(crate) fn of(manifest: &str) -> Self {
-        let mut world = World::new(manifest);
-        world.config = Config { rendezvous: Some("unix:/sock".to_owned()), ..Config::embedded() };
+        let world = World::new(manifest);
+        Self::with(world, Config { rendezvous: Some("unix:/sock".to_owned()), ..Config::embedded() })
+    }
+
+    pub(crate) fn with(mut world: World, config: Config) -> Self {
+        world.config = config;
         let session = Self::session(&world, 0);
         let mut lab = Self {
             world,

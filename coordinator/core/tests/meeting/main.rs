@@ -11,6 +11,7 @@ mod away;
 mod blame;
 mod lab;
 mod pulse;
+mod stray;
 #[path = "../world/mod.rs"]
 mod world;
 

@@ -15,6 +15,9 @@ use trainyard_proto::plan::{Action, Plan};
 /// 2026-01-01T00:00:00Z.
 pub const START_MS: i64 = 1_767_225_600_000;
 
+/// What a pod has to end by itself.
+pub const GRACE_MS: i64 = 30_000;
+
 pub const PYTORCH: &str = "
 apiVersion: kubeflow.org/v1
 kind: PyTorchJob
@@ -63,8 +66,12 @@ pub struct World {
     pub pods: BTreeMap<String, Pod>,
     pub services: BTreeMap<String, Service>,
     pub related: Vec<Value>,
+    /// Objects by which other schedulers know of the job.
+    pub deputies: BTreeMap<String, Value>,
     pub nodes: Vec<Node>,
     pub config: Config,
+    /// Nodes that are out of reach.
+    pub silent_nodes: BTreeSet<String>,
     /// What the launchers do.
     pub meeting: Option<RendezvousView>,
     pub now_ms: i64,
@@ -88,8 +95,10 @@ impl World {
             pods: BTreeMap::new(),
             services: BTreeMap::new(),
             related: Vec::new(),
+            deputies: BTreeMap::new(),
             nodes: vec![node("laptop", "64", "256Gi")],
             config: Config::embedded(),
+            silent_nodes: BTreeSet::new(),
             meeting: None,
             now_ms: START_MS,
             wake_at_ms: None,
@@ -104,9 +113,10 @@ impl World {
             job: self.job.clone().unwrap_or(Value::Null),
             pods: self.pods.values().cloned().collect(),
             services: self.services.values().cloned().collect(),
-            extras: Vec::new(),
+            extras: self.deputies.values().cloned().collect(),
             related: self.related.clone(),
             busy_ports: BTreeSet::new(),
+            silent_nodes: self.silent_nodes.clone(),
             rendezvous: self.meeting.clone(),
             config: self.config.clone(),
         }
@@ -118,7 +128,9 @@ impl World {
         self.apply(&plan);
         self.codes = plan.reasons.iter().map(|reason| reason.code.clone()).collect();
         self.wake_at_ms = plan.wake_at_ms;
-        if self.job.is_some() {
+        // What is removed at once leaves its name to its successor: there is more to do.
+        let is_removal = |action: &Action| matches!(action, Action::Delete { grace_seconds: Some(0), .. });
+        if self.job.is_some() && !plan.actions.iter().any(is_removal) {
             let again = job::plan(&self.view(), self.now_ms);
             assert_eq!(again.actions, [], "planning again after {:#?}", plan.actions);
             let later = job::plan(&self.view(), self.now_ms + 1);
@@ -192,6 +204,7 @@ impl World {
     /// Lets the node finish all deletions that are under way.
     pub fn reap(&mut self) {
         self.pods.retain(|_, pod| pod.metadata.deletion_timestamp.is_none());
+        self.deputies.retain(|_, there| there.pointer("/metadata/deletionTimestamp").is_none());
     }
 
     /// Lets the old pods go and the time pass until what failed starts again.
@@ -250,15 +263,24 @@ impl World {
     pub fn apply_one(&mut self, action: &Action) {
         match action {
             Action::Create { object, body } => self.create(&object.kind, &object.name, body),
-            Action::Delete { object, fence, .. } => match object.kind.as_str() {
+            Action::Delete { object, fence, grace_seconds, .. } => match object.kind.as_str() {
+                "Pod" if *grace_seconds == Some(0) => {
+                    let pod = self.pods.remove(&object.name).expect("only existing pods are removed");
+                    assert_eq!(pod.metadata.uid, fence.uid);
+                }
                 "Pod" => {
                     let pod = self.pods.get_mut(&object.name).expect("only existing pods are deleted");
                     assert_eq!(pod.metadata.uid, fence.uid);
                     assert!(pod.metadata.deletion_timestamp.is_none(), "deleted once");
-                    pod.metadata.deletion_timestamp = Some(instant::time(self.now_ms));
+                    pod.metadata.deletion_timestamp = Some(instant::time(self.now_ms + GRACE_MS));
                 }
                 "Service" => {
                     self.services.remove(&object.name).expect("only existing services are deleted");
+                }
+                "Workload" | "PodGroup" => {
+                    let there = self.deputies.get_mut(&object.name).expect("only existing objects are deleted");
+                    assert_eq!(there["metadata"]["uid"], json!(fence.uid));
+                    there["metadata"]["deletionTimestamp"] = json!(instant::text(self.now_ms));
                 }
                 _ => self.job = None,
             },
@@ -272,6 +294,9 @@ impl World {
                 json_merge(job, patch);
                 self.next += 1;
                 job["metadata"]["resourceVersion"] = json!(format!("v{}", self.next));
+            }
+            Action::Patch { object, patch, .. } if self.deputies.contains_key(&object.name) && object.kind != "Pod" => {
+                json_merge(self.deputies.get_mut(&object.name).unwrap(), patch);
             }
             Action::Patch { object, patch, .. } | Action::PatchStatus { object, patch, .. } => {
                 let pod = self.pods.get_mut(&object.name).unwrap();
@@ -307,6 +332,9 @@ impl World {
                 assert!(self.services.insert(name.to_owned(), service).is_none(), "service {name} exists already");
             }
             "ConfigMap" => self.related.push(body),
+            "Workload" | "PodGroup" => {
+                assert!(self.deputies.insert(name.to_owned(), body).is_none(), "{kind} {name} exists already");
+            }
             other => panic!("unexpected kind {other}"),
         }
     }
