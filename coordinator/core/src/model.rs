@@ -241,7 +241,6 @@ pub enum Scheduler {
 impl Scheduler {
     /// Whether it is our own.
     #[must_use]
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
     pub const fn is_own(&self) -> bool {
         matches!(self, Self::Trainyard)
     }
