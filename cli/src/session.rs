@@ -88,7 +88,8 @@ pub(crate) enum Owner {
     Us(Embedded),
 }
 
-/// Takes the state folder, or finds the server that has it. Waits for short commands that hold it for a moment.
+/// Takes the state folder, or finds the server that has it. Waits for short commands, and for what a killed server left, that
+/// hold it for a moment.
 pub(crate) async fn own(home: &std::path::Path) -> Result<Owner, CliError> {
     own_with(Options::new(home)).await
 }
@@ -97,14 +98,13 @@ pub(crate) async fn own(home: &std::path::Path) -> Result<Owner, CliError> {
 pub(crate) async fn own_with(options: Options) -> Result<Owner, CliError> {
     let deadline = tokio::time::Instant::now() + LOCK_PATIENCE;
     loop {
-        if let Some(info) = embedded::running(&options.home) {
+        let is_late = tokio::time::Instant::now() >= deadline;
+        if let Some(info) = embedded::running(&options.home).filter(|info| is_late || !info.has_ended()) {
             return Ok(Owner::Another(info));
         }
         match Embedded::open(options.clone()).await {
             Ok(embedded) => return Ok(Owner::Us(embedded)),
-            Err(OpenError::InUse { .. }) if tokio::time::Instant::now() < deadline => {
-                tokio::time::sleep(LOCK_POLL).await
-            }
+            Err(OpenError::InUse { .. }) if !is_late => tokio::time::sleep(LOCK_POLL).await,
             Err(error @ OpenError::InUse { .. }) => {
                 return Err(CliError::Unreachable {
                     message: error.to_string(),

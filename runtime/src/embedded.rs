@@ -72,6 +72,17 @@ pub struct ServerInfo {
     pub version: String,
 }
 
+impl ServerInfo {
+    /// Whether its process is over, as far as can be seen from here. A child that it was about to start when it was killed
+    /// holds the lock of the home for some moments more, until it runs its own program.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid));
+        // The state follows the name, which is in parentheses and may hold some itself.
+        stat.map_or(true, |stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])))
+    }
+}
+
 impl std::fmt::Debug for ServerInfo {
     /// Without the token: this type ends up in log lines and errors.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -507,3 +507,22 @@ fn an_image_is_needed_only_where_pods_are_containers() {
         assert!(err.contains("`image` is missing") && err.contains("job.yaml:"), "{containers:?}: {err}");
     }
 }
+
+/// A child that a server was about to start when it was killed has its lock until it runs its own program.
+#[test]
+fn the_lock_of_a_server_that_was_killed_is_waited_for() {
+    let place = Place::new();
+    std::fs::create_dir(place.home()).expect("a folder");
+    let lock = std::fs::File::create(place.home().join("server.lock")).expect("a file");
+    lock.lock().expect("the lock");
+    let mut killed = std::process::Command::new("true").spawn().expect("a process");
+    killed.wait().expect("its end");
+    let info = format!(r#"{{"pid": {}, "url": "http://127.0.0.1:1", "version": "0"}}"#, killed.id());
+    std::fs::write(place.home().join("server.json"), info).expect("a file");
+    let command =
+        place.command(&["get", "pods"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    std::thread::sleep(Duration::from_millis(500));
+    drop(lock);
+    let output = command.wait_with_output().expect("its end");
+    assert!(output.status.success(), "{}", both(&output).1);
+}
