@@ -3,6 +3,7 @@
 //! which says more on a machine that has other things to do.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -157,7 +158,7 @@ impl Timed {
         Ok(decision)
     }
 
-    fn row(&self, what: &str, limit: &str, out: &mut impl std::io::Write) -> Result<(), Error> {
+    fn row(&self, what: &str, limit: &str, out: &mut impl Write) -> Result<(), Error> {
         writeln!(out, "| {what} | {} | {} | {limit} |", self.wall.line(), self.processor.line())?;
         Ok(())
     }
@@ -227,7 +228,7 @@ impl Stream {
 }
 
 /// Decides while gangs end and others come.
-fn steady(arguments: &Arguments, shared: bool, out: &mut impl std::io::Write) -> Result<(), Error> {
+fn steady(arguments: &Arguments, shared: bool, out: &mut impl Write) -> Result<(), Error> {
     let mut stream = Stream::new(arguments, shared);
     let (mut first, mut rest) = (Timed::default(), Timed::default());
     let decision = first.decide(&stream.view, stream.now_ms)?;
@@ -256,7 +257,7 @@ fn steady(arguments: &Arguments, shared: bool, out: &mut impl std::io::Write) ->
 }
 
 /// Ten thousand ranks on as many GPUs.
-fn large(out: &mut impl std::io::Write) -> Result<(), Error> {
+fn large(out: &mut impl Write) -> Result<(), Error> {
     let nodes = 1_250;
     let mut view = cluster(nodes);
     queues(&mut view, nodes);

@@ -37,7 +37,9 @@ impl Engine<'_> {
             if held.is_none() {
                 self.unfit[class] = Some((self.stamp(class), time));
             }
-            return held.filter(|held| self.stands(id, held, slot)).map(|held| held.places.clone());
+            // Places were set aside without regard to whom its pods must not be near; such a gang may have come since.
+            let stands = |held: &&Held| !self.class(id).terms && self.stands(id, held, slot);
+            return held.filter(stands).map(|held| held.places.clone());
         };
         // The largest size in between.
         let steps = full.iter().zip(&least).map(|(full, least)| full - least).max().unwrap_or(0);
