@@ -13,6 +13,7 @@
 //! | `turn`, `place`, `near`, `exact` | finding places |
 //! | `preempt`, `reserve`, `grow` | what is done when there is none, and when there is more |
 //! | `fragment`, `network` | what makes a place a good one |
+//! | [`pack`] | the same for nodes whose accelerators are shared in parts, beside `decide` |
 //! | `history`, `learn` | what the past tells: shares of queues, run times of jobs |
 //! | `answer`, `estimate` | reasons and estimates |
 
@@ -30,6 +31,7 @@ mod learn;
 mod near;
 mod network;
 mod order;
+pub mod pack;
 mod place;
 mod preempt;
 mod quota;
