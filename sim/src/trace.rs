@@ -1,21 +1,51 @@
-//! Replay of a cluster's trace: the engine of production decides at every arrival, end and change of class.
+//! Replay of a cluster's trace.
 //!
-//! All GPUs are one pool, as in the papers that use these traces; a job is all its GPUs or none of them. A job that is preempted goes on later
-//! where it was, and pays [`Options::preemption_cost_ms`] each time.
+//! Jobs of Philly's trace are replayed on one pool of GPUs, as in the papers that use it, and the engine of production
+//! decides at every arrival, end and change of class. A job is all its GPUs or none of them; one that is preempted goes
+//! on later where it was, and pays [`Options::preemption_cost_ms`] each time. Pods of OpenB's trace are replayed [on
+//! nodes](fleet()), with the processors and the memory that they ask for, and parts of GPUs; and sampled until they ask
+//! for more than there is, to see [how full](fill()) nodes become.
 
+mod fill;
+mod fleet;
+mod openb;
 mod philly;
 mod policy;
 mod report;
+mod table;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use trainyard_coordinator_core::schedule::{
-    ClusterQueue, Gang, Learned, Node, Phase, PreemptionPolicy, QueueingStrategy, Role, Shape, View, decide,
+    ClusterQueue, Gang, Learned, Node, Phase, PreemptionPolicy, Role, Shape, View, decide,
 };
 
-pub use philly::{TraceError, parse};
+pub use fill::{Filled, Packing, fill};
+pub use fleet::fleet;
+pub use openb::{Host, Pod, hosts};
 pub use policy::Policy;
 pub use report::Report;
+pub use table::TraceError;
+
+/// What is in a trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trace {
+    /// Jobs that ask for GPUs, of which nothing else is known: Philly's columns.
+    Jobs(Vec<Job>),
+    /// Pods that ask for processors, memory and GPUs or parts of one: OpenB's columns.
+    Pods(Vec<Pod>),
+}
+
+/// Reads a trace; what is in it in the order of submission.
+///
+/// # Errors
+/// A column is missing, or a value is not of its kind.
+pub fn parse(text: &str) -> Result<Trace, TraceError> {
+    let table = table::Table::new(text);
+    if openb::are_pods(&table) { openb::pods(&table).map(Trace::Pods) } else { philly::jobs(&table).map(Trace::Jobs) }
+}
 
 /// One job of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +54,7 @@ pub struct Job {
     pub submit_ms: i64,
     /// How long it runs; nobody but perfect policies is told.
     pub run_ms: i64,
-    /// GPUs.
+    /// GPUs that it uses, wholly or in part.
     pub gpus: u32,
     /// Whose it is.
     pub owner: u64,
@@ -41,13 +71,15 @@ pub struct Options {
     pub preemption_cost_ms: i64,
     /// A running job's class is looked at this often.
     pub quantum_ms: i64,
+    /// Under [`Policy::Easy`], the limit of each job's run time, in hundredths of how long it runs.
+    pub limit_percent: u32,
 }
 
 impl Options {
-    /// With a minute for each preemption, and a look every ten minutes.
+    /// With a minute for each preemption, a look every ten minutes, and limits of twice the run time.
     #[must_use]
     pub const fn new(gpus: u32, policy: Policy) -> Self {
-        Self { gpus, policy, preemption_cost_ms: 60_000, quantum_ms: 600_000 }
+        Self { gpus, policy, preemption_cost_ms: 60_000, quantum_ms: 600_000, limit_percent: 200 }
     }
 }
 
@@ -59,6 +91,8 @@ struct Live {
     /// What it did, of which nobody needs to be told.
     done_ms: i64,
     since_ms: Option<i64>,
+    /// The earliest start it was ever promised.
+    promised_ms: Option<i64>,
 }
 
 struct Replay<'a> {
@@ -80,7 +114,7 @@ struct Replay<'a> {
 pub fn replay(jobs: &[Job], options: Options) -> Report {
     let mut replay = Replay::new(jobs, options);
     while replay.step() {}
-    replay.report.finish(options.gpus)
+    replay.report.finish()
 }
 
 impl<'a> Replay<'a> {
@@ -102,7 +136,9 @@ impl<'a> Replay<'a> {
         };
         view.policy.min_run_ms = 0;
         view.policy.age_after_ms = i64::MAX / 4;
-        view.policy.reservations = 0;
+        if options.policy != Policy::Easy {
+            view.policy.reservations = 0;
+        }
         Self {
             jobs,
             options,
@@ -110,7 +146,7 @@ impl<'a> Replay<'a> {
             live: Vec::new(),
             shapes: Vec::new(),
             learned: Learned::default(),
-            report: Report::default(),
+            report: Report::new(options.policy, f64::from(options.gpus)),
             next: 0,
             now_ms: jobs.first().map_or(0, |job| job.submit_ms),
             busy: 0,
@@ -125,8 +161,7 @@ impl<'a> Replay<'a> {
         let look = (waits && self.options.policy.drifts()).then_some(self.now_ms + self.options.quantum_ms);
         let Some(next) = arrival.into_iter().chain(end).min() else { return false };
         let next = look.map_or(next, |look| look.min(next));
-        let free = self.options.gpus - self.busy;
-        self.report.pass(next - self.now_ms, self.busy, free, waits);
+        self.report.pass(next - self.now_ms, f64::from(self.busy), waits);
         self.now_ms = next;
         self.end();
         self.arrive();
@@ -163,19 +198,26 @@ impl<'a> Replay<'a> {
                 continue;
             }
             let shape = self.shape(job.gpus);
+            let limit = job.run_ms.saturating_mul(i64::from(self.options.limit_percent)) / 100;
             self.view.gangs.push(Gang {
                 name: format!("{:09}", self.next),
                 queue: 0,
                 priority: 0,
                 submitted_ms: job.submit_ms,
                 shape,
-                run_limit_ms: None,
+                run_limit_ms: (self.options.policy == Policy::Easy).then_some(limit.max(job.run_ms)),
                 expected_ms: None,
                 preemptible: true,
                 phase: Phase::Waiting { reservation: None },
                 leaving: Vec::new(),
             });
-            self.live.push(Live { job: self.next - 1, left_ms: job.run_ms, done_ms: 0, since_ms: None });
+            self.live.push(Live {
+                job: self.next - 1,
+                left_ms: job.run_ms,
+                done_ms: 0,
+                since_ms: None,
+                promised_ms: None,
+            });
         }
     }
 
@@ -193,13 +235,17 @@ impl<'a> Replay<'a> {
 
     /// Gives each job its priority.
     fn rank(&mut self) {
+        if self.options.policy == Policy::Ours {
+            let ran = |live: &Live| live.done_ms + live.since_ms.map_or(0, |since| self.now_ms - since);
+            let jobs = self.live.iter().map(|live| (policy::group(&self.jobs[live.job]), ran(live)));
+            self.learned.going(jobs.collect::<Vec<_>>());
+        }
         for (gang, live) in self.view.gangs.iter_mut().zip(&self.live) {
             let ran = live.since_ms.map_or(0, |since| self.now_ms - since);
             let known = policy::Known {
                 job: &self.jobs[live.job],
                 done_ms: live.done_ms + ran,
                 left_ms: live.left_ms - ran,
-                waited_ms: self.now_ms - self.jobs[live.job].submit_ms,
                 running: live.since_ms.is_some(),
             };
             gang.priority = self.options.policy.priority(&known, &mut self.learned);
@@ -224,8 +270,17 @@ impl<'a> Replay<'a> {
             }
             self.view.gangs[preemption.gang as usize].phase = Phase::Waiting { reservation: None };
         }
+        for waiting in &decision.waiting {
+            let start = waiting.reservation.as_ref().filter(|one| one.promised).map(|one| one.start_ms);
+            let promised = &mut self.live[waiting.gang as usize].promised_ms;
+            *promised = promised.iter().copied().chain(start).min();
+            self.view.gangs[waiting.gang as usize].phase = Phase::Waiting { reservation: waiting.reservation.clone() };
+        }
         for admission in &decision.admissions {
             let live = &mut self.live[admission.gang as usize];
+            if let Some(promised_ms) = live.promised_ms {
+                self.report.kept(promised_ms, self.now_ms);
+            }
             live.since_ms = Some(self.now_ms);
             self.busy += self.jobs[live.job].gpus;
             let now = self.now_ms;
@@ -234,76 +289,5 @@ impl<'a> Replay<'a> {
                 Phase::Running { since_ms: now, changed_ms: now, saved_ms: now, places };
         }
         self.report.decisions += 1;
-    }
-}
-
-impl Policy {
-    const fn strategy(self) -> QueueingStrategy {
-        match self {
-            Self::Fifo => QueueingStrategy::StrictFifo,
-            Self::Skip | Self::Sjf | Self::Las | Self::Srtf | Self::Ours => QueueingStrategy::BestEffortFifo,
-        }
-    }
-
-    const fn preempts(self) -> bool {
-        match self {
-            Self::Fifo | Self::Skip | Self::Sjf => false,
-            Self::Las | Self::Srtf | Self::Ours => true,
-        }
-    }
-
-    /// Whether a running job's priority changes while nothing happens.
-    const fn drifts(self) -> bool {
-        match self {
-            Self::Fifo | Self::Skip | Self::Sjf | Self::Srtf => false,
-            Self::Las | Self::Ours => true,
-        }
-    }
-}
-
-#[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-mod tests {
-    use super::{Job, Options, Policy, Report, parse, replay};
-
-    const SMALL: &str = include_str!("trace/small.csv");
-
-    fn with(policy: Policy) -> Report {
-        replay(&parse(SMALL).unwrap(), Options::new(8, policy))
-    }
-
-    #[test]
-    fn every_job_ends_under_every_policy() {
-        let jobs = parse(SMALL).unwrap();
-        let work: f64 =
-            jobs.iter().filter(|job| job.gpus <= 8).map(|job| f64::from(job.gpus) * job.run_ms as f64).sum();
-        for policy in [Policy::Fifo, Policy::Skip, Policy::Sjf, Policy::Las, Policy::Srtf, Policy::Ours] {
-            let report = with(policy);
-            assert_eq!(report.jobs + report.refused, jobs.len() as u64, "{policy:?}");
-            assert!(report.p50_hours <= report.p99_hours && report.utilisation <= 1.0, "{policy:?}: {report:?}");
-            assert_eq!(report.preemptions > 0, policy.preempts(), "{policy:?}: {report:?}");
-            // Without preemption what was used is what was asked for.
-            let used = report.used - work;
-            assert!(used.abs() < 1.0 || (policy.preempts() && used > 0.0), "{policy:?}: {used}");
-            assert_eq!(report, with(policy), "{policy:?}: a replay is the same each time");
-        }
-    }
-
-    #[test]
-    fn to_know_is_better_than_to_learn_and_to_learn_than_neither() {
-        let [fifo, skip, sjf, ours, srtf] =
-            [Policy::Fifo, Policy::Skip, Policy::Sjf, Policy::Ours, Policy::Srtf].map(|policy| with(policy).mean_hours);
-        assert!(srtf < ours && ours < skip && skip < fifo && sjf < skip, "{srtf} {ours} {sjf} {skip} {fifo}");
-    }
-
-    #[test]
-    fn one_job_takes_as_long_as_it_runs() {
-        let job = |submit_ms, gpus| Job { submit_ms, run_ms: 3_600_000, gpus, owner: 0 };
-        let report = replay(&[job(0, 4), job(0, 4), job(0, 9)], Options::new(8, Policy::Fifo));
-        assert_eq!((report.jobs, report.refused), (2, 1));
-        assert!((report.mean_hours - 1.0).abs() < 1e-9 && (report.utilisation - 1.0).abs() < 1e-9);
-        // One after the other.
-        let report = replay(&[job(0, 8), job(0, 8)], Options::new(8, Policy::Skip));
-        assert!((report.mean_hours - 1.5).abs() < 1e-9 && (report.p99_hours - 2.0).abs() < 1e-9);
     }
 }

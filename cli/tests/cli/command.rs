@@ -30,15 +30,36 @@ fn help_of_run() {
 }
 
 #[test]
-fn a_trace_is_replayed_and_a_wrong_one_is_refused_with_its_line() {
-    let trace = concat!(env!("CARGO_MANIFEST_DIR"), "/../sim/src/trace/small.csv");
-    let replay = |trace: &str| Place::new().run(&["simulate", "--trace", trace, "--gpus", "32", "-o", "json"]);
-    let output = replay(trace);
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    assert_eq!((output.status.code(), &report["jobs"], &report["refused"]), (Some(0), &300.into(), &0.into()));
-    let output = replay(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(2) && told.contains("Cargo.toml: line 1: there is no column"), "{told}");
+fn a_trace_is_replayed_and_a_wrong_one_is_refused_with_its_place() {
+    const SIM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sim/src/trace");
+    let run = |words: &[&str]| Place::new().run(&[&["simulate", "--trace"], words].concat());
+    let [jobs, pods, nodes] = ["small.csv", "small-pods.csv", "small-nodes.csv"].map(|file| format!("{SIM}/{file}"));
+    let lines = |words: &[&str]| -> Vec<serde_json::Value> {
+        let output = run(words);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    let reports = lines(&[&jobs, "--gpus", "32", "--policy", "easy,ours", "-o", "json"]);
+    let of = |key: &str| reports.iter().map(|report| report[key].clone()).collect::<Vec<_>>();
+    assert_eq!((of("policy"), of("jobs")), (vec!["easy".into(), "ours".into()], vec![300.into(), 300.into()]));
+    let reports = lines(&[&pods, "--nodes", &nodes, "-o", "json"]);
+    assert_eq!((&reports[0]["jobs"], &reports[0]["refused"]), (&298.into(), &2.into()));
+    let filled =
+        lines(&[&pods, "--nodes", &nodes, "--load", "130", "--packing", "fgd,ours", "--samples", "3", "-o", "json"]);
+    assert_eq!(
+        (filled.len(), &filled[0]["packing"], filled[1]["allocated"].as_array().map(Vec::len)),
+        (2, &"fgd".into(), Some(3))
+    );
+    let refused = |words: &[&str], what: &str| {
+        let output = run(words);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && told.contains(what), "{told}");
+    };
+    refused(&[concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "--gpus", "8"], "Cargo.toml:1:1: there is no column");
+    refused(&[&jobs, "--nodes", &nodes], "`--gpus 320`");
+    refused(&[&jobs], "`--gpus 320`");
+    refused(&[&pods, "--gpus", "8"], "`--nodes nodes.csv`");
+    refused(&[&pods, "--nodes", &pods], "small-pods.csv:1:1: there is no column `gpu`");
 }
 
 #[test]

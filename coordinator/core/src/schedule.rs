@@ -14,6 +14,7 @@
 //! | `turn`, `place`, `near`, `exact` | finding places |
 //! | `preempt`, `reserve`, `moment`, `grow` | what is done when there is none, and when there is more |
 //! | `fragment`, `network` | what makes a place a good one |
+//! | [`pack`] | the same for nodes whose accelerators are shared in parts, beside `decide` |
 //! | `history`, `learn` | what the past tells: shares of queues, run times of jobs |
 //! | `answer`, `estimate`, `standing` | reasons, estimates, and how queues stand |
 
@@ -32,6 +33,7 @@ mod moment;
 mod near;
 mod network;
 mod order;
+pub mod pack;
 mod place;
 mod preempt;
 mod quota;

@@ -1,47 +1,34 @@
 //! The columns of Microsoft's Philly trace, as in the Sia artifact: `timestamp,duration,num_gpus,gpu_time,cluster`.
 
-use super::Job;
+use trainyard_coordinator_core::fnv;
 
-/// A line that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {what}")]
-pub struct TraceError {
-    /// Which line, from 1.
-    pub line: usize,
-    /// What is wrong with it.
-    pub what: String,
-}
+use super::Job;
+use super::table::{Table, TraceError};
+
+const COLUMNS: &str = "timestamp, duration, num_gpus and, if it is known, cluster (Philly's); or those of OpenB's pods";
+/// GPUs of a job, at most: more would be a mistake.
+const GPUS: f64 = 1_000_000.0;
 
 /// Reads a trace; its jobs in the order of their submission.
-///
-/// # Errors
-/// A column is missing, or a value is not of its kind.
-pub fn parse(text: &str) -> Result<Vec<Job>, TraceError> {
-    let wrong = |line: usize, what: String| TraceError { line: line + 1, what };
-    let mut lines = text.lines().enumerate();
-    let header: Vec<&str> = lines.next().map(|(_, line)| line.split(',').map(str::trim).collect()).unwrap_or_default();
-    let column = |name: &str| {
-        header.iter().position(|one| *one == name).ok_or_else(|| wrong(0, format!("there is no column `{name}`")))
-    };
+pub(super) fn jobs(table: &Table<'_>) -> Result<Vec<Job>, TraceError> {
+    let column = |name| table.column(name, COLUMNS);
     let (timestamp, duration, num_gpus) = (column("timestamp")?, column("duration")?, column("num_gpus")?);
-    let cluster = column("cluster").ok();
+    let cluster = table.find("cluster");
     let mut jobs = Vec::new();
-    for (at, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
-        let cells: Vec<&str> = line.split(',').map(str::trim).collect();
-        let cell = |column: usize| cells.get(column).copied().unwrap_or_default();
-        let number = |column: usize| {
-            let value = cell(column).parse::<f64>().ok().filter(|value| value.is_finite() && *value >= 0.0);
-            value.ok_or_else(|| wrong(at, format!("`{}` is not a number", cell(column))))
-        };
+    for row in table.rows() {
         let submit_ms =
-            instant(cell(timestamp)).ok_or_else(|| wrong(at, format!("`{}` is not a time", cell(timestamp))))?;
-        let owner = cluster.map_or(0, |column| trainyard_coordinator_core::fnv::text(cell(column)));
+            instant(row.text(timestamp)).ok_or_else(|| row.wrong(timestamp, "a time such as `2017-10-09 07:01:55`"))?;
+        let owner = cluster.map_or(0, |column| fnv::text(row.text(column)));
+        let (seconds, gpus) = (row.number(duration)?, row.number(num_gpus)?);
+        if gpus.fract() != 0.0 || gpus > GPUS {
+            return Err(row.wrong(num_gpus, "a whole number of GPUs"));
+        }
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "checked to be finite and positive"
+            reason = "checked to be finite, positive and small"
         )]
-        let (run_ms, gpus) = ((number(duration)? * 1_000.0).max(1.0) as i64, number(num_gpus)? as u32);
+        let (run_ms, gpus) = ((seconds * 1_000.0).max(1.0) as i64, gpus as u32);
         jobs.push(Job { submit_ms, run_ms, gpus, owner });
     }
     jobs.sort_by_key(|job| job.submit_ms);
@@ -68,7 +55,6 @@ fn instant(text: &str) -> Option<i64> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
 
@@ -78,20 +64,5 @@ mod tests {
         assert_eq!(instant("2017-10-09 07:01:55"), Some(1_507_532_515_000));
         assert_eq!(instant("2000-02-29T12:00:00"), Some(951_825_600_000));
         assert_eq!(instant("2017-13-09 07:01:55"), None);
-    }
-
-    #[test]
-    fn jobs_come_in_the_order_of_their_submission() {
-        let text = "timestamp,duration,num_gpus,gpu_time,cluster\n2017-10-09 07:00:10,66.0,1,66.0,a\n\n2017-10-09 07:00:00,2.5,8,20,b\n";
-        let jobs = parse(text).unwrap();
-        assert_eq!(jobs.iter().map(|job| (job.run_ms, job.gpus)).collect::<Vec<_>>(), [(2_500, 8), (66_000, 1)]);
-        assert_ne!(jobs[0].owner, jobs[1].owner);
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_told_with_its_line() {
-        assert_eq!(parse("timestamp,duration\n").unwrap_err().to_string(), "line 1: there is no column `num_gpus`");
-        let text = "timestamp,duration,num_gpus\n2017-10-09 07:00:10,long,1\n";
-        assert_eq!(parse(text).unwrap_err().to_string(), "line 2: `long` is not a number");
     }
 }
