@@ -387,6 +387,10 @@ def test_a_leader_killed_while_it_lets_gangs_go_leaves_no_part_of_one(cluster, o
     assert len(births.seen) == 18, births.seen
 
 
+# Nobody is to follow this leader, however slow the machine is.
+PATIENT = (60, 40, 2)
+
+
 def of_kueue(cluster, place, name):
     code, workload = cluster.call("GET", f"{KUEUE}/namespaces/{place}/workloads/{name}")
     return workload if code == 200 else None
@@ -400,7 +404,7 @@ def says(cluster, place, name, kind, message="", **more):
 
 
 def test_a_job_that_is_left_to_kueue_goes_when_it_is_admitted_and_comes_back_when_it_is_evicted(cluster, operators, place, tmp_path):
-    leader(operators("one"))
+    leader(operators("one", seconds=PATIENT))
     flavor = {"metadata": {"name": place}, "spec": {"nodeLabels": {"kubernetes.io/hostname": "node1"}}}
     assert cluster.call("POST", f"{KUEUE}/resourceflavors", {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ResourceFlavor", **flavor})[0] == 201
     create(cluster, place, training("job", wait_for_end(tmp_path), scheduler="kueue", queue="team", backoffLimit=0,
@@ -428,7 +432,7 @@ def test_a_job_that_is_left_to_kueue_goes_when_it_is_admitted_and_comes_back_whe
 
 
 def test_a_job_that_is_left_to_volcano_is_a_group_of_it(cluster, operators, place):
-    leader(operators("one"))
+    leader(operators("one", seconds=PATIENT))
     create(cluster, place, training("job", "true", scheduler="volcano", queue="research", resources={"cpu": "100m"}))
     path = f"/apis/scheduling.volcano.sh/v1beta1/namespaces/{place}/podgroups/job"
     group = eventually(lambda: (answer := cluster.call("GET", path))[0] == 200 and answer[1], "its group is there")
