@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use trainyard_coordinator_core::peer::Peers;
 use trainyard_coordinator_core::view::Config;
 use trainyard_coordinator_core::{label, manifest};
+use trainyard_proto::plan::Action;
 use world::World;
 
 fn cluster() -> Config {
@@ -263,8 +264,13 @@ fn where_the_server_has_groups_of_its_own_pods_belong_to_one_behind_our_gate() {
     assert_eq!(world.deputies["wine-0"]["spec"], json!({"schedulingPolicy": {"gang": {"minCount": 2}}}));
     assert_eq!(gates(&world), 2);
     let bodies = plan.actions.iter().filter_map(|action| match action {
-        trainyard_proto::plan::Action::Create { object, body } if object.kind == "Pod" => Some(body),
-        _ => None,
+        Action::Create { object, body } if object.kind == "Pod" => Some(body),
+        Action::Create { .. }
+        | Action::Delete { .. }
+        | Action::Patch { .. }
+        | Action::PatchStatus { .. }
+        | Action::Bind { .. }
+        | Action::Event { .. } => None,
     });
     let groups: Vec<&Value> = bodies.map(|body| &body["spec"]["schedulingGroup"]["podGroupName"]).collect();
     assert_eq!(groups, [&json!("wine-0"), &json!("wine-0")]);
