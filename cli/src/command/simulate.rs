@@ -43,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     #[command(flatten)]
-    trace: trace::Args,
+    trace: trace::ReplayArgs,
     /// Print the report, or the failure with every object of the world, as JSON
     #[arg(short, long, value_name = "FORMAT")]
     output: Option<Format>,

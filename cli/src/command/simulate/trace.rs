@@ -11,7 +11,7 @@ use trainyard_sim::trace::{
 use crate::error::CliError;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct ReplayArgs {
     /// Replay the jobs of this trace instead
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "first", "seed", "threads"])]
     pub(super) trace: Option<PathBuf>,
@@ -86,7 +86,7 @@ fn packing() -> impl TypedValueParser<Value = Packing> {
 }
 
 /// Replays a trace.
-pub(super) fn run(path: &Path, args: &Args, json: bool) -> Result<u8, CliError> {
+pub(super) fn run(path: &Path, args: &ReplayArgs, json: bool) -> Result<u8, CliError> {
     let usage = |message: &str, hint: &str| {
         let (message, hint) = (format!("{}: {message}", path.display()), hint.to_owned());
         Err(CliError::Usage { message, hint })
@@ -111,7 +111,7 @@ pub(super) fn run(path: &Path, args: &Args, json: bool) -> Result<u8, CliError> 
     }
 }
 
-fn on_nodes(pods: &[Pod], hosts: &[Host], args: &Args, json: bool) -> Result<u8, CliError> {
+fn on_nodes(pods: &[Pod], hosts: &[Host], args: &ReplayArgs, json: bool) -> Result<u8, CliError> {
     let Some(percent) = args.load else {
         let of = |policy: &Policy| fleet(pods, hosts, Options::new(0, *policy));
         return reports(args.policy.iter().map(of), json);
