@@ -361,11 +361,11 @@ def test_a_job_goes_when_there_is_room_for_all_of_it(cluster, operators, place, 
 def test_a_gang_that_the_cluster_does_not_bind_is_taken_back_whole(cluster, operators, place):
     leader(operators("one", "--gang-seconds", "2"))
     births = Births(cluster, place)
-    # Nobody but the cluster's scheduler looks at these terms, which the second pod cannot meet beside the first.
-    alone = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
-        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"training.kubeflow.org/job-name": "apart"}}}]}}
+    # Nobody but the cluster's scheduler looks at these terms, which the second pod cannot meet on the same node.
+    spread = {"maxSkew": 1, "minDomains": 2, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+              "labelSelector": {"matchLabels": {"training.kubeflow.org/job-name": "apart"}}}
     job = training("apart", "sleep 1000")
-    job["spec"]["template"]["spec"]["affinity"] = alone
+    job["spec"]["template"]["spec"]["topologySpreadConstraints"] = [spread]
     create(cluster, place, job)
     made = lambda: [name for name, _ in births.seen]
     eventually(lambda: made().count("apart-worker-0") == 2 and made().count("apart-worker-1") == 2, "both are made anew", 60)
@@ -374,6 +374,17 @@ def test_a_gang_that_the_cluster_does_not_bind_is_taken_back_whole(cluster, oper
     assert placed()["notBeforeMs"] > placed()["atMs"]
     eventually(lambda: placed()["attempt"] == 1, "the next attempt is made", 60)
     assert "GangGivenBack" in cluster.run("events", "apart", "-n", place).stdout
+
+
+def test_a_gang_that_has_no_room_apart_is_not_let_go(cluster, operators, place):
+    leader(operators("one", "--gang-seconds", "2"))
+    births = Births(cluster, place)
+    job = training("apart", "sleep 1000")
+    job["spec"]["template"]["spec"]["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"training.kubeflow.org/job-name": "apart"}}}]}}
+    create(cluster, place, job)
+    eventually(lambda: "FailedScheduling" in cluster.run("events", "apart", "-n", place).stdout, "it is said that it waits")
+    assert len(gates(cluster, place)) == 2 and len(births.seen) == 2, births.seen
 
 
 def test_a_leader_killed_while_it_lets_gangs_go_leaves_no_part_of_one(cluster, operators, place):
