@@ -241,6 +241,29 @@ fn anti_affinity_spreads_and_counts_both_ways() {
 }
 
 #[test]
+fn what_was_set_aside_is_not_taken_next_to_whom_it_must_not_be_near() {
+    let mut first = gang("first", vec![role("first", 1, 1, 3)]);
+    first.run_limit_ms = Some(10 * MINUTE);
+    let world = view(nodes(1, 4), vec![first]);
+    let mut world = decide(&world, START_MS).applied(&world, START_MS);
+    world.gangs.push(gang("second", vec![role("worker", 1, 1, 2)]));
+    let decision = decide(&world, START_MS);
+    assert!(decision.waiting[0].reservation.is_some(), "{decision:?}");
+    let mut world = decision.applied(&world, START_MS);
+    // Who wants to be alone comes before the second is there.
+    let pods = vec![Requirement { key: "role".to_owned(), operator: Operator::In, values: vec!["worker".to_owned()] }];
+    let mut alone = role("alone", 1, 1, 1);
+    alone.anti_affinity = vec![PodTerm { pods, topology_key: "host".to_owned() }];
+    world.gangs.push(gang("third", vec![alone]));
+    let decision = decide(&world, START_MS);
+    assert_eq!(names(&world, decision.admissions.iter().map(|one| one.gang)), ["third"]);
+    let mut world = decision.applied(&world, START_MS);
+    world.gangs.remove(0);
+    let decision = decide(&world, START_MS + 11 * MINUTE);
+    assert!(decision.admissions.is_empty(), "{decision:?}");
+}
+
+#[test]
 fn affinity_draws_a_role_to_another() {
     let pods = vec![Requirement { key: "role".to_owned(), operator: Operator::In, values: vec!["server".to_owned()] }];
     let mut near = role("worker", 3, 1, 1);
