@@ -90,9 +90,7 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     let templates = specs.iter().map(|spec| &spec.template);
     policy.scheduler = scheduler::read(job, None, templates, config.embedded, &mut warnings, findings);
     warnings.extend(elastic.as_ref().and_then(ignored));
-    for spec in &specs {
-        read::check_pod_name(&kubeflow::replica_name(&head, spec.name, spec.replicas.saturating_sub(1)), findings);
-    }
+    check_pod_names(&head, &specs, findings);
     if !findings.list.is_empty() {
         return None;
     }
@@ -102,21 +100,15 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     let port = meeting.port.map_or(PortWish::Default(SHAPE.port), PortWish::Fixed);
     let (mut roles, services) = lower_roles(&head, specs, &facts, port);
     let leader = ReplicaKey { role: 0, index: 0 };
-    let success = match (facts.has_master, &facts.elastic) {
-        (true, _) => SuccessRule::One(leader),
-        (false, Some(_)) => SuccessRule::AnyOf { role: 0 },
-        (false, None) => SuccessRule::AllOf { role: 0 },
-    };
     let rule = recovery::strictest(roles.iter().map(|role| role.restart));
     let note = torchrun::take_over(job, &mut roles, config);
-    if note.is_none() {
-        // Our launchers wait by themselves, and meet by address.
-        facts.await_master(&mut roles, config);
-    }
     let size = facts.size();
     if note.is_some() {
         // An elastic policy's own limit holds where the run policy has none.
         policy.backoff_limit = policy.backoff_limit.or_else(|| facts.max_restarts());
+    } else {
+        // Our launchers wait by themselves, and meet by address.
+        facts.await_master(&mut roles, config);
     }
     let rendezvous = note.as_ref().map(|(address, _)| {
         let limit = policy.backoff_limit;
@@ -130,7 +122,7 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     if elastic {
         policy.min_available = policy.min_available.min(size.least);
     }
-    let success = if elastic { SuccessRule::Elastic } else { success };
+    let success = if elastic { SuccessRule::Elastic } else { facts.success(leader) };
     let ranks = facts.nproc_text().parse::<u32>().ok().map(|nproc| nproc.saturating_mul(total));
     Some(JobModel {
         owner: head.owner,
@@ -173,6 +165,12 @@ fn lower_roles(head: &Head, specs: Vec<RoleSpec>, facts: &Facts, port: PortWish)
         leader.labels.insert(label::JOB_ROLE.to_owned(), "master".to_owned());
     }
     (roles, services)
+}
+
+fn check_pod_names(head: &Head, specs: &[RoleSpec], findings: &mut Findings) {
+    for spec in specs {
+        read::check_pod_name(&kubeflow::replica_name(head, spec.name, spec.replicas.saturating_sub(1)), findings);
+    }
 }
 
 fn check_roles(specs: &[RoleSpec], findings: &mut Findings) {
@@ -278,6 +276,15 @@ impl Facts {
         let min = self.elastic.as_ref().and_then(|elastic| elastic.min_replicas);
         let least = min.and_then(|min| u32::try_from(min).ok()).unwrap_or(self.total);
         Size { replicas: self.total, least: least.clamp(1, self.total.max(1)) }
+    }
+
+    /// What a job of fixed size takes for its success.
+    fn success(&self, leader: ReplicaKey) -> SuccessRule {
+        match (self.has_master, &self.elastic) {
+            (true, _) => SuccessRule::One(leader),
+            (false, Some(_)) => SuccessRule::AnyOf { role: 0 },
+            (false, None) => SuccessRule::AllOf { role: 0 },
+        }
     }
 
     fn max_restarts(&self) -> Option<u32> {
