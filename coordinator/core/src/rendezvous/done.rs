@@ -30,6 +30,10 @@ impl Done {
         self.pods.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.pods.len()
+    }
+
     /// What their launchers said.
     pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
         self.pods.values().flatten()

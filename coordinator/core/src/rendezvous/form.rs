@@ -37,8 +37,7 @@ impl Rendezvous {
 
     /// Takes over a world that runs, if it can be one of this job.
     pub(super) fn take_over(&mut self, now_ms: i64, world: World, digest: u64, out: &mut Vec<Output>) -> bool {
-        let count = u32::try_from(world.seats.len()).unwrap_or(u32::MAX);
-        if count < self.config.least || count > self.config.most || self.check_world(&world).is_err() {
+        if !self.can_be_ours(&world) || self.newer_due(&world).is_some_and(|due| now_ms < due) {
             return false;
         }
         if !self.fence.seen(world.generation) {
@@ -64,6 +63,31 @@ impl Rendezvous {
             self.end(Outcome::Succeeded, out);
         }
         true
+    }
+
+    fn can_be_ours(&self, world: &World) -> bool {
+        let count = u32::try_from(world.seats.len()).unwrap_or(u32::MAX);
+        (self.config.least..=self.config.most).contains(&count) && self.check_world(world).is_ok()
+    }
+
+    /// Until when somebody may come who runs a newer generation than this one: those who have no seat in it may have been
+    /// ordered into one without its members. Nobody may where the job has no more members than are known.
+    fn newer_due(&self, world: &World) -> Option<i64> {
+        let Phase::Gathering { since_ms, .. } = &self.phase else { return None };
+        let most = self.config.most as usize;
+        let others = world.seats.len() < most && self.members.len() + self.done.len() < most;
+        others.then(|| since_ms.saturating_add(self.config.away_ms))
+    }
+
+    /// When the generation that is claimed is taken over, if nobody comes who runs a newer one.
+    fn adoption_due(&self) -> Option<i64> {
+        if self.config.least == self.config.most {
+            return None;
+        }
+        let (claim, seats) = self.claimed()?;
+        let world = World { generation: claim.generation, seats, restarts: claim.restarts };
+        let whole = world.digest() == claim.digest && self.can_be_ours(&world);
+        self.newer_due(&world).filter(|_| whole)
     }
 
     /// Begins the next generation if all who are expected are there, or enough are and the others are late.
@@ -226,6 +250,9 @@ impl Rendezvous {
         let Phase::Gathering { since_ms, lack, enough_since_ms, expected } = &self.phase else { return None };
         let enough = self.here().len() >= self.config.least as usize;
         if let (Lack::Start, Some(due)) = (lack, self.done_due()) {
+            return Some(due);
+        }
+        if let (Lack::Start, Some(due)) = (lack, self.adoption_due()) {
             return Some(due);
         }
         if enough && !self.can_order() {

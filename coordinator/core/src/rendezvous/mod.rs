@@ -8,6 +8,7 @@
 //! |-----------|-----------------------------------------------------|-----------|----------------------------------------|
 //! | gathering | all that are expected are there, or enough and late | running   | order the next generation              |
 //! | gathering | after a start: a whole world is there, and runs     | running   | nothing: it is adopted                 |
+//! |           | the same, but others may run a newer one            | gathering | (they have some time to come back)     |
 //! | gathering | too few, too late                                   | ended     | release all                            |
 //! | gathering | after a start: the rest of it is there, the others' |           |                                        |
 //! |           | pods ended well meanwhile, and some ranks still run | running   | nothing: it is adopted                 |

@@ -50,6 +50,8 @@ struct Launcher {
     alone: bool,
     /// The present coordinator has had its first message.
     heard: bool,
+    /// That came when the coordinator had waited for long enough, and it has been ordered into nothing since.
+    late: bool,
 }
 
 impl Launcher {
@@ -71,6 +73,7 @@ impl Launcher {
             done: false,
             alone: false,
             heard: false,
+            late: false,
         }
     }
 
@@ -256,6 +259,7 @@ impl Fleet {
             launcher.untold = launcher.done;
             launcher.alone = false;
             launcher.heard = false;
+            launcher.late = false;
         }
         self.tell(Input::Tick);
     }
@@ -334,9 +338,12 @@ impl Fleet {
     }
 
     fn up(&mut self, at: usize) {
+        let had_their_time = self.have_had_their_time();
         let launcher = &mut self.launchers[at];
         let Some(message) = launcher.up.pop_front() else { return };
-        launcher.heard |= matches!(message, ToCoordinator::Hello(_));
+        if matches!(message, ToCoordinator::Hello(_)) && !launcher.heard {
+            (launcher.heard, launcher.late) = (true, had_their_time);
+        }
         let member = launcher.id.clone();
         let stream = launcher.stream.unwrap_or(0);
         self.tell(match message {
@@ -358,6 +365,7 @@ impl Fleet {
                     return;
                 };
                 launcher.seen = world.generation;
+                launcher.late = false;
                 let serves = seat.node_rank == 0;
                 if serves && !launcher.ports.contains(&seat.port) {
                     self.broken.get_or_insert(format!("{:?} does not hold port {}", launcher.id, seat.port));
@@ -468,7 +476,9 @@ impl Fleet {
     /// A job has succeeded only when no ranks run that still may come back, and when all ranks of one generation had ended well.
     fn look_at_success(&mut self) {
         let is_fixed = self.config.least == self.config.most;
-        let newest = self.launchers.iter().filter_map(Launcher::generation).max();
+        // Nobody waits for ever for those who may have been ordered into a newer one than is known.
+        let came_in_time = |launcher: &&Launcher| !launcher.late && (launcher.heard || !self.have_had_their_time());
+        let newest = self.launchers.iter().filter(came_in_time).filter_map(Launcher::generation).max();
         // Those of an elastic job that are left of an older one have nothing to say in it any more.
         let runs = |launcher: &&Launcher| launcher.runs() && (is_fixed || launcher.generation() == newest);
         if let Some(launcher) = self.launchers.iter().find(runs) {

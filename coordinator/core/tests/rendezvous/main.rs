@@ -5,7 +5,7 @@ mod model;
 
 use fleet::Fleet;
 use proptest::prelude::*;
-use trainyard_coordinator_core::rendezvous::{Budget, Config};
+use trainyard_coordinator_core::rendezvous::{Budget, Config, Outcome};
 
 /// What can happen next. Numbers are positions among what is there, so that any number means something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,7 +72,7 @@ fn event(launchers: usize) -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    // `PROPTEST_CASES` asks for more than its 256.
 
     #[test]
     fn no_number_names_two_worlds_and_calm_brings_them_together(
@@ -113,6 +113,53 @@ fn an_end_that_is_told_before_the_generation_is_adopted_counts() {
             fleet.step(event);
         }
     }
+    fleet.calm();
+    assert_eq!(fleet.broken, None);
+    assert!(fleet.all_released(), "{}", fleet.describe());
+}
+
+/// A launcher that was given up has run a generation of one well, unheard, and another one runs the next, also alone, when the
+/// coordinator is killed.
+fn older_and_newer() -> Fleet {
+    let mut fleet = Fleet::new(config(1, 3), 3).of_strangers();
+    for event in [
+        Event::Connect(0),
+        Event::Up(0),
+        Event::Record,
+        Event::Wait,
+        Event::Down(0),
+        Event::Connect(1),
+        Event::Finish(0),
+        // It has had its time to tell that its ranks have started.
+        Event::Wait,
+        Event::Up(1),
+        Event::Down(1),
+        Event::Crash,
+    ] {
+        assert!(fleet.can(event), "{event:?}");
+        fleet.step(event);
+    }
+    assert_eq!(fleet.generations(), 2);
+    fleet
+}
+
+#[test]
+fn an_older_generation_of_few_that_has_ended_does_not_end_the_job_of_a_newer_one() {
+    let mut fleet = older_and_newer();
+    fleet.calm();
+    assert_eq!(fleet.broken, None);
+    assert_eq!(fleet.outcome(), None);
+    assert!(fleet.is_settled(), "{}", fleet.describe());
+}
+
+#[test]
+fn a_generation_of_few_that_has_ended_ends_the_job_when_the_others_have_had_their_time() {
+    let mut fleet = older_and_newer();
+    fleet.step(Event::Connect(0));
+    fleet.step(Event::Up(0));
+    assert_eq!(fleet.outcome(), None);
+    fleet.step(Event::Wait);
+    assert_eq!(fleet.outcome(), Some(&Outcome::Succeeded));
     fleet.calm();
     assert_eq!(fleet.broken, None);
     assert!(fleet.all_released(), "{}", fleet.describe());
