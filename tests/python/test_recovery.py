@@ -148,6 +148,25 @@ def test_an_elastic_job_goes_on_with_fewer_pods_and_grows_again(own_server, rank
     assert status["restarts"] == 1, "growing is no failure"
 
 
+def test_an_elastic_job_with_fewer_pods_is_adopted_as_it_is(own_server, ranks):
+    training_job(own_server, "few", ranks.command(), elastic={"minReplicas": 1, "maxReplicas": 3}, backoffLimit=9,
+                 recovery={"returnSeconds": 2})
+    first, _ = ranks.formed(3)
+    own_server.kubectl("cordon", node(own_server))
+    own_server.kubectl("delete", "pod", "few-worker-2", "--wait=false")
+    second, before = ranks.formed(2, after=first)
+    own_server.kill()
+    own_server.start()
+    told = eventually(lambda: (s := phase(own_server, "trainingjob", "few", "Running")) and s.get("ranks") == 2 and s,
+                      "it was adopted")
+    assert told["missing"] == ["few-worker-2"] and told["restarts"] == 1, told
+    assert all(pathlib.Path(f"/proc/{pid}").exists() for pid in before.values()), "the same processes run"
+    own_server.kubectl("uncordon", node(own_server))
+    ranks.formed(3, after=second)
+    ranks.finish()
+    assert phase(own_server, "trainingjob", "few", "Succeeded")["restarts"] == 1
+
+
 def test_an_elastic_pytorchjob_shrinks_while_the_quota_is_too_small(own_server, ranks):
     main = {"name": "pytorch", "image": "none", "command": ["torchrun"], "args": ["--no-python", *ranks.command()]}
     worker = {"replicas": 2, "restartPolicy": "OnFailure", "template": {"spec": {"containers": [main]}}}
