@@ -339,8 +339,14 @@ impl<'view> Maker<'view> {
         let (cohorts, queues) = self.setting.tree(&at);
         let mut view = View { resources, nodes, cohorts, queues, gangs: Vec::new(), policy };
         let mut parts = Vec::new();
+        // A shape that gangs share is looked at once in each decision.
+        let mut shapes: BTreeSet<Arc<Shape>> = BTreeSet::new();
         for draft in std::mem::take(&mut self.drafts) {
-            let (member, part) = self.close(draft, &at, view.resources.len(), hurry);
+            let (mut member, part) = self.close(draft, &at, view.resources.len(), hurry);
+            match shapes.get(&member.shape) {
+                Some(known) => member.shape = Arc::clone(known),
+                None => _ = shapes.insert(Arc::clone(&member.shape)),
+            }
             view.gangs.push(member);
             parts.push(part);
         }

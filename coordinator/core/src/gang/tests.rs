@@ -1,6 +1,7 @@
 //! Queues, preemption and reservations over Kubernetes objects.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
@@ -384,4 +385,21 @@ fn reservations_that_overlap_do_not_keep_both_gangs_from_starting() {
     let pods = vec![gang("one", 1, 3, HOUR, &note), gang("two", 1, 3, HOUR, &note)];
     let placement = world(&[node("a", 4, "r")], pods, vec![]).look();
     assert!(done(&placement).contains(&("bind", "one-0")), "{:?}", placement.plan);
+}
+
+#[test]
+fn gangs_of_equal_shape_share_it() {
+    let more = json!({"example.com/other": "says nothing of what it asks for"});
+    let pods = vec![
+        gang("one", 2, 1, 3, &json!({})),
+        gang("two", 2, 1, 2, &more),
+        on(gang("old", 2, 1, 9, &json!({})), "a", NOW),
+        gang("big", 2, 2, 1, &json!({})),
+    ];
+    let world = world(&[node("a", 9, "r")], pods, Vec::new());
+    let scene = super::scene::Scene::new(&world.view, NOW);
+    let shared = |one: usize, other: usize| Arc::ptr_eq(&scene.view.gangs[one].shape, &scene.view.gangs[other].shape);
+    let named = |name: &str| scene.view.gangs.iter().position(|gang| gang.name.starts_with(name)).unwrap();
+    assert!(shared(named("team/one"), named("team/two")));
+    assert!(!shared(named("team/one"), named("team/big")));
 }
