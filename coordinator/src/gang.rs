@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use trainyard_coordinator_core::gang::cluster::{ClusterView, Owner, place_on_cluster};
-use trainyard_coordinator_core::gang::{GangView, QUEUE_API_VERSION, place};
+use trainyard_coordinator_core::gang::{GangView, place};
 use trainyard_coordinator_core::label;
 use trainyard_coordinator_core::manifest::dialects;
 use trainyard_proto::plan::{Action, ObjectRef, Plan};
@@ -109,8 +109,8 @@ fn plan(cluster: &Cluster, gangs: &Gangs, now_ms: i64) -> Plan {
         queues: gangs
             .queues
             .iter()
-            .flat_map(|(kind, objects)| {
-                objects.list().into_iter().map(move |object| as_value(&object, QUEUE_API_VERSION, kind))
+            .flat_map(|((version, kind), objects)| {
+                objects.list().into_iter().map(move |object| as_value(&object, version, kind))
             })
             .collect(),
     };
