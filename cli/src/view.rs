@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use kube::api::DynamicObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -76,6 +76,12 @@ pub(crate) async fn of_gangs(session: &Session) -> Result<GangView, CliError> {
         pods: list::<Pod>(&session.api, "/api/v1/pods").await?,
         priority_classes: classes.iter().filter_map(class).collect(),
         queues: queues(session).await?,
+        namespaces: list::<Namespace>(&session.api, "/api/v1/namespaces")
+            .await
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|one| Some((one.metadata.name?, one.metadata.labels.unwrap_or_default())))
+            .collect(),
     };
     if !matches!(session.place, Place::Cluster(_)) {
         return Ok(gangs);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, GroupVersionKind, NamespaceResourceScope, ObjectMeta, Resource};
@@ -51,6 +51,8 @@ pub(crate) struct Gangs {
     pub(crate) priority_classes: Cache<PriorityClass>,
     /// Queues, cohorts and topologies, where they are ours to look after.
     pub(crate) queues: Arc<Vec<(Kind, Cache<DynamicObject>)>>,
+    /// Which namespaces queues are for, where there may be any.
+    pub(crate) namespaces: Option<Cache<Namespace>>,
     /// On a cluster, how long its scheduler may take to bind a whole gang.
     pub(crate) patience: Option<Duration>,
 }
@@ -164,6 +166,7 @@ impl Cluster {
             nodes: starter.cluster_wide(),
             priority_classes: starter.cluster_wide(),
             queues: Arc::new(starter.queues(config.embedded, peers)),
+            namespaces: (config.embedded || !peers.queues.is_empty()).then(|| starter.cluster_wide()),
             patience: config.gangs.filter(|_| !config.embedded),
         });
         let embedded = config.embedded.then(|| Embedded {
@@ -286,6 +289,9 @@ impl Cluster {
             gangs.priority_classes.ready().await;
             for (_, queues) in gangs.queues.iter() {
                 queues.ready().await;
+            }
+            if let Some(namespaces) = &gangs.namespaces {
+                namespaces.ready().await;
             }
         }
         if let Some(embedded) = &self.embedded {

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from conftest import eventually
-from nodes import Job, cluster, uids  # noqa: F401  (the cluster is a fixture)
+from nodes import OURS, Job, cluster, on, uids  # noqa: F401  (the cluster is a fixture)
 
 INSTALL = ("--queues",)
 # The nodes have room for far more than the queues: who waits, waits for quota.
@@ -49,6 +49,10 @@ def create(cluster, name, queue, cpu, kind="TrainingJob", priority=0):
     if kind == "TrainingJob":
         manifest["spec"]["priority"] = priority
     return job.create(manifest)
+
+
+def change(cluster, kind, name, patch):
+    cluster.kubectl("patch", kind, name, "--type=merge", "-p", json.dumps(patch))
 
 
 def gated(job):
@@ -107,13 +111,51 @@ def test_a_queue_takes_back_what_it_lent(cluster, queues):
 
 @pytest.mark.parametrize("queues", [("v1beta2", None)], indirect=True)
 def test_a_queue_that_is_stopped_lets_nobody_go(cluster, queues):
-    cluster.kubectl("patch", "clusterqueue", "team-a", "--type=merge", "-p", '{"spec": {"stopPolicy": "Hold"}}')
+    stop = lambda policy: change(cluster, "clusterqueue", "team-a", {"spec": {"stopPolicy": policy}})
+    stop("Hold")
     job = create(cluster, "held", "team-a", "100m")
     eventually(lambda: waiting(cluster) == {"held": ("team-a", "QueueStopped")}, "it waits, and says for what", 60)
     assert condition(cluster.get("clusterqueue", "team-a"), "Active") == "False"
-    cluster.kubectl("patch", "clusterqueue", "team-a", "--type=merge", "-p", '{"spec": {"stopPolicy": "None"}}')
+    stop("None")
+    before = uids(job.runs())
+    stop("HoldAndDrain")
+    eventually(lambda: len(gated(job)) == 2 and not set(uids(job.pods()).items()) & set(before.items()), "what runs is stopped", 120)
+    eventually(lambda: waiting(cluster) == {"held": ("team-a", "QueueStopped")}, "and waits", 60)
+    stop("None")
     job.runs()
+    assert job.restarts() == 0
     job.ends()
+
+
+@pytest.mark.parametrize("queues", [("v1beta2", None)], indirect=True)
+def test_a_queue_is_for_its_namespaces_and_its_nodes(cluster, queues):
+    change(cluster, "clusterqueue", "team-a", {"spec": {"namespaceSelector": {"matchLabels": {"team": "a"}}}})
+    flavor = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ResourceFlavor", "metadata": {"name": "default"},
+              "spec": {"nodeLabels": {"pool": "new"}}}
+    cluster.kubectl("create", "-f", "-", input=json.dumps(flavor))
+    job = create(cluster, "apart", "team-a", "100m")
+    eventually(lambda: waiting(cluster) == {"apart": ("team-a", "NoQueue")}, "it is not for this namespace", 60)
+    cluster.kubectl("label", "namespace", "default", "team=a")
+    eventually(lambda: waiting(cluster) == {"apart": ("team-a", "NoMatchingNode")}, "it has no node so far", 60)
+    eventually(lambda: "pool=new" in cluster.trainyard("explain", "apart").stdout, "and is told which would do", 60)
+    cluster.kubectl("label", "node", "node2", "pool=new")
+    assert set(on(job.runs()).values()) == {"node2"}, "although its pods would rather be apart"
+    job.ends()
+    cluster.kubectl("label", "node", "node2", "pool-")
+    cluster.kubectl("label", "namespace", "default", "team-")
+    cluster.kubectl("delete", "resourceflavor", "default")
+
+
+def test_a_definition_of_somebody_else_is_left_as_it_is(cluster):
+    name = "cohorts.kueue.x-k8s.io"
+    part = lambda: cluster.get("crd", name)["metadata"].get("labels", {}).get("app.kubernetes.io/part-of")
+    assert part() == "trainyard"
+    again = lambda: cluster.trainyard("install", "--apply", "--kubeflow", *INSTALL, "--image", OURS).stdout
+    cluster.kubectl("label", "crd", name, "app.kubernetes.io/part-of=kueue", "--overwrite")
+    assert f"{name} is there already, and not ours" in again() and part() == "kueue"
+    cluster.kubectl("label", "crd", name, "app.kubernetes.io/part-of=trainyard", "--overwrite")
+    assert f"{name} applied" in again()
+
 
 
 def test_without_a_queue_nothing_changes_and_nothing_was_refused(cluster):

@@ -14,7 +14,7 @@
 //! So a crash between any two writes leaves what the next look completes, or takes back. Pods that are lifted count as if they were on
 //! their node already, so that nothing else is promised their room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ const LONGEST_MS: i64 = 600_000;
 const MAX_BYTES: usize = 200_000;
 
 /// Kinds that have no conditions on a cluster.
-const UNTOLD: [&str; 2] = ["Cohort", "Topology"];
+const UNTOLD: [&str; 3] = ["Cohort", "Topology", "ResourceFlavor"];
 
 /// What was decided for a gang.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -298,8 +298,9 @@ impl<'view> Turn<'view> {
                 },
             }
         }
-        let GangView { priority_classes, queues, .. } = &self.view.gangs;
-        GangView { nodes, pods, priority_classes: priority_classes.clone(), queues: queues.clone() }
+        let GangView { priority_classes, queues, namespaces, .. } = &self.view.gangs;
+        let (queues, namespaces) = (queues.clone(), namespaces.clone());
+        GangView { nodes, pods, priority_classes: priority_classes.clone(), queues, namespaces }
     }
 
     /// The node that a lifted pod was sent to.
@@ -309,15 +310,33 @@ impl<'view> Turn<'view> {
         node.metadata.name.as_deref()
     }
 
+    /// The labels by which flavors know a node, for a pod in a queue.
+    fn flavor_of<'node>(&self, pod: &Pod, node: &'node Node) -> BTreeMap<&'node str, &'node str> {
+        let is_queued = pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(label::QUEUE));
+        let flavors = self.view.gangs.queues.iter().filter(|object| is_queued && object["kind"] == "ResourceFlavor");
+        let keys: BTreeSet<&String> = flavors
+            .filter_map(|flavor| Some(flavor.pointer("/spec/nodeLabels")?.as_object()?.keys()))
+            .flatten()
+            .collect();
+        let labels = node.metadata.labels.iter().flatten().filter(|(key, _)| keys.contains(key));
+        labels.map(|(key, value)| (key.as_str(), value.as_str())).collect()
+    }
+
     fn lift(&mut self, pod: &Pod, node: &str) {
         let nodes = &self.view.gangs.nodes;
         let found = nodes.iter().find(|known| known.metadata.name.as_deref() == Some(node));
         // A node that is gone binds nothing: the gang is taken back when its time is over.
         let Some(host) = found.and_then(hostname) else { return };
-        let spec = if is_seen_whole(pod) {
-            json!({"schedulingGates": null, "nodeSelector": {HOSTNAME: host}})
+        let selector = if is_seen_whole(pod) {
+            BTreeMap::from([(HOSTNAME, host)])
         } else {
+            // The cluster's scheduler chooses among the nodes of the same flavor.
+            found.map(|node| self.flavor_of(pod, node)).unwrap_or_default()
+        };
+        let spec = if selector.is_empty() {
             json!({ "schedulingGates": null })
+        } else {
+            json!({"schedulingGates": null, "nodeSelector": selector})
         };
         self.actions.push(Action::Patch {
             object: reference(pod),

@@ -99,7 +99,7 @@ const OWN: [(&str, &str, &str, &str); 2] = [
 ];
 
 /// What else it takes to let pods of a job go together.
-const GANGS: [Part; 10] = [
+const GANGS: [Part; 11] = [
     Part { group: "", resource: "nodes", verbs: &FOLLOW, why: "where there is room" },
     Part { group: "", resource: "pods", verbs: &[Patch], why: "gates that are lifted when there is room for all" },
     Part { group: "", resource: "pods/status", verbs: &[Patch], why: "why a gang waits" },
@@ -114,6 +114,7 @@ const GANGS: [Part; 10] = [
     Part { group: KUEUE, resource: "clusterqueues/status", verbs: &[Patch], why: "how many wait in a queue" },
     Part { group: KUEUE, resource: "localqueues", verbs: &FOLLOW, why: "which queue a job waits in" },
     Part { group: KUEUE, resource: "localqueues/status", verbs: &[Patch], why: "whether a queue is in use" },
+    Part { group: "", resource: "namespaces", verbs: &FOLLOW, why: "which of them a queue is for" },
     Part { group: KUEUE, resource: "cohorts", verbs: &FOLLOW, why: "who lends to whom" },
     Part { group: KUEUE, resource: "topologies", verbs: &FOLLOW, why: "which nodes are near to each other" },
 ];

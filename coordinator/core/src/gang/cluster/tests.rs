@@ -330,3 +330,23 @@ fn a_gang_makes_room_in_its_queue_and_a_pod_of_others_never_does() {
         2
     );
 }
+
+#[test]
+fn a_pod_whose_node_the_cluster_chooses_stays_with_its_flavor() {
+    let mut all = queued("job", 2, 0);
+    let spread = json!([{"maxSkew": 1, "topologyKey": HOSTNAME, "whenUnsatisfiable": "ScheduleAnyway"}]);
+    all[0].spec.as_mut().unwrap().topology_spread_constraints = serde_json::from_value(spread).unwrap();
+    let mut pool = node("b", 9);
+    pool.metadata.labels.as_mut().unwrap().insert("pool".to_owned(), "new".to_owned());
+    let mut world = view(vec![node("a", 9), pool], all);
+    world.gangs.queues = queue(3);
+    let spec = json!({"nodeLabels": {"pool": "new"}});
+    world.gangs.queues.push(json!({"kind": "ResourceFlavor", "metadata": {"name": "f"}, "spec": spec}));
+    let placement = place_on_cluster(&world, NOW);
+    let selector = |action: &Action| match action {
+        Action::Patch { object, patch, .. } if object.kind == "Pod" => Some(patch["spec"]["nodeSelector"].clone()),
+        _ => None,
+    };
+    let selectors: Vec<Value> = placement.plan.actions.iter().filter_map(selector).collect();
+    assert_eq!(selectors, [json!({"pool": "new"}), json!({HOSTNAME: "host-of-b"})]);
+}
