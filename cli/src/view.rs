@@ -1,12 +1,17 @@
 //! What the decision cores are shown, gathered for a command: the same cores, the same answers as in the controllers.
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use kube::api::DynamicObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use trainyard_coordinator::rendezvous::addresses;
 use trainyard_coordinator_core::explain::told;
+use trainyard_coordinator_core::gang::cluster::{self, ClusterView, Owner};
 use trainyard_coordinator_core::gang::{GangView, QUEUE_API_VERSION, QUEUE_KINDS};
-use trainyard_coordinator_core::manifest::dialect_of;
+use trainyard_coordinator_core::manifest::{dialect_of, dialects};
+use trainyard_coordinator_core::peer::Peers;
 use trainyard_coordinator_core::view::{Config, JobView};
 use trainyard_proto::plan::ObjectRef;
 
@@ -66,28 +71,65 @@ pub(crate) async fn of_gangs(session: &Session) -> Result<GangView, CliError> {
         let name = class["metadata"]["name"].as_str()?.to_owned();
         Some((name, i32::try_from(class["value"].as_i64()?).ok()?))
     };
-    Ok(GangView {
+    let gangs = GangView {
         nodes: list::<Node>(&session.api, "/api/v1/nodes").await?,
         pods: list::<Pod>(&session.api, "/api/v1/pods").await?,
         priority_classes: classes.iter().filter_map(class).collect(),
-        queues: queues(session).await,
-    })
+        queues: queues(session).await?,
+        namespaces: list::<Namespace>(&session.api, "/api/v1/namespaces")
+            .await
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|one| Some((one.metadata.name?, one.metadata.labels.unwrap_or_default())))
+            .collect(),
+    };
+    if !matches!(session.place, Place::Cluster(_)) {
+        return Ok(gangs);
+    }
+    // Whether an operator would give up by now is its own business.
+    let view = ClusterView { gangs, owners: owners(session).await, patience_ms: i64::MAX };
+    Ok(cluster::shown(&view, now_ms()))
 }
 
-/// Queues, cohorts and topologies. On a cluster they are Kueue's business.
-async fn queues(session: &Session) -> Vec<Value> {
-    let mut all = Vec::new();
+/// Queues, cohorts and topologies. On a cluster that has Kueue they are Kueue's business.
+async fn queues(session: &Session) -> Result<Vec<Value>, CliError> {
+    let mut versions: BTreeMap<String, String> =
+        QUEUE_KINDS.iter().map(|(kind, _, _)| ((*kind).to_owned(), QUEUE_API_VERSION.to_owned())).collect();
     if matches!(session.place, Place::Cluster(_)) {
-        return all;
+        let mut served: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for resource in Discovery::load(&session.api).await?.resources {
+            served.entry(resource.api_version()).or_default().insert(resource.plural);
+        }
+        versions = Peers::of(&served).queues;
     }
+    let mut all = Vec::new();
     for (kind, plural, _) in QUEUE_KINDS {
-        let found: Vec<Value> =
-            list(&session.api, &format!("/apis/{QUEUE_API_VERSION}/{plural}")).await.unwrap_or_default();
+        let Some(version) = versions.get(kind) else { continue };
+        let found: Vec<Value> = list(&session.api, &format!("/apis/{version}/{plural}")).await.unwrap_or_default();
         all.extend(found.into_iter().map(|mut object| {
-            object["apiVersion"] = Value::from(QUEUE_API_VERSION);
+            object["apiVersion"] = Value::from(version.as_str());
             object["kind"] = Value::from(kind);
             object
         }));
+    }
+    Ok(all)
+}
+
+/// The jobs of a cluster by their uid, as far as they may be read, with what was decided for them.
+async fn owners(session: &Session) -> BTreeMap<String, Owner> {
+    let mut all = BTreeMap::new();
+    for info in dialects().iter().map(|dialect| dialect.info()) {
+        let jobs: Vec<DynamicObject> =
+            list(&session.api, &format!("/apis/{}/{}", info.api_version, info.plural)).await.unwrap_or_default();
+        for DynamicObject { metadata, .. } in jobs {
+            let object = ObjectRef {
+                api_version: info.api_version.to_owned(),
+                kind: info.kind.to_owned(),
+                namespace: metadata.namespace.unwrap_or_default(),
+                name: metadata.name.unwrap_or_default(),
+            };
+            all.insert(metadata.uid.unwrap_or_default(), Owner::read(object, metadata.annotations.as_ref()));
+        }
     }
     all
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, GroupVersionKind, NamespaceResourceScope, ObjectMeta, Resource};
@@ -49,8 +49,10 @@ pub(crate) struct Cluster {
 pub(crate) struct Gangs {
     pub(crate) nodes: Cache<Node>,
     pub(crate) priority_classes: Cache<PriorityClass>,
-    /// Queues, cohorts and topologies, by kind, where we serve them ourselves.
-    pub(crate) queues: Arc<Vec<(&'static str, Cache<DynamicObject>)>>,
+    /// Queues, cohorts and topologies, where they are ours to look after.
+    pub(crate) queues: Arc<Vec<(Kind, Cache<DynamicObject>)>>,
+    /// Which namespaces queues are for, where there may be any.
+    pub(crate) namespaces: Option<Cache<Namespace>>,
     /// On a cluster, how long its scheduler may take to bind a whole gang.
     pub(crate) patience: Option<Duration>,
 }
@@ -107,10 +109,15 @@ impl Starter<'_> {
         self.note(kind(api_version, of_kind), Cache::start(api, self.stop.clone()))
     }
 
-    /// On a cluster, Kueue's kinds are Kueue's.
-    fn queues(&mut self, embedded: bool) -> Vec<(&'static str, Cache<DynamicObject>)> {
-        let kinds = QUEUE_KINDS.iter().filter(|_| embedded);
-        kinds.map(|(of_kind, _, namespaced)| (*of_kind, self.custom(QUEUE_API_VERSION, of_kind, *namespaced))).collect()
+    /// On a cluster that has Kueue, its kinds are Kueue's.
+    fn queues(&mut self, embedded: bool, peers: &Peers) -> Vec<(Kind, Cache<DynamicObject>)> {
+        let mut all = Vec::new();
+        for (of_kind, _, namespaced) in QUEUE_KINDS {
+            let served = peers.queues.get(of_kind).map(String::as_str);
+            let version = if embedded { Some(QUEUE_API_VERSION) } else { served };
+            all.extend(version.map(|version| (kind(version, of_kind), self.custom(version, of_kind, namespaced))));
+        }
+        all
     }
 
     /// The kinds of other schedulers, as far as the cluster has them.
@@ -158,7 +165,8 @@ impl Cluster {
         let gangs = (config.embedded || config.gangs.is_some()).then(|| Gangs {
             nodes: starter.cluster_wide(),
             priority_classes: starter.cluster_wide(),
-            queues: Arc::new(starter.queues(config.embedded)),
+            queues: Arc::new(starter.queues(config.embedded, peers)),
+            namespaces: (config.embedded || !peers.queues.is_empty()).then(|| starter.cluster_wide()),
             patience: config.gangs.filter(|_| !config.embedded),
         });
         let embedded = config.embedded.then(|| Embedded {
@@ -281,6 +289,9 @@ impl Cluster {
             gangs.priority_classes.ready().await;
             for (_, queues) in gangs.queues.iter() {
                 queues.ready().await;
+            }
+            if let Some(namespaces) = &gangs.namespaces {
+                namespaces.ready().await;
             }
         }
         if let Some(embedded) = &self.embedded {

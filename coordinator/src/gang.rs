@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use trainyard_coordinator_core::gang::cluster::{ClusterView, Owner, place_on_cluster};
-use trainyard_coordinator_core::gang::{GangView, QUEUE_API_VERSION, place};
+use trainyard_coordinator_core::gang::{GangView, place};
 use trainyard_coordinator_core::label;
 use trainyard_coordinator_core::manifest::dialects;
 use trainyard_proto::plan::{Action, ObjectRef, Plan};
@@ -40,6 +40,14 @@ pub(crate) fn controller(cluster: &Cluster) -> Option<Controller> {
     for (_, queues) in gangs.queues.iter() {
         let wake = queue.clone();
         queues.subscribe(move |_, _| wake.wake(whole()));
+    }
+    if let Some(namespaces) = &gangs.namespaces {
+        let wake = queue.clone();
+        namespaces.subscribe(move |old, new| {
+            if old.map(|one| labels(one)) != new.map(|one| labels(one)) {
+                wake.wake(whole());
+            }
+        });
     }
     let (planning, tracing) = (cluster.clone(), cluster.clone());
     Some(Controller {
@@ -109,15 +117,20 @@ fn plan(cluster: &Cluster, gangs: &Gangs, now_ms: i64) -> Plan {
         queues: gangs
             .queues
             .iter()
-            .flat_map(|(kind, objects)| {
-                objects.list().into_iter().map(move |object| as_value(&object, QUEUE_API_VERSION, kind))
+            .flat_map(|((version, kind), objects)| {
+                objects.list().into_iter().map(move |object| as_value(&object, version, kind))
             })
             .collect(),
+        namespaces: gangs.namespaces.iter().flat_map(|all| all.list()).filter_map(|one| labels(&one)).collect(),
     };
     match gangs.patience {
         None => place(&view, now_ms).plan,
         Some(patience) => place_on_cluster(&on_cluster(cluster, view, patience), now_ms).plan,
     }
+}
+
+fn labels(namespace: &Namespace) -> Option<(String, BTreeMap<String, String>)> {
+    Some((namespace.metadata.name.clone()?, namespace.metadata.labels.clone().unwrap_or_default()))
 }
 
 /// With what jobs say was decided for them.

@@ -104,6 +104,10 @@ impl Coordinator {
             // In process there is nothing that could be out of reach.
             client.apiserver_version().await.map_err(|error| Error::Unreachable(Box::new(error)))?;
             peers = peer::discover(&client).await.map_err(|error| Error::Unreachable(Box::new(error)))?;
+            if config.gangs.is_none() {
+                // Whose pods do not wait have no use for a queue.
+                peers.queues.clear();
+            }
         }
         let stop = CancellationToken::new();
         let events = EventSink::start(client.clone(), "trainyard-coordinator");

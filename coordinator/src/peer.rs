@@ -19,6 +19,7 @@ pub(crate) async fn discover(client: &kube::Client) -> Result<Peers, kube::Error
         native = peers.native,
         kueue = peers.kueue,
         volcano = peers.volcano,
+        queues = peers.queues.get("ClusterQueue"),
         "other schedulers of the cluster"
     );
     Ok(peers)

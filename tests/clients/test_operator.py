@@ -43,6 +43,12 @@ UNUSED = {
     ("scheduling.volcano.sh", "podgroups", "patch"): "only where the size of the gang changes",
     **{("scheduling.k8s.io", "podgroups", verb): "this Kubernetes has none of its own"
        for verb in ("get", "list", "watch", "create", "patch", "delete")},
+    # This cluster has Kueue, whose queues are its own: tests/kubernetes/test_queues.py uses these.
+    **{(group, resource, verb): "only where the queues are ours" for group, resource, verbs in (
+        ("", "namespaces", "list watch"), ("kueue.x-k8s.io", "clusterqueues", "list watch patch"),
+        ("kueue.x-k8s.io", "clusterqueues/status", "patch"), ("kueue.x-k8s.io", "localqueues", "list watch"),
+        ("kueue.x-k8s.io", "localqueues/status", "patch"), ("kueue.x-k8s.io", "cohorts", "list watch"),
+        ("kueue.x-k8s.io", "topologies", "list watch")) for verb in verbs.split()},
     # The operators of these tests are no pods, so launchers are not directed to one.
     ("discovery.k8s.io", "endpointslices", "get"): "only in pods",
     ("discovery.k8s.io", "endpointslices", "create"): "only in pods",
@@ -440,6 +446,16 @@ def test_a_job_that_is_left_to_kueue_goes_when_it_is_admitted_and_comes_back_whe
     eventually(lambda: phase(cluster, place, "job") == "Succeeded", "it has ended well", 60)
     assert read(cluster, place, "job")["status"].get("restarts", 0) == 0
     eventually(lambda: of_kueue(cluster, place, "job") is None, "it needs its place no more")
+
+
+def test_queues_are_not_defined_beside_kueue(cluster):
+    """Kueue's Workload is there, and not its queues: they are still its own."""
+    before = cluster.call("GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions")[1]["items"]
+    refused = cluster.run("install", "--apply", "--kubeflow", "--queues", "--image", "missing", code=5)
+    assert "this cluster has Kueue" in refused.stderr
+    after = cluster.call("GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions")[1]["items"]
+    names = lambda items: {item["metadata"]["name"] for item in items}
+    assert names(before) == names(after)
 
 
 def test_a_job_that_is_left_to_volcano_is_a_group_of_it(cluster, operators, place):

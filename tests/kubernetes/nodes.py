@@ -81,13 +81,20 @@ class Cluster:
         items = self.get("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=trainyard-operator")["items"]
         return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
 
+    def refused(self):
+        """What the operators asked for and were not given, after all that was done."""
+        logs = "".join(self.kubectl("logs", "-n", SYSTEM, pod["metadata"]["name"], "--tail=-1") for pod in self.operators())
+        assert "leads from now on" in logs
+        return [line for line in logs.splitlines() if "was not sent" in line or "forbidden" in line.lower()]
+
     def leader(self):
         holder = self.get("lease", "-n", SYSTEM, "trainyard-operator")["spec"].get("holderIdentity") or ""
         return holder.split("_")[0]
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(request):
+    """A module says by INSTALL what else `trainyard install` is to be told."""
     # The path of a socket is short.
     folder = pathlib.Path(tempfile.mkdtemp(prefix="ty-"))
     one = Cluster(folder)
@@ -97,7 +104,7 @@ def cluster():
         work.mkdir()
         images(one, work)
         shutil.rmtree(work)
-        one.trainyard("install", "--apply", "--kubeflow", "--image", OURS)
+        one.trainyard("install", "--apply", "--kubeflow", *getattr(request.module, "INSTALL", ()), "--image", OURS)
         yield one
         if logs := os.environ.get("TRAINYARD_KEEP_LOGS"):
             one.kubectl("logs", "-n", SYSTEM, "deploy/trainyard-operator", "--all-pods", "--tail", "-1")

@@ -3,11 +3,12 @@
 mod cluster;
 mod field;
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
 use trainyard_coordinator_core::explain;
-use trainyard_coordinator_core::gang::{self, Remedy, WaitingGang};
+use trainyard_coordinator_core::gang::{self, GangView, Remedy, WaitingGang};
 use trainyard_coordinator_core::manifest::dialect_of;
 use trainyard_proto::plan::Reason;
 
@@ -29,7 +30,7 @@ const MAX_WARNINGS: usize = 5;
 /// Say why a job is where it is, or document the fields of a kind.
 ///
 /// Asks the same decision code that runs the jobs, so the answer is the reason, not a guess: what a job waits for with numbers, what failed first, and what can be
-/// done about it. On a cluster, where others decide, it is what they wrote down. With a kind instead of a name (trainingjob, pytorchjob.spec), its fields are described.
+/// done about it. On a cluster it is what scheduler, kubelet and operator wrote down. With a kind instead of a name (trainingjob, pytorchjob.spec), its fields are described.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -94,8 +95,7 @@ struct Told {
 
 async fn told(session: &Session, discovery: &Discovery, found: &Found) -> Result<Told, CliError> {
     if matches!(session.place, Place::Cluster(_)) {
-        let reasons = cluster::reasons(found, &pods(session, found).await?);
-        return Ok(Told { reasons, ..Told::default() });
+        return on_cluster(session, found).await;
     }
     let gangs = view::of_gangs(session).await?;
     let now = view::now_ms();
@@ -112,7 +112,32 @@ async fn told(session: &Session, discovery: &Discovery, found: &Found) -> Result
             && gang.pods.iter().any(|pod| reasons.iter().any(|one| one.subject.name == *pod))
     };
     let starts: Vec<WaitingGang> = placement.waiting.into_iter().filter(ours).collect();
-    let remedies = starts.iter().flat_map(|gang| gang::remedies(&gangs, now, &gang.namespace, &gang.name)).collect();
+    Ok(with_turns(&gangs, now, reasons, starts))
+}
+
+/// What was written down; and of pods at our gate also what the decision code says. It is asked only for those: it looks at all pods.
+async fn on_cluster(session: &Session, found: &Found) -> Result<Told, CliError> {
+    let pods = pods(session, found).await?;
+    let reasons = cluster::reasons(found, &pods);
+    let is_gated = |pod: &&Value| pod["spec"]["schedulingGates"][0].is_object();
+    let gated: BTreeSet<&str> =
+        pods.iter().filter(is_gated).filter_map(|pod| pod["metadata"]["name"].as_str()).collect();
+    if gated.is_empty() {
+        return Ok(Told { reasons, ..Told::default() });
+    }
+    // Not everybody may look at all of a cluster.
+    let Ok(gangs) = view::of_gangs(session).await else { return Ok(Told { reasons, ..Told::default() }) };
+    let now = view::now_ms();
+    let ours = |gang: &WaitingGang| {
+        gang.namespace == found.namespace() && gang.pods.iter().any(|pod| gated.contains(pod.as_str()))
+    };
+    let starts = gang::place(&gangs, now).waiting.into_iter().filter(ours).collect();
+    Ok(with_turns(&gangs, now, reasons, starts))
+}
+
+/// Adds when each gang is expected to start, and what would let it start now.
+fn with_turns(gangs: &GangView, now: i64, mut reasons: Vec<Reason>, starts: Vec<WaitingGang>) -> Told {
+    let remedies = starts.iter().flat_map(|gang| gang::remedies(gangs, now, &gang.namespace, &gang.name)).collect();
     for gang in &starts {
         let when = queue::starts(gang, now).map(|when| format!("starts {when}"));
         let first = gang.pods.first().and_then(|pod| reasons.iter_mut().find(|reason| reason.subject.name == *pod));
@@ -120,7 +145,7 @@ async fn told(session: &Session, discovery: &Discovery, found: &Found) -> Result
             reason.message = format!("{}; position {}, {when}", reason.message, gang.position + 1);
         }
     }
-    Ok(Told { reasons, starts, remedies })
+    Told { reasons, starts, remedies }
 }
 
 /// The pods that an object stands for.

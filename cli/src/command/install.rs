@@ -5,6 +5,7 @@ use std::io::Write as _;
 use serde_json::{Value, json};
 use trainyard_coordinator_core::manifest::dialects;
 use trainyard_coordinator_core::operator::install::{Options, objects};
+use trainyard_coordinator_core::operator::queue;
 
 use crate::api::{Api, FIELD_MANAGER};
 use crate::arg::Global;
@@ -17,6 +18,8 @@ use crate::session::{self, Session};
 pub(crate) const NAMESPACE: &str = "trainyard-system";
 /// How long a kind that was just defined may take to be served.
 const SERVED: std::time::Duration = std::time::Duration::from_secs(30);
+/// Where definitions of kinds are.
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const POLL: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Print, or apply, what a cluster needs to run the operator.
@@ -42,6 +45,9 @@ pub(crate) struct Args {
     /// Define Kubeflow's kinds as well (PyTorchJob, TrainJob, and training runtimes), for a cluster that has none
     #[arg(long)]
     kubeflow: bool,
+    /// Define queues as well (ClusterQueue, LocalQueue, Cohort, Topology, ResourceFlavor), for a cluster that has no Kueue
+    #[arg(long, conflicts_with = "no_gangs")]
+    queues: bool,
     /// Leave this kind to another operator, as PLURAL.GROUP (repeatable)
     #[arg(long, value_name = "KIND", value_parser = kind)]
     leave: Vec<String>,
@@ -74,6 +80,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         kubeflow: args.kubeflow,
         left: args.leave.into_iter().collect(),
         gangs: !args.no_gangs,
+        queues: args.queues,
     });
     if !args.apply {
         return print(&objects, args.output);
@@ -85,11 +92,34 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         });
     }
     session::with(global, async |session| {
+        if args.queues {
+            is_without_kueue(session).await?;
+        }
         for object in &objects {
             apply(session, object).await?;
         }
         Ok(0)
     })
+}
+
+/// Whoever has Kueue's Workload has Kueue, and its queues with it.
+async fn is_without_kueue(session: &Session) -> Result<(), CliError> {
+    if session.api.find(&format!("{DEFINITIONS}/workloads.{}", queue::GROUP)).await?.is_none() {
+        return Ok(());
+    }
+    Err(CliError::Conflict {
+        message: "this cluster has Kueue, whose queues are its own".to_owned(),
+        hint: "leave out --queues; jobs that name a queue are left to Kueue".to_owned(),
+    })
+}
+
+/// Whether an object of this name is there that somebody else looks after.
+async fn is_of_others(session: &Session, object: &Value, name: &str) -> Result<bool, CliError> {
+    if object["spec"]["group"] != queue::GROUP {
+        return Ok(false);
+    }
+    let there = session.api.find(&format!("{DEFINITIONS}/{name}")).await?;
+    Ok(there.is_some_and(|there| !queue::is_ours(&there)))
 }
 
 fn print(objects: &[Value], markup: Markup) -> Result<u8, CliError> {
@@ -111,6 +141,10 @@ fn print(objects: &[Value], markup: Markup) -> Result<u8, CliError> {
 async fn apply(session: &Session, object: &Value) -> Result<(), CliError> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let (kind, name) = (text("/kind"), text("/metadata/name"));
+    if is_of_others(session, object, name).await? {
+        writeln!(std::io::stdout().lock(), "{kind} {name} is there already, and not ours: left as it is")?;
+        return Ok(());
+    }
     let discovery = Discovery::load(&session.api).await?;
     let resource = discovery.of(object).ok_or_else(|| CliError::NotFound {
         what: format!("{kind} ({}) on this cluster", text("/apiVersion")),

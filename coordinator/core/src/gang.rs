@@ -12,6 +12,7 @@ use crate::schedule;
 mod answer;
 pub mod cluster;
 mod demand;
+mod flavor;
 mod gather;
 mod queue;
 mod reason;
@@ -41,6 +42,9 @@ pub struct GangView {
     /// Queues, cohorts and topologies, of Kueue's kinds, as they are stored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub queues: Vec<Value>,
+    /// Labels of the namespaces, which queues select by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// Why a gang waits.
@@ -62,7 +66,7 @@ pub enum WaitCode {
     BadRequest,
     /// What it asks of the topology makes no sense.
     Invalid,
-    /// The queue that it names does not exist.
+    /// The queue that it names does not exist, or takes nothing of its namespace.
     NoQueue,
     /// Its queue is stopped.
     QueueStopped,

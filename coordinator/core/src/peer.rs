@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::gang::QUEUE_KINDS;
+
 /// What of other schedulers the API server has: each as the `apiVersion` in which its objects are written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -17,6 +19,9 @@ pub struct Peers {
     /// Volcano's PodGroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volcano: Option<String>,
+    /// Kueue's kinds of queues, each with its version, where nobody but us looks after them: the server has them and no Workload.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub queues: BTreeMap<String, String>,
 }
 
 /// A kind of theirs.
@@ -35,12 +40,16 @@ pub struct PeerKind {
 const NATIVE: [&str; 2] = ["scheduling.k8s.io/v1beta1", "scheduling.k8s.io/v1alpha2"];
 const KUEUE: [&str; 2] = ["kueue.x-k8s.io/v1beta2", "kueue.x-k8s.io/v1beta1"];
 const VOLCANO: [&str; 1] = ["scheduling.volcano.sh/v1beta1"];
+/// Cohorts and topologies were there before they had a version as good as that of the others.
+const QUEUES: [&str; 3] = [KUEUE[0], KUEUE[1], "kueue.x-k8s.io/v1alpha1"];
+/// Without these there is no queue.
+const NEEDED: [&str; 2] = ["ClusterQueue", "LocalQueue"];
 
 impl Peers {
     /// The versions of groups whose resources decide.
     #[must_use]
     pub fn versions() -> Vec<&'static str> {
-        NATIVE.into_iter().chain(KUEUE).chain(VOLCANO).collect()
+        NATIVE.into_iter().chain(QUEUES).chain(VOLCANO).collect()
     }
 
     /// From the resources that the server has, by `GROUP/VERSION`.
@@ -50,11 +59,15 @@ impl Peers {
             let has = |version: &&&str| served.get(**version).is_some_and(|resources| resources.contains(plural));
             versions.iter().find(has).map(|version| (*version).to_owned())
         };
-        Self {
-            native: first(&NATIVE, "podgroups"),
-            kueue: first(&KUEUE, "workloads"),
-            volcano: first(&VOLCANO, "podgroups"),
+        let kueue = first(&KUEUE, "workloads");
+        let mut queues = BTreeMap::new();
+        for (kind, plural, _) in QUEUE_KINDS.iter().filter(|_| kueue.is_none()) {
+            queues.extend(first(&QUEUES, plural).map(|version| ((*kind).to_owned(), version)));
         }
+        if !NEEDED.iter().all(|kind| queues.contains_key(*kind)) {
+            queues.clear();
+        }
+        Self { native: first(&NATIVE, "podgroups"), kueue, volcano: first(&VOLCANO, "podgroups"), queues }
     }
 
     /// The kinds that are to be followed.

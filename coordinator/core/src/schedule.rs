@@ -49,6 +49,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cluster::holds;
 pub use decision::{Admission, Decision, Estimate, Preemption, Reason, Waiting};
 pub use history::decay;
 pub use learn::Learned;

@@ -16,6 +16,7 @@ fn cluster() -> Config {
         native: None,
         kueue: Some("kueue.x-k8s.io/v1beta2".to_owned()),
         volcano: Some("scheduling.volcano.sh/v1beta1".to_owned()),
+        queues: Default::default(),
     };
     Config { gangs: true, peers, ..Config::cluster() }
 }
@@ -313,4 +314,34 @@ fn discovery_decides() {
     assert_eq!(served(&[("scheduling.k8s.io/v1beta1", &["workloads"])]), Peers::default());
     let kueue: (&str, &[&str]) = ("kueue.x-k8s.io/v1beta1", &["workloads", "resourceflavors"]);
     assert_eq!(served(&[kueue]).kinds().len(), 2);
+    // Queues are ours where nobody else is there to look after them; each kind in the best version that has it.
+    let queues: (&str, &[&str]) = ("kueue.x-k8s.io/v1beta1", &["clusterqueues", "localqueues", "clusterqueues/status"]);
+    let topologies: (&str, &[&str]) = ("kueue.x-k8s.io/v1alpha1", &["topologies"]);
+    let ours = served(&[queues, topologies]);
+    let versions: Vec<(&str, &str)> =
+        ours.queues.iter().map(|(kind, version)| (kind.as_str(), version.as_str())).collect();
+    let [beta, alpha] = ["kueue.x-k8s.io/v1beta1", "kueue.x-k8s.io/v1alpha1"];
+    assert_eq!(versions, [("ClusterQueue", beta), ("LocalQueue", beta), ("Topology", alpha)]);
+    assert_eq!(ours.kinds(), [], "nothing is left to Kueue");
+    let workloads: (&str, &[&str]) = ("kueue.x-k8s.io/v1beta2", &["workloads"]);
+    assert!(served(&[queues, workloads]).queues.is_empty(), "Kueue's queues are Kueue's");
+    assert!(served(&[topologies]).queues.is_empty(), "there is no queue without these");
+}
+
+#[test]
+fn where_the_queues_are_ours_kueues_label_names_one_of_them() {
+    let mut config = cluster();
+    config.peers.kueue = None;
+    config.peers.queues.insert("ClusterQueue".to_owned(), "kueue.x-k8s.io/v1beta2".to_owned());
+    let label = "labels: {kueue.x-k8s.io/queue-name: team}";
+    let mut world = pytorch(label, "", config.clone());
+    world.plan();
+    assert_eq!((world.pods.len(), gates(&world), world.deputies.len()), (2, 2, 0));
+    for pod in world.pods.values() {
+        assert_eq!(pod.metadata.annotations.as_ref().unwrap()[label::QUEUE], "team");
+    }
+    // Who asks for Kueue outright waits for it.
+    let mut asked = training("scheduler: kueue, queue: team", config);
+    asked.plan();
+    assert_eq!((asked.pods.len(), asked.codes.clone()), (0, vec!["WaitsForPlace".to_owned()]));
 }

@@ -191,6 +191,11 @@ impl<'a> Answer<'a> {
                 self.mark(pod, &preemptor);
             }
         }
+        for (at, gang) in self.scene.gangs.iter().enumerate() {
+            if !self.lost.contains(&at) {
+                self.drain(gang);
+            }
+        }
         for gang in self.scene.gangs.iter().filter(|gang| !gang.leaving.is_empty()) {
             let marks = || gang.leaving.iter().filter_map(|pod| annotation(pod, label::PREEMPTED));
             let preemptor = marks().next().unwrap_or_default();
@@ -201,6 +206,16 @@ impl<'a> Answer<'a> {
                     self.mark(pod, preemptor);
                 }
             }
+        }
+    }
+
+    /// Stops what runs in a queue that nothing is to run in.
+    fn drain(&mut self, gang: &Gang<'_>) {
+        let Some(queue) = gang.held.first().and_then(|pod| self.scene.setting.drained(pod)) else { return };
+        let message = format!("{} is stopped, as the stopPolicy of {queue} says", title(gang));
+        self.placement.plan.actions.push(event(gang.held[0], EventSeverity::Warning, "Preempted", message));
+        for pod in &gang.held {
+            self.mark(pod, &format!("{queue}, which is drained"));
         }
     }
 

@@ -14,7 +14,7 @@
 //! So a crash between any two writes leaves what the next look completes, or takes back. Pods that are lifted count as if they were on
 //! their node already, so that nothing else is promised their room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,9 @@ const LONGEST_MS: i64 = 600_000;
 /// Longest intent that is written: all annotations of an object together may have 256 KiB. That is a gang of some 3,500 pods; of a
 /// larger one a part that was lifted is completed like any other gang of which a part has places, on whatever nodes fit.
 const MAX_BYTES: usize = 200_000;
+
+/// Kinds that have no conditions on a cluster.
+const UNTOLD: [&str; 3] = ["Cohort", "Topology", "ResourceFlavor"];
 
 /// What was decided for a gang.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,15 +87,21 @@ pub struct ClusterView {
 /// Which gangs go, and which are taken back.
 #[must_use]
 pub fn place_on_cluster(view: &ClusterView, now_ms: i64) -> Placement {
-    let mut turn = Turn { view, now_ms, actions: Vec::new(), wake_at_ms: None };
-    let late = turn.take_back();
-    let shown = turn.complete(&late);
+    let (mut turn, shown) = Turn::begin(view, now_ms);
     let mut placement = place(&shown, now_ms);
-    let decided = std::mem::take(&mut placement.plan.actions);
+    let mut decided = std::mem::take(&mut placement.plan.actions);
+    decided.retain(|action| !is_untold(action));
     turn.admit(decided);
     placement.plan.actions = turn.actions;
     placement.plan.wake_at_ms = [placement.plan.wake_at_ms, turn.wake_at_ms].into_iter().flatten().min();
     placement
+}
+
+/// What a decision is made from: who waits for a decision of ours, and who has places already or is about to have them. Pods that the
+/// cluster's scheduler places by itself are none of either until they have a node.
+#[must_use]
+pub fn shown(view: &ClusterView, now_ms: i64) -> GangView {
+    Turn::begin(view, now_ms).1
 }
 
 struct Turn<'view> {
@@ -147,11 +156,38 @@ fn on_node(pod: &Pod, node: &str) -> Pod {
     shown
 }
 
+/// A pod that we did not let go is in none of our queues, whatever it is labelled: it takes room, but no quota, and nobody ends it.
+fn of_nobody(pod: &Pod) -> Pod {
+    let mut shown = pod.clone();
+    if let Some(labels) = &mut shown.metadata.labels {
+        labels.remove(label::QUEUE_NAME);
+    }
+    if let Some(annotations) = &mut shown.metadata.annotations {
+        annotations.remove(label::QUEUE);
+        annotations.remove(label::PREEMPTED);
+    }
+    shown
+}
+
+/// Whether it is about a kind of which Kueue's own definition has no place for what is told.
+fn is_untold(action: &Action) -> bool {
+    let (Action::PatchStatus { object, .. } | Action::Event { regarding: object, .. }) = action else { return false };
+    UNTOLD.contains(&object.kind.as_str())
+}
+
 fn fence(uid: &str) -> Fence {
     Fence { uid: Some(uid.to_owned()), resource_version: None }
 }
 
 impl<'view> Turn<'view> {
+    /// Takes back what is late, and completes what was begun.
+    fn begin(view: &'view ClusterView, now_ms: i64) -> (Self, GangView) {
+        let mut turn = Self { view, now_ms, actions: Vec::new(), wake_at_ms: None };
+        let late = turn.take_back();
+        let shown = turn.complete(&late);
+        (turn, shown)
+    }
+
     fn intent_of(&self, pod: &Pod) -> Option<&'view Intent> {
         self.view.owners.get(owner_uid(pod)?)?.intent.as_ref()
     }
@@ -237,11 +273,11 @@ impl<'view> Turn<'view> {
         let nodes: Vec<Node> = self.view.gangs.nodes.iter().filter(|node| hostname(node).is_some()).cloned().collect();
         let mut pods = Vec::new();
         for pod in &self.view.gangs.pods {
+            let is_gang = pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(label::GANG));
             if node_of(pod).is_some() || is_leaving(pod) || is_over(pod) {
-                pods.push(pod.clone());
+                pods.push(if is_gang { pod.clone() } else { of_nobody(pod) });
                 continue;
             }
-            let is_gang = pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(label::GANG));
             // What the cluster's scheduler places by itself, or is about to go.
             if !is_gang || owner_uid(pod).is_some_and(|owner| late.contains(&owner)) {
                 continue;
@@ -262,8 +298,9 @@ impl<'view> Turn<'view> {
                 },
             }
         }
-        let GangView { priority_classes, queues, .. } = &self.view.gangs;
-        GangView { nodes, pods, priority_classes: priority_classes.clone(), queues: queues.clone() }
+        let GangView { priority_classes, queues, namespaces, .. } = &self.view.gangs;
+        let (queues, namespaces) = (queues.clone(), namespaces.clone());
+        GangView { nodes, pods, priority_classes: priority_classes.clone(), queues, namespaces }
     }
 
     /// The node that a lifted pod was sent to.
@@ -273,15 +310,33 @@ impl<'view> Turn<'view> {
         node.metadata.name.as_deref()
     }
 
+    /// The labels by which flavors know a node, for a pod in a queue.
+    fn flavor_of<'node>(&self, pod: &Pod, node: &'node Node) -> BTreeMap<&'node str, &'node str> {
+        let is_queued = pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(label::QUEUE));
+        let flavors = self.view.gangs.queues.iter().filter(|object| is_queued && object["kind"] == "ResourceFlavor");
+        let keys: BTreeSet<&String> = flavors
+            .filter_map(|flavor| Some(flavor.pointer("/spec/nodeLabels")?.as_object()?.keys()))
+            .flatten()
+            .collect();
+        let labels = node.metadata.labels.iter().flatten().filter(|(key, _)| keys.contains(key));
+        labels.map(|(key, value)| (key.as_str(), value.as_str())).collect()
+    }
+
     fn lift(&mut self, pod: &Pod, node: &str) {
         let nodes = &self.view.gangs.nodes;
         let found = nodes.iter().find(|known| known.metadata.name.as_deref() == Some(node));
         // A node that is gone binds nothing: the gang is taken back when its time is over.
         let Some(host) = found.and_then(hostname) else { return };
-        let spec = if is_seen_whole(pod) {
-            json!({"schedulingGates": null, "nodeSelector": {HOSTNAME: host}})
+        let selector = if is_seen_whole(pod) {
+            BTreeMap::from([(HOSTNAME, host)])
         } else {
+            // The cluster's scheduler chooses among the nodes of the same flavor.
+            found.map(|node| self.flavor_of(pod, node)).unwrap_or_default()
+        };
+        let spec = if selector.is_empty() {
             json!({ "schedulingGates": null })
+        } else {
+            json!({"schedulingGates": null, "nodeSelector": selector})
         };
         self.actions.push(Action::Patch {
             object: reference(pod),
@@ -335,226 +390,4 @@ impl<'view> Turn<'view> {
 }
 
 #[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::Pod;
-
-    use super::*;
-
-    const NOW: i64 = 1_000_000;
-    const PATIENCE: i64 = 60_000;
-
-    fn node(name: &str, cpus: u32) -> Node {
-        serde_json::from_value(json!({
-            "metadata": {"name": name, "labels": {HOSTNAME: format!("host-of-{name}")}},
-            "status": {"allocatable": {"cpu": cpus.to_string(), "pods": "10"}},
-        }))
-        .unwrap()
-    }
-
-    /// Pods of one job that ask for a CPU each and wait at their gate.
-    fn pods(job: &str, count: usize) -> Vec<Pod> {
-        let pod = |index: usize| {
-            serde_json::from_value(json!({
-                "metadata": {
-                    "namespace": "team", "name": format!("{job}-{index}"), "uid": format!("{job}-{index}-uid"),
-                    "creationTimestamp": crate::instant::text(NOW),
-                    "annotations": {label::GANG: job, label::GANG_SIZE: count.to_string()},
-                    "labels": {label::REPLICA_INDEX: index.to_string()},
-                    "ownerReferences": [{"apiVersion": "x/v1", "kind": "Job", "name": job, "uid": job, "controller": true}],
-                },
-                "spec": {
-                    "schedulingGates": [{"name": label::GANG_GATE}],
-                    "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}],
-                },
-                "status": {"phase": "Pending"},
-            }))
-            .unwrap()
-        };
-        (0..count).map(pod).collect()
-    }
-
-    fn view(nodes: Vec<Node>, pods: Vec<Pod>) -> ClusterView {
-        let mut owners = BTreeMap::new();
-        for pod in &pods {
-            let job = owner_uid(pod).unwrap().to_owned();
-            let object = ObjectRef {
-                api_version: "x/v1".to_owned(),
-                kind: "Job".to_owned(),
-                namespace: "team".to_owned(),
-                name: job.clone(),
-            };
-            owners.insert(job, Owner { object, intent: None });
-        }
-        let gangs = GangView { nodes, pods, ..GangView::default() };
-        ClusterView { gangs, owners, patience_ms: PATIENCE }
-    }
-
-    /// What the API server makes of one action.
-    fn carry_out(view: &mut ClusterView, action: &Action) {
-        match action {
-            Action::Patch { object, patch, .. } if object.kind == "Pod" => {
-                let pod = view.gangs.pods.iter_mut().find(|pod| reference(pod) == *object).unwrap();
-                let spec = pod.spec.as_mut().unwrap();
-                assert!(patch["spec"]["schedulingGates"].is_null());
-                spec.scheduling_gates = None;
-                let host = patch["spec"]["nodeSelector"][HOSTNAME].as_str().unwrap().to_owned();
-                spec.node_selector = Some(BTreeMap::from([(HOSTNAME.to_owned(), host)]));
-            }
-            Action::Patch { object, patch, .. } => {
-                let text = patch["metadata"]["annotations"][label::PLACEMENT].as_str().unwrap();
-                let all = BTreeMap::from([(label::PLACEMENT.to_owned(), text.to_owned())]);
-                view.owners.insert(object.name.clone(), Owner::read(object.clone(), Some(&all)));
-            }
-            Action::Delete { object, .. } => view.gangs.pods.retain(|pod| reference(pod) != *object),
-            Action::PatchStatus { .. } | Action::Event { .. } => {}
-            Action::Create { .. } | Action::Bind { .. } => panic!("{action:?}"),
-        }
-    }
-
-    fn writes(placement: &Placement) -> Vec<Action> {
-        let writes = placement.plan.actions.iter();
-        writes.filter(|action| matches!(action, Action::Patch { .. } | Action::Delete { .. })).cloned().collect()
-    }
-
-    fn bind(view: &mut ClusterView, name: &str) {
-        let pod = view.gangs.pods.iter_mut().find(|pod| pod.metadata.name.as_deref() == Some(name)).unwrap();
-        let spec = pod.spec.as_mut().unwrap();
-        assert_eq!(spec.scheduling_gates, None, "{name} is not lifted");
-        let host = spec.node_selector.as_ref().unwrap()[HOSTNAME].clone();
-        spec.node_name = Some(host.trim_start_matches("host-of-").to_owned());
-    }
-
-    fn lifted(view: &ClusterView) -> usize {
-        view.gangs.pods.iter().filter(|pod| !is_gated(pod)).count()
-    }
-
-    #[test]
-    fn the_intent_is_written_before_the_first_gate_is_lifted() {
-        let view = view(vec![node("a", 2), node("b", 2)], pods("job", 3));
-        let writes = writes(&place_on_cluster(&view, NOW));
-        let kind = |action: &Action| {
-            let Action::Patch { object, .. } = action else { panic!("{action:?}") };
-            object.kind.clone()
-        };
-        let kinds: Vec<String> = writes.iter().map(kind).collect();
-        assert_eq!(kinds, ["Job", "Pod", "Pod", "Pod"]);
-    }
-
-    #[test]
-    fn a_gang_that_does_not_fit_waits_with_every_gate_shut() {
-        let view = view(vec![node("a", 1), node("b", 1)], pods("job", 3));
-        let placement = place_on_cluster(&view, NOW);
-        assert_eq!(writes(&placement), []);
-        assert_eq!(placement.waiting.len(), 1);
-    }
-
-    /// Wherever it is cut off, the next look completes exactly what was decided, and nobody else is given the room.
-    #[test]
-    fn a_crash_between_any_two_writes_leaves_no_part_of_a_gang() {
-        let mut all = pods("first", 3);
-        all.extend(pods("second", 2));
-        let start = view(vec![node("a", 2), node("b", 2)], all);
-        let first = writes(&place_on_cluster(&start, NOW));
-        for cut in 0..=first.len() {
-            let mut world = start.clone();
-            first[..cut].iter().for_each(|action| carry_out(&mut world, action));
-            let promised = world.owners["first"].intent.clone();
-            for action in writes(&place_on_cluster(&world, NOW + 1)) {
-                carry_out(&mut world, &action);
-            }
-            assert_eq!(lifted(&world), 3, "after {cut} writes");
-            if let Some(promised) = promised {
-                let intent = world.owners["first"].intent.as_ref().unwrap();
-                assert_eq!(intent.pods, promised.pods, "after {cut} writes");
-            }
-            assert_eq!(writes(&place_on_cluster(&world, NOW + 2)), [], "nothing is left to do after {cut} writes");
-        }
-    }
-
-    #[test]
-    fn a_gang_that_is_not_bound_in_time_is_taken_back_whole_and_tried_again_later() {
-        let mut world = view(vec![node("a", 2), node("b", 2)], pods("job", 3));
-        for action in writes(&place_on_cluster(&world, NOW)) {
-            carry_out(&mut world, &action);
-        }
-        bind(&mut world, "job-0");
-        bind(&mut world, "job-1");
-        let soon = place_on_cluster(&world, NOW + 1);
-        assert_eq!((writes(&soon), soon.plan.wake_at_ms), (vec![], Some(NOW + PATIENCE)));
-        // Cut off after each write: the mark comes first, and the rest follows from it.
-        let late = writes(&place_on_cluster(&world, NOW + PATIENCE));
-        assert_eq!(late.len(), 4);
-        for cut in 1..=late.len() {
-            let mut world = world.clone();
-            late[..cut].iter().for_each(|action| carry_out(&mut world, action));
-            for action in writes(&place_on_cluster(&world, NOW + PATIENCE + 1)) {
-                carry_out(&mut world, &action);
-            }
-            assert!(world.gangs.pods.is_empty(), "after {cut} writes");
-            // Their successors wait until the back-off is over.
-            let mut fresh = pods("job", 3);
-            fresh.iter_mut().for_each(|pod| pod.metadata.uid = pod.metadata.uid.as_ref().map(|uid| format!("{uid}-2")));
-            world.gangs.pods = fresh;
-            let waits = place_on_cluster(&world, NOW + PATIENCE + 2);
-            let again = NOW + PATIENCE + backoff::FIRST_MS;
-            assert_eq!((writes(&waits), waits.plan.wake_at_ms), (vec![], Some(again)));
-            for action in writes(&place_on_cluster(&world, again)) {
-                carry_out(&mut world, &action);
-            }
-            assert_eq!((lifted(&world), world.owners["job"].intent.as_ref().unwrap().attempt), (3, 1));
-        }
-    }
-
-    #[test]
-    fn a_successor_of_one_pod_is_placed_without_the_others() {
-        let mut world = view(vec![node("a", 2), node("b", 2)], pods("job", 3));
-        for action in writes(&place_on_cluster(&world, NOW)) {
-            carry_out(&mut world, &action);
-        }
-        ["job-0", "job-1", "job-2"].iter().for_each(|name| bind(&mut world, name));
-        let lost = world.gangs.pods.iter().position(|pod| pod.metadata.name.as_deref() == Some("job-2")).unwrap();
-        let mut fresh = pods("job", 3).remove(2);
-        fresh.metadata.uid = Some("new".to_owned());
-        world.gangs.pods[lost] = fresh;
-        for action in writes(&place_on_cluster(&world, NOW + 500_000)) {
-            carry_out(&mut world, &action);
-        }
-        let intent = world.owners["job"].intent.clone().unwrap();
-        assert_eq!(intent.pods.keys().collect::<Vec<_>>(), ["new"], "the others are no part of this attempt");
-        assert_eq!(lifted(&world), 3);
-        // If it is not bound in time, it goes back alone.
-        let late = writes(&place_on_cluster(&world, NOW + 500_000 + PATIENCE));
-        assert_eq!(late.iter().filter(|action| matches!(action, Action::Delete { .. })).count(), 1);
-    }
-
-    #[test]
-    fn terms_that_only_the_clusters_scheduler_knows_leave_the_node_to_it() {
-        let mut all = pods("job", 2);
-        let spread = json!([{"maxSkew": 1, "topologyKey": HOSTNAME, "whenUnsatisfiable": "DoNotSchedule"}]);
-        all[0].spec.as_mut().unwrap().topology_spread_constraints = serde_json::from_value(spread).unwrap();
-        let writes = writes(&place_on_cluster(&view(vec![node("a", 2)], all), NOW));
-        let selector = |at: usize| {
-            let Action::Patch { patch, .. } = &writes[at] else { panic!("{writes:?}") };
-            assert!(patch["spec"]["schedulingGates"].is_null());
-            patch["spec"].get("nodeSelector").cloned()
-        };
-        assert_eq!((selector(1), selector(2)), (None, Some(json!({HOSTNAME: "host-of-a"}))));
-    }
-
-    #[test]
-    fn pods_of_others_only_take_room() {
-        let mut alien = pods("alien", 1).remove(0);
-        alien.metadata.annotations = None;
-        alien.spec.as_mut().unwrap().scheduling_gates = None;
-        let mut bound = alien.clone();
-        (bound.metadata.name, bound.metadata.uid) = (Some("bound".to_owned()), Some("bound".to_owned()));
-        bound.spec.as_mut().unwrap().node_name = Some("a".to_owned());
-        let mut all = pods("job", 2);
-        all.extend([alien, bound]);
-        let mut nodes = vec![node("a", 2)];
-        let placement = place_on_cluster(&view(nodes.clone(), all.clone()), NOW);
-        assert_eq!(writes(&placement), []);
-        nodes.push(node("b", 1));
-        assert_eq!(writes(&place_on_cluster(&view(nodes, all), NOW)).len(), 3, "the job and its two pods");
-    }
-}
+mod tests;

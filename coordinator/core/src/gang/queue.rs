@@ -1,6 +1,6 @@
 //! Where gangs wait: queues, cohorts and the topology, by Kueue's kinds and fields.
 //!
-//! Flavors are added up: quota is by resource. What does not read is told in the object's `Active` condition, and counts as if it
+//! Quota is by resource: that of several flavors is added up, and their nodes are those of any of them. What does not read is told in the object's `Active` condition, and counts as if it
 //! were not there.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,21 +10,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use trainyard_proto::quantity;
 
+use super::flavor::{self, Flavors, Group};
 use super::gather::{annotation, pod_label};
 use super::reason::Wait;
 use super::scene::Kind;
-use super::{GangView, WaitCode};
+use super::{GangView, WaitCode, rule};
 use crate::label;
-use crate::schedule::{self, ClusterQueue, Cohort, Level, Policy, PreemptionPolicy, QueueingStrategy, Quota};
+use crate::schedule::{
+    self, ClusterQueue, Cohort, Level, Operator, Policy, PreemptionPolicy, QueueingStrategy, Quota, Requirement,
+};
 
 /// Group and version of the kinds.
 pub const API_VERSION: &str = "kueue.x-k8s.io/v1beta1";
 /// The kinds that are read, with their plurals, and whether they are in a namespace.
-pub const KINDS: [(&str, &str, bool); 4] = [
+pub const KINDS: [(&str, &str, bool); 5] = [
     ("ClusterQueue", "clusterqueues", false),
     ("LocalQueue", "localqueues", true),
     ("Cohort", "cohorts", false),
     ("Topology", "topologies", false),
+    ("ResourceFlavor", "resourceflavors", false),
 ];
 
 /// Levels of the topology where nobody says: zone, block, rack, NVLink domain.
@@ -34,6 +38,8 @@ const LEVELS: [&str; 4] = [
     "cloud.provider.com/topology-rack",
     "nvidia.com/gpu.clique",
 ];
+/// The label by which a namespace is selected by its name.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// After so long without use, what a queue used counts for half.
 const HALF_LIFE_MS: i64 = 86_400_000;
 
@@ -62,9 +68,30 @@ pub(super) struct Usage {
 #[derive(Clone, Debug)]
 struct NamedQueue {
     queue: ClusterQueue,
+    /// Whether what runs is stopped as well.
+    drained: bool,
+    /// What holds of the labels of namespaces whose gangs may begin here; `None`: any namespace.
+    namespaces: Option<Vec<Requirement>>,
+    groups: Vec<Group>,
     cohort: Option<String>,
     quotas: Quotas,
     usage: Usage,
+}
+
+/// A LocalQueue.
+#[derive(Clone, Debug)]
+struct Way {
+    /// Position of the queue that it leads to.
+    queue: Option<u32>,
+    stop: Stop,
+}
+
+/// A `stopPolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    None,
+    Hold,
+    Drain,
 }
 
 #[derive(Clone, Debug)]
@@ -82,8 +109,12 @@ pub(super) struct Setting {
     /// The implicit one first: of what names no queue.
     queues: Vec<NamedQueue>,
     cohorts: Vec<NamedCohort>,
-    /// By namespace and name: the position of the queue, and whether nothing new may start.
-    local: BTreeMap<(String, String), (Option<u32>, bool)>,
+    /// By namespace and name.
+    local: BTreeMap<(String, String), Way>,
+    /// Labels of the nodes of flavors.
+    flavors: Flavors,
+    /// Labels of namespaces.
+    namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// Whether there is any queue object.
     some: bool,
     /// What is wrong with an object, by its position among the view's.
@@ -98,10 +129,13 @@ struct Reader<'a> {
 
 impl Setting {
     pub(super) fn read(view: &GangView, now_ms: i64) -> Self {
-        let mut setting = Self::default();
+        let mut setting = Self { namespaces: view.namespaces.clone(), ..Self::default() };
         let implicit = ClusterQueue { weight_milli: 1000, ..ClusterQueue::default() };
         setting.queues.push(NamedQueue {
             queue: implicit,
+            drained: false,
+            namespaces: None,
+            groups: Vec::new(),
             cohort: None,
             quotas: Quotas::new(),
             usage: Usage::default(),
@@ -119,6 +153,7 @@ impl Setting {
             labels.extend(found.into_iter().filter(|label| !labels.contains(label)).collect::<Vec<_>>());
             setting.note(at, reader);
         }
+        setting.flavors = flavor::read(of("ResourceFlavor").map(|(_, object)| object));
         for (at, object) in of("Cohort") {
             let mut reader = Reader::new(object);
             let cohort = NamedCohort {
@@ -169,42 +204,81 @@ impl Setting {
         if found.is_none() {
             reader.problems.push(format!("there is no ClusterQueue {wanted:?}"));
         }
-        let stopped = reader.stopped();
-        let at = found.and_then(|at| u32::try_from(at + 1).ok());
-        self.local.insert((namespace.to_owned(), reader.name()), (at, stopped));
+        let way = Way { queue: found.and_then(|at| u32::try_from(at + 1).ok()), stop: reader.stop() };
+        self.local.insert((namespace.to_owned(), reader.name()), way);
+    }
+
+    /// The LocalQueue that a pod names, if queues are looked at.
+    fn named<'pod>(&self, pod: &'pod Pod) -> Option<(&'pod str, &'pod str, Option<&Way>)> {
+        let name = annotation(pod, label::QUEUE).or_else(|| pod_label(pod, label::QUEUE_NAME)).filter(|_| self.some)?;
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+        Some((namespace, name, self.local.get(&(namespace.to_owned(), name.to_owned()))))
     }
 
     /// The queue that a pod's gang waits in. What runs already, and what a gang lacks that runs, is not stopped.
     pub(super) fn queue_of(&self, pod: &Pod, kind: Kind) -> Result<u32, Wait> {
-        let name = annotation(pod, label::QUEUE).or_else(|| pod_label(pod, label::QUEUE_NAME));
-        let Some(name) = name.filter(|_| self.some) else { return Ok(0) };
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+        let Some((namespace, name, way)) = self.named(pod) else { return Ok(0) };
         let wait = |code, message, hint: &str| Err(Wait { code, message, hint: Some(hint.to_owned()) });
-        match self.local.get(&(namespace.to_owned(), name.to_owned())) {
-            None => {
-                let message = format!("there is no LocalQueue {name} in namespace {namespace}");
-                wait(WaitCode::NoQueue, message, "create it, or name another (`trainyard get localqueues`)")
-            }
-            Some((None, _)) => {
-                let message = format!("LocalQueue {name} leads to a ClusterQueue that does not exist");
-                wait(WaitCode::NoQueue, message, "create that ClusterQueue, or correct the LocalQueue")
-            }
-            Some((Some(queue), stopped)) => {
-                let held = self.queues[*queue as usize].queue.stopped;
-                match kind {
-                    Kind::Whole | Kind::Spare if *stopped => {
-                        let message = format!("LocalQueue {name} is stopped");
-                        wait(
-                            WaitCode::QueueStopped,
-                            message,
-                            "whoever runs the queue has to set its stopPolicy to None",
-                        )
-                    }
-                    Kind::Missing if held => Ok(0),
-                    Kind::Whole | Kind::Spare | Kind::Missing | Kind::Runs | Kind::Leaves => Ok(*queue),
-                }
-            }
+        let Some(way) = way else {
+            let message = format!("there is no LocalQueue {name} in namespace {namespace}");
+            return wait(WaitCode::NoQueue, message, "create it, or name another (`trainyard get localqueues`)");
+        };
+        let Some(at) = way.queue else {
+            let message = format!("LocalQueue {name} leads to a ClusterQueue that does not exist");
+            return wait(WaitCode::NoQueue, message, "create that ClusterQueue, or correct the LocalQueue");
+        };
+        let queue = &self.queues[at as usize];
+        let begins = matches!(kind, Kind::Whole | Kind::Spare);
+        if begins && way.stop != Stop::None {
+            let message = format!("LocalQueue {name} is stopped");
+            return wait(WaitCode::QueueStopped, message, "whoever runs the queue has to set its stopPolicy to None");
         }
+        if begins && !self.takes(queue, namespace) {
+            let message = format!("ClusterQueue {} takes nothing of namespace {namespace}", queue.queue.name);
+            return wait(WaitCode::NoQueue, message, "its namespaceSelector has to match the namespace's labels");
+        }
+        let is_let_go = kind == Kind::Missing && queue.queue.stopped && !queue.drained && way.stop != Stop::Drain;
+        Ok(if is_let_go { 0 } else { at })
+    }
+
+    fn takes(&self, queue: &NamedQueue, namespace: &str) -> bool {
+        let labels = self.namespaces.get(namespace);
+        let value = |key: &str| match labels.and_then(|labels| labels.get(key)) {
+            None if key == NAMESPACE_NAME => Some(namespace),
+            value => value.map(String::as_str),
+        };
+        let all = |wanted: &Vec<Requirement>| wanted.iter().all(|one| schedule::holds(one, value(&one.key)));
+        queue.namespaces.as_ref().is_none_or(all)
+    }
+
+    /// Keeps pods that ask for these resources to the nodes of a queue's flavors.
+    pub(super) fn keep_to_flavors<'a>(
+        &self,
+        queue: u32,
+        asked: impl Iterator<Item = &'a String>,
+        any_of: &mut Vec<Vec<Requirement>>,
+    ) {
+        let asked: BTreeSet<&String> = asked.collect();
+        for terms in self.queues[queue as usize].groups.iter().filter_map(|group| group.terms(&asked, &self.flavors)) {
+            flavor::both(any_of, &terms);
+        }
+    }
+
+    /// The labels of the nodes of a queue's flavors, for people.
+    pub(super) fn flavor_labels(&self, queue: u32) -> Vec<String> {
+        let groups = self.queues.get(queue as usize).map(|queue| queue.groups.as_slice()).unwrap_or_default();
+        groups.iter().flat_map(|group| group.labels(&self.flavors)).collect()
+    }
+
+    /// The queue on whose account what a pod's gang runs is to be stopped.
+    pub(super) fn drained(&self, pod: &Pod) -> Option<String> {
+        let (_, name, way) = self.named(pod)?;
+        let way = way?;
+        if way.stop == Stop::Drain {
+            return Some(format!("LocalQueue {name}"));
+        }
+        let at = way.queue.filter(|at| self.queues[*at as usize].drained)?;
+        Some(self.title(at))
     }
 
     /// The resources that quota is about.
@@ -305,8 +379,24 @@ impl<'a> Reader<'a> {
         known.map_or(words[0].1, |(_, value)| *value)
     }
 
-    fn stopped(&mut self) -> bool {
-        self.word("/stopPolicy", &[("None", false), ("Hold", true), ("HoldAndDrain", true)])
+    fn stop(&mut self) -> Stop {
+        self.word("/stopPolicy", &[("None", Stop::None), ("Hold", Stop::Hold), ("HoldAndDrain", Stop::Drain)])
+    }
+
+    /// One that does not read selects nothing.
+    fn namespaces(&mut self) -> Option<Vec<Requirement>> {
+        let given = self.spec().get("namespaceSelector").filter(|given| !given.is_null())?;
+        match serde_json::from_value(given.clone()) {
+            Ok(selector) => Some(rule::selected(&selector)),
+            Err(error) => {
+                self.problems.push(format!("spec.namespaceSelector: {error}"));
+                Some(vec![Requirement {
+                    key: NAMESPACE_NAME.to_owned(),
+                    operator: Operator::DoesNotExist,
+                    values: Vec::new(),
+                }])
+            }
+        }
     }
 
     fn amount(&mut self, resource: &str, field: &str, value: &Value) -> Option<i64> {
@@ -368,19 +458,28 @@ impl<'a> Reader<'a> {
         let reclaim = [("Never", never), ("LowerPriority", lower), ("Any", PreemptionPolicy::Any)];
         let order =
             [("BestEffortFIFO", QueueingStrategy::BestEffortFifo), ("StrictFIFO", QueueingStrategy::StrictFifo)];
+        let stop = self.stop();
         let queue = ClusterQueue {
             name: self.name(),
             weight_milli: self.weight(),
             queueing_strategy: self.word("/queueingStrategy", &order),
             within_cluster_queue: self.word("/preemption/withinClusterQueue", &within),
             reclaim_within_cohort: self.word("/preemption/reclaimWithinCohort", &reclaim),
-            stopped: self.stopped(),
+            stopped: stop != Stop::None,
             ..ClusterQueue::default()
         };
         let noted = self.object.pointer("/metadata/annotations").and_then(|all| all[label::USAGE].as_str());
         let noted: Usage = noted.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let cohort = self.text(&["cohortName", "cohort"]);
-        NamedQueue { queue, cohort, quotas: self.quotas(), usage: noted.as_of(now_ms) }
+        NamedQueue {
+            queue,
+            drained: stop == Stop::Drain,
+            namespaces: self.namespaces(),
+            groups: flavor::groups(self.spec()),
+            cohort,
+            quotas: self.quotas(),
+            usage: noted.as_of(now_ms),
+        }
     }
 }
 

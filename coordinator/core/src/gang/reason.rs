@@ -147,7 +147,13 @@ impl Case<'_> {
             let pairs: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
             format!(" (nodeSelector {})", pairs.join(","))
         });
+        let flavors = self.scene.setting.flavor_labels(view.gangs[self.part].queue);
         let hint = match counts.keys().flatten().next() {
+            Some(Misfit::Labels) if !flavors.is_empty() => format!(
+                "the flavors of {} are of nodes with {}, and the pods may ask for others",
+                self.queue(),
+                flavors.join(" or ")
+            ),
             Some(Misfit::Labels) => {
                 format!("remove the nodeSelector or affinity, or label a node: `kubectl label node {first} KEY=VALUE`")
             }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::reason::show;
 use super::scene::{Kind, Scene};
 use super::{GangView, demand};
-use crate::schedule::{self, NodeRules, Phase, Quota, Reason, Shape, View};
+use crate::schedule::{self, Phase, Quota, Reason, Requirement, Role, Shape, View};
 
 /// Nodes that are added, at most.
 const NODES: i64 = 32;
@@ -50,6 +50,16 @@ struct Case<'a> {
     view: &'a View,
     now_ms: i64,
     at: usize,
+    /// By role, what its queue asks of the nodes.
+    kept: Vec<Vec<Vec<Requirement>>>,
+}
+
+fn kept(scene: &Scene<'_>, at: usize, role: &Role) -> Vec<Vec<Requirement>> {
+    let view = &scene.view;
+    let asked = view.resources.iter().zip(&role.requests).filter(|(_, amount)| **amount > 0);
+    let mut any_of = Vec::new();
+    scene.setting.keep_to_flavors(view.gangs[at].queue, asked.map(|(name, _)| name), &mut any_of);
+    any_of
 }
 
 /// The smallest change of each kind that would let a gang start now, those first that its user can make.
@@ -65,7 +75,8 @@ pub fn remedies(view: &GangView, now_ms: i64, namespace: &str, name: &str) -> Ve
     let decision = schedule::decide(&scene.view, now_ms);
     let waiting = decision.waiting.iter().find(|waiting| waiting.gang as usize == at);
     let Some(waiting) = waiting else { return Vec::new() };
-    let case = Case { view: &scene.view, now_ms, at };
+    let kept = scene.shape(at).roles.iter().map(|role| kept(&scene, at, role)).collect();
+    let case = Case { view: &scene.view, now_ms, at, kept };
     let limit = case.run_limit(
         decision.waiting.iter().filter_map(|other| other.reservation.as_ref()).map(|one| one.start_ms).min(),
     );
@@ -162,11 +173,12 @@ impl Case<'_> {
     }
 
     fn any_node(&self) -> Option<Remedy> {
-        let rules = |role: &schedule::Role| role.rules != NodeRules::default();
-        let holds = self.shape().roles.iter().any(rules)
+        let both = || self.shape().roles.iter().zip(&self.kept);
+        let holds = both().any(|(role, kept)| !role.rules.selector.is_empty() || role.rules.any_of != *kept)
             && self.shaped(|shape| {
-                for role in &mut shape.roles {
-                    (role.rules.selector, role.rules.any_of) = Default::default();
+                for (role, kept) in shape.roles.iter_mut().zip(&self.kept) {
+                    role.rules.selector.clear();
+                    role.rules.any_of.clone_from(kept);
                 }
             });
         let message = "leave out its nodeSelector and required node affinity".to_owned();

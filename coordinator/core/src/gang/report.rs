@@ -21,6 +21,9 @@ pub(super) fn tell(view: &GangView, scene: &Scene<'_>, decision: &Decision, now_
             namespace: text("/metadata/namespace"),
             name: text("/metadata/name"),
         };
+        if reference.kind == "ResourceFlavor" {
+            continue;
+        }
         let uid = text("/metadata/uid");
         let fence = Fence { uid: Some(uid.clone()).filter(|uid| !uid.is_empty()), resource_version: None };
         let problems = scene.setting.problems.get(&at).map(Vec::as_slice).unwrap_or_default();

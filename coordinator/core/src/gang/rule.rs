@@ -149,7 +149,7 @@ fn pod_term(term: &PodAffinityTerm, namespace: &str) -> Option<PodTerm> {
     Some(PodTerm { pods: selected(term.label_selector.as_ref()?), topology_key: term.topology_key.clone() })
 }
 
-fn selected(selector: &LabelSelector) -> Vec<Requirement> {
+pub(super) fn selected(selector: &LabelSelector) -> Vec<Requirement> {
     let labels = selector.match_labels.iter().flatten();
     let labels = labels.map(|(key, value)| requirement(key, "In", vec![value.clone()]));
     let expressions = selector.match_expressions.iter().flatten();

@@ -225,6 +225,9 @@ impl<'view> Maker<'view> {
         }
         let mut member = self.member(gang, kind, &gang.waiting);
         member.queue = self.setting.queue_of(gang.waiting[0], kind)?;
+        for Asked { amounts, role } in groups.iter_mut().map(|group| &mut group.asked) {
+            self.setting.keep_to_flavors(member.queue, amounts.keys(), &mut role.rules.any_of);
+        }
         match kind {
             // What a gang lost comes before everything else.
             Kind::Missing => member.submitted_ms = 0,

@@ -72,7 +72,7 @@ fn local_queue(name: &str, cluster_queue: &str) -> Value {
 fn world(nodes: &[Value], pods: Vec<Vec<Value>>, queues: Vec<Value>) -> World {
     let nodes = nodes.iter().map(|node| serde_json::from_value(node.clone()).unwrap()).collect();
     let pods = pods.into_iter().flatten().map(|pod| serde_json::from_value(pod).unwrap()).collect();
-    World { view: GangView { nodes, pods, priority_classes: BTreeMap::new(), queues }, now_ms: NOW }
+    World { view: GangView { nodes, pods, queues, ..GangView::default() }, now_ms: NOW }
 }
 
 fn merge(target: &mut Value, patch: &Value) {
@@ -323,6 +323,124 @@ fn quota_is_what_queues_say_with_numbers() {
     let missing = world(&[node("a", 16, "r")], vec![elsewhere.clone()], queues(&json!({}))).look();
     assert_eq!(codes(&missing), [("lost", WaitCode::NoQueue)]);
     assert_eq!(done(&world(&[node("a", 16, "r")], vec![elsewhere], Vec::new()).look()), [("bind", "lost-0")]);
+}
+
+#[test]
+fn a_queue_is_for_the_namespaces_that_it_selects() {
+    let selecting = |selector: Value| {
+        let queues = vec![cluster_queue("team", 4, &json!({"namespaceSelector": selector})), local_queue("q", "team")];
+        let mut world = world(&[node("a", 16, "r")], vec![gang("job", 1, 1, 0, &queued("q", 0))], queues);
+        let labels = BTreeMap::from([("tier".to_owned(), "research".to_owned())]);
+        world.view.namespaces = BTreeMap::from([("team".to_owned(), labels)]);
+        world
+    };
+    let named = json!({"matchLabels": {"kubernetes.io/metadata.name": "team"}});
+    let tiers = json!({"matchExpressions": [{"key": "tier", "operator": "In", "values": ["research", "free"]}]});
+    for selector in [json!(null), json!({}), json!({"matchLabels": {"tier": "research"}}), named, tiers] {
+        assert_eq!(done(&selecting(selector.clone()).look()), [("bind", "job-0")], "{selector}");
+    }
+    let absent = json!({"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]});
+    for selector in [json!({"matchLabels": {"tier": "free"}}), absent, json!("all")] {
+        let placement = selecting(selector.clone()).look();
+        assert_eq!(codes(&placement), [("job", WaitCode::NoQueue)], "{selector}");
+        assert_eq!(placement.waiting[0].message, "ClusterQueue team takes nothing of namespace team");
+    }
+    let mut bad = selecting(json!("all"));
+    bad.step();
+    assert_eq!(active(&bad, 0).0, "False");
+    // What runs there stays.
+    let mut runs = selecting(json!({"matchLabels": {"tier": "free"}}));
+    runs.view.pods.clear();
+    runs.add(on(gang("old", 1, 1, HOUR, &queued("q", 0)), "a", NOW - HOUR));
+    assert_eq!(done(&runs.step()), []);
+}
+
+#[test]
+fn a_queue_that_is_drained_stops_what_runs_in_it_and_nothing_else() {
+    let hold = |of: &str, policy: &str| {
+        let running = |name: &str, queue: &str| on(gang(name, 2, 1, HOUR, &queued(queue, 0)), "a", NOW - HOUR);
+        let mut queues = vec![
+            cluster_queue("team", 4, &json!({})),
+            local_queue("q", "team"),
+            cluster_queue("others", 4, &json!({})),
+            local_queue("o", "others"),
+        ];
+        let at = queues.iter().position(|queue| queue["metadata"]["name"] == of).unwrap();
+        queues[at]["spec"]["stopPolicy"] = json!(policy);
+        world(&[node("a", 16, "r")], vec![running("mine", "q"), running("theirs", "o")], queues)
+    };
+    for (of, title) in [("team", "ClusterQueue team"), ("q", "LocalQueue q")] {
+        let mut world = hold(of, "HoldAndDrain");
+        let first = world.step();
+        assert_eq!(done(&first), [("mark", "mine-0"), ("mark", "mine-1")]);
+        let told = first.plan.actions.iter().find_map(|action| match action {
+            Action::Event { reason, message, .. } if reason == "Preempted" => Some(message.clone()),
+            _ => None,
+        });
+        assert_eq!(told.unwrap(), format!("team/mine is stopped, as the stopPolicy of {title} says"));
+        assert_eq!(done(&world.step()), [("delete", "mine-0"), ("delete", "mine-1")]);
+        world.gone();
+        world.step();
+        world.rests();
+        // Its successors wait.
+        world.add(gang("mine", 2, 1, 0, &queued("q", 0)));
+        assert_eq!(codes(&world.step()), [("mine", WaitCode::QueueStopped)]);
+    }
+    let mut held = hold("team", "Hold");
+    assert_eq!(done(&held.step()), [], "what runs goes on");
+    // What a gang lost is given back to it while its queue is held, and not while it is drained.
+    for (policy, bound) in [("Hold", 1), ("HoldAndDrain", 0)] {
+        let mut world = hold("team", policy);
+        world.patch("Pod", "mine-1", &json!({"spec": {"nodeName": null}, "status": {"phase": "Pending"}}));
+        let verbs: Vec<&str> = done(&world.look()).into_iter().map(|(verb, _)| verb).collect();
+        assert_eq!(verbs.iter().filter(|verb| **verb == "bind").count(), bound, "{policy}");
+    }
+}
+
+/// A flavor of nodes with these labels.
+fn flavor(name: &str, labels: &Value) -> Value {
+    let metadata = json!({"name": name, "uid": name});
+    json!({"apiVersion": super::QUEUE_API_VERSION, "kind": "ResourceFlavor", "metadata": metadata, "spec": {"nodeLabels": labels}})
+}
+
+#[test]
+fn quota_of_a_flavor_is_of_its_nodes() {
+    let pool = |name: &str, pool: &str| {
+        let mut node = node(name, 4, "r");
+        node["metadata"]["labels"]["pool"] = json!(pool);
+        node
+    };
+    let nodes = [node("plain", 4, "r"), pool("new", "a100"), pool("old", "v100")];
+    let queues = |flavors: &[&str]| {
+        let mut queue = cluster_queue("team", 4, &json!({}));
+        let group = &mut queue["spec"]["resourceGroups"][0]["flavors"];
+        let quota = group[0]["resources"].clone();
+        *group = flavors.iter().map(|name| json!({"name": name, "resources": quota})).collect();
+        let labels = |pool: &str| json!({ "pool": pool });
+        vec![queue, local_queue("q", "team"), flavor("a100", &labels("a100")), flavor("v100", &labels("v100"))]
+    };
+    let nodes_of = |placement: &Placement| -> Vec<String> {
+        let node = |action: &Action| if let Action::Bind { node, .. } = action { Some(node.clone()) } else { None };
+        placement.plan.actions.iter().filter_map(node).collect()
+    };
+    let look = |flavors: &[&str], gang: Vec<Value>| world(&nodes, vec![gang], queues(flavors)).look();
+    let job = |cpus: u32| gang("job", 1, cpus, 0, &queued("q", 0));
+    assert_eq!(nodes_of(&look(&["a100"], job(3))), ["new"]);
+    assert_eq!(nodes_of(&look(&["v100"], job(3))), ["old"]);
+    // Of several, one for each pod; of one that nobody has described, any node.
+    let mut both = nodes_of(&look(&["a100", "v100"], gang("job", 2, 3, 0, &queued("q", 0))));
+    both.sort_unstable();
+    assert_eq!(both, ["new", "old"]);
+    assert_eq!(nodes_of(&look(&["default"], gang("job", 1, 3, 0, &queued("q", 0)))).len(), 1);
+    // A pod that asks for other nodes finds none, and is told why.
+    let mut elsewhere = job(1);
+    elsewhere[0]["spec"]["nodeSelector"] = json!({"pool": "v100"});
+    let placement = look(&["a100"], elsewhere);
+    assert_eq!(codes(&placement), [("job", WaitCode::NoMatchingNode)]);
+    let hint = placement.waiting[0].hint.as_ref().unwrap();
+    assert!(hint.contains("the flavors of ClusterQueue team are of nodes with pool=a100"), "{hint}");
+    // Jobs of no queue go anywhere.
+    assert_eq!(nodes_of(&look(&["a100"], gang("free", 3, 3, 0, &json!({})))).len(), 3);
 }
 
 fn active(world: &World, at: usize) -> (String, String) {

@@ -88,7 +88,7 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     let total: u32 = specs.iter().map(|spec| spec.replicas).sum();
     let mut policy = kubeflow::policy(spec, total, &mut warnings, findings);
     let templates = specs.iter().map(|spec| &spec.template);
-    policy.scheduler = scheduler::read(job, None, templates, config.embedded, &mut warnings, findings);
+    policy.scheduler = scheduler::read(job, None, templates, config, &mut warnings, findings);
     warnings.extend(elastic.as_ref().and_then(ignored));
     check_pod_names(&head, &specs, findings);
     if !findings.list.is_empty() {

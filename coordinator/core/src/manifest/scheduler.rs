@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::read::Findings;
 use crate::label;
 use crate::model::{Scheduler, Warning};
+use crate::view::Config;
 
 /// The words for them.
 const WORDS: &[(&str, Scheduler)] = &[
@@ -24,12 +25,13 @@ pub(super) fn kueue_queue(job: &Value) -> Option<String> {
 }
 
 /// The first of these that says anything: the field of our own kind, the annotation, Kueue's label, and the `schedulerName` of
-/// the pods. On one machine (`alone`) there is nobody else, and only what was said outright is worth a word.
+/// the pods. The label speaks of our own queues where they are ours. On one machine there is nobody else, and only what was said
+/// outright is worth a word.
 pub(super) fn read<'template>(
     job: &Value,
     field: Option<&str>,
     templates: impl IntoIterator<Item = &'template PodTemplateSpec>,
-    alone: bool,
+    config: &Config,
     warnings: &mut Vec<Warning>,
     findings: &mut Findings,
 ) -> Scheduler {
@@ -41,7 +43,7 @@ pub(super) fn read<'template>(
     };
     let word = field.or(annotation);
     let said = findings.one_of(word, &path, WORDS, Scheduler::Trainyard);
-    if alone {
+    if config.embedded {
         if said != Scheduler::Trainyard {
             warnings.push(Warning::ignored(&path));
         }
@@ -51,7 +53,7 @@ pub(super) fn read<'template>(
         return said;
     }
     if kueue_queue(job).is_some() {
-        return Scheduler::Kueue;
+        return if config.peers.queues.is_empty() { Scheduler::Kueue } else { Scheduler::Trainyard };
     }
     let name = |template: &PodTemplateSpec| template.spec.as_ref().and_then(|spec| spec.scheduler_name.clone());
     let by_volcano = templates.into_iter().any(|template| name(template).as_deref() == Some(VOLCANO));

@@ -290,7 +290,7 @@ fn choose_scheduler(
 ) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let field = spec.scheduler.as_deref();
-    policy.scheduler = scheduler::read(job, field, [template], config.embedded, &mut warnings, findings);
+    policy.scheduler = scheduler::read(job, field, [template], config, &mut warnings, findings);
     if policy.scheduler != Scheduler::Kueue {
         return warnings;
     }

@@ -132,7 +132,7 @@ fn lower_into(job: &Value, related: &[Value], config: &Config, findings: &mut Fi
     let nproc = complete(&mut template, &spec, &runtime, framework, findings)?;
     read::check_pod_name(&node_name(&head, nodes.saturating_sub(1)), findings);
     let mut warnings = Vec::new();
-    let scheduler = scheduler::read(job, None, [&template], config.embedded, &mut warnings, findings);
+    let scheduler = scheduler::read(job, None, [&template], config, &mut warnings, findings);
     if !findings.list.is_empty() {
         return None;
     }

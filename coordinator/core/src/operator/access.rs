@@ -77,6 +77,7 @@ struct Part {
 use Verb::{Create, Delete, Get, List, Patch, Update, Watch};
 
 const FOLLOW: [Verb; 2] = [List, Watch];
+const KUEUE: &str = "kueue.x-k8s.io";
 
 /// Get: a creation that finds the name taken looks whose it is, and so does a deletion that meets another incarnation.
 const PARTS: [Part; 3] = [
@@ -98,22 +99,35 @@ const OWN: [(&str, &str, &str, &str); 2] = [
 ];
 
 /// What else it takes to let pods of a job go together.
-const GANGS: [Part; 4] = [
+const GANGS: [Part; 11] = [
     Part { group: "", resource: "nodes", verbs: &FOLLOW, why: "where there is room" },
     Part { group: "", resource: "pods", verbs: &[Patch], why: "gates that are lifted when there is room for all" },
     Part { group: "", resource: "pods/status", verbs: &[Patch], why: "why a gang waits" },
     Part { group: "scheduling.k8s.io", resource: "priorityclasses", verbs: &FOLLOW, why: "whose turn it is" },
+    // Of these, nothing is asked for where Kueue looks after them, or where the cluster has none.
+    Part {
+        group: KUEUE,
+        resource: "clusterqueues",
+        verbs: &[List, Watch, Patch],
+        why: "whose quota it is, and what was used of it",
+    },
+    Part { group: KUEUE, resource: "clusterqueues/status", verbs: &[Patch], why: "how many wait in a queue" },
+    Part { group: KUEUE, resource: "localqueues", verbs: &FOLLOW, why: "which queue a job waits in" },
+    Part { group: KUEUE, resource: "localqueues/status", verbs: &[Patch], why: "whether a queue is in use" },
+    Part { group: "", resource: "namespaces", verbs: &FOLLOW, why: "which of them a queue is for" },
+    Part { group: KUEUE, resource: "cohorts", verbs: &FOLLOW, why: "who lends to whom" },
+    Part { group: KUEUE, resource: "topologies", verbs: &FOLLOW, why: "which nodes are near to each other" },
 ];
 
 /// What else it takes to leave jobs to other schedulers, where there are any.
 const PEERS: [Part; 4] = [
     Part {
-        group: "kueue.x-k8s.io",
+        group: KUEUE,
         resource: "workloads",
         verbs: &[Get, List, Watch, Create, Delete],
         why: "what jobs that are left to Kueue ask for",
     },
-    Part { group: "kueue.x-k8s.io", resource: "resourceflavors", verbs: &FOLLOW, why: "where Kueue sends their pods" },
+    Part { group: KUEUE, resource: "resourceflavors", verbs: &FOLLOW, why: "where Kueue sends their pods" },
     Part {
         group: "scheduling.volcano.sh",
         resource: "podgroups",
@@ -302,6 +316,13 @@ mod tests {
             assert!(!has(&bare, method, path) && has(&gangs, method, path), "{path}");
         }
         assert!(!has(&gangs, "PATCH", "/api/v1/nodes/n"));
+        let queue = "/apis/kueue.x-k8s.io/v1beta2/clusterqueues/q";
+        assert!(has(&gangs, "PATCH", &format!("{queue}/status")) && !has(&gangs, "PUT", queue));
+        assert!(
+            !has(&gangs, "POST", "/apis/kueue.x-k8s.io/v1beta2/clusterqueues"),
+            "whoever runs the cluster makes them"
+        );
+        assert!(!has(&bare, "GET", "/apis/kueue.x-k8s.io/v1beta2/clusterqueues"));
     }
 
     #[test]

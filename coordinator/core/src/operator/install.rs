@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::access::{self, Reach, Right, Verb};
-use super::crd;
+use super::{crd, queue};
 
 /// The name of everything that is there once: Lease, Deployment, ServiceAccount, roles.
 pub const NAME: &str = "trainyard-operator";
@@ -34,6 +34,8 @@ pub struct Options {
     pub left: BTreeSet<String>,
     /// Whether pods of a job wait until there is room for all of them.
     pub gangs: bool,
+    /// Whether Kueue's kinds of queues are defined as well, for a cluster that has no Kueue.
+    pub queues: bool,
 }
 
 /// How launchers call the rendezvous of an operator in this namespace.
@@ -47,6 +49,9 @@ pub fn rendezvous_address(namespace: &str) -> String {
 pub fn objects(options: &Options) -> Vec<Value> {
     let rights = access::rights(&options.left, options.gangs);
     let mut all = crd::definitions(options.kubeflow);
+    if options.queues {
+        all.extend(queue::definitions());
+    }
     all.push(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": options.namespace}}));
     all.push(named("v1", "ServiceAccount", Some(&options.namespace), json!({})));
     all.extend(roles(options, &rights));
@@ -165,6 +170,8 @@ pub fn leader_slice(namespace: &str, address: &str, port: u16, pod: Option<&str>
 
 fn deployment(options: &Options) -> Value {
     let selector = json!({"app.kubernetes.io/name": NAME});
+    // What there is to follow is asked for when an operator begins to lead, so those that run are replaced.
+    let annotations = if options.queues { json!({"trainyard.dev/queues": queue::GROUP}) } else { json!({}) };
     named(
         "apps/v1",
         "Deployment",
@@ -173,7 +180,7 @@ fn deployment(options: &Options) -> Value {
             "replicas": options.replicas,
             "selector": {"matchLabels": selector},
             "template": {
-                "metadata": {"labels": labels()},
+                "metadata": {"labels": labels(), "annotations": annotations},
                 "spec": {
                     "serviceAccountName": NAME,
                     "terminationGracePeriodSeconds": 30,
@@ -241,6 +248,7 @@ mod tests {
             kubeflow: false,
             left: BTreeSet::new(),
             gangs: false,
+            queues: false,
         }
     }
 

@@ -219,7 +219,7 @@ impl Cluster {
 }
 
 /// Whether a label's value, if there is one, meets a requirement.
-pub(super) fn holds(requirement: &Requirement, value: Option<&str>) -> bool {
+pub(crate) fn holds(requirement: &Requirement, value: Option<&str>) -> bool {
     let listed = || value.is_some_and(|value| requirement.values.iter().any(|one| one == value));
     let number = |text: Option<&str>| text.and_then(|text| text.parse::<i64>().ok());
     let bound = || number(requirement.values.first().map(String::as_str));

@@ -1,0 +1,352 @@
+//! Gangs on a cluster: what is written, and in which order.
+
+use k8s_openapi::api::core::v1::Pod;
+
+use serde_json::Value;
+
+use super::*;
+
+const NOW: i64 = 1_000_000;
+const PATIENCE: i64 = 60_000;
+
+fn node(name: &str, cpus: u32) -> Node {
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": {HOSTNAME: format!("host-of-{name}")}},
+        "status": {"allocatable": {"cpu": cpus.to_string(), "pods": "10"}},
+    }))
+    .unwrap()
+}
+
+/// Pods of one job that ask for a CPU each and wait at their gate.
+fn pods(job: &str, count: usize) -> Vec<Pod> {
+    let pod = |index: usize| {
+        serde_json::from_value(json!({
+            "metadata": {
+                "namespace": "team", "name": format!("{job}-{index}"), "uid": format!("{job}-{index}-uid"),
+                "creationTimestamp": crate::instant::text(NOW),
+                "annotations": {label::GANG: job, label::GANG_SIZE: count.to_string()},
+                "labels": {label::REPLICA_INDEX: index.to_string()},
+                "ownerReferences": [{"apiVersion": "x/v1", "kind": "Job", "name": job, "uid": job, "controller": true}],
+            },
+            "spec": {
+                "schedulingGates": [{"name": label::GANG_GATE}],
+                "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}],
+            },
+            "status": {"phase": "Pending"},
+        }))
+        .unwrap()
+    };
+    (0..count).map(pod).collect()
+}
+
+fn view(nodes: Vec<Node>, pods: Vec<Pod>) -> ClusterView {
+    let mut owners = BTreeMap::new();
+    for pod in &pods {
+        let job = owner_uid(pod).unwrap().to_owned();
+        let object = ObjectRef {
+            api_version: "x/v1".to_owned(),
+            kind: "Job".to_owned(),
+            namespace: "team".to_owned(),
+            name: job.clone(),
+        };
+        owners.insert(job, Owner { object, intent: None });
+    }
+    let gangs = GangView { nodes, pods, ..GangView::default() };
+    ClusterView { gangs, owners, patience_ms: PATIENCE }
+}
+
+/// What the API server makes of one action.
+fn carry_out(view: &mut ClusterView, action: &Action) {
+    match action {
+        Action::Patch { object, patch, .. } if object.kind == "Pod" => {
+            let pod = view.gangs.pods.iter_mut().find(|pod| reference(pod) == *object).unwrap();
+            let spec = pod.spec.as_mut().unwrap();
+            assert!(patch["spec"]["schedulingGates"].is_null());
+            spec.scheduling_gates = None;
+            let host = patch["spec"]["nodeSelector"][HOSTNAME].as_str().unwrap().to_owned();
+            spec.node_selector = Some(BTreeMap::from([(HOSTNAME.to_owned(), host)]));
+        }
+        Action::Patch { object, patch, .. } => {
+            let text = patch["metadata"]["annotations"][label::PLACEMENT].as_str().unwrap();
+            let all = BTreeMap::from([(label::PLACEMENT.to_owned(), text.to_owned())]);
+            view.owners.insert(object.name.clone(), Owner::read(object.clone(), Some(&all)));
+        }
+        Action::Delete { object, .. } => view.gangs.pods.retain(|pod| reference(pod) != *object),
+        Action::PatchStatus { .. } | Action::Event { .. } => {}
+        Action::Create { .. } | Action::Bind { .. } => panic!("{action:?}"),
+    }
+}
+
+fn writes(placement: &Placement) -> Vec<Action> {
+    let writes = placement.plan.actions.iter();
+    writes.filter(|action| matches!(action, Action::Patch { .. } | Action::Delete { .. })).cloned().collect()
+}
+
+fn bind(view: &mut ClusterView, name: &str) {
+    let pod = view.gangs.pods.iter_mut().find(|pod| pod.metadata.name.as_deref() == Some(name)).unwrap();
+    let spec = pod.spec.as_mut().unwrap();
+    assert_eq!(spec.scheduling_gates, None, "{name} is not lifted");
+    let host = spec.node_selector.as_ref().unwrap()[HOSTNAME].clone();
+    spec.node_name = Some(host.trim_start_matches("host-of-").to_owned());
+}
+
+fn lifted(view: &ClusterView) -> usize {
+    view.gangs.pods.iter().filter(|pod| !is_gated(pod)).count()
+}
+
+#[test]
+fn the_intent_is_written_before_the_first_gate_is_lifted() {
+    let view = view(vec![node("a", 2), node("b", 2)], pods("job", 3));
+    let writes = writes(&place_on_cluster(&view, NOW));
+    let kind = |action: &Action| {
+        let Action::Patch { object, .. } = action else { panic!("{action:?}") };
+        object.kind.clone()
+    };
+    let kinds: Vec<String> = writes.iter().map(kind).collect();
+    assert_eq!(kinds, ["Job", "Pod", "Pod", "Pod"]);
+}
+
+#[test]
+fn a_gang_that_does_not_fit_waits_with_every_gate_shut() {
+    let view = view(vec![node("a", 1), node("b", 1)], pods("job", 3));
+    let placement = place_on_cluster(&view, NOW);
+    assert_eq!(writes(&placement), []);
+    assert_eq!(placement.waiting.len(), 1);
+}
+
+/// Wherever it is cut off, the next look completes exactly what was decided, and nobody else is given the room.
+#[test]
+fn a_crash_between_any_two_writes_leaves_no_part_of_a_gang() {
+    let mut all = pods("first", 3);
+    all.extend(pods("second", 2));
+    let start = view(vec![node("a", 2), node("b", 2)], all);
+    let first = writes(&place_on_cluster(&start, NOW));
+    for cut in 0..=first.len() {
+        let mut world = start.clone();
+        first[..cut].iter().for_each(|action| carry_out(&mut world, action));
+        let promised = world.owners["first"].intent.clone();
+        for action in writes(&place_on_cluster(&world, NOW + 1)) {
+            carry_out(&mut world, &action);
+        }
+        assert_eq!(lifted(&world), 3, "after {cut} writes");
+        if let Some(promised) = promised {
+            let intent = world.owners["first"].intent.as_ref().unwrap();
+            assert_eq!(intent.pods, promised.pods, "after {cut} writes");
+        }
+        assert_eq!(writes(&place_on_cluster(&world, NOW + 2)), [], "nothing is left to do after {cut} writes");
+    }
+}
+
+#[test]
+fn a_gang_that_is_not_bound_in_time_is_taken_back_whole_and_tried_again_later() {
+    let mut world = view(vec![node("a", 2), node("b", 2)], pods("job", 3));
+    for action in writes(&place_on_cluster(&world, NOW)) {
+        carry_out(&mut world, &action);
+    }
+    bind(&mut world, "job-0");
+    bind(&mut world, "job-1");
+    let soon = place_on_cluster(&world, NOW + 1);
+    assert_eq!((writes(&soon), soon.plan.wake_at_ms), (vec![], Some(NOW + PATIENCE)));
+    // Cut off after each write: the mark comes first, and the rest follows from it.
+    let late = writes(&place_on_cluster(&world, NOW + PATIENCE));
+    assert_eq!(late.len(), 4);
+    for cut in 1..=late.len() {
+        let mut world = world.clone();
+        late[..cut].iter().for_each(|action| carry_out(&mut world, action));
+        for action in writes(&place_on_cluster(&world, NOW + PATIENCE + 1)) {
+            carry_out(&mut world, &action);
+        }
+        assert!(world.gangs.pods.is_empty(), "after {cut} writes");
+        // Their successors wait until the back-off is over.
+        let mut fresh = pods("job", 3);
+        fresh.iter_mut().for_each(|pod| pod.metadata.uid = pod.metadata.uid.as_ref().map(|uid| format!("{uid}-2")));
+        world.gangs.pods = fresh;
+        let waits = place_on_cluster(&world, NOW + PATIENCE + 2);
+        let again = NOW + PATIENCE + backoff::FIRST_MS;
+        assert_eq!((writes(&waits), waits.plan.wake_at_ms), (vec![], Some(again)));
+        for action in writes(&place_on_cluster(&world, again)) {
+            carry_out(&mut world, &action);
+        }
+        assert_eq!((lifted(&world), world.owners["job"].intent.as_ref().unwrap().attempt), (3, 1));
+    }
+}
+
+#[test]
+fn a_successor_of_one_pod_is_placed_without_the_others() {
+    let mut world = view(vec![node("a", 2), node("b", 2)], pods("job", 3));
+    for action in writes(&place_on_cluster(&world, NOW)) {
+        carry_out(&mut world, &action);
+    }
+    ["job-0", "job-1", "job-2"].iter().for_each(|name| bind(&mut world, name));
+    let lost = world.gangs.pods.iter().position(|pod| pod.metadata.name.as_deref() == Some("job-2")).unwrap();
+    let mut fresh = pods("job", 3).remove(2);
+    fresh.metadata.uid = Some("new".to_owned());
+    world.gangs.pods[lost] = fresh;
+    for action in writes(&place_on_cluster(&world, NOW + 500_000)) {
+        carry_out(&mut world, &action);
+    }
+    let intent = world.owners["job"].intent.clone().unwrap();
+    assert_eq!(intent.pods.keys().collect::<Vec<_>>(), ["new"], "the others are no part of this attempt");
+    assert_eq!(lifted(&world), 3);
+    // If it is not bound in time, it goes back alone.
+    let late = writes(&place_on_cluster(&world, NOW + 500_000 + PATIENCE));
+    assert_eq!(late.iter().filter(|action| matches!(action, Action::Delete { .. })).count(), 1);
+}
+
+#[test]
+fn terms_that_only_the_clusters_scheduler_knows_leave_the_node_to_it() {
+    let mut all = pods("job", 2);
+    let spread = json!([{"maxSkew": 1, "topologyKey": HOSTNAME, "whenUnsatisfiable": "DoNotSchedule"}]);
+    all[0].spec.as_mut().unwrap().topology_spread_constraints = serde_json::from_value(spread).unwrap();
+    let writes = writes(&place_on_cluster(&view(vec![node("a", 2)], all), NOW));
+    let selector = |at: usize| {
+        let Action::Patch { patch, .. } = &writes[at] else { panic!("{writes:?}") };
+        assert!(patch["spec"]["schedulingGates"].is_null());
+        patch["spec"].get("nodeSelector").cloned()
+    };
+    assert_eq!((selector(1), selector(2)), (None, Some(json!({HOSTNAME: "host-of-a"}))));
+}
+
+#[test]
+fn pods_of_others_only_take_room() {
+    let mut alien = pods("alien", 1).remove(0);
+    alien.metadata.annotations = None;
+    alien.spec.as_mut().unwrap().scheduling_gates = None;
+    let mut bound = alien.clone();
+    (bound.metadata.name, bound.metadata.uid) = (Some("bound".to_owned()), Some("bound".to_owned()));
+    bound.spec.as_mut().unwrap().node_name = Some("a".to_owned());
+    let mut all = pods("job", 2);
+    all.extend([alien, bound]);
+    let mut nodes = vec![node("a", 2)];
+    let placement = place_on_cluster(&view(nodes.clone(), all.clone()), NOW);
+    assert_eq!(writes(&placement), []);
+    nodes.push(node("b", 1));
+    assert_eq!(writes(&place_on_cluster(&view(nodes, all), NOW)).len(), 3, "the job and its two pods");
+}
+
+/// A queue with so many CPUs, which stops lesser gangs for others, and the way to it.
+fn queue(cpus: u32) -> Vec<Value> {
+    let version = "kueue.x-k8s.io/v1beta2";
+    let quota = json!([{"coveredResources": ["cpu"], "flavors": [{"name": "f", "resources": [{"name": "cpu", "nominalQuota": cpus}]}]}]);
+    let spec = json!({"resourceGroups": quota, "preemption": {"withinClusterQueue": "LowerPriority"}});
+    let metadata = |namespace: Option<&str>| json!({"name": "q", "uid": "q", "namespace": namespace});
+    vec![
+        json!({"apiVersion": version, "kind": "ClusterQueue", "metadata": metadata(None), "spec": spec}),
+        json!({"apiVersion": version, "kind": "LocalQueue", "metadata": metadata(Some("team")), "spec": {"clusterQueue": "q"}}),
+        json!({"apiVersion": version, "kind": "Cohort", "metadata": metadata(None), "spec": {"fairSharing": {"weight": "no"}}}),
+    ]
+}
+
+fn queued(job: &str, count: usize, priority: i32) -> Vec<Pod> {
+    let mut all = pods(job, count);
+    for pod in &mut all {
+        let annotations = pod.metadata.annotations.get_or_insert_default();
+        annotations.insert(label::QUEUE.to_owned(), "q".to_owned());
+        annotations.insert(label::PRIORITY.to_owned(), priority.to_string());
+    }
+    all
+}
+
+/// What is told to objects of Kueue's kinds: (verb, kind).
+fn told(placement: &Placement) -> Vec<(&'static str, &str)> {
+    let of = |action: &'_ Action| match action {
+        Action::Patch { object, .. } => Some(("patch", object.kind.clone())),
+        Action::PatchStatus { object, .. } => Some(("status", object.kind.clone())),
+        Action::Event { regarding, .. } => Some(("event", regarding.kind.clone())),
+        Action::Create { .. } | Action::Delete { .. } | Action::Bind { .. } => None,
+    };
+    let known = ["ClusterQueue", "LocalQueue", "Cohort"];
+    let all = placement.plan.actions.iter().filter_map(of);
+    all.filter_map(|(verb, kind)| Some((verb, *known.iter().find(|one| **one == kind)?))).collect()
+}
+
+#[test]
+fn quota_keeps_a_gang_at_its_gate_although_there_is_room() {
+    let mut all = queued("first", 2, 0);
+    all.extend(queued("second", 2, 0));
+    let mut world = view(vec![node("a", 9)], all);
+    world.gangs.queues = queue(3);
+    let first = place_on_cluster(&world, NOW);
+    assert_eq!(told(&first), [("status", "ClusterQueue"), ("status", "LocalQueue")], "of a cohort nothing can be told");
+    let waiting: Vec<_> = first.waiting.iter().map(|gang| (gang.name.as_str(), gang.message.as_str())).collect();
+    assert_eq!(waiting, [("second", "it asks for 2 CPUs, of the quota of ClusterQueue q 1 CPU is left")]);
+    let of_gangs = |placement: &Placement| {
+        let mut all = writes(placement);
+        all.retain(|action| !matches!(action, Action::Patch { object, .. } if object.kind == "ClusterQueue"));
+        all
+    };
+    of_gangs(&first).iter().for_each(|action| carry_out(&mut world, action));
+    assert_eq!(lifted(&world), 2);
+    assert_eq!(of_gangs(&place_on_cluster(&world, NOW + 1)), [], "what was lifted holds quota before it has a node");
+    world.gangs.pods.retain(is_gated);
+    of_gangs(&place_on_cluster(&world, NOW + 2)).iter().for_each(|action| carry_out(&mut world, action));
+    assert_eq!(lifted(&world), 2, "the second one goes when the first has ended");
+}
+
+#[test]
+fn a_gang_makes_room_in_its_queue_and_a_pod_of_others_never_does() {
+    // What has just begun is left alone for a minute.
+    const LATER: i64 = NOW + 120_000;
+    let mut low = queued("low", 2, 0);
+    // A pod that we did not let go, however it is labelled.
+    let mut alien = queued("alien", 1, 0).remove(0);
+    alien.metadata.annotations.as_mut().unwrap().remove(label::GANG);
+    alien.metadata.labels.get_or_insert_default().insert(label::QUEUE_NAME.to_owned(), "q".to_owned());
+    for pod in low.iter_mut().chain([&mut alien]) {
+        pod.spec.as_mut().unwrap().scheduling_gates = None;
+        pod.spec.as_mut().unwrap().node_name = Some("a".to_owned());
+    }
+    let mut all = low;
+    all.push(alien);
+    all.extend(queued("high", 2, 5));
+    let mut world = view(vec![node("a", 9)], all);
+    world.gangs.queues = queue(2);
+    let marked = |placement: &Placement| -> Vec<String> {
+        let of = |action: &Action| match action {
+            Action::Patch { object, patch, .. } if !patch["metadata"]["annotations"][label::PREEMPTED].is_null() => {
+                Some(object.name.clone())
+            }
+            _ => None,
+        };
+        placement.plan.actions.iter().filter_map(of).collect()
+    };
+    let first = place_on_cluster(&world, LATER);
+    assert_eq!(marked(&first), ["low-0", "low-1"]);
+    assert_eq!(told(&first)[0], ("patch", "ClusterQueue"), "it uses 2 CPUs, and not 3");
+    for pod in world.gangs.pods.iter_mut().filter(|pod| pod.metadata.name.as_deref().unwrap().starts_with("low")) {
+        pod.metadata.annotations.as_mut().unwrap().insert(label::PREEMPTED.to_owned(), "team/high".to_owned());
+    }
+    let second = place_on_cluster(&world, LATER + 1);
+    let deleted = writes(&second).into_iter().filter(|action| matches!(action, Action::Delete { .. })).count();
+    assert_eq!((deleted, lifted(&world)), (2, 3));
+    // Until they have left, nobody goes.
+    world.gangs.pods.retain(|pod| !pod.metadata.name.as_deref().unwrap().starts_with("low"));
+    let third = place_on_cluster(&world, LATER + 2);
+    assert_eq!(
+        writes(&third)
+            .iter()
+            .filter(|action| matches!(action, Action::Patch { object, .. } if object.kind == "Pod"))
+            .count(),
+        2
+    );
+}
+
+#[test]
+fn a_pod_whose_node_the_cluster_chooses_stays_with_its_flavor() {
+    let mut all = queued("job", 2, 0);
+    let spread = json!([{"maxSkew": 1, "topologyKey": HOSTNAME, "whenUnsatisfiable": "ScheduleAnyway"}]);
+    all[0].spec.as_mut().unwrap().topology_spread_constraints = serde_json::from_value(spread).unwrap();
+    let mut pool = node("b", 9);
+    pool.metadata.labels.as_mut().unwrap().insert("pool".to_owned(), "new".to_owned());
+    let mut world = view(vec![node("a", 9), pool], all);
+    world.gangs.queues = queue(3);
+    let spec = json!({"nodeLabels": {"pool": "new"}});
+    world.gangs.queues.push(json!({"kind": "ResourceFlavor", "metadata": {"name": "f"}, "spec": spec}));
+    let placement = place_on_cluster(&world, NOW);
+    let selector = |action: &Action| match action {
+        Action::Patch { object, patch, .. } if object.kind == "Pod" => Some(patch["spec"]["nodeSelector"].clone()),
+        _ => None,
+    };
+    let selectors: Vec<Value> = placement.plan.actions.iter().filter_map(selector).collect();
+    assert_eq!(selectors, [json!({"pool": "new"}), json!({HOSTNAME: "host-of-b"})]);
+}
