@@ -1,5 +1,7 @@
 //! Queues, preemption and reservations over Kubernetes objects.
 
+mod outlook;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
