@@ -1,5 +1,6 @@
 //! What becomes of every gang in one view and in another: the same decision, asked twice.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -59,6 +60,8 @@ pub enum Shift {
     Sooner,
     /// It starts later, or is stopped.
     Later,
+    /// An estimate stands against a promise: the one is expected earlier, the other sure earlier.
+    Unclear,
     /// It is in the second view only.
     New,
     /// It is in the first view only.
@@ -154,28 +157,31 @@ pub fn outlook(before: &GangView, after: &GangView, now_ms: i64) -> Outlook {
 }
 
 impl Fate {
-    /// When it has places; the end of all times if nobody can tell.
-    fn start_ms(&self, now_ms: i64) -> i64 {
+    /// When it has places: as expected, and at the latest. The end of all times where nobody can tell.
+    fn start_ms(&self, now_ms: i64) -> (i64, i64) {
         match self {
-            Self::Runs => i64::MIN,
-            Self::Starts { .. } => now_ms,
-            Self::Waits { estimate, .. } | Self::Stopped { estimate, .. } => {
-                estimate.map_or(i64::MAX, |estimate| estimate.expected_ms)
+            Self::Runs => (i64::MIN, i64::MIN),
+            Self::Starts { .. } => (now_ms, now_ms),
+            Self::Waits { estimate: Some(estimate), .. } | Self::Stopped { estimate: Some(estimate), .. } => {
+                (estimate.expected_ms, estimate.latest_ms.unwrap_or(i64::MAX))
             }
-            Self::Absent | Self::Leaves => i64::MAX,
+            Self::Waits { .. } | Self::Stopped { .. } | Self::Absent | Self::Leaves => (i64::MAX, i64::MAX),
         }
     }
 
     fn shift(&self, then: &Self, now_ms: i64) -> Shift {
         match (self, then) {
-            (Self::Absent, Self::Absent) => Shift::Same,
-            (Self::Absent, _) => Shift::New,
-            (_, Self::Absent) => Shift::Gone,
-            _ => match then.start_ms(now_ms).cmp(&self.start_ms(now_ms)) {
-                std::cmp::Ordering::Less => Shift::Sooner,
-                std::cmp::Ordering::Equal => Shift::Same,
-                std::cmp::Ordering::Greater => Shift::Later,
-            },
+            (Self::Absent, Self::Absent) => return Shift::Same,
+            (Self::Absent, _) => return Shift::New,
+            (_, Self::Absent) => return Shift::Gone,
+            _ => {}
+        }
+        let ((first, last), (then_first, then_last)) = (self.start_ms(now_ms), then.start_ms(now_ms));
+        match (then_first.cmp(&first), then_last.cmp(&last)) {
+            (Ordering::Equal, Ordering::Equal) => Shift::Same,
+            (Ordering::Less | Ordering::Equal, Ordering::Less | Ordering::Equal) => Shift::Sooner,
+            (Ordering::Greater | Ordering::Equal, Ordering::Greater | Ordering::Equal) => Shift::Later,
+            (Ordering::Less, Ordering::Greater) | (Ordering::Greater, Ordering::Less) => Shift::Unclear,
         }
     }
 }
@@ -310,7 +316,7 @@ impl Side {
         let gangs = || self.lots.iter().filter(|(key, _)| !key.spare).map(|(_, lot)| lot);
         let waits = || gangs().filter(|lot| matches!(lot.fate, Fate::Waits { .. } | Fate::Stopped { .. }));
         let starts: Vec<i64> =
-            waits().map(|lot| lot.fate.start_ms(now_ms)).filter(|start| *start != i64::MAX).collect();
+            waits().map(|lot| lot.fate.start_ms(now_ms).0).filter(|start| *start != i64::MAX).collect();
         let told = i64::try_from(starts.len()).unwrap_or(i64::MAX);
         Totals {
             nodes: scene.view.nodes.iter().filter(|node| !node.unschedulable).count(),
