@@ -177,7 +177,7 @@ pub(crate) enum Command {
     Delete(command::delete::Args),
     /// Show the CPU and memory that nodes and ranks use
     Top(command::top::Args),
-    /// Replay the controllers against simulated nodes and faults, from a seed; or a cluster's trace
+    // Without words here, those of its arguments are shown, which tell its three uses apart.
     Simulate(command::simulate::Args),
     /// Start the ranks of one pod (runs inside pods)
     Launch(command::launch::Args),

@@ -10,8 +10,13 @@ use trainyard_coordinator::rendezvous::addresses;
 use trainyard_coordinator_core::explain::told;
 use trainyard_coordinator_core::gang::cluster::{self, ClusterView, Owner};
 use trainyard_coordinator_core::gang::{GangView, QUEUE_API_VERSION, QUEUE_KINDS};
+<<<<<<< HEAD
 use trainyard_coordinator_core::manifest::{dialect_of, dialects};
 use trainyard_coordinator_core::peer::Peers;
+=======
+use trainyard_coordinator_core::manifest::dialect_of;
+use trainyard_coordinator_core::outset;
+>>>>>>> prod
 use trainyard_coordinator_core::view::{Config, JobView};
 use trainyard_proto::plan::ObjectRef;
 
@@ -48,6 +53,20 @@ pub(crate) async fn of_job(session: &Session, discovery: &Discovery, job: &Value
         silent_nodes: Default::default(),
         config: config(session),
     })
+}
+
+/// A job as if it had just been created, and nothing of it existed.
+pub(crate) async fn of_new_job(
+    session: &Session,
+    discovery: &Discovery,
+    job: &Value,
+    now_ms: i64,
+) -> Result<JobView, CliError> {
+    let mut view = of_job(session, discovery, &outset::stored(job, &session.namespace, now_ms)).await?;
+    // What an older job of that name left does not matter to the new one.
+    view.pods.clear();
+    view.services.clear();
+    Ok(view)
 }
 
 /// Objects that a job refers to, as far as they exist.

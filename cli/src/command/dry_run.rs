@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
-use k8s_openapi::api::core::v1::Pod;
-use serde_json::{Value, json};
+use serde_json::Value;
 use trainyard_coordinator_core::gang;
 use trainyard_coordinator_core::manifest::dialect_of;
+use trainyard_coordinator_core::outset::{created, outset};
 use trainyard_proto::plan::{Action, Plan, Reason};
 
 use crate::arg::Global;
@@ -51,36 +51,16 @@ struct Planned {
 /// Plans the job as if it had just been created, then places its pods among those that are there.
 async fn plan(session: &Session, discovery: &Discovery, document: &Document) -> Result<Planned, CliError> {
     let now = view::now_ms();
-    let mut job = document.value.clone();
-    let namespace = job["metadata"]["namespace"].as_str().unwrap_or(&session.namespace).to_owned();
-    job["metadata"]["namespace"] = Value::from(namespace);
-    job["metadata"]["uid"] = Value::from("00000000-0000-0000-0000-000000000000");
-    job["metadata"]["generation"] = json!(1);
-    job["metadata"]["creationTimestamp"] = Value::from(jiff::Timestamp::now().to_string());
-    let mut view = view::of_job(session, discovery, &job).await?;
-    // What an older job of that name left does not matter to the new one.
-    view.pods.clear();
-    view.services.clear();
-    let plan = trainyard_coordinator_core::job::plan(&view, now);
-    let pods: Vec<Value> = plan.actions.iter().filter_map(created_pod).cloned().collect();
+    let view = view::of_new_job(session, discovery, &document.value, now).await?;
+    let begun = outset(&view, now).unwrap_or_default();
+    let pods: Vec<Value> = begun.plan.actions.iter().filter_map(|action| created(action, "Pod")).cloned().collect();
     let mut gangs = view::of_gangs(session).await?;
     if gangs.nodes.is_empty() {
         tracing::debug!("this machine was never registered as a node: `trainyard up` or `run` does it");
     }
-    gangs.pods.extend(pods.iter().filter_map(|pod| serde_json::from_value::<Pod>(pod.clone()).ok()));
+    gangs.pods.extend(begun.pods);
     let placement = gang::place(&gangs, now);
-    Ok(Planned { job: plan, pods, placement, now_ms: now })
-}
-
-fn created_pod(action: &Action) -> Option<&Value> {
-    match action {
-        Action::Create { object, body } => (object.kind == "Pod").then_some(body),
-        Action::Delete { .. }
-        | Action::Patch { .. }
-        | Action::PatchStatus { .. }
-        | Action::Bind { .. }
-        | Action::Event { .. } => None,
-    }
+    Ok(Planned { job: begun.plan, pods, placement, now_ms: now })
 }
 
 fn print(out: &mut dyn Write, document: &Document, planned: &Planned) -> io::Result<()> {

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::json;
 use trainyard_coordinator_core::gang::{self, GangView, QueueState, WaitingGang};
+use trainyard_coordinator_core::schedule::Estimate;
 
 use crate::arg::Global;
 use crate::error::CliError;
@@ -105,18 +106,22 @@ fn rows(queue: &QueueState) -> Vec<Vec<String>> {
     quota.into_iter().enumerate().map(line).collect()
 }
 
-fn or_dash(text: &str) -> String {
+pub(crate) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
 /// When it is expected to start.
 pub(crate) fn starts(gang: &WaitingGang, now_ms: i64) -> Option<String> {
-    let estimate = gang.estimate?;
+    gang.estimate.map(|estimate| when(estimate, gang.reserved, now_ms))
+}
+
+/// The same of an estimate; it is a promise if places are set aside until a known moment.
+pub(crate) fn when(estimate: Estimate, reserved: bool, now_ms: i64) -> String {
     let until = |at_ms: i64| age((at_ms - now_ms).max(0) / 1000);
     let expected = until(estimate.expected_ms);
-    Some(match estimate.latest_ms {
-        Some(latest) if gang.reserved => format!("in {} (promised)", until(latest)),
+    match estimate.latest_ms {
+        Some(latest) if reserved => format!("in {} (promised)", until(latest)),
         Some(latest) if latest > estimate.expected_ms => format!("in {expected}, in {} at the latest", until(latest)),
         Some(_) | None => format!("in about {expected}"),
-    })
+    }
 }

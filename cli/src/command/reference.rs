@@ -65,7 +65,12 @@ fn block(page: &mut String, text: Option<&clap::builder::StyledStr>) {
 
 fn options<'a>(page: &mut String, arguments: impl Iterator<Item = &'a Arg>) {
     let mut any = false;
+    let mut heading = None;
     for argument in arguments.filter(|arg| !arg.is_hide_set() && !matches!(arg.get_id().as_str(), "help" | "version")) {
+        if argument.get_help_heading() != heading && !argument.is_global_set() {
+            heading = argument.get_help_heading();
+            let _ = write!(page, "{}**{}**\n\n", if any { "\n" } else { "" }, heading.unwrap_or("Options"));
+        }
         any = true;
         let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
         let _ = writeln!(page, "- `{}` {}{}", signature(argument), help.replace('\n', " "), notes(argument));

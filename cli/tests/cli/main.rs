@@ -3,5 +3,6 @@
 mod command;
 mod launcher;
 mod run;
+mod simulate;
 mod support;
 mod torchrun;

@@ -14,19 +14,23 @@ pub mod cluster;
 mod demand;
 mod flavor;
 mod gather;
+mod outlook;
 mod queue;
 mod reason;
 mod remedy;
 mod report;
 mod rule;
 mod scene;
+mod suppose;
 
 #[cfg(test)]
 mod tests;
 
+pub use outlook::{Fate, Outlook, Prospect, Share, Shift, Totals, outlook};
 pub use queue::{API_VERSION as QUEUE_API_VERSION, KINDS as QUEUE_KINDS};
 pub use reason::show;
 pub use remedy::{Change, QueueState, QuotaState, Remedy, queues, remedies};
+pub use suppose::{NewNodes, SupposeError, Supposition, suppose};
 
 /// Everything the scheduler looks at.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@
 //! - [`gang::place`] decides which waiting gangs start, and where.
 //! - [`schedule::decide`] is the engine that will take its place: queues, quota, preemption, reservations, topology.
 //! - [`explain`] says why a job is where it is.
+//! - [`outset`](mod@outset) says with which pods a job would begin.
 //! - [`rendezvous`] decides who the ranks of a job are, generation by generation.
 //! - [`operator`] decides who leads on a cluster, and what the operator may do there.
 //! - [`standin`] plays the controllers of `batch/v1` and `apps/v1` that a cluster brings along.
@@ -27,6 +28,7 @@ pub mod manifest;
 mod merge;
 pub mod model;
 pub mod operator;
+pub mod outset;
 pub mod peer;
 pub mod port;
 pub mod rendezvous;

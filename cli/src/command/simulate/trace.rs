@@ -11,9 +11,10 @@ use trainyard_sim::trace::{
 use crate::error::CliError;
 
 #[derive(Debug, clap::Args)]
+#[group(id = "replay", conflicts_with_all = ["live", "worlds"])]
 pub(super) struct ReplayArgs {
-    /// Replay the jobs of this trace instead
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "first", "seed", "threads"])]
+    /// Replay the jobs of this trace
+    #[arg(long, value_name = "FILE")]
     pub(super) trace: Option<PathBuf>,
     /// GPUs of the pool that a trace in Philly's columns is replayed on; several make one replay each
     #[arg(

@@ -156,7 +156,11 @@ fn waits(pod: &Pod) -> bool {
 
 /// A pod holds its resources until it has ended, also while it is being deleted.
 fn holds_room(pod: &Pod) -> bool {
-    node_name(pod).is_some() && !matches!(phase(pod), "Succeeded" | "Failed")
+    node_name(pod).is_some() && !has_ended(pod)
+}
+
+pub(super) fn has_ended(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
 }
 
 /// Whether a process of the pod runs, or has run.

@@ -1,5 +1,7 @@
 //! Queues, preemption and reservations over Kubernetes objects.
 
+mod outlook;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
