@@ -10,13 +10,9 @@ use trainyard_coordinator::rendezvous::addresses;
 use trainyard_coordinator_core::explain::told;
 use trainyard_coordinator_core::gang::cluster::{self, ClusterView, Owner};
 use trainyard_coordinator_core::gang::{GangView, QUEUE_API_VERSION, QUEUE_KINDS};
-<<<<<<< HEAD
 use trainyard_coordinator_core::manifest::{dialect_of, dialects};
-use trainyard_coordinator_core::peer::Peers;
-=======
-use trainyard_coordinator_core::manifest::dialect_of;
 use trainyard_coordinator_core::outset;
->>>>>>> prod
+use trainyard_coordinator_core::peer::Peers;
 use trainyard_coordinator_core::view::{Config, JobView};
 use trainyard_proto::plan::ObjectRef;
 
