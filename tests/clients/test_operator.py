@@ -38,6 +38,7 @@ UNUSED = {
     ("trainer.kubeflow.org", "trainjobs", "delete"): "as for PyTorchJobs",
     ("trainer.kubeflow.org", "trainjobs/status", "patch"): "no TrainJob is run here",
     ("", "pods/status", "patch"): "only for a gang that waits",
+    ("", "pods/binding", "create"): "only with --binds",
     ("kueue.x-k8s.io", "workloads", "get"): "only where its name is taken",
     ("scheduling.volcano.sh", "podgroups", "get"): "only where its name is taken",
     ("scheduling.volcano.sh", "podgroups", "patch"): "only where the size of the gang changes",

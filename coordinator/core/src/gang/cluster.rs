@@ -1,7 +1,8 @@
 //! Gangs on a cluster: the same decision, carried out by lifting scheduling gates together with the chosen nodes.
 //!
 //! The cluster's own scheduler binds the pods; here is decided when, and where to. What was decided is written down first, as an annotation
-//! of the job (its [`Intent`]): one write, before the first gate is lifted.
+//! of the job (its [`Intent`]): one write, before the first gate is lifted. All gangs of one decision are written down before the first
+//! gate of any, so that these writes go at the same time, and then those of all their pods.
 //!
 //! | the job says | its pods | what is done |
 //! |---|---|---|
@@ -11,12 +12,15 @@
 //! | an intent that is taken back | some are still there | they are deleted, all of the attempt; the job's controller makes them anew |
 //! | an intent that is taken back | wait at their gate | they are left alone until its back-off is over |
 //!
+//! A pod whose `schedulerName` is ours ([`label::SCHEDULER_NAME`]) has no gate and waits for nobody else: instead of lifting a gate it is
+//! bound here.
+//!
 //! So a crash between any two writes leaves what the next look completes, or takes back. Pods that are lifted count as if they were on
 //! their node already, so that nothing else is promised their room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Volume};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use trainyard_proto::plan::{Action, EventSeverity, Fence, ObjectRef};
@@ -84,7 +88,7 @@ pub struct ClusterView {
 /// Which gangs go, and which are taken back.
 #[must_use]
 pub fn place_on_cluster(view: &ClusterView, now_ms: i64) -> Placement {
-    let mut turn = Turn { view, now_ms, actions: Vec::new(), wake_at_ms: None };
+    let mut turn = Turn::new(view, now_ms);
     let late = turn.take_back();
     let shown = turn.complete(&late);
     let mut placement = place(&shown, now_ms);
@@ -98,6 +102,12 @@ pub fn place_on_cluster(view: &ClusterView, now_ms: i64) -> Placement {
 struct Turn<'view> {
     view: &'view ClusterView,
     now_ms: i64,
+    /// Pods by the uid of their owner.
+    owned: BTreeMap<&'view str, Vec<&'view Pod>>,
+    /// Nodes by name.
+    nodes: BTreeMap<&'view str, &'view Node>,
+    /// Names of nodes by the value of the label by which pods are sent to them.
+    hosts: BTreeMap<&'view str, &'view str>,
     actions: Vec<Action>,
     wake_at_ms: Option<i64>,
 }
@@ -120,6 +130,11 @@ fn is_gated(pod: &Pod) -> bool {
     gates.into_iter().flatten().any(|gate| gate.name == label::GANG_GATE)
 }
 
+/// Whether it is bound here, and not by the cluster's scheduler.
+fn is_bound_here(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref()) == Some(label::SCHEDULER_NAME)
+}
+
 fn is_leaving(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
@@ -128,9 +143,18 @@ fn is_over(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
 }
 
+/// Whether nobody has to be asked about such a pod's node: it names no other scheduler, and nothing of it is the cluster's
+/// scheduler's alone.
+pub(crate) fn may_be_bound_here(spec: &PodSpec) -> bool {
+    let claims = |volume: &Volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some();
+    matches!(spec.scheduler_name.as_deref(), None | Some("default-scheduler" | label::SCHEDULER_NAME))
+        && is_seen_whole(spec)
+        && !spec.volumes.iter().flatten().any(claims)
+        && spec.resource_claims.as_ref().is_none_or(Vec::is_empty)
+}
+
 /// Whether all that decides on a pod's node is looked at here. Where it is not, the cluster's scheduler chooses the node.
-fn is_seen_whole(pod: &Pod) -> bool {
-    let Some(spec) = &pod.spec else { return true };
+fn is_seen_whole(spec: &PodSpec) -> bool {
     let affinity = spec.affinity.as_ref();
     spec.topology_spread_constraints.as_ref().is_none_or(Vec::is_empty)
         && affinity.is_none_or(|affinity| affinity.pod_affinity.is_none() && affinity.pod_anti_affinity.is_none())
@@ -152,6 +176,23 @@ fn fence(uid: &str) -> Fence {
 }
 
 impl<'view> Turn<'view> {
+    fn new(view: &'view ClusterView, now_ms: i64) -> Self {
+        let mut owned: BTreeMap<&str, Vec<&Pod>> = BTreeMap::new();
+        for pod in &view.gangs.pods {
+            if let Some(owner) = owner_uid(pod) {
+                owned.entry(owner).or_default().push(pod);
+            }
+        }
+        let named = |node: &'view Node| Some((node.metadata.name.as_deref()?, node));
+        let nodes: BTreeMap<&str, &Node> = view.gangs.nodes.iter().filter_map(named).collect();
+        let hosts = nodes.iter().filter_map(|(name, node)| Some((hostname(node)?, *name))).collect();
+        Self { view, now_ms, owned, nodes, hosts, actions: Vec::new(), wake_at_ms: None }
+    }
+
+    fn pods_of(&self, owner: &str) -> &[&'view Pod] {
+        self.owned.get(owner).map_or(&[], Vec::as_slice)
+    }
+
     fn intent_of(&self, pod: &Pod) -> Option<&'view Intent> {
         self.view.owners.get(owner_uid(pod)?)?.intent.as_ref()
     }
@@ -179,13 +220,8 @@ impl<'view> Turn<'view> {
         let mut late = Vec::new();
         for (owner, known) in &self.view.owners {
             let Some(intent) = &known.intent else { continue };
-            let pods: Vec<&Pod> = self
-                .view
-                .gangs
-                .pods
-                .iter()
-                .filter(|pod| intent.pods.contains_key(uid(pod)) && !is_leaving(pod) && !is_over(pod))
-                .collect();
+            let meant = |pod: &&Pod| intent.pods.contains_key(uid(pod)) && !is_leaving(pod) && !is_over(pod);
+            let pods: Vec<&Pod> = self.pods_of(owner).iter().copied().filter(meant).collect();
             let due_ms = intent.at_ms.saturating_add(self.view.patience_ms);
             match intent.not_before_ms {
                 None if pods.iter().all(|pod| node_of(pod).is_some()) => continue,
@@ -248,9 +284,9 @@ impl<'view> Turn<'view> {
             }
             let intent = self.intent_of(pod);
             let chosen = intent.and_then(|intent| intent.pods.get(uid(pod)));
-            match (chosen, is_gated(pod)) {
-                (Some(node), gated) => {
-                    if gated {
+            match (chosen, is_gated(pod) || is_bound_here(pod)) {
+                (Some(node), waits) => {
+                    if waits {
                         self.lift(pod, node);
                     }
                     pods.push(on_node(pod, node));
@@ -269,16 +305,17 @@ impl<'view> Turn<'view> {
     /// The node that a lifted pod was sent to.
     fn sent_to(&self, pod: &Pod) -> Option<&'view str> {
         let host = pod.spec.as_ref()?.node_selector.as_ref()?.get(HOSTNAME)?;
-        let node = self.view.gangs.nodes.iter().find(|node| hostname(node) == Some(host.as_str()))?;
-        node.metadata.name.as_deref()
+        self.hosts.get(host.as_str()).copied()
     }
 
     fn lift(&mut self, pod: &Pod, node: &str) {
-        let nodes = &self.view.gangs.nodes;
-        let found = nodes.iter().find(|known| known.metadata.name.as_deref() == Some(node));
         // A node that is gone binds nothing: the gang is taken back when its time is over.
-        let Some(host) = found.and_then(hostname) else { return };
-        let spec = if is_seen_whole(pod) {
+        let Some(host) = self.nodes.get(node).and_then(|node| hostname(node)) else { return };
+        if is_bound_here(pod) && !is_gated(pod) {
+            self.actions.push(Action::Bind { pod: reference(pod), fence: fence(uid(pod)), node: node.to_owned() });
+            return;
+        }
+        let spec = if pod.spec.as_ref().is_none_or(is_seen_whole) {
             json!({"schedulingGates": null, "nodeSelector": {HOSTNAME: host}})
         } else {
             json!({ "schedulingGates": null })
@@ -290,7 +327,7 @@ impl<'view> Turn<'view> {
         });
     }
 
-    /// Writes down what was decided, gang by gang, each before its first gate is lifted.
+    /// Writes down what was decided for all gangs, and then lifts their gates.
     fn admit(&mut self, decided: Vec<Action>) {
         let by_name: BTreeMap<ObjectRef, &Pod> = self.view.gangs.pods.iter().map(|pod| (reference(pod), pod)).collect();
         let mut intents: BTreeMap<&str, Intent> = BTreeMap::new();
@@ -303,19 +340,19 @@ impl<'view> Turn<'view> {
                 intent.pods.insert(uid(pod).to_owned(), node.clone());
             }
         }
+        for (owner, intent) in &intents {
+            self.write(owner, intent);
+        }
         for action in decided {
             let Action::Bind { pod, node, .. } = &action else {
                 self.actions.push(action);
                 continue;
             };
-            let Some((pod, owner)) = by_name.get(pod).and_then(|pod| Some((*pod, owner_uid(pod)?))) else { continue };
-            if !self.view.owners.contains_key(owner) {
-                continue;
+            if let Some((pod, owner)) = by_name.get(pod).and_then(|pod| Some((*pod, owner_uid(pod)?)))
+                && self.view.owners.contains_key(owner)
+            {
+                self.lift(pod, node);
             }
-            if let Some(intent) = intents.remove(owner) {
-                self.write(owner, &intent);
-            }
-            self.lift(pod, node);
         }
     }
 
@@ -323,238 +360,17 @@ impl<'view> Turn<'view> {
     fn begun(&self, owner: &str) -> Intent {
         let before = self.view.owners.get(owner).and_then(|owner| owner.intent.as_ref());
         let taken_back = before.is_some_and(|intent| intent.not_before_ms.is_some());
-        let waits = |of: &str| self.view.gangs.pods.iter().any(|pod| uid(pod) == of && node_of(pod).is_none());
+        let unbound = self.pods_of(owner).iter().filter(|pod| node_of(pod).is_none());
+        let waits: BTreeSet<&str> = unbound.map(|pod| uid(pod)).collect();
         let pods = before.filter(|_| !taken_back).map(|intent| intent.pods.clone()).unwrap_or_default();
         Intent {
             attempt: before.filter(|_| taken_back).map_or(0, |intent| intent.attempt.saturating_add(1)),
             at_ms: self.now_ms,
-            pods: pods.into_iter().filter(|(pod, _)| waits(pod)).collect(),
+            pods: pods.into_iter().filter(|(pod, _)| waits.contains(pod.as_str())).collect(),
             not_before_ms: None,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::Pod;
-
-    use super::*;
-
-    const NOW: i64 = 1_000_000;
-    const PATIENCE: i64 = 60_000;
-
-    fn node(name: &str, cpus: u32) -> Node {
-        serde_json::from_value(json!({
-            "metadata": {"name": name, "labels": {HOSTNAME: format!("host-of-{name}")}},
-            "status": {"allocatable": {"cpu": cpus.to_string(), "pods": "10"}},
-        }))
-        .unwrap()
-    }
-
-    /// Pods of one job that ask for a CPU each and wait at their gate.
-    fn pods(job: &str, count: usize) -> Vec<Pod> {
-        let pod = |index: usize| {
-            serde_json::from_value(json!({
-                "metadata": {
-                    "namespace": "team", "name": format!("{job}-{index}"), "uid": format!("{job}-{index}-uid"),
-                    "creationTimestamp": crate::instant::text(NOW),
-                    "annotations": {label::GANG: job, label::GANG_SIZE: count.to_string()},
-                    "labels": {label::REPLICA_INDEX: index.to_string()},
-                    "ownerReferences": [{"apiVersion": "x/v1", "kind": "Job", "name": job, "uid": job, "controller": true}],
-                },
-                "spec": {
-                    "schedulingGates": [{"name": label::GANG_GATE}],
-                    "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}],
-                },
-                "status": {"phase": "Pending"},
-            }))
-            .unwrap()
-        };
-        (0..count).map(pod).collect()
-    }
-
-    fn view(nodes: Vec<Node>, pods: Vec<Pod>) -> ClusterView {
-        let mut owners = BTreeMap::new();
-        for pod in &pods {
-            let job = owner_uid(pod).unwrap().to_owned();
-            let object = ObjectRef {
-                api_version: "x/v1".to_owned(),
-                kind: "Job".to_owned(),
-                namespace: "team".to_owned(),
-                name: job.clone(),
-            };
-            owners.insert(job, Owner { object, intent: None });
-        }
-        let gangs = GangView { nodes, pods, ..GangView::default() };
-        ClusterView { gangs, owners, patience_ms: PATIENCE }
-    }
-
-    /// What the API server makes of one action.
-    fn carry_out(view: &mut ClusterView, action: &Action) {
-        match action {
-            Action::Patch { object, patch, .. } if object.kind == "Pod" => {
-                let pod = view.gangs.pods.iter_mut().find(|pod| reference(pod) == *object).unwrap();
-                let spec = pod.spec.as_mut().unwrap();
-                assert!(patch["spec"]["schedulingGates"].is_null());
-                spec.scheduling_gates = None;
-                let host = patch["spec"]["nodeSelector"][HOSTNAME].as_str().unwrap().to_owned();
-                spec.node_selector = Some(BTreeMap::from([(HOSTNAME.to_owned(), host)]));
-            }
-            Action::Patch { object, patch, .. } => {
-                let text = patch["metadata"]["annotations"][label::PLACEMENT].as_str().unwrap();
-                let all = BTreeMap::from([(label::PLACEMENT.to_owned(), text.to_owned())]);
-                view.owners.insert(object.name.clone(), Owner::read(object.clone(), Some(&all)));
-            }
-            Action::Delete { object, .. } => view.gangs.pods.retain(|pod| reference(pod) != *object),
-            Action::PatchStatus { .. } | Action::Event { .. } => {}
-            Action::Create { .. } | Action::Bind { .. } => panic!("{action:?}"),
-        }
-    }
-
-    fn writes(placement: &Placement) -> Vec<Action> {
-        let writes = placement.plan.actions.iter();
-        writes.filter(|action| matches!(action, Action::Patch { .. } | Action::Delete { .. })).cloned().collect()
-    }
-
-    fn bind(view: &mut ClusterView, name: &str) {
-        let pod = view.gangs.pods.iter_mut().find(|pod| pod.metadata.name.as_deref() == Some(name)).unwrap();
-        let spec = pod.spec.as_mut().unwrap();
-        assert_eq!(spec.scheduling_gates, None, "{name} is not lifted");
-        let host = spec.node_selector.as_ref().unwrap()[HOSTNAME].clone();
-        spec.node_name = Some(host.trim_start_matches("host-of-").to_owned());
-    }
-
-    fn lifted(view: &ClusterView) -> usize {
-        view.gangs.pods.iter().filter(|pod| !is_gated(pod)).count()
-    }
-
-    #[test]
-    fn the_intent_is_written_before_the_first_gate_is_lifted() {
-        let view = view(vec![node("a", 2), node("b", 2)], pods("job", 3));
-        let writes = writes(&place_on_cluster(&view, NOW));
-        let kind = |action: &Action| {
-            let Action::Patch { object, .. } = action else { panic!("{action:?}") };
-            object.kind.clone()
-        };
-        let kinds: Vec<String> = writes.iter().map(kind).collect();
-        assert_eq!(kinds, ["Job", "Pod", "Pod", "Pod"]);
-    }
-
-    #[test]
-    fn a_gang_that_does_not_fit_waits_with_every_gate_shut() {
-        let view = view(vec![node("a", 1), node("b", 1)], pods("job", 3));
-        let placement = place_on_cluster(&view, NOW);
-        assert_eq!(writes(&placement), []);
-        assert_eq!(placement.waiting.len(), 1);
-    }
-
-    /// Wherever it is cut off, the next look completes exactly what was decided, and nobody else is given the room.
-    #[test]
-    fn a_crash_between_any_two_writes_leaves_no_part_of_a_gang() {
-        let mut all = pods("first", 3);
-        all.extend(pods("second", 2));
-        let start = view(vec![node("a", 2), node("b", 2)], all);
-        let first = writes(&place_on_cluster(&start, NOW));
-        for cut in 0..=first.len() {
-            let mut world = start.clone();
-            first[..cut].iter().for_each(|action| carry_out(&mut world, action));
-            let promised = world.owners["first"].intent.clone();
-            for action in writes(&place_on_cluster(&world, NOW + 1)) {
-                carry_out(&mut world, &action);
-            }
-            assert_eq!(lifted(&world), 3, "after {cut} writes");
-            if let Some(promised) = promised {
-                let intent = world.owners["first"].intent.as_ref().unwrap();
-                assert_eq!(intent.pods, promised.pods, "after {cut} writes");
-            }
-            assert_eq!(writes(&place_on_cluster(&world, NOW + 2)), [], "nothing is left to do after {cut} writes");
-        }
-    }
-
-    #[test]
-    fn a_gang_that_is_not_bound_in_time_is_taken_back_whole_and_tried_again_later() {
-        let mut world = view(vec![node("a", 2), node("b", 2)], pods("job", 3));
-        for action in writes(&place_on_cluster(&world, NOW)) {
-            carry_out(&mut world, &action);
-        }
-        bind(&mut world, "job-0");
-        bind(&mut world, "job-1");
-        let soon = place_on_cluster(&world, NOW + 1);
-        assert_eq!((writes(&soon), soon.plan.wake_at_ms), (vec![], Some(NOW + PATIENCE)));
-        // Cut off after each write: the mark comes first, and the rest follows from it.
-        let late = writes(&place_on_cluster(&world, NOW + PATIENCE));
-        assert_eq!(late.len(), 4);
-        for cut in 1..=late.len() {
-            let mut world = world.clone();
-            late[..cut].iter().for_each(|action| carry_out(&mut world, action));
-            for action in writes(&place_on_cluster(&world, NOW + PATIENCE + 1)) {
-                carry_out(&mut world, &action);
-            }
-            assert!(world.gangs.pods.is_empty(), "after {cut} writes");
-            // Their successors wait until the back-off is over.
-            let mut fresh = pods("job", 3);
-            fresh.iter_mut().for_each(|pod| pod.metadata.uid = pod.metadata.uid.as_ref().map(|uid| format!("{uid}-2")));
-            world.gangs.pods = fresh;
-            let waits = place_on_cluster(&world, NOW + PATIENCE + 2);
-            let again = NOW + PATIENCE + backoff::FIRST_MS;
-            assert_eq!((writes(&waits), waits.plan.wake_at_ms), (vec![], Some(again)));
-            for action in writes(&place_on_cluster(&world, again)) {
-                carry_out(&mut world, &action);
-            }
-            assert_eq!((lifted(&world), world.owners["job"].intent.as_ref().unwrap().attempt), (3, 1));
-        }
-    }
-
-    #[test]
-    fn a_successor_of_one_pod_is_placed_without_the_others() {
-        let mut world = view(vec![node("a", 2), node("b", 2)], pods("job", 3));
-        for action in writes(&place_on_cluster(&world, NOW)) {
-            carry_out(&mut world, &action);
-        }
-        ["job-0", "job-1", "job-2"].iter().for_each(|name| bind(&mut world, name));
-        let lost = world.gangs.pods.iter().position(|pod| pod.metadata.name.as_deref() == Some("job-2")).unwrap();
-        let mut fresh = pods("job", 3).remove(2);
-        fresh.metadata.uid = Some("new".to_owned());
-        world.gangs.pods[lost] = fresh;
-        for action in writes(&place_on_cluster(&world, NOW + 500_000)) {
-            carry_out(&mut world, &action);
-        }
-        let intent = world.owners["job"].intent.clone().unwrap();
-        assert_eq!(intent.pods.keys().collect::<Vec<_>>(), ["new"], "the others are no part of this attempt");
-        assert_eq!(lifted(&world), 3);
-        // If it is not bound in time, it goes back alone.
-        let late = writes(&place_on_cluster(&world, NOW + 500_000 + PATIENCE));
-        assert_eq!(late.iter().filter(|action| matches!(action, Action::Delete { .. })).count(), 1);
-    }
-
-    #[test]
-    fn terms_that_only_the_clusters_scheduler_knows_leave_the_node_to_it() {
-        let mut all = pods("job", 2);
-        let spread = json!([{"maxSkew": 1, "topologyKey": HOSTNAME, "whenUnsatisfiable": "DoNotSchedule"}]);
-        all[0].spec.as_mut().unwrap().topology_spread_constraints = serde_json::from_value(spread).unwrap();
-        let writes = writes(&place_on_cluster(&view(vec![node("a", 2)], all), NOW));
-        let selector = |at: usize| {
-            let Action::Patch { patch, .. } = &writes[at] else { panic!("{writes:?}") };
-            assert!(patch["spec"]["schedulingGates"].is_null());
-            patch["spec"].get("nodeSelector").cloned()
-        };
-        assert_eq!((selector(1), selector(2)), (None, Some(json!({HOSTNAME: "host-of-a"}))));
-    }
-
-    #[test]
-    fn pods_of_others_only_take_room() {
-        let mut alien = pods("alien", 1).remove(0);
-        alien.metadata.annotations = None;
-        alien.spec.as_mut().unwrap().scheduling_gates = None;
-        let mut bound = alien.clone();
-        (bound.metadata.name, bound.metadata.uid) = (Some("bound".to_owned()), Some("bound".to_owned()));
-        bound.spec.as_mut().unwrap().node_name = Some("a".to_owned());
-        let mut all = pods("job", 2);
-        all.extend([alien, bound]);
-        let mut nodes = vec![node("a", 2)];
-        let placement = place_on_cluster(&view(nodes.clone(), all.clone()), NOW);
-        assert_eq!(writes(&placement), []);
-        nodes.push(node("b", 1));
-        assert_eq!(writes(&place_on_cluster(&view(nodes, all), NOW)).len(), 3, "the job and its two pods");
-    }
-}
+mod tests;

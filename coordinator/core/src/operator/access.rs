@@ -98,9 +98,15 @@ const OWN: [(&str, &str, &str, &str); 2] = [
 ];
 
 /// What else it takes to let pods of a job go together.
-const GANGS: [Part; 4] = [
+const GANGS: [Part; 5] = [
     Part { group: "", resource: "nodes", verbs: &FOLLOW, why: "where there is room" },
     Part { group: "", resource: "pods", verbs: &[Patch], why: "gates that are lifted when there is room for all" },
+    Part {
+        group: "",
+        resource: "pods/binding",
+        verbs: &[Create],
+        why: "pods that name the operator as their scheduler",
+    },
     Part { group: "", resource: "pods/status", verbs: &[Patch], why: "why a gang waits" },
     Part { group: "scheduling.k8s.io", resource: "priorityclasses", verbs: &FOLLOW, why: "whose turn it is" },
 ];
@@ -298,7 +304,9 @@ mod tests {
         let has = |rights: &[Right], method: &str, path: &str| {
             allowing(rights, "own", &asked(method, path, "").unwrap().unwrap()).is_some()
         };
-        for (method, path) in [("GET", "/api/v1/nodes"), ("PATCH", "/api/v1/namespaces/team/pods/p")] {
+        let pod = "/api/v1/namespaces/team/pods/p";
+        let binding = format!("{pod}/binding");
+        for (method, path) in [("GET", "/api/v1/nodes"), ("PATCH", pod), ("POST", binding.as_str())] {
             assert!(!has(&bare, method, path) && has(&gangs, method, path), "{path}");
         }
         assert!(!has(&gangs, "PATCH", "/api/v1/nodes/n"));

@@ -34,6 +34,8 @@ pub struct Options {
     pub left: BTreeSet<String>,
     /// Whether pods of a job wait until there is room for all of them.
     pub gangs: bool,
+    /// Whether the operator binds them by itself.
+    pub binds: bool,
 }
 
 /// How launchers call the rendezvous of an operator in this namespace.
@@ -197,6 +199,7 @@ fn container(options: &Options) -> Value {
     let mut args = vec!["operator".to_owned(), "--log-format".to_owned(), "json".to_owned()];
     args.extend(options.left.iter().flat_map(|kind| ["--leave".to_owned(), kind.clone()]));
     args.extend((!options.gangs).then(|| "--no-gangs".to_owned()));
+    args.extend(options.binds.then(|| "--binds".to_owned()));
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let probe = |path: &str| json!({"httpGet": {"path": path, "port": "health"}, "periodSeconds": 5});
     json!({
@@ -241,6 +244,7 @@ mod tests {
             kubeflow: false,
             left: BTreeSet::new(),
             gangs: false,
+            binds: false,
         }
     }
 
@@ -289,5 +293,8 @@ mod tests {
             args,
             json!(["operator", "--log-format", "json", "--leave", "pytorchjobs.kubeflow.org", "--no-gangs"])
         );
+        let all = objects(&Options { gangs: true, binds: true, ..options() });
+        let args = find(&all, "Deployment", NAME)["spec"]["template"]["spec"]["containers"][0]["args"].clone();
+        assert_eq!(args, json!(["operator", "--log-format", "json", "--binds"]));
     }
 }

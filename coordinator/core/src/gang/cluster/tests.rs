@@ -1,0 +1,273 @@
+use k8s_openapi::api::core::v1::Pod;
+
+use super::*;
+
+const NOW: i64 = 1_000_000;
+const PATIENCE: i64 = 60_000;
+
+fn node(name: &str, cpus: u32) -> Node {
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": {HOSTNAME: format!("host-of-{name}")}},
+        "status": {"allocatable": {"cpu": cpus.to_string(), "pods": "10"}},
+    }))
+    .unwrap()
+}
+
+/// Pods of one job that ask for a CPU each and wait at their gate.
+fn pods(job: &str, count: usize) -> Vec<Pod> {
+    let pod = |index: usize| {
+        serde_json::from_value(json!({
+            "metadata": {
+                "namespace": "team", "name": format!("{job}-{index}"), "uid": format!("{job}-{index}-uid"),
+                "creationTimestamp": crate::instant::text(NOW),
+                "annotations": {label::GANG: job, label::GANG_SIZE: count.to_string()},
+                "labels": {label::REPLICA_INDEX: index.to_string()},
+                "ownerReferences": [{"apiVersion": "x/v1", "kind": "Job", "name": job, "uid": job, "controller": true}],
+            },
+            "spec": {
+                "schedulingGates": [{"name": label::GANG_GATE}],
+                "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}],
+            },
+            "status": {"phase": "Pending"},
+        }))
+        .unwrap()
+    };
+    (0..count).map(pod).collect()
+}
+
+fn view(nodes: Vec<Node>, pods: Vec<Pod>) -> ClusterView {
+    let mut owners = BTreeMap::new();
+    for pod in &pods {
+        let job = owner_uid(pod).unwrap().to_owned();
+        let object = ObjectRef {
+            api_version: "x/v1".to_owned(),
+            kind: "Job".to_owned(),
+            namespace: "team".to_owned(),
+            name: job.clone(),
+        };
+        owners.insert(job, Owner { object, intent: None });
+    }
+    let gangs = GangView { nodes, pods, ..GangView::default() };
+    ClusterView { gangs, owners, patience_ms: PATIENCE }
+}
+
+/// What the API server makes of one action.
+fn carry_out(view: &mut ClusterView, action: &Action) {
+    match action {
+        Action::Patch { object, patch, .. } if object.kind == "Pod" => {
+            let pod = view.gangs.pods.iter_mut().find(|pod| reference(pod) == *object).unwrap();
+            let spec = pod.spec.as_mut().unwrap();
+            assert!(patch["spec"]["schedulingGates"].is_null());
+            spec.scheduling_gates = None;
+            let host = patch["spec"]["nodeSelector"][HOSTNAME].as_str().unwrap().to_owned();
+            spec.node_selector = Some(BTreeMap::from([(HOSTNAME.to_owned(), host)]));
+        }
+        Action::Patch { object, patch, .. } => {
+            let text = patch["metadata"]["annotations"][label::PLACEMENT].as_str().unwrap();
+            let all = BTreeMap::from([(label::PLACEMENT.to_owned(), text.to_owned())]);
+            view.owners.insert(object.name.clone(), Owner::read(object.clone(), Some(&all)));
+        }
+        Action::Delete { object, .. } => view.gangs.pods.retain(|pod| reference(pod) != *object),
+        Action::PatchStatus { .. } | Action::Event { .. } => {}
+        Action::Bind { pod: object, node, .. } => {
+            let pod = view.gangs.pods.iter_mut().find(|pod| reference(pod) == *object).unwrap();
+            let spec = pod.spec.as_mut().unwrap();
+            assert_eq!((&spec.scheduling_gates, &spec.node_name), (&None, &None), "the server refuses it");
+            spec.node_name = Some(node.clone());
+        }
+        Action::Create { .. } => panic!("{action:?}"),
+    }
+}
+
+/// The same pods where the operator binds by itself.
+fn bound_here(mut pods: Vec<Pod>) -> Vec<Pod> {
+    for spec in pods.iter_mut().filter_map(|pod| pod.spec.as_mut()) {
+        (spec.scheduling_gates, spec.scheduler_name) = (None, Some(label::SCHEDULER_NAME.to_owned()));
+    }
+    pods
+}
+
+fn bound(view: &ClusterView) -> usize {
+    view.gangs.pods.iter().filter(|pod| node_of(pod).is_some()).count()
+}
+
+fn writes(placement: &Placement) -> Vec<Action> {
+    let writes = placement.plan.actions.iter();
+    let is_write = |action: &&Action| !matches!(action, Action::PatchStatus { .. } | Action::Event { .. });
+    writes.filter(is_write).cloned().collect()
+}
+
+fn bind(view: &mut ClusterView, name: &str) {
+    let pod = view.gangs.pods.iter_mut().find(|pod| pod.metadata.name.as_deref() == Some(name)).unwrap();
+    let spec = pod.spec.as_mut().unwrap();
+    assert_eq!(spec.scheduling_gates, None, "{name} is not lifted");
+    let host = spec.node_selector.as_ref().unwrap()[HOSTNAME].clone();
+    spec.node_name = Some(host.trim_start_matches("host-of-").to_owned());
+}
+
+fn lifted(view: &ClusterView) -> usize {
+    view.gangs.pods.iter().filter(|pod| !is_gated(pod)).count()
+}
+
+#[test]
+fn the_intent_is_written_before_the_first_gate_is_lifted() {
+    let view = view(vec![node("a", 2), node("b", 2)], pods("job", 3));
+    let writes = writes(&place_on_cluster(&view, NOW));
+    let kind = |action: &Action| {
+        let Action::Patch { object, .. } = action else { panic!("{action:?}") };
+        object.kind.clone()
+    };
+    let kinds: Vec<String> = writes.iter().map(kind).collect();
+    assert_eq!(kinds, ["Job", "Pod", "Pod", "Pod"]);
+}
+
+#[test]
+fn all_intents_of_a_decision_are_written_before_the_first_gate_of_any_is_lifted() {
+    let mut all = pods("first", 2);
+    all.extend(pods("second", 2));
+    let writes = writes(&place_on_cluster(&view(vec![node("a", 4)], all), NOW));
+    let is_intent = |action: &Action| matches!(action, Action::Patch { object, .. } if object.kind == "Job");
+    assert_eq!(writes.iter().map(is_intent).collect::<Vec<_>>(), [true, true, false, false, false, false]);
+    assert!(writes[1].joins(&writes[0]), "they need not wait for each other");
+    assert!(!writes[2].joins(&writes[0]), "no gate is lifted before its intent is there");
+}
+
+#[test]
+fn pods_that_name_our_scheduler_are_bound_here_and_nowhere_else() {
+    let start = view(vec![node("a", 2), node("b", 2)], bound_here(pods("job", 3)));
+    let first = writes(&place_on_cluster(&start, NOW));
+    assert_eq!(first.len(), 4, "one write for each pod, after the intent");
+    for cut in 1..=first.len() {
+        let mut world = start.clone();
+        first[..cut].iter().for_each(|action| carry_out(&mut world, action));
+        let promised = world.owners["job"].intent.clone().unwrap();
+        for action in writes(&place_on_cluster(&world, NOW + 1)) {
+            carry_out(&mut world, &action);
+        }
+        assert_eq!(bound(&world), 3, "after {cut} writes");
+        for pod in &world.gangs.pods {
+            assert_eq!(node_of(pod), promised.pods.get(uid(pod)).map(String::as_str), "after {cut} writes");
+        }
+        assert_eq!(writes(&place_on_cluster(&world, NOW + 2)), [], "after {cut} writes");
+    }
+    let narrow = view(vec![node("a", 1), node("b", 1)], bound_here(pods("job", 3)));
+    assert_eq!(writes(&place_on_cluster(&narrow, NOW)), []);
+}
+
+#[test]
+fn a_gang_that_does_not_fit_waits_with_every_gate_shut() {
+    let view = view(vec![node("a", 1), node("b", 1)], pods("job", 3));
+    let placement = place_on_cluster(&view, NOW);
+    assert_eq!(writes(&placement), []);
+    assert_eq!(placement.waiting.len(), 1);
+}
+
+/// Wherever it is cut off, the next look completes exactly what was decided, and nobody else is given the room.
+#[test]
+fn a_crash_between_any_two_writes_leaves_no_part_of_a_gang() {
+    let mut all = pods("first", 3);
+    all.extend(pods("second", 2));
+    let start = view(vec![node("a", 2), node("b", 2)], all);
+    let first = writes(&place_on_cluster(&start, NOW));
+    for cut in 0..=first.len() {
+        let mut world = start.clone();
+        first[..cut].iter().for_each(|action| carry_out(&mut world, action));
+        let promised = world.owners["first"].intent.clone();
+        for action in writes(&place_on_cluster(&world, NOW + 1)) {
+            carry_out(&mut world, &action);
+        }
+        assert_eq!(lifted(&world), 3, "after {cut} writes");
+        if let Some(promised) = promised {
+            let intent = world.owners["first"].intent.as_ref().unwrap();
+            assert_eq!(intent.pods, promised.pods, "after {cut} writes");
+        }
+        assert_eq!(writes(&place_on_cluster(&world, NOW + 2)), [], "nothing is left to do after {cut} writes");
+    }
+}
+
+#[test]
+fn a_gang_that_is_not_bound_in_time_is_taken_back_whole_and_tried_again_later() {
+    let mut world = view(vec![node("a", 2), node("b", 2)], pods("job", 3));
+    for action in writes(&place_on_cluster(&world, NOW)) {
+        carry_out(&mut world, &action);
+    }
+    bind(&mut world, "job-0");
+    bind(&mut world, "job-1");
+    let soon = place_on_cluster(&world, NOW + 1);
+    assert_eq!((writes(&soon), soon.plan.wake_at_ms), (vec![], Some(NOW + PATIENCE)));
+    // Cut off after each write: the mark comes first, and the rest follows from it.
+    let late = writes(&place_on_cluster(&world, NOW + PATIENCE));
+    assert_eq!(late.len(), 4);
+    for cut in 1..=late.len() {
+        let mut world = world.clone();
+        late[..cut].iter().for_each(|action| carry_out(&mut world, action));
+        for action in writes(&place_on_cluster(&world, NOW + PATIENCE + 1)) {
+            carry_out(&mut world, &action);
+        }
+        assert!(world.gangs.pods.is_empty(), "after {cut} writes");
+        // Their successors wait until the back-off is over.
+        let mut fresh = pods("job", 3);
+        fresh.iter_mut().for_each(|pod| pod.metadata.uid = pod.metadata.uid.as_ref().map(|uid| format!("{uid}-2")));
+        world.gangs.pods = fresh;
+        let waits = place_on_cluster(&world, NOW + PATIENCE + 2);
+        let again = NOW + PATIENCE + backoff::FIRST_MS;
+        assert_eq!((writes(&waits), waits.plan.wake_at_ms), (vec![], Some(again)));
+        for action in writes(&place_on_cluster(&world, again)) {
+            carry_out(&mut world, &action);
+        }
+        assert_eq!((lifted(&world), world.owners["job"].intent.as_ref().unwrap().attempt), (3, 1));
+    }
+}
+
+#[test]
+fn a_successor_of_one_pod_is_placed_without_the_others() {
+    let mut world = view(vec![node("a", 2), node("b", 2)], pods("job", 3));
+    for action in writes(&place_on_cluster(&world, NOW)) {
+        carry_out(&mut world, &action);
+    }
+    ["job-0", "job-1", "job-2"].iter().for_each(|name| bind(&mut world, name));
+    let lost = world.gangs.pods.iter().position(|pod| pod.metadata.name.as_deref() == Some("job-2")).unwrap();
+    let mut fresh = pods("job", 3).remove(2);
+    fresh.metadata.uid = Some("new".to_owned());
+    world.gangs.pods[lost] = fresh;
+    for action in writes(&place_on_cluster(&world, NOW + 500_000)) {
+        carry_out(&mut world, &action);
+    }
+    let intent = world.owners["job"].intent.clone().unwrap();
+    assert_eq!(intent.pods.keys().collect::<Vec<_>>(), ["new"], "the others are no part of this attempt");
+    assert_eq!(lifted(&world), 3);
+    // If it is not bound in time, it goes back alone.
+    let late = writes(&place_on_cluster(&world, NOW + 500_000 + PATIENCE));
+    assert_eq!(late.iter().filter(|action| matches!(action, Action::Delete { .. })).count(), 1);
+}
+
+#[test]
+fn terms_that_only_the_clusters_scheduler_knows_leave_the_node_to_it() {
+    let mut all = pods("job", 2);
+    let spread = json!([{"maxSkew": 1, "topologyKey": HOSTNAME, "whenUnsatisfiable": "DoNotSchedule"}]);
+    all[0].spec.as_mut().unwrap().topology_spread_constraints = serde_json::from_value(spread).unwrap();
+    let writes = writes(&place_on_cluster(&view(vec![node("a", 2)], all), NOW));
+    let selector = |at: usize| {
+        let Action::Patch { patch, .. } = &writes[at] else { panic!("{writes:?}") };
+        assert!(patch["spec"]["schedulingGates"].is_null());
+        patch["spec"].get("nodeSelector").cloned()
+    };
+    assert_eq!((selector(1), selector(2)), (None, Some(json!({HOSTNAME: "host-of-a"}))));
+}
+
+#[test]
+fn pods_of_others_only_take_room() {
+    let mut alien = pods("alien", 1).remove(0);
+    alien.metadata.annotations = None;
+    alien.spec.as_mut().unwrap().scheduling_gates = None;
+    let mut bound = alien.clone();
+    (bound.metadata.name, bound.metadata.uid) = (Some("bound".to_owned()), Some("bound".to_owned()));
+    bound.spec.as_mut().unwrap().node_name = Some("a".to_owned());
+    let mut all = pods("job", 2);
+    all.extend([alien, bound]);
+    let mut nodes = vec![node("a", 2)];
+    let placement = place_on_cluster(&view(nodes.clone(), all.clone()), NOW);
+    assert_eq!(writes(&placement), []);
+    nodes.push(node("b", 1));
+    assert_eq!(writes(&place_on_cluster(&view(nodes, all), NOW)).len(), 3, "the job and its two pods");
+}
