@@ -186,6 +186,7 @@ impl Cluster {
                 open_rendezvous,
                 launcher_image: config.launcher_image.clone(),
                 gangs: config.gangs.is_some(),
+                binds: config.binds,
                 peers: peers.clone(),
                 ..if config.embedded { ViewConfig::embedded() } else { ViewConfig::cluster() }
             },
@@ -255,7 +256,7 @@ impl Cluster {
             probes: self.probes.clone(),
             events: self.events.clone(),
             controller,
-            binding_lifts_gate: self.embedded.is_some(),
+            reads_back: self.embedded.is_some(),
         }
     }
 

@@ -53,6 +53,8 @@ pub struct Config {
     /// On a cluster: let the pods of a job go together, and take them back if the cluster's scheduler has not bound all of them after
     /// so long.
     pub gangs: Option<Duration>,
+    /// On a cluster: bind them as well, as far as all that decides on their node is looked at.
+    pub binds: bool,
 }
 
 impl Default for Config {
@@ -68,6 +70,7 @@ impl Default for Config {
             launcher_image: None,
             left: BTreeSet::new(),
             gangs: None,
+            binds: false,
         }
     }
 }

@@ -99,16 +99,14 @@ pub enum Action {
 impl Action {
     /// Whether this one may be carried out at the same time as the one before it in a plan, and so as all that joined that
     /// one: creations of different objects (a service and the pods behind it then share a commit), deletions of one kind,
-    /// bindings, changes of different pods.
+    /// bindings, changes of different objects of one kind.
     #[must_use]
     pub fn joins(&self, first: &Self) -> bool {
         match (first, self) {
             (Self::Create { object: x, .. }, Self::Create { object: y, .. }) => x.kind != y.kind || x.name != y.name,
             (Self::Delete { object: x, .. }, Self::Delete { object: y, .. }) => x.kind == y.kind && x.name != y.name,
             (Self::Bind { .. }, Self::Bind { .. }) => true,
-            (Self::Patch { object: x, .. }, Self::Patch { object: y, .. }) => {
-                x.kind == "Pod" && y.kind == "Pod" && x.name != y.name
-            }
+            (Self::Patch { object: x, .. }, Self::Patch { object: y, .. }) => x.kind == y.kind && x.name != y.name,
             (
                 Self::Create { .. }
                 | Self::Delete { .. }

@@ -54,6 +54,9 @@ pub(crate) struct Args {
     /// Leave the pods of a job to the cluster's scheduler one by one: the operator looks at no nodes then, and changes no pods
     #[arg(long)]
     no_gangs: bool,
+    /// Bind the pods of jobs by the operator itself, where nothing else schedules on their nodes
+    #[arg(long, conflicts_with = "no_gangs")]
+    binds: bool,
     /// Apply it to the cluster of --context or --kubeconfig instead of printing it
     #[arg(long)]
     apply: bool,
@@ -81,6 +84,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         left: args.leave.into_iter().collect(),
         gangs: !args.no_gangs,
         queues: args.queues,
+        binds: args.binds,
     });
     if !args.apply {
         return print(&objects, args.output);

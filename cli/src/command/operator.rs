@@ -49,6 +49,10 @@ pub(crate) struct Args {
     /// Leave the pods of a job to the cluster's scheduler one by one, instead of letting them go when there is room for all
     #[arg(long)]
     no_gangs: bool,
+    /// Bind the pods of jobs by itself, instead of letting the cluster's scheduler do it: faster, for nodes on which nothing else
+    /// is scheduled
+    #[arg(long, conflicts_with = "no_gangs")]
+    binds: bool,
     /// How long the cluster's scheduler may take to bind the pods of a job before all of them are taken back, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     gang_seconds: u16,
@@ -95,6 +99,7 @@ impl Args {
                 door: Some(Door { listen: self.rendezvous_listen, address }),
                 launcher_image: self.image.clone(),
                 gangs: (!self.no_gangs).then(|| Duration::from_secs(self.gang_seconds.into())),
+                binds: self.binds,
                 left: self.leave.iter().cloned().collect::<BTreeSet<_>>(),
                 ..trainyard_coordinator::Config::default()
             },

@@ -19,6 +19,9 @@ pub const GANG_SIZE: &str = "trainyard.dev/gang-size";
 pub const PLACEMENT: &str = "trainyard.dev/placement";
 /// Scheduling gate that is taken off when the gang is placed.
 pub const GANG_GATE: &str = "trainyard.dev/gang";
+
+/// `schedulerName` of pods that the operator binds by itself.
+pub const SCHEDULER_NAME: &str = "trainyard";
 /// Annotation on the first pod of a gang that waits: what is set aside for it, as JSON.
 pub const RESERVATION: &str = "trainyard.dev/reservation";
 /// Annotation on pods: the gang for which they have to make room. They are deleted next, all of their gang.

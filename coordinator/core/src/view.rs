@@ -32,6 +32,9 @@ pub struct Config {
     /// Whether on a cluster, too, the pods of a job wait until all of them have places.
     #[serde(default)]
     pub gangs: bool,
+    /// Whether on a cluster the pods that wait are bound by the operator itself, as far as it knows all that decides on their node.
+    #[serde(default)]
+    pub binds: bool,
     /// Other schedulers that the cluster has.
     #[serde(default)]
     pub peers: Peers,
@@ -55,6 +58,7 @@ impl Config {
             open_rendezvous: None,
             launcher_image: None,
             gangs: false,
+            binds: false,
             peers: Peers::default(),
         }
     }

@@ -91,7 +91,8 @@ pub async fn run(
 ) -> Result<(), Error> {
     config.terms.check()?;
     let own = config.terms.namespace.clone();
-    let guard = Guard::new(access::rights(&config.coordinator.left, config.coordinator.gangs.is_some()), &own);
+    let gangs = access::Gangs::of(config.coordinator.gangs.is_some(), config.coordinator.binds);
+    let guard = Guard::new(access::rights(&config.coordinator.left, gangs), &own);
     guard.register(page);
     let leading: Gauge = Gauge::default();
     let shown = leading.clone();

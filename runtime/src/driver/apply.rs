@@ -106,8 +106,9 @@ pub struct Target {
     pub events: EventSink,
     /// Who writes, for metrics and the field manager.
     pub controller: &'static str,
-    /// The server's binding takes our scheduling gate off itself. A cluster's does not, so there the gate goes first.
-    pub binding_lifts_gate: bool,
+    /// Whether a pod that was bound is read back: the version that a binding made is not in its answer. On a cluster that would be
+    /// a third request for each pod.
+    pub reads_back: bool,
 }
 
 /// How far a plan got.
@@ -383,10 +384,7 @@ async fn merge(
 }
 
 async fn bind(target: &Target, pod: ObjectRef, fence: Fence, node: String) -> Result<Option<Expectation>, Error> {
-    if !target.binding_lifts_gate {
-        let lift = json!({"spec": {"schedulingGates": null}});
-        merge(target, pod.clone(), &fence, lift, false).await?;
-    }
+    let known = target.probes.of(&pod).and_then(|probe| Some((probe.version(&Key::from(&pod))?, probe.next_list())));
     let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(target.client.clone(), &pod.namespace);
     let binding = Binding {
         metadata: ObjectMeta { name: Some(pod.name.clone()), uid: fence.uid, ..ObjectMeta::default() },
@@ -398,7 +396,8 @@ async fn bind(target: &Target, pod: ObjectRef, fence: Fence, node: String) -> Re
     };
     let answer: Result<Value, _> = api.create_subresource("binding", &pod.name, &PostParams::default(), &binding).await;
     match answer {
-        Ok(_) => Ok(bound(target, pod).await),
+        Ok(_) if target.reads_back => Ok(bound(target, pod).await),
+        Ok(_) => Ok(known.map(|(version, list)| Expectation::Moved { object: pod, version, list })),
         Err(error) => match status_of(&error).map(|status| status.code) {
             Some(404 | 409) => Err(superseded("bind", &pod)),
             Some(_) | None => Err(api_error("bind", &pod, error)),
@@ -406,7 +405,7 @@ async fn bind(target: &Target, pod: ObjectRef, fence: Fence, node: String) -> Re
     }
 }
 
-/// A binding answers with a bare status, so the version that it gave the pod is read back. Should that fail, the
+/// The version that a binding gave the pod. Should that fail, the
 /// binding stands all the same, and a plan from a stale view would only be told of a conflict.
 async fn bound(target: &Target, pod: ObjectRef) -> Option<Expectation> {
     let found = api_of(&target.client, &pod).get_opt(&pod.name).await.ok()??;
@@ -453,7 +452,7 @@ mod tests {
             client,
             probes: Probes::default(),
             controller: "test",
-            binding_lifts_gate: true,
+            reads_back: true,
         };
         let object = ObjectRef {
             api_version: "v1".to_owned(),

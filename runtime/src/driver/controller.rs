@@ -21,6 +21,12 @@ use super::{Key, Queue, metrics, now_ms};
 /// does not for this long it is broken and being restarted, and planning from what is known is better than not at all.
 const EXPECTATION_LIMIT: Duration = Duration::from_secs(10);
 
+/// Planning that takes so long is a part of what keeps the machine busy.
+const LONG_PLANNING: Duration = Duration::from_millis(20);
+/// A key whose planning takes long rests for so many times as long before it is planned again, so that planning for it takes a
+/// quarter of one processor's time at most, however often its objects change.
+const REST: u32 = 3;
+
 /// Reads the caches, asks the core. `None` when there is nothing to plan for (any more).
 pub type PlanFn = Arc<dyn Fn(&Key, i64) -> Option<Plan> + Send + Sync>;
 
@@ -45,6 +51,27 @@ pub struct Controller {
 #[derive(Default)]
 struct Waiting {
     by_key: Mutex<HashMap<Key, (Instant, Vec<Expectation>)>>,
+    /// Keys whose planning took long, and until when they rest.
+    rests: Mutex<HashMap<Key, Instant>>,
+}
+
+impl Waiting {
+    /// How much longer a key rests.
+    fn rest(&self, key: &Key, now: Instant) -> Option<Duration> {
+        let mut rests = self.rests.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = rests.get(key)?.saturating_duration_since(now);
+        if left.is_zero() {
+            rests.remove(key);
+            return None;
+        }
+        Some(left)
+    }
+
+    fn planned(&self, key: &Key, took: Duration, now: Instant) {
+        if took >= LONG_PLANNING {
+            self.rests.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), now + took * REST);
+        }
+    }
 }
 
 impl Controller {
@@ -86,7 +113,12 @@ impl Controller {
         if self.must_wait(key, waiting, &label) {
             return;
         }
-        let now = now_ms();
+        if let Some(left) = waiting.rest(key, Instant::now()) {
+            metrics().deferred.get_or_create(&label).inc();
+            self.queue.wake_in(key.clone(), left);
+            return;
+        }
+        let (now, began) = (now_ms(), Instant::now());
         // A bug that one object brings to light must not stop the others: the worker outlives it, and the key is tried again.
         let Ok(planned) = catch_unwind(AssertUnwindSafe(|| (self.plan)(key, now))) else {
             metrics().errors.get_or_create(&label).inc();
@@ -94,6 +126,7 @@ impl Controller {
             tracing::error!(controller = self.name, %key, ?delay, "planning panicked, trying again; please report this");
             return;
         };
+        waiting.planned(key, began.elapsed(), Instant::now());
         let Some(plan) = planned else {
             self.queue.succeeded(key);
             return;
@@ -189,6 +222,19 @@ mod tests {
     use super::super::{EventSink, Probes};
     use super::*;
 
+    #[test]
+    fn a_key_whose_planning_takes_long_rests_in_proportion_and_no_other_does() {
+        let (waiting, now) = (Waiting::default(), Instant::now());
+        let [slow, quick] = ["slow", "quick"].map(|name| Key::new("default", name));
+        waiting.planned(&slow, Duration::from_millis(100), now);
+        waiting.planned(&quick, Duration::from_millis(1), now);
+        assert_eq!(waiting.rest(&slow, now), Some(Duration::from_millis(300)));
+        assert_eq!(waiting.rest(&slow, now + Duration::from_millis(299)), Some(Duration::from_millis(1)));
+        assert_eq!(waiting.rest(&quick, now), None);
+        assert_eq!(waiting.rest(&slow, now + Duration::from_millis(300)), None);
+        assert!(waiting.rests.lock().is_ok_and(|rests| rests.is_empty()), "what is over is forgotten");
+    }
+
     fn nobody() -> kube::Client {
         let answer = |_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>();
         kube::Client::new(tower::service_fn(answer), "default")
@@ -212,7 +258,7 @@ mod tests {
                 client,
                 probes: Probes::default(),
                 controller: "test",
-                binding_lifts_gate: true,
+                reads_back: true,
             },
             queue: Queue::default(),
         };

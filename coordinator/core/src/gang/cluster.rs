@@ -1,7 +1,8 @@
 //! Gangs on a cluster: the same decision, carried out by lifting scheduling gates together with the chosen nodes.
 //!
 //! The cluster's own scheduler binds the pods; here is decided when, and where to. What was decided is written down first, as an annotation
-//! of the job (its [`Intent`]): one write, before the first gate is lifted.
+//! of the job (its [`Intent`]): one write, before the first gate is lifted. All gangs of one decision are written down before the first
+//! gate of any, so that these writes go at the same time, and then those of all their pods.
 //!
 //! | the job says | its pods | what is done |
 //! |---|---|---|
@@ -11,12 +12,15 @@
 //! | an intent that is taken back | some are still there | they are deleted, all of the attempt; the job's controller makes them anew |
 //! | an intent that is taken back | wait at their gate | they are left alone until its back-off is over |
 //!
+//! A pod whose `schedulerName` is ours ([`label::SCHEDULER_NAME`]) has no gate and waits for nobody else: instead of lifting a gate it is
+//! bound here.
+//!
 //! So a crash between any two writes leaves what the next look completes, or takes back. Pods that are lifted count as if they were on
 //! their node already, so that nothing else is promised their room.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Volume};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use trainyard_proto::plan::{Action, EventSeverity, Fence, ObjectRef};
@@ -107,6 +111,12 @@ pub fn shown(view: &ClusterView, now_ms: i64) -> GangView {
 struct Turn<'view> {
     view: &'view ClusterView,
     now_ms: i64,
+    /// Pods by the uid of their owner.
+    owned: BTreeMap<&'view str, Vec<&'view Pod>>,
+    /// Nodes by name.
+    nodes: BTreeMap<&'view str, &'view Node>,
+    /// Names of nodes by the value of the label by which pods are sent to them.
+    hosts: BTreeMap<&'view str, &'view str>,
     actions: Vec<Action>,
     wake_at_ms: Option<i64>,
 }
@@ -129,6 +139,11 @@ fn is_gated(pod: &Pod) -> bool {
     gates.into_iter().flatten().any(|gate| gate.name == label::GANG_GATE)
 }
 
+/// Whether it is bound here, and not by the cluster's scheduler.
+fn is_bound_here(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref()) == Some(label::SCHEDULER_NAME)
+}
+
 fn is_leaving(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
@@ -137,9 +152,18 @@ fn is_over(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
 }
 
+/// Whether nobody has to be asked about such a pod's node: it names no other scheduler, and nothing of it is the cluster's
+/// scheduler's alone.
+pub(crate) fn may_be_bound_here(spec: &PodSpec) -> bool {
+    let claims = |volume: &Volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some();
+    matches!(spec.scheduler_name.as_deref(), None | Some("default-scheduler" | label::SCHEDULER_NAME))
+        && is_seen_whole(spec)
+        && !spec.volumes.iter().flatten().any(claims)
+        && spec.resource_claims.as_ref().is_none_or(Vec::is_empty)
+}
+
 /// Whether all that decides on a pod's node is looked at here. Where it is not, the cluster's scheduler chooses the node.
-fn is_seen_whole(pod: &Pod) -> bool {
-    let Some(spec) = &pod.spec else { return true };
+fn is_seen_whole(spec: &PodSpec) -> bool {
     let affinity = spec.affinity.as_ref();
     spec.topology_spread_constraints.as_ref().is_none_or(Vec::is_empty)
         && affinity.is_none_or(|affinity| affinity.pod_affinity.is_none() && affinity.pod_anti_affinity.is_none())
@@ -182,10 +206,27 @@ fn fence(uid: &str) -> Fence {
 impl<'view> Turn<'view> {
     /// Takes back what is late, and completes what was begun.
     fn begin(view: &'view ClusterView, now_ms: i64) -> (Self, GangView) {
-        let mut turn = Self { view, now_ms, actions: Vec::new(), wake_at_ms: None };
+        let mut turn = Self::new(view, now_ms);
         let late = turn.take_back();
         let shown = turn.complete(&late);
         (turn, shown)
+    }
+
+    fn new(view: &'view ClusterView, now_ms: i64) -> Self {
+        let mut owned: BTreeMap<&str, Vec<&Pod>> = BTreeMap::new();
+        for pod in &view.gangs.pods {
+            if let Some(owner) = owner_uid(pod) {
+                owned.entry(owner).or_default().push(pod);
+            }
+        }
+        let named = |node: &'view Node| Some((node.metadata.name.as_deref()?, node));
+        let nodes: BTreeMap<&str, &Node> = view.gangs.nodes.iter().filter_map(named).collect();
+        let hosts = nodes.iter().filter_map(|(name, node)| Some((hostname(node)?, *name))).collect();
+        Self { view, now_ms, owned, nodes, hosts, actions: Vec::new(), wake_at_ms: None }
+    }
+
+    fn pods_of(&self, owner: &str) -> &[&'view Pod] {
+        self.owned.get(owner).map_or(&[], Vec::as_slice)
     }
 
     fn intent_of(&self, pod: &Pod) -> Option<&'view Intent> {
@@ -215,13 +256,8 @@ impl<'view> Turn<'view> {
         let mut late = Vec::new();
         for (owner, known) in &self.view.owners {
             let Some(intent) = &known.intent else { continue };
-            let pods: Vec<&Pod> = self
-                .view
-                .gangs
-                .pods
-                .iter()
-                .filter(|pod| intent.pods.contains_key(uid(pod)) && !is_leaving(pod) && !is_over(pod))
-                .collect();
+            let meant = |pod: &&Pod| intent.pods.contains_key(uid(pod)) && !is_leaving(pod) && !is_over(pod);
+            let pods: Vec<&Pod> = self.pods_of(owner).iter().copied().filter(meant).collect();
             let due_ms = intent.at_ms.saturating_add(self.view.patience_ms);
             match intent.not_before_ms {
                 None if pods.iter().all(|pod| node_of(pod).is_some()) => continue,
@@ -284,9 +320,9 @@ impl<'view> Turn<'view> {
             }
             let intent = self.intent_of(pod);
             let chosen = intent.and_then(|intent| intent.pods.get(uid(pod)));
-            match (chosen, is_gated(pod)) {
-                (Some(node), gated) => {
-                    if gated {
+            match (chosen, is_gated(pod) || is_bound_here(pod)) {
+                (Some(node), waits) => {
+                    if waits {
                         self.lift(pod, node);
                     }
                     pods.push(on_node(pod, node));
@@ -306,8 +342,7 @@ impl<'view> Turn<'view> {
     /// The node that a lifted pod was sent to.
     fn sent_to(&self, pod: &Pod) -> Option<&'view str> {
         let host = pod.spec.as_ref()?.node_selector.as_ref()?.get(HOSTNAME)?;
-        let node = self.view.gangs.nodes.iter().find(|node| hostname(node) == Some(host.as_str()))?;
-        node.metadata.name.as_deref()
+        self.hosts.get(host.as_str()).copied()
     }
 
     /// The labels by which flavors know a node, for a pod in a queue.
@@ -323,11 +358,14 @@ impl<'view> Turn<'view> {
     }
 
     fn lift(&mut self, pod: &Pod, node: &str) {
-        let nodes = &self.view.gangs.nodes;
-        let found = nodes.iter().find(|known| known.metadata.name.as_deref() == Some(node));
         // A node that is gone binds nothing: the gang is taken back when its time is over.
+        let found = self.nodes.get(node).copied();
         let Some(host) = found.and_then(hostname) else { return };
-        let selector = if is_seen_whole(pod) {
+        if is_bound_here(pod) && !is_gated(pod) {
+            self.actions.push(Action::Bind { pod: reference(pod), fence: fence(uid(pod)), node: node.to_owned() });
+            return;
+        }
+        let selector = if pod.spec.as_ref().is_none_or(is_seen_whole) {
             BTreeMap::from([(HOSTNAME, host)])
         } else {
             // The cluster's scheduler chooses among the nodes of the same flavor.
@@ -345,7 +383,7 @@ impl<'view> Turn<'view> {
         });
     }
 
-    /// Writes down what was decided, gang by gang, each before its first gate is lifted.
+    /// Writes down what was decided for all gangs, and then lifts their gates.
     fn admit(&mut self, decided: Vec<Action>) {
         let by_name: BTreeMap<ObjectRef, &Pod> = self.view.gangs.pods.iter().map(|pod| (reference(pod), pod)).collect();
         let mut intents: BTreeMap<&str, Intent> = BTreeMap::new();
@@ -358,19 +396,19 @@ impl<'view> Turn<'view> {
                 intent.pods.insert(uid(pod).to_owned(), node.clone());
             }
         }
+        for (owner, intent) in &intents {
+            self.write(owner, intent);
+        }
         for action in decided {
             let Action::Bind { pod, node, .. } = &action else {
                 self.actions.push(action);
                 continue;
             };
-            let Some((pod, owner)) = by_name.get(pod).and_then(|pod| Some((*pod, owner_uid(pod)?))) else { continue };
-            if !self.view.owners.contains_key(owner) {
-                continue;
+            if let Some((pod, owner)) = by_name.get(pod).and_then(|pod| Some((*pod, owner_uid(pod)?)))
+                && self.view.owners.contains_key(owner)
+            {
+                self.lift(pod, node);
             }
-            if let Some(intent) = intents.remove(owner) {
-                self.write(owner, &intent);
-            }
-            self.lift(pod, node);
         }
     }
 
@@ -378,12 +416,13 @@ impl<'view> Turn<'view> {
     fn begun(&self, owner: &str) -> Intent {
         let before = self.view.owners.get(owner).and_then(|owner| owner.intent.as_ref());
         let taken_back = before.is_some_and(|intent| intent.not_before_ms.is_some());
-        let waits = |of: &str| self.view.gangs.pods.iter().any(|pod| uid(pod) == of && node_of(pod).is_none());
+        let unbound = self.pods_of(owner).iter().filter(|pod| node_of(pod).is_none());
+        let waits: BTreeSet<&str> = unbound.map(|pod| uid(pod)).collect();
         let pods = before.filter(|_| !taken_back).map(|intent| intent.pods.clone()).unwrap_or_default();
         Intent {
             attempt: before.filter(|_| taken_back).map_or(0, |intent| intent.attempt.saturating_add(1)),
             at_ms: self.now_ms,
-            pods: pods.into_iter().filter(|(pod, _)| waits(pod)).collect(),
+            pods: pods.into_iter().filter(|(pod, _)| waits.contains(pod.as_str())).collect(),
             not_before_ms: None,
         }
     }

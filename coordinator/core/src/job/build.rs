@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, ObjectRef};
 
 use super::deputy::Terms;
+use crate::gang::cluster::may_be_bound_here;
 use crate::model::{EnvInto, EnvModel, EnvValue, JobModel, Replica, Role, Scheduler, ServiceModel};
 use crate::{fnv, label};
 
@@ -27,6 +28,8 @@ pub(super) struct Site<'job> {
     pub(super) port: u16,
     /// Whether our scheduler places the pods.
     pub(super) gated: bool,
+    /// Whether it binds them, too, where it can.
+    pub(super) binds: bool,
     /// The PodGroup of Kubernetes' own that pods belong to.
     pub(super) native_group: Option<String>,
     /// What another scheduler says of the pods of a role.
@@ -160,7 +163,12 @@ impl Site<'_> {
         if self.model.policy.scheduler == Scheduler::Volcano {
             spec.scheduler_name = Some(VOLCANO.to_owned());
         }
-        if self.gated {
+        if !self.gated {
+            return;
+        }
+        if self.binds && self.native_group.is_none() && may_be_bound_here(spec) {
+            spec.scheduler_name = Some(label::SCHEDULER_NAME.to_owned());
+        } else {
             spec.scheduling_gates.get_or_insert_default().push(PodSchedulingGate { name: label::GANG_GATE.to_owned() });
         }
     }

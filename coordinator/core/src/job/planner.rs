@@ -431,6 +431,7 @@ impl<'view> Planner<'view> {
             port: self.port(model),
             gated: self.view.config.embedded
                 || (self.view.config.gangs && model.policy.scheduler == Scheduler::Trainyard),
+            binds: self.view.config.binds,
             native_group: self.native_group(model),
             terms: self.terms(model),
             launcher: self.view.config.launcher_image.as_deref(),

@@ -119,6 +119,14 @@ const GANGS: [Part; 11] = [
     Part { group: KUEUE, resource: "topologies", verbs: &FOLLOW, why: "which nodes are near to each other" },
 ];
 
+/// What else it takes to bind them.
+const BINDING: Part = Part {
+    group: "",
+    resource: "pods/binding",
+    verbs: &[Create],
+    why: "pods that name the operator as their scheduler",
+};
+
 /// What else it takes to leave jobs to other schedulers, where there are any.
 const PEERS: [Part; 4] = [
     Part {
@@ -142,10 +150,34 @@ const PEERS: [Part; 4] = [
     },
 ];
 
+/// What the operator does for the pods of a job to go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gangs {
+    /// Nothing: they are left to the cluster's scheduler one by one.
+    Left,
+    /// It opens their gates together.
+    Gated,
+    /// It binds those that name it as their scheduler, too.
+    Bound,
+}
+
+impl Gangs {
+    /// As flags say it.
+    #[must_use]
+    pub const fn of(gangs: bool, binds: bool) -> Self {
+        match (gangs, binds) {
+            (false, _) => Self::Left,
+            (true, false) => Self::Gated,
+            (true, true) => Self::Bound,
+        }
+    }
+}
+
 /// Everything that is read and written to look after the kinds that are not left to others.
 #[must_use]
-pub fn rights(left: &BTreeSet<String>, gangs: bool) -> Vec<Right> {
-    let more = GANGS.iter().filter(|_| gangs);
+pub fn rights(left: &BTreeSet<String>, gangs: Gangs) -> Vec<Right> {
+    let more = GANGS.iter().filter(|_| gangs != Gangs::Left);
+    let more = more.chain(Some(&BINDING).filter(|_| gangs == Gangs::Bound));
     let mut all: Vec<Right> = PARTS
         .iter()
         .chain(more)
@@ -286,7 +318,7 @@ mod tests {
 
     fn may(method: &str, path: &str, query: &str) -> bool {
         let asked = asked(method, path, query).unwrap().unwrap();
-        allowing(&rights(&BTreeSet::new(), false), "trainyard-system", &asked).is_some()
+        allowing(&rights(&BTreeSet::new(), Gangs::Left), "trainyard-system", &asked).is_some()
     }
 
     #[test]
@@ -308,13 +340,17 @@ mod tests {
 
     #[test]
     fn nodes_are_looked_at_and_pods_changed_only_for_gangs() {
-        let [bare, gangs] = [false, true].map(|gangs| rights(&BTreeSet::new(), gangs));
+        let [bare, gangs, bound] =
+            [Gangs::Left, Gangs::Gated, Gangs::Bound].map(|gangs| rights(&BTreeSet::new(), gangs));
         let has = |rights: &[Right], method: &str, path: &str| {
             allowing(rights, "own", &asked(method, path, "").unwrap().unwrap()).is_some()
         };
-        for (method, path) in [("GET", "/api/v1/nodes"), ("PATCH", "/api/v1/namespaces/team/pods/p")] {
+        let pod = "/api/v1/namespaces/team/pods/p";
+        let binding = format!("{pod}/binding");
+        for (method, path) in [("GET", "/api/v1/nodes"), ("PATCH", pod)] {
             assert!(!has(&bare, method, path) && has(&gangs, method, path), "{path}");
         }
+        assert!(!has(&gangs, "POST", &binding) && has(&bound, "POST", &binding));
         assert!(!has(&gangs, "PATCH", "/api/v1/nodes/n"));
         let queue = "/apis/kueue.x-k8s.io/v1beta2/clusterqueues/q";
         assert!(has(&gangs, "PATCH", &format!("{queue}/status")) && !has(&gangs, "PUT", queue));
@@ -336,7 +372,7 @@ mod tests {
     #[test]
     fn a_kind_that_is_left_to_others_needs_no_rights() {
         let left = BTreeSet::from(["pytorchjobs.kubeflow.org".to_owned(), "trainjobs.trainer.kubeflow.org".to_owned()]);
-        let rights = rights(&left, true);
+        let rights = rights(&left, Gangs::Bound);
         assert!(rights.iter().all(|right| !right.group.contains("kubeflow")), "{rights:?}");
         assert!(rights.iter().all(|right| right.resource != "configmaps"), "only they need one");
     }

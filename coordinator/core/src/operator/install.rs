@@ -36,6 +36,8 @@ pub struct Options {
     pub gangs: bool,
     /// Whether Kueue's kinds of queues are defined as well, for a cluster that has no Kueue.
     pub queues: bool,
+    /// Whether the operator binds them by itself.
+    pub binds: bool,
 }
 
 /// How launchers call the rendezvous of an operator in this namespace.
@@ -47,7 +49,7 @@ pub fn rendezvous_address(namespace: &str) -> String {
 /// Everything, in the order in which it has to be created.
 #[must_use]
 pub fn objects(options: &Options) -> Vec<Value> {
-    let rights = access::rights(&options.left, options.gangs);
+    let rights = access::rights(&options.left, access::Gangs::of(options.gangs, options.binds));
     let mut all = crd::definitions(options.kubeflow);
     if options.queues {
         all.extend(queue::definitions());
@@ -204,6 +206,7 @@ fn container(options: &Options) -> Value {
     let mut args = vec!["operator".to_owned(), "--log-format".to_owned(), "json".to_owned()];
     args.extend(options.left.iter().flat_map(|kind| ["--leave".to_owned(), kind.clone()]));
     args.extend((!options.gangs).then(|| "--no-gangs".to_owned()));
+    args.extend(options.binds.then(|| "--binds".to_owned()));
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let probe = |path: &str| json!({"httpGet": {"path": path, "port": "health"}, "periodSeconds": 5});
     json!({
@@ -249,6 +252,7 @@ mod tests {
             left: BTreeSet::new(),
             gangs: false,
             queues: false,
+            binds: false,
         }
     }
 
@@ -297,5 +301,8 @@ mod tests {
             args,
             json!(["operator", "--log-format", "json", "--leave", "pytorchjobs.kubeflow.org", "--no-gangs"])
         );
+        let all = objects(&Options { gangs: true, binds: true, ..options() });
+        let args = find(&all, "Deployment", NAME)["spec"]["template"]["spec"]["containers"][0]["args"].clone();
+        assert_eq!(args, json!(["operator", "--log-format", "json", "--binds"]));
     }
 }

@@ -1,7 +1,6 @@
 //! Gangs on a cluster: what is written, and in which order.
 
 use k8s_openapi::api::core::v1::Pod;
-
 use serde_json::Value;
 
 use super::*;
@@ -73,13 +72,32 @@ fn carry_out(view: &mut ClusterView, action: &Action) {
         }
         Action::Delete { object, .. } => view.gangs.pods.retain(|pod| reference(pod) != *object),
         Action::PatchStatus { .. } | Action::Event { .. } => {}
-        Action::Create { .. } | Action::Bind { .. } => panic!("{action:?}"),
+        Action::Bind { pod: object, node, .. } => {
+            let pod = view.gangs.pods.iter_mut().find(|pod| reference(pod) == *object).unwrap();
+            let spec = pod.spec.as_mut().unwrap();
+            assert_eq!((&spec.scheduling_gates, &spec.node_name), (&None, &None), "the server refuses it");
+            spec.node_name = Some(node.clone());
+        }
+        Action::Create { .. } => panic!("{action:?}"),
     }
+}
+
+/// The same pods where the operator binds by itself.
+fn bound_here(mut pods: Vec<Pod>) -> Vec<Pod> {
+    for spec in pods.iter_mut().filter_map(|pod| pod.spec.as_mut()) {
+        (spec.scheduling_gates, spec.scheduler_name) = (None, Some(label::SCHEDULER_NAME.to_owned()));
+    }
+    pods
+}
+
+fn bound(view: &ClusterView) -> usize {
+    view.gangs.pods.iter().filter(|pod| node_of(pod).is_some()).count()
 }
 
 fn writes(placement: &Placement) -> Vec<Action> {
     let writes = placement.plan.actions.iter();
-    writes.filter(|action| matches!(action, Action::Patch { .. } | Action::Delete { .. })).cloned().collect()
+    let is_write = |action: &&Action| !matches!(action, Action::PatchStatus { .. } | Action::Event { .. });
+    writes.filter(is_write).cloned().collect()
 }
 
 fn bind(view: &mut ClusterView, name: &str) {
@@ -104,6 +122,39 @@ fn the_intent_is_written_before_the_first_gate_is_lifted() {
     };
     let kinds: Vec<String> = writes.iter().map(kind).collect();
     assert_eq!(kinds, ["Job", "Pod", "Pod", "Pod"]);
+}
+
+#[test]
+fn all_intents_of_a_decision_are_written_before_the_first_gate_of_any_is_lifted() {
+    let mut all = pods("first", 2);
+    all.extend(pods("second", 2));
+    let writes = writes(&place_on_cluster(&view(vec![node("a", 4)], all), NOW));
+    let is_intent = |action: &Action| matches!(action, Action::Patch { object, .. } if object.kind == "Job");
+    assert_eq!(writes.iter().map(is_intent).collect::<Vec<_>>(), [true, true, false, false, false, false]);
+    assert!(writes[1].joins(&writes[0]), "they need not wait for each other");
+    assert!(!writes[2].joins(&writes[0]), "no gate is lifted before its intent is there");
+}
+
+#[test]
+fn pods_that_name_our_scheduler_are_bound_here_and_nowhere_else() {
+    let start = view(vec![node("a", 2), node("b", 2)], bound_here(pods("job", 3)));
+    let first = writes(&place_on_cluster(&start, NOW));
+    assert_eq!(first.len(), 4, "one write for each pod, after the intent");
+    for cut in 1..=first.len() {
+        let mut world = start.clone();
+        first[..cut].iter().for_each(|action| carry_out(&mut world, action));
+        let promised = world.owners["job"].intent.clone().unwrap();
+        for action in writes(&place_on_cluster(&world, NOW + 1)) {
+            carry_out(&mut world, &action);
+        }
+        assert_eq!(bound(&world), 3, "after {cut} writes");
+        for pod in &world.gangs.pods {
+            assert_eq!(node_of(pod), promised.pods.get(uid(pod)).map(String::as_str), "after {cut} writes");
+        }
+        assert_eq!(writes(&place_on_cluster(&world, NOW + 2)), [], "after {cut} writes");
+    }
+    let narrow = view(vec![node("a", 1), node("b", 1)], bound_here(pods("job", 3)));
+    assert_eq!(writes(&place_on_cluster(&narrow, NOW)), []);
 }
 
 #[test]
