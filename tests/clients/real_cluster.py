@@ -56,8 +56,9 @@ class Authority:
 
 
 class Cluster:
-    def __init__(self, folder, bin):
-        self.folder, self.bin = pathlib.Path(folder), bin
+    def __init__(self, folder, bin, more=None):
+        """`more` has flags by program."""
+        self.folder, self.bin, self.more = pathlib.Path(folder), bin, more or {}
         self.port, self.processes, self.node = free_port(), [], None
         self.url = f"https://127.0.0.1:{self.port}"
         self.http = urllib3.PoolManager(cert_reqs="CERT_NONE", maxsize=16)
@@ -65,7 +66,8 @@ class Cluster:
 
     def spawn(self, program, *flags):
         log = open(self.folder / f"{program}.log", "wb")
-        self.processes.append(subprocess.Popen([f"{self.bin}/{program}", *map(str, flags)], stdout=log, stderr=log))
+        argv = [f"{self.bin}/{program}", *map(str, flags), *self.more.get(program, ())]
+        self.processes.append(subprocess.Popen(argv, stdout=log, stderr=log))
 
     def start(self, definitions=()):
         self.authority = Authority(self.folder / "pki")
