@@ -200,7 +200,7 @@ impl GangView {
     /// The node that has the most accelerators, then CPUs, of those that take pods.
     fn roomiest(&self) -> Option<usize> {
         let takes = |node: &Node| {
-            demand::is_ready(node) && !node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true))
+            demand::is_ready(node) && node.spec.as_ref().is_none_or(|spec| spec.unschedulable != Some(true))
         };
         let size = |node: &Node| {
             let amounts = demand::of_node(node);
