@@ -54,11 +54,11 @@ impl Connection {
     /// When the connection breaks.
     pub async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Error> {
         let mut request = Request::builder()
-            .method(method)
+            .method(&method)
             .uri(path)
             .header("host", &self.endpoint.address)
             .header("accept", "application/json")
-            .header("content-type", "application/json");
+            .header("content-type", content_type(&method));
         if let Some(token) = &self.endpoint.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
@@ -81,6 +81,11 @@ impl Connection {
             Err(Error::Request(format!("{status}: {}", String::from_utf8_lossy(&body))))
         }
     }
+}
+
+/// A patch is one as the kubelet sends it.
+fn content_type(method: &Method) -> &'static str {
+    if *method == Method::PATCH { "application/strategic-merge-patch+json" } else { "application/json" }
 }
 
 async fn start<T>(io: T) -> Result<SendRequest<Full<Bytes>>, Error>

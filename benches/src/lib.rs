@@ -3,6 +3,7 @@
 pub mod http;
 pub mod kill;
 pub mod samples;
+pub mod scale;
 pub mod server;
 pub mod store;
 

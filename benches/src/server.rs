@@ -74,7 +74,8 @@ impl Server {
             .arg(format!("--service-account-signing-key-file={}", key.display()))
             .arg(format!("--service-account-key-file={}", key.display()))
             .arg(format!("--token-auth-file={}", folder.join("tokens").display()))
-            .args(["--authorization-mode", "AlwaysAllow", "--disable-admission-plugins", "ServiceAccount"])
+            .args(["--authorization-mode", "AlwaysAllow"])
+            .args(["--disable-admission-plugins", "ServiceAccount,TaintNodesByCondition"])
             .args(["--service-cluster-ip-range", "10.96.0.0/16"]);
         let api = spawn(api, &log)?;
         let endpoint = Endpoint { address: format!("127.0.0.1:{port}"), token: Some("bench".to_owned()), tls: true };
@@ -131,7 +132,7 @@ pub fn resident_bytes(pid: u32) -> Result<u64, Error> {
     Ok(kib * 1024)
 }
 
-fn spawn(mut command: Command, log: &Path) -> Result<Child, Error> {
+pub(crate) fn spawn(mut command: Command, log: &Path) -> Result<Child, Error> {
     let log = File::create(log)?;
     let program = command.get_program().to_string_lossy().into_owned();
     command
@@ -153,6 +154,6 @@ fn signing_key(folder: &Path) -> Result<PathBuf, Error> {
     }
 }
 
-fn free_port() -> Result<u16, Error> {
+pub(crate) fn free_port() -> Result<u16, Error> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
