@@ -134,7 +134,7 @@ def test_a_queue_is_for_its_namespaces_and_its_nodes(cluster, queues):
               "spec": {"nodeLabels": {"pool": "new"}}}
     cluster.kubectl("create", "-f", "-", input=json.dumps(flavor))
     job = create(cluster, "apart", "team-a", "100m")
-    eventually(lambda: waiting(cluster) == {"apart": ("team-a", "NoQueue")}, "it is not for this namespace", 60)
+    eventually(lambda: waiting(cluster) == {"apart": ("", "NoQueue")}, "it is not for this namespace", 60)
     cluster.kubectl("label", "namespace", "default", "team=a")
     eventually(lambda: waiting(cluster) == {"apart": ("team-a", "NoMatchingNode")}, "it has no node so far", 60)
     eventually(lambda: "pool=new" in cluster.trainyard("explain", "apart").stdout, "and is told which would do", 60)

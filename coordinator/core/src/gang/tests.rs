@@ -375,9 +375,9 @@ fn a_queue_that_is_drained_stops_what_runs_in_it_and_nothing_else() {
         let mut world = hold(of, "HoldAndDrain");
         let first = world.step();
         assert_eq!(done(&first), [("mark", "mine-0"), ("mark", "mine-1")]);
-        let told = first.plan.actions.iter().find_map(|action| match action {
-            Action::Event { reason, message, .. } if reason == "Preempted" => Some(message.clone()),
-            _ => None,
+        let told = first.plan.actions.iter().find_map(|action| {
+            let Action::Event { reason, message, .. } = action else { return None };
+            (reason == "Preempted").then(|| message.clone())
         });
         assert_eq!(told.unwrap(), format!("team/mine is stopped, as the stopPolicy of {title} says"));
         assert_eq!(done(&world.step()), [("delete", "mine-0"), ("delete", "mine-1")]);

@@ -122,7 +122,7 @@ mod tests {
                 Value::String(word) if schema["enum"].is_array() => {
                     assert!(schema["enum"].as_array().unwrap().contains(&json!(word)), "{path}: {word}");
                 }
-                _ => {}
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
             }
         }
         let text = include_str!("../../../../examples/queues.yaml");

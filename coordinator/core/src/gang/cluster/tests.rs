@@ -353,11 +353,10 @@ fn a_gang_makes_room_in_its_queue_and_a_pod_of_others_never_does() {
     let mut world = view(vec![node("a", 9)], all);
     world.gangs.queues = queue(2);
     let marked = |placement: &Placement| -> Vec<String> {
-        let of = |action: &Action| match action {
-            Action::Patch { object, patch, .. } if !patch["metadata"]["annotations"][label::PREEMPTED].is_null() => {
-                Some(object.name.clone())
-            }
-            _ => None,
+        let of = |action: &Action| {
+            let Action::Patch { object, patch, .. } = action else { return None };
+            let is_marked = !patch["metadata"]["annotations"][label::PREEMPTED].is_null();
+            is_marked.then(|| object.name.clone())
         };
         placement.plan.actions.iter().filter_map(of).collect()
     };
@@ -394,9 +393,9 @@ fn a_pod_whose_node_the_cluster_chooses_stays_with_its_flavor() {
     let spec = json!({"nodeLabels": {"pool": "new"}});
     world.gangs.queues.push(json!({"kind": "ResourceFlavor", "metadata": {"name": "f"}, "spec": spec}));
     let placement = place_on_cluster(&world, NOW);
-    let selector = |action: &Action| match action {
-        Action::Patch { object, patch, .. } if object.kind == "Pod" => Some(patch["spec"]["nodeSelector"].clone()),
-        _ => None,
+    let selector = |action: &Action| {
+        let Action::Patch { object, patch, .. } = action else { return None };
+        (object.kind == "Pod").then(|| patch["spec"]["nodeSelector"].clone())
     };
     let selectors: Vec<Value> = placement.plan.actions.iter().filter_map(selector).collect();
     assert_eq!(selectors, [json!({"pool": "new"}), json!({HOSTNAME: "host-of-b"})]);
