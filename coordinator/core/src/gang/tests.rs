@@ -387,3 +387,23 @@ fn reservations_that_overlap_do_not_keep_both_gangs_from_starting() {
     let placement = world(&[node("a", 4, "r")], pods, vec![]).look();
     assert!(done(&placement).contains(&("bind", "one-0")), "{:?}", placement.plan);
 }
+
+#[test]
+fn gangs_that_ask_for_the_same_share_one_shape() {
+    let near = json!({label::REQUIRED_TOPOLOGY: "cloud.provider.com/topology-rack"});
+    let mut other = gang("named", 2, 1, 0, &json!({}));
+    other.iter_mut().for_each(|pod| pod["metadata"]["labels"][label::REPLICA_TYPE] = json!("master"));
+    let gangs = vec![
+        gang("a", 2, 1, 0, &json!({})),
+        gang("b", 2, 1, HOUR, &queued("q", 3)),
+        gang("larger", 2, 2, 0, &json!({})),
+        gang("more", 3, 1, 0, &json!({})),
+        other,
+        gang("near", 2, 1, 0, &near),
+        on(gang("runs", 2, 1, HOUR, &json!({})), "n", NOW - HOUR),
+    ];
+    let view = super::picture(&world(&[node("n", 8, "r")], gangs, Vec::new()).view, NOW);
+    let first = &view.gangs[0].shape;
+    let shared: Vec<bool> = view.gangs.iter().map(|gang| std::sync::Arc::ptr_eq(&gang.shape, first)).collect();
+    assert_eq!(shared, [true, true, false, false, false, false, false]);
+}
