@@ -14,9 +14,18 @@ use crate::schedule::{Effect, NodeRules, Operator, PodTerm, Requirement, Role, S
 pub(super) const NODE_NAME: &str = "metadata.name";
 
 /// What one pod asks for. The requests of the role are filled in when it is known which resources there are.
+#[derive(Clone, Default)]
 pub(super) struct Asked {
     pub(super) amounts: Amounts,
     pub(super) role: Role,
+}
+
+impl Asked {
+    /// Whether another role asks for the same, whatever it is called.
+    pub(super) fn is_the_same(&self, other: &Self) -> bool {
+        let named = |role: &Role| Role { name: String::new(), ..role.clone() };
+        self.amounts == other.amounts && named(&self.role) == named(&other.role)
+    }
 }
 
 /// What a pod asks for; the text says which of its requests is none. `keys` are the labels that pod terms speak of.
@@ -68,6 +77,19 @@ pub(super) fn alike(one: &Pod, other: &Pod, keys: &BTreeSet<&str>) -> bool {
         && one.metadata.namespace == other.metadata.namespace
         && slice(one) == slice(other)
         && keys.iter().all(|key| label(one, key) == label(other, key))
+}
+
+/// A number that is the same for pods that are alike.
+pub(super) fn rough_hash(pod: &Pod) -> u64 {
+    let mut texts = vec![pod.metadata.namespace.as_deref().unwrap_or_default()];
+    for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
+        let resources = container.resources.iter();
+        let amounts = resources.flat_map(|all| all.requests.iter().chain(&all.limits)).flatten();
+        texts.extend(amounts.flat_map(|(name, amount)| [name.as_str(), amount.0.as_str()]));
+    }
+    let selector = pod.spec.iter().flat_map(|spec| spec.node_selector.iter().flatten());
+    texts.extend(selector.flat_map(|(key, value)| [key.as_str(), value.as_str()]));
+    crate::fnv::texts(&texts)
 }
 
 /// The labels that pod terms of these pods speak of.

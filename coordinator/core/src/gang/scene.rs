@@ -82,17 +82,31 @@ pub(super) struct Scene<'view> {
 /// A part while it is being made.
 struct Draft<'view> {
     part: Part<'view>,
-    amounts: Vec<Amounts>,
-    roles: Vec<Role>,
+    roles: Vec<Drafted>,
     member: Member,
     closeness: Closeness,
 }
 
+/// A role while its part is being made: what its pods ask for, how many there are, and how many there have to be at least.
+struct Drafted {
+    asked: Arc<Asked>,
+    count: u32,
+    min: u32,
+}
+
 /// Pods that ask for the same.
 struct Group<'view> {
-    asked: Asked,
+    asked: Arc<Asked>,
     pods: Vec<&'view Pod>,
 }
+
+/// What pods ask for, by a hash of what is read of them: most ask for what others have asked for, and reading it takes longer than
+/// looking it up.
+#[derive(Default)]
+struct Catalogue<'view>(BTreeMap<u64, Vec<(&'view Pod, Arc<Asked>)>>);
+
+/// Shapes by their roles (where the [`Asked`] of each is, and its counts), closeness, namespace and bytes.
+type Shapes = BTreeMap<(Vec<(usize, u32, u32)>, Closeness, String, u64), Arc<Shape>>;
 
 struct Maker<'view> {
     shown: &'view GangView,
@@ -100,6 +114,7 @@ struct Maker<'view> {
     keys: BTreeSet<&'view str>,
     nodes: BTreeMap<&'view str, u32>,
     setting: Setting,
+    catalogue: Catalogue<'view>,
     drafts: Vec<Draft<'view>>,
     early: Vec<(usize, Wait)>,
     /// What pods that are no part of any gang hold, by node.
@@ -116,6 +131,7 @@ impl<'view> Scene<'view> {
             keys: rule::term_keys(shown.pods.iter()),
             nodes: names.zip(0..).collect(),
             setting: Setting::read(shown, now_ms),
+            catalogue: Catalogue::default(),
             drafts: Vec::new(),
             early: Vec::new(),
             lost: Vec::new(),
@@ -175,7 +191,7 @@ impl<'view> Maker<'view> {
 
     /// Pods that are on their nodes.
     fn placed(&mut self, at: usize, gang: &Gang<'view>, kind: Kind, pods: &[&'view Pod], phase: Phase) {
-        let groups = group(pods, &self.keys, true).unwrap_or_default();
+        let groups = self.catalogue.group(pods, &self.keys, true).unwrap_or_default();
         let mut places: BTreeMap<(u32, u32), u32> = BTreeMap::new();
         for (role, group) in (0..).zip(&groups) {
             for node in group.pods.iter().filter_map(|pod| self.nodes.get(node_name(pod)?)) {
@@ -206,7 +222,7 @@ impl<'view> Maker<'view> {
                 hint: Some(format!("whoever set the gate {gate} has to take it off")),
             });
         }
-        let mut groups = group(&gang.waiting, &self.keys, false).map_err(bad_request)?;
+        let mut groups = self.catalogue.group(&gang.waiting, &self.keys, false).map_err(bad_request)?;
         let (kind, least) = match gang.placed {
             0 => (Kind::Whole, gang.size),
             placed if placed < gang.size => (Kind::Missing, gang.size - placed),
@@ -221,7 +237,9 @@ impl<'view> Maker<'view> {
         let mins: Vec<u32> = groups.iter().map(needed).collect();
         let closeness = closeness(&gang.waiting);
         if matches!(kind, Kind::Missing | Kind::Spare) {
-            groups.iter_mut().for_each(|group| self.keep_near(gang, &closeness, &mut group.asked.role));
+            for group in &mut groups {
+                self.keep_near(gang, &closeness, &mut Arc::make_mut(&mut group.asked).role);
+            }
         }
         let mut member = self.member(gang, kind, &gang.waiting);
         member.queue = self.setting.queue_of(gang.waiting[0], kind)?;
@@ -291,14 +309,12 @@ impl<'view> Maker<'view> {
     ) {
         let mut draft = Draft {
             part: Part { gang: at, kind, pods: Vec::new(), noted: None },
-            amounts: Vec::new(),
             roles: Vec::new(),
             member,
             closeness,
         };
         for (Group { asked, pods }, min) in groups.into_iter().zip(mins) {
-            draft.roles.push(Role { count: len(pods.len()), min: *min, ..asked.role });
-            draft.amounts.push(asked.amounts);
+            draft.roles.push(Drafted { asked, count: len(pods.len()), min: *min });
             draft.part.pods.push(pods);
         }
         if matches!(kind, Kind::Whole | Kind::Missing) {
@@ -309,16 +325,13 @@ impl<'view> Maker<'view> {
     }
 
     fn finish(mut self, gangs: Vec<Gang<'view>>) -> Scene<'view> {
-        let (resources, at) = resources(&self.drafts, &self.setting);
+        let asked = distinct(&self.drafts);
+        let (resources, at) = resources(&asked, &self.setting);
         let mut keys: BTreeSet<String> = self.setting.levels.iter().map(|level| level.label.clone()).collect();
-        for role in self.drafts.iter().flat_map(|draft| &draft.roles) {
-            keys.extend(
-                rule::node_keys(role).filter(|key| !keys.contains(*key)).map(str::to_owned).collect::<Vec<_>>(),
-            );
-        }
+        keys.extend(asked.iter().flat_map(|asked| rule::node_keys(&asked.role)).map(str::to_owned));
         // What is asked for by name is a level, too.
         for draft in &self.drafts {
-            let slices = draft.roles.iter().filter_map(|role| role.slice.as_ref()).map(|slice| &slice.level);
+            let slices = draft.roles.iter().filter_map(|role| role.asked.role.slice.as_ref()).map(|slice| &slice.level);
             for label in draft.closeness.required.iter().chain(&draft.closeness.preferred).chain(slices) {
                 if !self.setting.levels.iter().any(|level| level.label == *label) {
                     self.setting.levels.push(Level {
@@ -331,7 +344,7 @@ impl<'view> Maker<'view> {
             }
         }
         let ready: Vec<bool> = self.shown.nodes.iter().map(demand::is_ready).collect();
-        let nodes = self.nodes(&resources, &at, &keys, &ready);
+        let nodes = self.nodes(&at, &keys, &ready);
         // While a gang that runs lacks pods, nothing that is only an estimate keeps it from the room: others may wait for it to end.
         let hurry = self.drafts.iter().any(|draft| draft.part.kind == Kind::Missing);
         let mut policy =
@@ -342,14 +355,9 @@ impl<'view> Maker<'view> {
         let (cohorts, queues) = self.setting.tree(&at);
         let mut view = View { resources, nodes, cohorts, queues, gangs: Vec::new(), policy };
         let mut parts = Vec::new();
-        // A shape that gangs share is looked at once in each decision.
-        let mut shapes: BTreeSet<Arc<Shape>> = BTreeSet::new();
+        let mut shapes = Shapes::new();
         for draft in std::mem::take(&mut self.drafts) {
-            let (mut member, part) = self.close(draft, &at, view.resources.len(), hurry);
-            match shapes.get(&member.shape) {
-                Some(known) => member.shape = Arc::clone(known),
-                None => _ = shapes.insert(Arc::clone(&member.shape)),
-            }
+            let (member, part) = self.close(draft, &at, &mut shapes, hurry);
             view.gangs.push(member);
             parts.push(part);
         }
@@ -362,12 +370,9 @@ impl<'view> Maker<'view> {
         &self,
         mut draft: Draft<'view>,
         at: &BTreeMap<String, usize>,
-        resources: usize,
+        shapes: &mut Shapes,
         hurry: bool,
     ) -> (Member, Part<'view>) {
-        for (role, amounts) in draft.roles.iter_mut().zip(&draft.amounts) {
-            role.requests = row(amounts, at, resources);
-        }
         let lasts = |note: &&Note| !hurry && self.now_ms < note.start_ms.saturating_add(OVERDUE_MS);
         let reservation = draft.part.noted.as_ref().filter(|note| note.promised || lasts(note));
         if let (Phase::Waiting { reservation: kept }, Some(note)) = (&mut draft.member.phase, reservation) {
@@ -381,12 +386,26 @@ impl<'view> Maker<'view> {
         }
         let pods: u32 = draft.roles.iter().map(|role| role.count).sum();
         let places = matches!(draft.part.kind, Kind::Runs | Kind::Leaves);
-        draft.member.shape = Arc::new(Shape {
-            namespace: self.namespace(&draft.part),
-            roles: draft.roles,
-            closeness: draft.closeness,
-            all_reduce_bytes: if pods > 1 && !places { ALL_REDUCE_BYTES } else { 0 },
-        });
+        let bytes = if pods > 1 && !places { ALL_REDUCE_BYTES } else { 0 };
+        // All that is asked for is alive until the last draft is closed, so that each has a place of its own.
+        let key = draft.roles.iter().map(|role| (Arc::as_ptr(&role.asked).addr(), role.count, role.min)).collect();
+        let shape = shapes.entry((key, draft.closeness, self.namespace(&draft.part), bytes));
+        let make = |(_, closeness, namespace, bytes): &(_, Closeness, String, u64)| {
+            let role = |one: &Drafted| Role {
+                count: one.count,
+                min: one.min,
+                requests: row(&one.asked.amounts, at),
+                ..one.asked.role.clone()
+            };
+            let roles = draft.roles.iter().map(role).collect();
+            Arc::new(Shape {
+                namespace: namespace.clone(),
+                roles,
+                closeness: closeness.clone(),
+                all_reduce_bytes: *bytes,
+            })
+        };
+        draft.member.shape = Arc::clone(shape.or_insert_with_key(make));
         (draft.member, draft.part)
     }
 
@@ -396,13 +415,7 @@ impl<'view> Maker<'view> {
         pod.and_then(|pod| pod.metadata.namespace.clone()).unwrap_or_default()
     }
 
-    fn nodes(
-        &self,
-        resources: &[String],
-        at: &BTreeMap<String, usize>,
-        keys: &BTreeSet<String>,
-        ready: &[bool],
-    ) -> Vec<Node> {
+    fn nodes(&self, at: &BTreeMap<String, usize>, keys: &BTreeSet<String>, ready: &[bool]) -> Vec<Node> {
         let make = |(node, ready): (&k8s_openapi::api::core::v1::Node, &bool)| {
             let name = node.metadata.name.clone().unwrap_or_default();
             let given = node.metadata.labels.iter().flatten().filter(|(key, _)| keys.contains(*key));
@@ -416,12 +429,12 @@ impl<'view> Maker<'view> {
                 labels,
                 taints: rule::taints(node),
                 unschedulable: cordoned || !ready,
-                capacity: row(&demand::of_node(node), at, resources.len()),
+                capacity: row(&demand::of_node(node), at),
             }
         };
         let mut nodes: Vec<Node> = self.shown.nodes.iter().zip(ready).map(make).collect();
         for (node, amounts) in &self.lost {
-            let held = row(amounts, at, resources.len());
+            let held = row(amounts, at);
             nodes[*node as usize].capacity.iter_mut().zip(held).for_each(|(capacity, held)| *capacity -= held);
         }
         nodes
@@ -460,8 +473,8 @@ fn settle(view: &mut View) {
 }
 
 /// Amounts by position; what has none is not asked for by anybody.
-fn row(amounts: &Amounts, at: &BTreeMap<String, usize>, resources: usize) -> Vec<i64> {
-    let mut row = vec![0; resources];
+fn row(amounts: &Amounts, at: &BTreeMap<String, usize>) -> Vec<i64> {
+    let mut row = vec![0; at.len()];
     for (name, amount) in amounts {
         if let Some(at) = at.get(name) {
             row[*at] = *amount;
@@ -471,8 +484,8 @@ fn row(amounts: &Amounts, at: &BTreeMap<String, usize>, resources: usize) -> Vec
 }
 
 /// The resources that somebody asks for, the scarcer first: extended ones, such as GPUs, before CPUs, and those before memory.
-fn resources(drafts: &[Draft<'_>], setting: &Setting) -> (Vec<String>, BTreeMap<String, usize>) {
-    let asked = drafts.iter().flat_map(|draft| &draft.amounts).flat_map(BTreeMap::keys);
+fn resources(asked: &[Arc<Asked>], setting: &Setting) -> (Vec<String>, BTreeMap<String, usize>) {
+    let asked = asked.iter().flat_map(|asked| asked.amounts.keys());
     let names: BTreeSet<&str> = asked.map(String::as_str).chain(setting.resources()).collect();
     let mut names: Vec<String> = names.into_iter().map(str::to_owned).collect();
     let plain = ["cpu", "memory", "ephemeral-storage", demand::PODS];
@@ -491,32 +504,53 @@ fn scarce(resources: &[String], nodes: &[Node]) -> Option<u32> {
     found.or_else(|| resources.iter().position(|name| name == "cpu")).map(len)
 }
 
-/// The pods by what they ask for. With `lenient`, what does not read asks for nothing.
-fn group<'view>(pods: &[&'view Pod], keys: &BTreeSet<&str>, lenient: bool) -> Result<Vec<Group<'view>>, String> {
-    let mut groups: Vec<Group<'view>> = Vec::new();
-    for pod in pods {
-        if let Some(group) = groups.iter_mut().find(|group| rule::alike(group.pods[0], pod, keys)) {
-            group.pods.push(pod);
-            continue;
+fn role_name(pod: &Pod) -> &str {
+    gather::pod_label(pod, label::REPLICA_TYPE).unwrap_or_default()
+}
+
+/// What is asked for by anybody, each once.
+fn distinct(drafts: &[Draft<'_>]) -> Vec<Arc<Asked>> {
+    let mut seen = BTreeSet::new();
+    let all = drafts.iter().flat_map(|draft| &draft.roles).map(|role| &role.asked);
+    all.filter(|asked| seen.insert(Arc::as_ptr(asked).addr())).cloned().collect()
+}
+
+impl<'view> Catalogue<'view> {
+    fn asked(&mut self, pod: &'view Pod, keys: &BTreeSet<&str>) -> Result<Arc<Asked>, String> {
+        let known = self.0.entry(rule::rough_hash(pod)).or_default();
+        let found = known.iter().find(|(other, _)| role_name(other) == role_name(pod) && rule::alike(other, pod, keys));
+        if let Some((_, asked)) = found {
+            return Ok(Arc::clone(asked));
         }
-        let mut asked = match rule::asked(pod, keys) {
-            Err(_) if lenient => Asked { amounts: Amounts::new(), role: Role::default() },
-            asked => asked?,
-        };
-        let same = groups.iter_mut().find(|group| {
-            asked.role.name.clone_from(&group.asked.role.name);
-            group.asked.amounts == asked.amounts && group.asked.role == asked.role
-        });
-        match same {
-            Some(group) => group.pods.push(pod),
-            None => {
-                let name = gather::pod_label(pod, label::REPLICA_TYPE).unwrap_or_default();
-                name.clone_into(&mut asked.role.name);
-                groups.push(Group { asked, pods: vec![pod] });
+        let asked = Arc::new(rule::asked(pod, keys)?);
+        known.push((pod, Arc::clone(&asked)));
+        Ok(asked)
+    }
+
+    /// The pods by what they ask for. With `lenient`, what does not read asks for nothing.
+    fn group(
+        &mut self,
+        pods: &[&'view Pod],
+        keys: &BTreeSet<&str>,
+        lenient: bool,
+    ) -> Result<Vec<Group<'view>>, String> {
+        let mut groups: Vec<Group<'view>> = Vec::new();
+        for pod in pods {
+            if let Some(group) = groups.iter_mut().find(|group| rule::alike(group.pods[0], pod, keys)) {
+                group.pods.push(pod);
+                continue;
+            }
+            let asked = match self.asked(pod, keys) {
+                Err(_) if lenient => Arc::default(),
+                asked => asked?,
+            };
+            match groups.iter_mut().find(|group| group.asked.is_the_same(&asked)) {
+                Some(group) => group.pods.push(pod),
+                None => groups.push(Group { asked, pods: vec![pod] }),
             }
         }
+        Ok(groups)
     }
-    Ok(groups)
 }
 
 fn closeness(pods: &[&Pod]) -> Closeness {

@@ -3,7 +3,6 @@
 mod outlook;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
@@ -508,18 +507,21 @@ fn reservations_that_overlap_do_not_keep_both_gangs_from_starting() {
 }
 
 #[test]
-fn gangs_of_equal_shape_share_it() {
-    let more = json!({"example.com/other": "says nothing of what it asks for"});
-    let pods = vec![
-        gang("one", 2, 1, 3, &json!({})),
-        gang("two", 2, 1, 2, &more),
-        on(gang("old", 2, 1, 9, &json!({})), "a", NOW),
-        gang("big", 2, 2, 1, &json!({})),
+fn gangs_that_ask_for_the_same_share_one_shape() {
+    let near = json!({label::REQUIRED_TOPOLOGY: "cloud.provider.com/topology-rack"});
+    let mut other = gang("named", 2, 1, 0, &json!({}));
+    other.iter_mut().for_each(|pod| pod["metadata"]["labels"][label::REPLICA_TYPE] = json!("master"));
+    let gangs = vec![
+        gang("a", 2, 1, 0, &json!({})),
+        gang("b", 2, 1, HOUR, &queued("q", 3)),
+        gang("larger", 2, 2, 0, &json!({})),
+        gang("more", 3, 1, 0, &json!({})),
+        other,
+        gang("near", 2, 1, 0, &near),
+        on(gang("runs", 2, 1, HOUR, &json!({})), "n", NOW - HOUR),
     ];
-    let world = world(&[node("a", 9, "r")], pods, Vec::new());
-    let scene = super::scene::Scene::new(&world.view, NOW);
-    let shared = |one: usize, other: usize| Arc::ptr_eq(&scene.view.gangs[one].shape, &scene.view.gangs[other].shape);
-    let named = |name: &str| scene.view.gangs.iter().position(|gang| gang.name.starts_with(name)).unwrap();
-    assert!(shared(named("team/one"), named("team/two")));
-    assert!(!shared(named("team/one"), named("team/big")));
+    let view = super::picture(&world(&[node("n", 8, "r")], gangs, Vec::new()).view, NOW);
+    let first = &view.gangs[0].shape;
+    let shared: Vec<bool> = view.gangs.iter().map(|gang| std::sync::Arc::ptr_eq(&gang.shape, first)).collect();
+    assert_eq!(shared, [true, true, false, false, false, false, false]);
 }
