@@ -118,11 +118,11 @@ fn wrong_jobs_are_refused_with_the_path() {
     assert_eq!(
         causes,
         [
-            "spec.pytorchReplicaSpecs[Worker].replicas: Invalid value: \"string\": spec.pytorchReplicaSpecs[Worker].replicas in body must be of \
+            "spec.pytorchReplicaSpecs.Worker.replicas: Invalid value: \"string\": spec.pytorchReplicaSpecs.Worker.replicas in body must be of \
              type integer: \"string\"",
-            "spec.pytorchReplicaSpecs[Worker].restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \
+            "spec.pytorchReplicaSpecs.Worker.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \
              \"Never\", \"ExitCode\"",
-            "spec.pytorchReplicaSpecs[Worker].template.spec.containers[0].name: Required value",
+            "spec.pytorchReplicaSpecs.Worker.template.spec.containers[0].name: Required value",
         ]
     );
     let unknown: Vec<String> = unknown_fields(job.schema(), &wrong).iter().map(ToString::to_string).collect();

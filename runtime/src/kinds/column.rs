@@ -174,7 +174,7 @@ pub(super) const PRIORITY_CLASS: &[Column] = &[
     at("Value", "integer", ".value", "Higher goes first."),
     cell("Global-Default", "boolean", "Whether pods without a class get it."),
     AGE,
-    wide(at("PreemptionPolicy", "string", ".preemptionPolicy", "Whether it displaces lower ones.")),
+    at("PreemptionPolicy", "string", ".preemptionPolicy", "Whether it displaces lower ones."),
 ];
 pub(super) const STORAGE_CLASS: &[Column] = &[
     NAME,

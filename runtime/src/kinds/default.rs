@@ -11,14 +11,22 @@ pub(super) fn fill(kind: &Kind, object: &mut Value) {
         ("", "Pod") => each(map, "spec", |spec| {
             pod_spec(spec);
             // Only in pods: a template keeps what its writer said.
+            let on_host = spec.get("hostNetwork") == Some(&Value::Bool(true));
             for list in ["initContainers", "containers"] {
-                each(spec, list, |container| each(container, "resources", requests_from_limits));
+                each(spec, list, |container| {
+                    each(container, "resources", requests_from_limits);
+                    each(container, "ports", |port| host_port(port, on_host));
+                });
             }
         }),
         ("", "Service") => each(map, "spec", service_spec),
         ("", "Secret") => set(map, "type", json!("Opaque")),
         ("", "Namespace") => namespace(map),
         ("", "Node") => {}
+        ("scheduling.k8s.io", "PriorityClass") if map.get("globalDefault") == Some(&Value::Bool(false)) => {
+            map.remove("globalDefault");
+            set(map, "preemptionPolicy", json!("PreemptLowerPriority"));
+        }
         ("", "Event") => {
             set(map, "reportingComponent", json!(""));
             set(map, "reportingInstance", json!(""));
@@ -34,7 +42,10 @@ pub(super) fn fill(kind: &Kind, object: &mut Value) {
             });
             phase(map, "Pending");
         }
-        ("batch", "Job") => each(map, "spec", job_spec),
+        ("batch", "Job") => {
+            job_labels(map);
+            each(map, "spec", job_spec);
+        }
         ("apps", "Deployment") => each(map, "spec", deployment_spec),
         ("apps", "ReplicaSet") => each(map, "spec", |spec| {
             set(spec, "replicas", json!(1));
@@ -96,9 +107,32 @@ fn pod_spec(spec: &mut Map<String, Value>) {
     set(spec, "dnsPolicy", json!("ClusterFirst"));
     set(spec, "securityContext", json!({}));
     set(spec, "schedulerName", json!("default-scheduler"));
+    account(spec);
     each(spec, "initContainers", container);
     each(spec, "containers", container);
     each(spec, "volumes", volume);
+}
+
+/// `serviceAccount` is the old name of `serviceAccountName`: readers of either find it.
+fn account(spec: &mut Map<String, Value>) {
+    for (from, to) in [("serviceAccountName", "serviceAccount"), ("serviceAccount", "serviceAccountName")] {
+        if let Some(name) = spec.get(from).filter(|name| name.as_str().is_some_and(|name| !name.is_empty())).cloned() {
+            spec.insert(to.to_owned(), name);
+        }
+    }
+}
+
+/// On the host's network a container's port is the host's.
+fn host_port(port: &mut Map<String, Value>, on_host: bool) {
+    if let Some(number) = port.get("containerPort").filter(|_| on_host).cloned() {
+        set(port, "hostPort", number);
+    }
+}
+
+/// What names a field of its own pod.
+fn field_of_pod(source: &mut Map<String, Value>) {
+    each(source, "fieldRef", |field| set(field, "apiVersion", json!("v1")));
+    each(source, "resourceFieldRef", |field| set(field, "divisor", json!("0")));
 }
 
 fn container(container: &mut Map<String, Value>) {
@@ -117,6 +151,7 @@ fn container(container: &mut Map<String, Value>) {
             set(probe, "periodSeconds", json!(10));
             set(probe, "successThreshold", json!(1));
             set(probe, "failureThreshold", json!(3));
+            each(probe, "grpc", |grpc| set(grpc, "service", json!("")));
             each(probe, "httpGet", |get| {
                 set(get, "path", json!("/"));
                 set(get, "scheme", json!("HTTP"));
@@ -124,7 +159,7 @@ fn container(container: &mut Map<String, Value>) {
         });
     }
     each(container, "env", |env| {
-        each(env, "valueFrom", |from| each(from, "fieldRef", |field| set(field, "apiVersion", json!("v1"))));
+        each(env, "valueFrom", field_of_pod);
     });
 }
 
@@ -150,6 +185,10 @@ fn volume(volume: &mut Map<String, Value>) {
     for kind in ["configMap", "secret", "projected", "downwardAPI"] {
         each(volume, kind, |source| set(source, "defaultMode", json!(MODE)));
     }
+    each(volume, "downwardAPI", |source| each(source, "items", field_of_pod));
+    each(volume, "projected", |projected| {
+        each(projected, "sources", |source| each(source, "downwardAPI", |api| each(api, "items", field_of_pod)));
+    });
     each(volume, "hostPath", |path| set(path, "type", json!("")));
 }
 
@@ -173,6 +212,16 @@ fn service_spec(spec: &mut Map<String, Value>) {
             set(port, "targetPort", number);
         }
     });
+}
+
+/// A job without labels has those of its pods.
+fn job_labels(job: &mut Map<String, Value>) {
+    let labels = job.get("spec").and_then(|spec| spec.pointer("/template/metadata/labels")).cloned();
+    if let (Some(labels), Some(Value::Object(metadata))) = (labels, job.get_mut("metadata"))
+        && metadata.get("labels").and_then(Value::as_object).is_none_or(Map::is_empty)
+    {
+        metadata.insert("labels".to_owned(), labels);
+    }
 }
 
 fn job_spec(spec: &mut Map<String, Value>) {

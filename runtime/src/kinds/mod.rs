@@ -93,9 +93,19 @@ impl Kind {
         }
     }
 
+    /// A text about a field in the words of its kind: in a map of a custom kind a key stands behind a dot.
+    pub(crate) fn told(&self, text: &str) -> String {
+        if self.builtin { text.to_owned() } else { with_dotted_keys(text) }
+    }
+
     /// Everything about `object` that its schema does not allow and, if that is nothing, what its kind's own rules do not.
     pub fn validate(&self, object: &Value) -> Vec<Cause> {
         let mut causes = schema::validate(self.schema(), object);
+        for cause in &mut causes {
+            let told = self.told(&cause.field);
+            cause.message = cause.message.replace(&cause.field, &told);
+            cause.field = told;
+        }
         // The rules read on where types are right.
         let readable = causes.iter().all(|cause| match cause.reason {
             CauseReason::Duplicate | CauseReason::NotSupported => true,
@@ -122,6 +132,29 @@ impl Kind {
     pub fn validate_update(&self, old: &Value, new: &Value) -> Vec<Cause> {
         if self.builtin { rule::check_update(self, old, new) } else { Vec::new() }
     }
+}
+
+/// `a[Key].b[0]` as `a.Key.b[0]`.
+fn with_dotted_keys(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('[') {
+        out.push_str(before);
+        match after.split_once(']') {
+            Some((key, behind))
+                if key.starts_with(|c: char| c.is_ascii_alphabetic()) && !key.contains([' ', '"', ',']) =>
+            {
+                out.push('.');
+                out.push_str(key);
+                rest = behind;
+            }
+            _ => {
+                out.push('[');
+                rest = after;
+            }
+        }
+    }
+    out + rest
 }
 
 /// All kinds.

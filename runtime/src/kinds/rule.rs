@@ -20,9 +20,16 @@ pub(super) fn check(kind: &Kind, object: &Value) -> Vec<Cause> {
         ("", "Service") => causes.service(spec),
         ("batch", "Job") => causes.job(spec),
         ("apps", "Deployment" | "ReplicaSet") => causes.replicated(kind, spec),
-        ("", "ConfigMap" | "Secret") => causes.config(object),
+        ("", "ConfigMap") => causes.config(object),
+        ("", "Secret") => {
+            causes.config(object);
+            causes.secret(object);
+        }
         ("coordination.k8s.io", "Lease") => causes.lease(spec),
         ("", "Event") => causes.event(object),
+        ("events.k8s.io", "Event") => causes.new_event(object),
+        ("scheduling.k8s.io", "PriorityClass") => causes.priority_class(object),
+        ("storage.k8s.io", "StorageClass") => causes.storage_class(object),
         ("", "PersistentVolumeClaim") => causes.claim(spec),
         ("", "ResourceQuota") => causes.quota(spec),
         _ => {}
@@ -171,6 +178,7 @@ impl Causes {
                 self.add(CauseReason::Required, format!("spec.ports[{index}].name"), "Required value".to_owned());
             }
             self.port(port.get("port"), format!("spec.ports[{index}].port"));
+            self.one_of(port.get("protocol"), format!("spec.ports[{index}].protocol"), &["SCTP", "TCP", "UDP"]);
             self.port(port.get("targetPort"), format!("spec.ports[{index}].targetPort"));
         }
     }
@@ -234,6 +242,9 @@ impl Causes {
         let labels = spec.pointer("/template/metadata/labels").and_then(Value::as_object).unwrap_or(&empty);
         let wanted =
             selector.and_then(|selector| selector.get("matchLabels")).and_then(Value::as_object).unwrap_or(&empty);
+        if selector.is_none() {
+            self.add(CauseReason::Required, "spec.selector".to_owned(), "Required value".to_owned());
+        }
         // Without a selector nothing matches.
         if selector.is_none() || wanted.iter().any(|(name, value)| labels.get(name) != Some(value)) {
             let shown = spec.pointer("/template/metadata/labels").unwrap_or(&Value::Null).to_string();
@@ -258,6 +269,8 @@ pub(super) fn check_update(kind: &Kind, old: &Value, new: &Value) -> Vec<Cause> 
         _ => &[],
     };
     match (kind.group, kind.kind) {
+        ("scheduling.k8s.io", "PriorityClass") => causes.priority_class_update(old, new),
+        ("storage.k8s.io", "StorageClass") => causes.storage_class_update(old, new),
         ("", "Service") => service_update(&mut causes, old, new),
         ("", "Pod") => gates_update(&mut causes, old, new),
         _ => {}
@@ -269,7 +282,7 @@ pub(super) fn check_update(kind: &Kind, old: &Value, new: &Value) -> Vec<Cause> 
         let free = suspended && *pointer == "/spec/template";
         if !free && old.pointer(pointer) != new.pointer(pointer) {
             let field = pointer.trim_start_matches('/').replace('/', ".");
-            let secret = kind.kind == "Secret";
+            let secret = kind.kind == "Secret" && *pointer != "/type";
             let shown =
                 if secret { "\"\"".to_owned() } else { new.pointer(pointer).unwrap_or(&Value::Null).to_string() };
             let message = if old.get("immutable") == Some(&Value::Bool(true)) {

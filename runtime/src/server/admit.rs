@@ -144,6 +144,17 @@ fn keep_addresses(old: &Value, new: &mut Value) {
     keep(old, new, &["clusterIP", "clusterIPs"]);
 }
 
+/// What a node agent reports in one of two forms is there in both.
+pub(super) fn reported(kind: &Kind, object: &mut Value) {
+    if (kind.group, kind.plural) != ("", "pods") {
+        return;
+    }
+    let Some(status) = object["status"].as_object_mut() else { return };
+    if let (Some(ip), None) = (status.get("podIP").filter(|ip| ip.is_string()).cloned(), status.get("podIPs")) {
+        status.insert("podIPs".to_owned(), json!([{"ip": ip}]));
+    }
+}
+
 fn replace_status(object: &mut Value, status: Value) {
     if let Some(root) = object.as_object_mut() {
         root.insert("status".to_owned(), status);

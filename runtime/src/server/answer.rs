@@ -26,7 +26,11 @@ pub(crate) fn object(call: &Call, status: StatusCode, object: &Object) -> Result
             table["metadata"]["resourceVersion"] = value["metadata"]["resourceVersion"].clone();
             json_value(call.form, status, &table)
         }
-        View::Partial | View::PartialList => json_value(call.form, status, &table::partial(value)),
+        View::Partial => json_value(call.form, status, &table::partial(value)),
+        View::PartialList if call.kind.builtin => Err(ApiError::no_such_view(
+            "you requested PartialObjectMetadataList, but the requested object is not a list",
+        )),
+        View::PartialList => Err(ApiError::bad_request("content is not a list")),
     }
 }
 
@@ -47,7 +51,11 @@ pub(crate) fn page(call: &Call, page: &Page) -> Result<Response, ApiError> {
             table["metadata"] = meta;
             json_value(call.form, StatusCode::OK, &table)
         }
-        View::Partial | View::PartialList => {
+        View::Partial => Err(ApiError::no_such_view(&format!(
+            "you requested PartialObjectMetadata, but the requested object is a list ({})",
+            go_list(call)
+        ))),
+        View::PartialList => {
             let items: Vec<Value> = page.items.iter().map(|item| table::partial(item.value())).collect();
             let list = json!({
                 "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": items,
@@ -55,6 +63,20 @@ pub(crate) fn page(call: &Call, page: &Page) -> Result<Response, ApiError> {
             json_value(call.form, StatusCode::OK, &list)
         }
     }
+}
+
+/// A list's type as the API server names it.
+fn go_list(call: &Call) -> String {
+    let kind = call.kind;
+    if !kind.builtin {
+        return "*unstructured.UnstructuredList".to_owned();
+    }
+    let package = match kind.group.split('.').next().unwrap_or_default() {
+        // Events of both groups are one type.
+        "" | "events" => "core",
+        package => package,
+    };
+    format!("*{package}.{}", kind.list_kind())
 }
 
 /// Joins the objects' JSON, without making one tree of them all.

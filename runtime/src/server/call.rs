@@ -81,11 +81,9 @@ pub(crate) fn resolve(path: &ResourcePath) -> Result<&'static Kind, ApiError> {
 pub(crate) fn verb(method: &Method, path: &ResourcePath, params: &Params) -> Result<&'static str, ApiError> {
     let named = path.name.is_some();
     match (method.as_str(), named) {
-        ("GET" | "HEAD", false) if params.watch => Ok("watch"),
-        // `?watch` on a name is the old way of saying a field selector.
-        ("GET" | "HEAD", true) if params.watch && path.subresource.is_none() => Ok("watch"),
-        ("GET" | "HEAD", true) => Ok("get"),
-        ("GET" | "HEAD", false) => Ok("list"),
+        ("GET", false) if params.watch => Ok("watch"),
+        ("GET", true) => Ok("get"),
+        ("GET", false) => Ok("list"),
         ("POST", false) => Ok("create"),
         ("POST", true) if path.subresource.is_some() => Ok("create"),
         ("PUT", true) => Ok("update"),

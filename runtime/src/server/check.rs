@@ -1,5 +1,6 @@
 //! What every write goes through before the store sees it: known fields, defaults, validity, ownership of fields. Pure.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
@@ -60,12 +61,13 @@ impl Writer {
 
     /// The complete new object from what a client sent, and warnings for it.
     pub(super) fn created(&self, mut new: Value, tracked: bool) -> Result<(Value, Vec<String>), ApiError> {
-        let warnings = self.known_fields(&mut new)?;
+        let mut warnings = self.known_fields(&mut new)?;
+        self.write_quantities(&mut new);
         self.kind.apply_defaults(&mut new);
         admit::created(self.kind, &mut new, &timestamp(now_ms()));
         self.omit_empty(&mut new);
-        Self::owners_once(None, &mut new);
-        self.valid(&new)?;
+        Self::owners_once(None, &mut new, &mut warnings);
+        self.valid(&new, Checked::New).map_err(|error| error.warning(&warnings))?;
         if tracked {
             self.track(None, &mut new);
         }
@@ -75,19 +77,19 @@ impl Writer {
     /// The object to store, from the stored one and from what a client wants of it, and warnings for it.
     pub(super) fn updated(&self, old: &Value, new: Value, tracked: bool) -> Result<(Value, Vec<String>), ApiError> {
         let mut new = self.identified(new)?;
-        let warnings = self.known_fields(&mut new)?;
+        let mut warnings = self.known_fields(&mut new)?;
+        let old = &*self.with_written_quantities(old);
         let mut new = self.restricted(old, new);
+        self.write_quantities(&mut new);
         if self.part != Part::Status {
             self.kind.apply_defaults(&mut new);
-            admit::updated(self.kind, old, &mut new)?;
+            admit::updated(self.kind, old, &mut new).map_err(|error| error.warning(&warnings))?;
         }
+        admit::reported(self.kind, &mut new);
         self.omit_empty(&mut new);
-        Self::owners_once(Some(old), &mut new);
-        self.valid(&new)?;
+        Self::owners_once(Some(old), &mut new, &mut warnings);
         let frozen = if self.part == Part::Status { Vec::new() } else { self.kind.validate_update(old, &new) };
-        if !frozen.is_empty() {
-            return Err(invalid(self.kind, new["metadata"]["name"].as_str().unwrap_or_default(), frozen));
-        }
+        self.valid(&new, Checked::Changed(frozen)).map_err(|error| error.warning(&warnings))?;
         if tracked {
             self.track(Some(old), &mut new);
         }
@@ -95,19 +97,53 @@ impl Writer {
     }
 
     /// An owner that is named twice alike is named once.
-    fn owners_once(old: Option<&Value>, value: &mut Value) {
+    fn owners_once(old: Option<&Value>, value: &mut Value, warnings: &mut Vec<String>) {
         let stored = old.and_then(|old| old.pointer("/metadata/ownerReferences")).and_then(Value::as_array);
         let Some(Value::Array(owners)) = value.pointer_mut("/metadata/ownerReferences") else { return };
         let mut seen: HashSet<String> = HashSet::with_capacity(owners.len());
-        owners.retain(|owner| seen.insert(owner.to_string()));
+        let mut twice: Vec<String> = Vec::new();
+        owners.retain(|owner| {
+            let new = seen.insert(owner.to_string());
+            if !new {
+                twice.push(owner["uid"].as_str().unwrap_or_default().to_owned());
+            }
+            new
+        });
+        if !twice.is_empty() {
+            warnings.push(format!(
+                ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and \
+                 may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+                twice.join(",")
+            ));
+        }
         // The store refuses far fewer; until then nobody is to go through more than it has let through already.
         owners.truncate(LOOKED_AT_OWNERS.max(stored.map_or(0, Vec::len)));
     }
 
-    /// Kubernetes' own kinds do not tell an empty map or list from an absent one.
-    fn omit_empty(&self, value: &mut Value) {
+    /// Kubernetes' own kinds have one form for each amount.
+    fn write_quantities(&self, value: &mut Value) {
         if self.kind.builtin {
-            schema::omit_empty(self.kind.schema(), value);
+            schema::write_quantities(self.kind.schema(), value);
+        }
+    }
+
+    /// A stored object as it would be stored today: what an older version kept as it came must not seem to change.
+    fn with_written_quantities<'v>(&self, old: &'v Value) -> Cow<'v, Value> {
+        if !self.kind.builtin || schema::has_written_quantities(self.kind.schema(), old) {
+            return Cow::Borrowed(old);
+        }
+        let mut old = old.clone();
+        schema::write_quantities(self.kind.schema(), &mut old);
+        Cow::Owned(old)
+    }
+
+    /// Kubernetes' own kinds, and all metadata, do not tell an empty map or list from an absent one.
+    fn omit_empty(&self, value: &mut Value) {
+        let schema = self.kind.schema();
+        if self.kind.builtin {
+            schema::omit_empty(schema, value);
+        } else if let (Some(schema), Some(metadata)) = (schema.field("metadata"), value.get_mut("metadata")) {
+            schema::omit_empty(schema, metadata);
         }
     }
 
@@ -118,12 +154,29 @@ impl Writer {
             return Err(ApiError::bad_request("the body of the request is not a JSON object"));
         };
         let api_version = kind.api_version();
-        let given = |field: &str| root.get(field).and_then(Value::as_str).unwrap_or_default();
-        let (version_given, kind_given) = (given("apiVersion"), given("kind"));
+        let given = |field: &str| match root.get(field) {
+            None | Some(Value::Null) => Ok(""),
+            Some(Value::String(text)) => Ok(text.as_str()),
+            Some(_) => Err(ApiError::bad_request(format!("the JSON of the body has a {field} that is no string"))),
+        };
+        let (version_given, kind_given) = (given("apiVersion")?, given("kind")?);
+        if !kind.builtin && kind_given.is_empty() {
+            let shown = Value::from(root.clone());
+            return Err(ApiError::bad_request(format!(
+                "the object provided is unrecognized (must be of type {}): Object 'Kind' is missing in '{shown}' ({shown})",
+                kind.kind
+            )));
+        }
         let mismatch = (!version_given.is_empty() && version_given != api_version)
             || (!kind_given.is_empty() && kind_given != kind.kind);
         if mismatch {
+            if !kind.builtin && (kind_given.is_empty() || kind_given == kind.kind) {
+                return Err(ApiError::bad_request(format!(
+                    "the API version in the data ({version_given}) does not match the expected API version ({api_version})"
+                )));
+            }
             let given = if kind_given.is_empty() { kind.kind } else { kind_given };
+            let version_given = if version_given.is_empty() { &api_version } else { version_given };
             let (_, version) = version_given.rsplit_once('/').unwrap_or(("", version_given));
             let group = kind.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
             return Err(ApiError::bad_request(format!(
@@ -139,7 +192,9 @@ impl Writer {
             None | Some(Value::Null) => {
                 root.insert("metadata".to_owned(), json!({}));
             }
-            Some(_) => return Err(ApiError::bad_request("metadata is not an object")),
+            Some(_) => {
+                return Err(ApiError::bad_request(format!("{} metadata is not an object", cannot_be_handled(kind))));
+            }
         }
         Ok(value)
     }
@@ -153,9 +208,12 @@ impl Writer {
         };
         let told = if self.validation == FieldValidation::Ignore { &[][..] } else { &self.duplicates };
         let duplicates = told.iter().map(|path| format!("duplicate field \"{path}\""));
-        let unknown = unknown.iter().map(|field| match &field.suggestion {
-            Some(meant) => format!("{field} (did you mean \"{meant}\"?)"),
-            None => field.to_string(),
+        let unknown = unknown.iter().map(|field| {
+            let told = self.kind.told(&field.to_string());
+            match &field.suggestion {
+                Some(meant) => format!("{told} (did you mean \"{meant}\"?)"),
+                None => told,
+            }
         });
         let texts: Vec<String> = duplicates.chain(unknown).collect();
         if self.validation == FieldValidation::Strict && !texts.is_empty() {
@@ -205,7 +263,19 @@ impl Writer {
         }
     }
 
-    fn valid(&self, value: &Value) -> Result<(), ApiError> {
+    /// A new object has a name, or the beginning of one.
+    fn named(&self, value: &Value, causes: &mut Vec<Cause>) {
+        let empty = |field: &str| value["metadata"][field].as_str().is_none_or(str::is_empty);
+        if empty("name") && empty("generateName") {
+            let message = "Required value: name or generateName is required".to_owned();
+            let cause = Cause { reason: CauseReason::Required, field: "metadata.name".to_owned(), message };
+            // What an event is about is looked at first.
+            let place = if self.kind.kind == "Event" { causes.len().min(1) } else { 0 };
+            causes.insert(place, cause);
+        }
+    }
+
+    fn valid(&self, value: &Value, checked: Checked) -> Result<(), ApiError> {
         if self.kind.builtin && matches!(self.kind.plural, "secrets" | "configmaps") {
             let field = if self.kind.plural == "secrets" { "data" } else { "binaryData" };
             let data = value[field].as_object().into_iter().flatten();
@@ -216,19 +286,33 @@ impl Writer {
                 )));
             }
         }
-        let causes = self.kind.validate(value);
+        let mut causes = self.kind.validate(value);
+        match checked {
+            Checked::New => self.named(value, &mut causes),
+            // What is immutable about a secret is said first.
+            Checked::Changed(frozen) if self.kind.kind == "Secret" => drop(causes.splice(0..0, frozen)),
+            Checked::Changed(frozen) => causes.extend(frozen),
+        }
         if causes.is_empty() {
             return Ok(());
         }
-        // Kubernetes' own kinds are decoded into types before they are validated, so that a wrong type is a bad request.
-        if self.kind.builtin
-            && let Some(cause) = causes.iter().find(|cause| cause.reason == CauseReason::TypeInvalid)
-        {
+        // Kubernetes' own kinds, and all metadata, are decoded into types before they are validated, so that a wrong type is a
+        // bad request.
+        let typed = |cause: &&Cause| self.kind.builtin || cause.field.starts_with("metadata");
+        if let Some(cause) = causes.iter().filter(typed).find(|cause| cause.reason == CauseReason::TypeInvalid) {
             return Err(ApiError::bad_request(format!("{} {cause}", cannot_be_handled(self.kind))));
         }
         let name = value["metadata"]["name"].as_str().or(value["metadata"]["generateName"].as_str());
         Err(invalid(self.kind, name.unwrap_or_default(), causes))
     }
+}
+
+/// What is looked at.
+enum Checked {
+    /// A new object.
+    New,
+    /// A changed one, and what must not have changed of it.
+    Changed(Vec<Cause>),
 }
 
 /// A time as objects have it.
@@ -270,7 +354,8 @@ pub(super) fn invalid(kind: &Kind, name: &str, causes: Vec<Cause>) -> ApiError {
         .into_iter()
         .map(|cause| FieldCause { field: cause.field, reason: cause.reason.as_str(), message: cause.message })
         .collect();
-    ApiError::invalid(Subject::new(kind.group, kind.kind, name), causes)
+    let group = kind.stored_as.map_or(kind.group, |(group, _)| group);
+    ApiError::invalid(Subject::new(group, kind.kind, name), causes)
 }
 
 /// 422 for one field.

@@ -109,6 +109,8 @@ fn options(call: &Call, content_type: &str, bytes: &Bytes) -> Result<DeleteOptio
         }
         (None, None) => None,
     };
+    // Nobody owns through events: they go at once.
+    let propagation = propagation.filter(|_| call.kind.plural != "events");
     let dry_run = match body["dryRun"].as_array().and_then(|values| values.first()) {
         Some(value) => query::dry_run(value.as_str().unwrap_or_default(), "DeleteOptions")?,
         None => params.dry_run,

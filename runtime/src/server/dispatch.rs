@@ -221,7 +221,8 @@ async fn resource(
         return access::answer(kind, &asked.user, asked.form, &body::content_type(headers), &bytes);
     }
     if crate::kinds::registry().of(&path.gv.group, &path.gv.version).next().is_none() {
-        return Ok(nothing_here());
+        // A group answers for the versions that it does not have.
+        return if known_group(&path.gv.group) { Err(ApiError::no_such_path()) } else { Ok(nothing_here()) };
     }
     let kind = call::resolve(&path)?;
     label.resource = match &path.subresource {

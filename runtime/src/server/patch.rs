@@ -15,7 +15,7 @@ use trainyard_runtime_core::store::{Effect, Object, StoreError};
 use super::call::Call;
 use super::check::{self, Refusal, Writer};
 use super::status::{ApiError, Subject};
-use super::write::{Warnings, has_address, in_namespace, writable};
+use super::write::{Warnings, has_address, in_namespace, names_itself, writable};
 use super::{admit, answer, body, now_ms, quota, service_ip, view};
 use crate::store::WriteOptions;
 
@@ -59,7 +59,10 @@ async fn attempt(call: &Call, patch: Patch, gated: bool) -> Result<Response, Ref
                 (None, _) if writer.subresource.is_some() => return Err(StoreError::not_found(&key).into()),
                 (None, Patch::Apply { .. }) if !gated => return Err(Refusal::Vanished(key)),
                 (None, Patch::Apply { applied, force }) => {
-                    let new = applied_over(&writer, None, &applied, force)?;
+                    let mut new = applied_over(&writer, None, &applied, force)?;
+                    if writer.kind.namespaced {
+                        new["metadata"]["namespace"] = Value::from(&*key.namespace);
+                    }
                     writer.created(new, false)?
                 }
                 (None, Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_)) => {
@@ -157,6 +160,7 @@ fn decode(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Patch, ApiEr
             says_what_it_is(call, &applied)?;
             let applied = Writer::of(call).identified(applied)?;
             in_namespace(call, &applied)?;
+            names_itself(&call.name, &applied)?;
             if call.params.field_manager.is_none() {
                 let message = "Required value: is required for apply patch".to_owned();
                 let cause = trainyard_runtime_core::store::FieldCause {
@@ -188,15 +192,20 @@ fn says_what_it_is(call: &Call, applied: &Value) -> Result<(), ApiError> {
 fn declared(call: &Call, applied: &Value) -> Result<(), ApiError> {
     let kind = call.kind;
     let unknown = if kind.builtin { schema::unknown_fields(kind.schema(), applied) } else { Vec::new() };
-    let Some(field) = unknown.first() else { return Ok(()) };
+    let problem = match unknown.first() {
+        Some(field) => format!(".{}: field not declared in schema", field.path),
+        None => match schema::validate(kind.schema(), applied).iter().find(|c| c.reason == CauseReason::TypeInvalid) {
+            Some(cause) => format!(".{cause}"),
+            None => return Ok(()),
+        },
+    };
     let text = |at: &str| applied.pointer(at).and_then(Value::as_str).unwrap_or_default();
     let (group, version) = (kind.group, kind.version);
     Err(ApiError::bad_request(format!(
-        "failed to create typed patch object ({}/{}; {group}/{version}, Kind={}): .{}: field not declared in schema",
+        "failed to create typed patch object ({}/{}; {group}/{version}, Kind={}): {problem}",
         text("/metadata/namespace"),
         text("/metadata/name"),
         kind.kind,
-        field.path
     )))
 }
 

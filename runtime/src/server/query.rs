@@ -177,10 +177,9 @@ fn unsupported(options: &str, field: &str, shown: &str, supported: &str) -> ApiE
     ApiError::invalid(Subject::new("meta.k8s.io", options, ""), vec![cause])
 }
 
-/// `dryRun` has one legal value.
+/// `dryRun` has one legal value; saying it without one is not saying nothing.
 pub(crate) fn dry_run(value: &str, options: &str) -> Result<bool, ApiError> {
     match value {
-        "" => Ok(false),
         "All" => Ok(true),
         other => Err(unsupported(options, "dryRun", &format!("[\"{other}\"]"), "\"All\"")),
     }

@@ -9,8 +9,10 @@ use super::answer;
 use super::call::Call;
 use super::status::{ApiError, Subject};
 use super::view;
+use crate::kinds::Kind;
 
 pub(super) fn get(call: &Call) -> Result<Response, ApiError> {
+    version(&call.params.resource_version)?;
     let object = call.api.store.get(&call.key()).map_err(|error| call.store_error(error))?;
     answer::object(call, StatusCode::OK, &object)
 }
@@ -42,30 +44,29 @@ pub(super) fn selector(call: &Call) -> Result<Selector, ApiError> {
     if call.kind.stored_as.is_some() {
         fields = view::stored_selector(&fields);
     }
-    if !call.name.is_empty() {
-        // `?watch` on a name.
-        let comma = if fields.is_empty() { "" } else { "," };
-        fields = format!("{fields}{comma}metadata.name={}", call.name);
-    }
     let selector = Selector::parse(&call.params.label_selector, &fields)
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
     for requirement in &selector.fields.requirements {
         if !selectable(call.kind.group, call.kind.plural, &requirement.path) {
-            return Err(ApiError::bad_request(not_selectable(call.kind.group, call.kind.plural, &requirement.path)));
+            return Err(ApiError::bad_request(not_selectable(call.kind, &requirement.path)));
         }
     }
     Ok(selector)
 }
 
 /// The API server words it in two ways: one for kinds with fields of their own, one for all others.
-fn not_selectable(group: &str, plural: &str, path: &str) -> String {
-    let own_fields = match group {
+fn not_selectable(kind: &Kind, path: &str) -> String {
+    let plural = kind.plural;
+    let own_fields = match kind.group {
+        _ if !kind.builtin => true,
         "" => matches!(plural, "pods" | "nodes" | "events" | "namespaces" | "secrets" | "services"),
         "batch" => plural == "jobs",
         "events.k8s.io" => plural == "events",
         _ => false,
     };
-    if own_fields {
+    if (kind.group, plural) == ("batch", "jobs") {
+        format!("field label {path:?} not supported for {}", kind.kind)
+    } else if own_fields {
         format!("field label not supported: {path}")
     } else {
         format!("\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
@@ -104,6 +105,10 @@ fn selectable(group: &str, plural: &str, path: &str) -> bool {
 
 fn at(call: &Call) -> Result<At, ApiError> {
     let params = &call.params;
+    if !params.continue_token.is_empty() && !params.version_match.is_empty() {
+        let why = "Forbidden: resourceVersionMatch is forbidden when continue is provided";
+        return Err(invalid_option("resourceVersionMatch", "FieldValueForbidden", why.to_owned()));
+    }
     if !params.continue_token.is_empty() && !matches!(params.resource_version.as_str(), "" | "0") {
         return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
     }

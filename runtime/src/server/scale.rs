@@ -26,7 +26,11 @@ pub(super) fn get(call: &Call) -> Result<Response, ApiError> {
 pub(super) async fn write(call: &Call, verb: &str, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
     write::writable(call)?;
     let asked = match (verb, content_type) {
-        ("update", _) => Asked::Whole(body::decode(bytes, content_type)?),
+        ("update", _) => {
+            let scale = body::decode(bytes, content_type)?;
+            write::names_itself(&call.name, &scale)?;
+            Asked::Whole(scale)
+        }
         (_, "application/json-patch+json") => Asked::Json(body::json(bytes)?),
         (_, "application/merge-patch+json" | "application/strategic-merge-patch+json") => {
             Asked::Merge(body::json(bytes)?)
@@ -69,12 +73,7 @@ fn scaled(kind: &Kind, object: &Value, asked: Asked) -> Result<Value, ApiError> 
         Asked::Json(patch) => patches::json(&before, &patch).map_err(refused)?,
         Asked::Merge(patch) => patches::merge(&before, &patch).map_err(refused)?,
     };
-    let given = scale["metadata"]["name"].as_str().unwrap_or_default();
-    if !given.is_empty() && given != name {
-        return Err(ApiError::bad_request(format!(
-            "the name of the object ({given}) does not match the name on the URL ({name})"
-        )));
-    }
+    write::names_itself(name, &scale)?;
     let asked = &scale["spec"]["replicas"];
     let in_range = |count: &i64| (0..=i64::from(i32::MAX)).contains(count);
     // Absent is 0, as Go's JSON leaves zeros out.

@@ -17,6 +17,7 @@ struct Inner {
     subject: Subject,
     causes: Vec<FieldCause>,
     retry_after_seconds: Option<u32>,
+    warnings: Vec<String>,
 }
 
 /// What the refusal is about: `details` of the status.
@@ -50,7 +51,14 @@ impl ApiError {
             subject: Subject::default(),
             causes: Vec::new(),
             retry_after_seconds: None,
+            warnings: Vec::new(),
         }))
+    }
+
+    /// With what a client is to be told beside the refusal.
+    pub(crate) fn warning(mut self, warnings: &[String]) -> Self {
+        self.0.warnings.extend_from_slice(warnings);
+        self
     }
 
     fn about(mut self, subject: Subject) -> Self {
@@ -110,6 +118,11 @@ impl ApiError {
             "NotAcceptable",
             "only the following media types are accepted: application/json, application/yaml",
         )
+    }
+
+    /// 406: what the client accepts cannot be made of this.
+    pub(crate) fn no_such_view(message: &str) -> Self {
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
     }
 
     /// 409.
@@ -290,7 +303,7 @@ impl IntoResponse for ApiError {
         if self.0.code == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        response
+        super::answer::warn(response, &self.0.warnings)
     }
 }
 

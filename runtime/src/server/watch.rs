@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use trainyard_runtime_core::store::{Object, StoreError, WatchEvent, WatchQuery};
+use trainyard_runtime_core::store::{FieldCause, Object, StoreError, WatchEvent, WatchQuery};
 
 use super::accept::{Media, View};
 use super::call::Call;
 use super::limit::{CHUNK_BYTES, WATCH_SECONDS, WATCH_STALL};
 use super::stall::while_read;
-use super::status::ApiError;
+use super::status::{ApiError, Subject};
 use super::{answer, now_ms, read, view};
 use crate::store::{Watch, WatchOptions};
 use crate::table;
@@ -30,6 +30,9 @@ pub(crate) fn watch(call: &Call) -> Result<Response, ApiError> {
     }
     let params = &call.params;
     let asked = read::version(&params.resource_version)?;
+    if params.send_initial_events.is_none() && !params.version_match.is_empty() {
+        return Err(match_refused(&params.version_match));
+    }
     if params.send_initial_events.is_some() && params.version_match != "NotOlderThan" {
         let why = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan".to_owned();
         return Err(read::invalid_option("resourceVersionMatch", "FieldValueForbidden", why));
@@ -38,7 +41,10 @@ pub(crate) fn watch(call: &Call) -> Result<Response, ApiError> {
         namespace: read::namespace(call),
         selector: read::selector(call)?,
         resource_version: asked,
-        send_initial: params.send_initial_events,
+        // Who wants bookmarks and says no version is told when he has seen everything; of events there are too many.
+        send_initial: params
+            .send_initial_events
+            .or((params.bookmarks && asked.is_none() && call.kind.plural != "events").then_some(true)),
     };
     let permit = permit(call)?;
     let options = WatchOptions { bookmarks: params.bookmarks };
@@ -65,6 +71,22 @@ pub(crate) fn watch(call: &Call) -> Result<Response, ApiError> {
     // The controllers in this process read always.
     let body = if call.remote { Body::from_stream(while_read(lines, WATCH_STALL)) } else { Body::from_stream(lines) };
     Ok(answer::bytes(StatusCode::OK, "application/json", body))
+}
+
+/// A version is matched only where the initial events are asked for.
+fn match_refused(version_match: &str) -> ApiError {
+    let cause = |reason: &'static str, message: String| FieldCause {
+        field: "resourceVersionMatch".to_owned(),
+        reason,
+        message,
+    };
+    let why = "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+    let mut causes = vec![cause("FieldValueForbidden", why.to_owned())];
+    if version_match != "NotOlderThan" {
+        let why = format!("Unsupported value: {version_match:?}: supported values: \"NotOlderThan\"");
+        causes.push(cause("FieldValueNotSupported", why));
+    }
+    ApiError::invalid(Subject::new("meta.k8s.io", "ListOptions", ""), causes)
 }
 
 /// A place among the streams of sockets; the controllers in this process need none.

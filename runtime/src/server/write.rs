@@ -12,14 +12,19 @@ use super::call::Call;
 use super::check::{Refusal, Writer};
 use super::status::ApiError;
 use super::{admit, answer, body, duplicate, quota, service_ip, view};
+use crate::kinds::Kind;
 use crate::store::WriteOptions;
 
 /// POST: a new object.
 pub(super) async fn create(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
     writable(call)?;
     let writer = Writer { duplicates: duplicate::fields(bytes), ..Writer::of(call) };
-    let mut value = writer.identified(body::decode(bytes, content_type)?)?;
+    let value = writer.identified(body::decode(bytes, content_type)?)?;
     in_namespace(call, &value)?;
+    create_from(call, &writer, value).await
+}
+
+async fn create_from(call: &Call, writer: &Writer, mut value: Value) -> Result<Response, ApiError> {
     admit::named(call.kind, &mut value, &suffix());
     if call.kind.namespaced {
         value["metadata"]["namespace"] = Value::from(call.namespace.as_str());
@@ -58,14 +63,13 @@ pub(super) async fn create(call: &Call, content_type: &str, bytes: &Bytes) -> Re
 pub(super) async fn update(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
     writable(call)?;
     let writer = Writer { duplicates: duplicate::fields(bytes), ..Writer::of(call) };
-    let new = writer.identified(body::decode(bytes, content_type)?)?;
+    let mut new = writer.identified(body::decode(bytes, content_type)?)?;
     in_namespace(call, &new)?;
-    let given = new["metadata"]["name"].as_str().unwrap_or_default();
-    if !given.is_empty() && given != call.name {
-        return Err(ApiError::bad_request(format!(
-            "the name of the object ({given}) does not match the name on the URL ({})",
-            call.name
-        )));
+    names_itself(&call.name, &new)?;
+    if call.subresource.is_empty() && created_by_update(call.kind) && call.api.store.get(&call.key()).is_err() {
+        // What it was before it went does not count.
+        new["metadata"]["resourceVersion"] = Value::Null;
+        return create_from(call, &writer, new).await;
     }
     let warnings = Warnings::default();
     let heard = warnings.clone();
@@ -93,6 +97,17 @@ pub(super) async fn update(call: &Call, content_type: &str, bytes: &Bytes) -> Re
     };
     let outcome = call.api.store.transact(&key, options, change).await.map_err(|r: Refusal| r.into_api(call.kind))?;
     Ok(answer::warn(answer::object(call, StatusCode::OK, &outcome.object)?, &warnings.take()))
+}
+
+/// Kinds of which a PUT makes the object that is not there.
+fn created_by_update(kind: &Kind) -> bool {
+    matches!(
+        (kind.group, kind.plural),
+        ("", "services" | "events" | "limitranges")
+            | ("events.k8s.io", "events")
+            | ("coordination.k8s.io", "leases")
+            | ("scheduling.k8s.io", "priorityclasses")
+    )
 }
 
 /// Whether this writes a service's spec, with its address.
@@ -127,6 +142,19 @@ pub(super) fn in_namespace(call: &Call, value: &Value) -> Result<(), ApiError> {
             "the namespace of the provided object does not match the namespace sent on the request",
         )),
         Some(_) | None => Ok(()),
+    }
+}
+
+/// The object has the name of the path.
+pub(super) fn names_itself(name: &str, value: &Value) -> Result<(), ApiError> {
+    match value["metadata"]["name"].as_str().unwrap_or_default() {
+        "" => Err(ApiError::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))),
+        given if given != name => Err(ApiError::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        ))),
+        _ => Ok(()),
     }
 }
 

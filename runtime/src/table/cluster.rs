@@ -77,8 +77,15 @@ pub(super) fn event(event: &Value, column: &str, now_ms: i64) -> Option<Value> {
         "object" => Value::from(format!("{}/{}", text(&about["kind"]).to_lowercase(), text(&about["name"]))),
         "subobject" => text_or(&about["fieldPath"], ""),
         "source" => {
-            let reporter = first_of(&["reportingComponent", "reportingController"]);
-            Value::from(reporter.unwrap_or_else(|| text(&either("source", "deprecatedSource")["component"])))
+            let source = either("source", "deprecatedSource");
+            let (who, where_) = match text(&source["component"]) {
+                "" => (
+                    first_of(&["reportingComponent", "reportingController"]).unwrap_or_default(),
+                    text(&event["reportingInstance"]),
+                ),
+                component => (component, text(&source["host"])),
+            };
+            Value::from(if where_.is_empty() { who.to_owned() } else { format!("{who}, {where_}") })
         }
         "message" => Value::from(first_of(&["message", "note"]).unwrap_or_default().trim_end()),
         "count" => {

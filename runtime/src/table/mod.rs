@@ -52,8 +52,10 @@ pub fn partial(object: &Value) -> Value {
 
 fn columns(kind: &Kind) -> Value {
     let definition = |column: &Column| {
+        // Kubernetes' own kinds show ages as texts; a definition of a custom kind says what stands behind them.
+        let is_text = kind.builtin && column.kind == "date";
         json!({
-            "name": column.name, "type": if column.kind == "date" { "string" } else { column.kind },
+            "name": column.name, "type": if is_text { "string" } else { column.kind },
             "format": column.format, "description": column.description, "priority": column.priority,
         })
     };
@@ -84,6 +86,7 @@ fn cell_of(kind: &Kind, column: &Column, object: &Value, now_ms: i64) -> Value {
             Some(Value::String(time)) if column.kind == "date" => Value::from(age::since(Some(&time), now_ms)),
             Some(value) => value,
             None if column.kind == "date" => Value::from("<unknown>"),
+            None if !kind.builtin => Value::Null,
             None => Value::from(""),
         };
     }

@@ -232,7 +232,7 @@ pub fn track_update(old: Option<&Value>, new: &mut Value, schema: &Schema, optio
     let empty = Value::Object(Map::new());
     let after = without_managed(new);
     let before = match old {
-        Some(old) => without_managed(old),
+        Some(old) => with_status_of(without_managed(old), &after, options.api_version),
         None if is_native(options.api_version) => skeleton(&after),
         None => empty,
     };
@@ -260,6 +260,15 @@ pub fn track_update(old: Option<&Value>, new: &mut Value, schema: &Schema, optio
     managed::write(new, entries);
 }
 
+/// The status of Kubernetes' own kinds is no pointer: an empty one is there before it is written.
+fn with_status_of(mut before: Value, after: &Value, api_version: &str) -> Value {
+    let absent = before.get("status").is_none() && after.get("status").is_some_and(Value::is_object);
+    if let (true, Some(before)) = (absent && is_native(api_version), before.as_object_mut()) {
+        before.insert("status".to_owned(), Value::Object(Map::new()));
+    }
+    before
+}
+
 /// Whether the kinds of this version are Kubernetes' own.
 fn is_native(api_version: &str) -> bool {
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
@@ -281,6 +290,11 @@ fn skeleton(object: &Value) -> Value {
     ];
     const LISTS: [&[&str]; 2] = [&["spec", "containers"], &["spec", "template", "spec", "containers"]];
     let mut bones = Value::Object(Map::new());
+    for text in ["reportingComponent", "reportingInstance"] {
+        if object.get(text).is_some_and(|text| *text == "") {
+            bones[text] = Value::from("");
+        }
+    }
     for (path, is_part) in PARTS.iter().map(|path| (path, true)).chain(LISTS.iter().map(|path| (path, false))) {
         let Some(present) = path.iter().try_fold(object, |value, step| value.get(step)) else { continue };
         let Some((last, parents)) = path.split_last() else { continue };

@@ -102,22 +102,26 @@ impl FieldSet {
         result
     }
 
-    /// Every path in the set, as messages write it: `.spec.containers[name="a"].image`.
+    /// Every path in the set, as messages write it: `.spec.containers[name="a"].image`. At each level what is in the set
+    /// itself stands before what lies deeper.
     pub(crate) fn paths(&self) -> Vec<String> {
-        let mut found = Vec::new();
+        let mut found = if self.member { vec![String::new()] } else { Vec::new() };
         self.collect(&mut String::new(), &mut found);
         found
     }
 
     fn collect(&self, path: &mut String, found: &mut Vec<String>) {
-        if self.member {
-            found.push(path.clone());
-        }
-        for (step, child) in &self.children {
-            let length = path.len();
-            write_step(step, path);
-            child.collect(path, found);
-            path.truncate(length);
+        for deeper in [false, true] {
+            for (step, child) in &self.children {
+                let length = path.len();
+                write_step(step, path);
+                if deeper {
+                    child.collect(path, found);
+                } else if child.member {
+                    found.push(path.clone());
+                }
+                path.truncate(length);
+            }
         }
     }
 

@@ -39,7 +39,7 @@ fn merge_map(
     match directive(patch)? {
         Some(Directive::Replace) => return Ok(plain_map(patch)),
         Some(Directive::Delete) => return Ok(Map::new()),
-        Some(Directive::Merge) | None => {}
+        None => {}
     }
     retain_keys(&mut original, patch)?;
     let ordered = merge_ordered(&mut original, patch, schema, depth)?;
@@ -82,7 +82,6 @@ fn field_of<'s>(schema: Option<&'s Schema>, key: &str, value: &Value) -> Option<
 enum Directive {
     Replace,
     Delete,
-    Merge,
 }
 
 fn directive(patch: &Map<String, Value>) -> Result<Option<Directive>, PatchError> {
@@ -90,10 +89,11 @@ fn directive(patch: &Map<String, Value>) -> Result<Option<Directive>, PatchError
         None => Ok(None),
         Some(Value::String(word)) if word == "replace" => Ok(Some(Directive::Replace)),
         Some(Value::String(word)) if word == "delete" => Ok(Some(Directive::Delete)),
-        Some(Value::String(word)) if word == "merge" => Ok(Some(Directive::Merge)),
-        Some(other) => Err(PatchError::Malformed(format!(
-            "unknown patch type {other} in the strategic merge patch: use replace, delete or merge"
-        ))),
+        Some(other) => {
+            let word = other.as_str().map_or_else(|| other.to_string(), str::to_owned);
+            let map = Value::Object(patch.clone());
+            Err(PatchError::Malformed(format!("unknown patch type: {word} in map: {}", shown(&map))))
+        }
     }
 }
 
@@ -240,6 +240,9 @@ fn merge_keyed(
         let Value::Object(map) = item else {
             return Err(PatchError::Malformed(format!("the items of \"{name}\" in the patch must be objects")));
         };
+        if map.get(PATCH).is_some_and(|word| *word == "merge") {
+            return Err(PatchError::Malformed("merging lists cannot yet be specified in the patch".to_owned()));
+        }
         let directive = directive(map)?;
         if directive == Some(Directive::Replace) {
             replace = true;
@@ -250,7 +253,7 @@ fn merge_keyed(
         })?;
         match directive {
             Some(Directive::Delete) => drop(deleted.insert(id)),
-            Some(Directive::Merge) | Some(Directive::Replace) | None => changes.push((id, map)),
+            Some(Directive::Replace) | None => changes.push((id, map)),
         }
     }
     if replace {
@@ -338,7 +341,7 @@ fn plain(value: &Value) -> Option<Value> {
         Value::Null => None,
         Value::Object(map) => match directive(map) {
             Ok(Some(Directive::Delete)) => None,
-            Ok(Some(Directive::Merge | Directive::Replace) | None) | Err(_) => Some(Value::Object(plain_map(map))),
+            Ok(Some(Directive::Replace) | None) | Err(_) => Some(Value::Object(plain_map(map))),
         },
         Value::Array(items) => Some(Value::Array(plain_list(items))),
         Value::Bool(_) | Value::Number(_) | Value::String(_) => Some(value.clone()),

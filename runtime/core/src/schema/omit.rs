@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{MAX_DEPTH, Rest, Schema, Shape};
 
-/// Removes optional maps and lists without entries, as the encoding of Kubernetes' own kinds does: there, absent and empty are
+/// Removes nulls, and optional maps and lists without entries, as the encoding of Kubernetes' own kinds does: there, absent and empty are
 /// the same. Empty structs stay (`emptyDir: {}` says something), and so does what nothing is known of.
 pub fn omit_empty(schema: &Schema, value: &mut Value) {
     omit(schema, value, 0);
@@ -20,7 +20,8 @@ fn omit(schema: &Schema, value: &mut Value, depth: usize) {
                 let Some(schema) = object.field(key) else { return true };
                 omit(schema, child, depth + 1);
                 let declared = object.fields.contains_key(key.as_str());
-                !declared || object.required.iter().any(|name| **name == **key) || !is_empty_collection(schema, child)
+                let absent = child.is_null() || is_empty_collection(schema, child);
+                !declared || object.required.iter().any(|name| **name == **key) || !absent
             });
         }
         (Shape::List(list), Value::Array(items)) => {
@@ -74,11 +75,13 @@ mod tests {
                 ("finalizers", list()),
                 ("containers", list()),
                 ("any", Schema::any()),
+                ("none", Schema::any()),
             ],
             &["containers"],
             Rest::Refused,
         );
-        let mut value = json!({"data": {}, "emptyDir": {}, "finalizers": [], "containers": [], "any": {}});
+        let mut value =
+            json!({"data": {}, "emptyDir": {}, "finalizers": [], "containers": [], "any": {}, "none": null});
         omit_empty(&schema, &mut value);
         assert_eq!(value, json!({"emptyDir": {}, "containers": [], "any": {}}));
     }

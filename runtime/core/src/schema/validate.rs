@@ -227,11 +227,15 @@ impl Check {
     }
 
     fn format(&mut self, format: Format, text: &str, path: &FieldPath<'_>) {
-        let problem = match format {
-            Format::Plain => return,
+        match format {
+            Format::Plain => {}
             // Upstream reads an empty time as no time.
-            Format::DateTime if text.is_empty() || text.parse::<jiff::Timestamp>().is_ok() => return,
-            Format::DateTime => "must be a time such as 2026-01-31T15:04:05Z",
+            Format::DateTime if text.is_empty() || text.parse::<jiff::Timestamp>().is_ok() => {}
+            Format::DateTime => {
+                let shown = shown(&Value::from(text));
+                let message = format!("Invalid value: {shown}: must be a time such as 2026-01-31T15:04:05Z");
+                self.report(CauseReason::TypeInvalid, path, message);
+            }
             Format::Byte => {
                 use base64::Engine as _;
                 let compact: String = text.chars().filter(|letter| !matches!(letter, '\n' | '\r')).collect();
@@ -240,10 +244,8 @@ impl Check {
                 }
                 // The value may be a secret that somebody forgot to encode: it is not repeated.
                 self.report(CauseReason::Invalid, path, "Invalid value: must be base64".to_owned());
-                return;
             }
-        };
-        self.report(CauseReason::Invalid, path, format!("Invalid value: {}: {problem}", shown(&Value::from(text))));
+        }
     }
 }
 

@@ -145,7 +145,9 @@ impl<'a> Parser<'a> {
             return Ok(LabelSelector::default());
         }
         loop {
-            requirements.push(self.term()?);
+            let expected =
+                if requirements.is_empty() { "!, identifier, or 'end of string'" } else { "identifier after ','" };
+            requirements.push(self.term(expected)?);
             self.skip_space();
             if self.rest.is_empty() {
                 return Ok(LabelSelector { requirements });
@@ -160,13 +162,16 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn term(&mut self) -> Result<LabelRequirement, SelectorError> {
+    fn term(&mut self, expected: &str) -> Result<LabelRequirement, SelectorError> {
         self.skip_space();
         if self.eat("!") {
             let key = self.word();
             return requirement(key, LabelOperator::DoesNotExist);
         }
         let key = self.word();
+        if key.is_empty() && !self.rest.is_empty() {
+            return Err(unexpected(self.peek(), expected));
+        }
         self.skip_space();
         if self.rest.is_empty() || self.rest.starts_with(',') {
             return requirement(key, LabelOperator::Exists);

@@ -192,7 +192,6 @@ fn keep_server_fields(current: &Object, meta: &mut Map<String, Value>) {
     meta.remove("selfLink");
     let fields = [
         "name",
-        "generateName",
         "namespace",
         "uid",
         "resourceVersion",

@@ -68,8 +68,12 @@ impl Causes {
 
     pub(super) fn lease(&mut self, spec: &Value) {
         for field in ["acquireTime", "renewTime"] {
-            // `metav1.MicroTime` is read with its fraction, and only so.
-            if let Some(text) = spec.get(field).and_then(Value::as_str).filter(|text| !text.contains('.')) {
+            // `metav1.MicroTime` is read with a fraction of six digits, and only so.
+            let digits = |text: &str| {
+                let (_, fraction) = text.split_once('.').unwrap_or_default();
+                fraction.find(|c: char| !c.is_ascii_digit()).unwrap_or(fraction.len())
+            };
+            if let Some(text) = spec.get(field).and_then(Value::as_str).filter(|text| digits(text) != 6) {
                 let message = format!("Invalid value: {text:?}: write the time with microseconds");
                 self.add(CauseReason::TypeInvalid, format!("spec.{field}"), message);
             }
@@ -82,13 +86,128 @@ impl Causes {
         self.not_negative(spec, "leaseTransitions");
     }
 
+    /// What some types of secrets must hold.
+    pub(super) fn secret(&mut self, secret: &Value) {
+        let filled = |key: &str| secret["data"][key].as_str().is_some_and(|text| !text.is_empty());
+        let mut needs = |key: &str, there: bool| {
+            if !there {
+                self.add(CauseReason::Required, format!("data[{key}]"), "Required value".to_owned());
+            }
+        };
+        match secret["type"].as_str().unwrap_or_default() {
+            "kubernetes.io/service-account-token" => {
+                let name = secret["metadata"]["annotations"]["kubernetes.io/service-account.name"].as_str();
+                if name.is_none_or(str::is_empty) {
+                    let field = "metadata.annotations[kubernetes.io/service-account.name]".to_owned();
+                    self.add(CauseReason::Required, field, "Required value".to_owned());
+                }
+            }
+            "kubernetes.io/dockercfg" => needs(".dockercfg", !secret["data"][".dockercfg"].is_null()),
+            "kubernetes.io/dockerconfigjson" => {
+                needs(".dockerconfigjson", !secret["data"][".dockerconfigjson"].is_null())
+            }
+            "kubernetes.io/basic-auth" => {
+                let either = ["username", "password"].iter().any(|key| !secret["data"][*key].is_null());
+                needs("username", either);
+                needs("password", either);
+            }
+            "kubernetes.io/ssh-auth" => needs("ssh-privatekey", filled("ssh-privatekey")),
+            "kubernetes.io/tls" => {
+                for key in ["tls.crt", "tls.key"] {
+                    needs(key, !secret["data"][key].is_null());
+                }
+            }
+            _ => {}
+        }
+    }
+
     pub(super) fn event(&mut self, event: &Value) {
-        let text = |at: &str| event.pointer(at).and_then(Value::as_str).unwrap_or_default();
-        let (namespace, involved) = (text("/metadata/namespace"), text("/involvedObject/namespace"));
+        self.event_of(event, "involvedObject", "reportingComponent");
+    }
+
+    /// An event of `events.k8s.io/v1`: it has one time and no count.
+    pub(super) fn new_event(&mut self, event: &Value) {
+        self.event_of(event, "regarding", "reportingController");
+        if event["eventTime"].is_null() {
+            self.add(CauseReason::Required, "eventTime".to_owned(), "Required value".to_owned());
+        }
+        let kind = event["type"].as_str().unwrap_or_default();
+        if !matches!(kind, "Normal" | "Warning") {
+            let message = format!("Invalid value: \"\": has invalid value: {kind}");
+            self.add(CauseReason::Invalid, "type".to_owned(), message);
+        }
+    }
+
+    /// What is asked of events of both kinds.
+    fn event_of(&mut self, event: &Value, about: &str, controller: &str) {
+        let text = |field: &str| event[field].as_str().unwrap_or_default();
+        let namespace = event["metadata"]["namespace"].as_str().unwrap_or_default();
+        let involved = event[about]["namespace"].as_str().unwrap_or_default();
+        let is_new = !event["eventTime"].is_null();
         // Events about objects outside of namespaces are kept in `default`.
-        if !namespace.is_empty() && !involved.is_empty() && involved != namespace {
+        let at_home = if involved.is_empty() {
+            namespace.is_empty() || namespace == "default" || (is_new && namespace == "kube-system")
+        } else {
+            is_new || namespace.is_empty() || involved == namespace
+        };
+        if !at_home {
             let message = format!("Invalid value: {involved:?}: does not match event.namespace");
             self.add(CauseReason::Invalid, "involvedObject.namespace".to_owned(), message);
+        }
+        if !is_new {
+            return;
+        }
+        for (field, named) in [
+            (controller, controller),
+            ("reportingInstance", "reportingInstance"),
+            ("action", "action"),
+            ("reason", "reason"),
+        ] {
+            if text(field).is_empty() {
+                self.add(CauseReason::Required, named.to_owned(), "Required value".to_owned());
+            }
+        }
+    }
+
+    pub(super) fn priority_class(&mut self, class: &Value) {
+        /// Above it are the system's own.
+        const HIGHEST: i64 = 1_000_000_000;
+        if class["value"].as_i64().is_some_and(|value| value > HIGHEST) {
+            let message = format!("Forbidden: maximum allowed value of a user defined priority is {HIGHEST}");
+            self.add(CauseReason::Forbidden, "value".to_owned(), message);
+        }
+        let policies = ["PreemptLowerPriority", "Never"];
+        self.one_of(class.get("preemptionPolicy"), "preemptionPolicy".to_owned(), &policies);
+    }
+
+    /// Pods have taken their priority from it.
+    pub(super) fn priority_class_update(&mut self, old: &Value, new: &Value) {
+        if old["value"] != new["value"] {
+            let message = "Forbidden: may not be changed in an update.".to_owned();
+            self.add(CauseReason::Forbidden, "value".to_owned(), message);
+        }
+        if old["preemptionPolicy"] != new["preemptionPolicy"] {
+            let message = format!("Invalid value: {}: field is immutable", new["preemptionPolicy"]);
+            self.add(CauseReason::Invalid, "preemptionPolicy".to_owned(), message);
+        }
+    }
+
+    pub(super) fn storage_class(&mut self, class: &Value) {
+        self.one_of(class.get("reclaimPolicy"), "reclaimPolicy".to_owned(), &["Delete", "Retain"]);
+        let modes = ["Immediate", "WaitForFirstConsumer"];
+        self.one_of(class.get("volumeBindingMode"), "volumeBindingMode".to_owned(), &modes);
+    }
+
+    pub(super) fn storage_class_update(&mut self, old: &Value, new: &Value) {
+        for field in ["parameters", "provisioner", "reclaimPolicy"] {
+            if old[field] != new[field] {
+                let message = format!("Forbidden: updates to {field} are forbidden.");
+                self.add(CauseReason::Forbidden, field.to_owned(), message);
+            }
+        }
+        if old["volumeBindingMode"] != new["volumeBindingMode"] {
+            let message = format!("Invalid value: {}: field is immutable", new["volumeBindingMode"]);
+            self.add(CauseReason::Invalid, "volumeBindingMode".to_owned(), message);
         }
     }
 
