@@ -251,17 +251,16 @@ impl Setting {
         queue.namespaces.as_ref().is_none_or(all)
     }
 
-    /// Keeps pods that ask for these resources to the nodes of a queue's flavors.
-    pub(super) fn keep_to_flavors<'a>(
+    /// What has to hold of the labels of a node for pods of a queue that ask for these resources: of each of its groups, one term for
+    /// each flavor.
+    pub(super) fn flavor_terms<'a>(
         &self,
         queue: u32,
         asked: impl Iterator<Item = &'a String>,
-        any_of: &mut Vec<Vec<Requirement>>,
-    ) {
+    ) -> Vec<Vec<Vec<Requirement>>> {
         let asked: BTreeSet<&String> = asked.collect();
-        for terms in self.queues[queue as usize].groups.iter().filter_map(|group| group.terms(&asked, &self.flavors)) {
-            flavor::both(any_of, &terms);
-        }
+        let groups = self.queues.get(queue as usize).map(|queue| queue.groups.as_slice()).unwrap_or_default();
+        groups.iter().filter_map(|group| group.terms(&asked, &self.flavors)).collect()
     }
 
     /// The labels of the nodes of a queue's flavors, for people.

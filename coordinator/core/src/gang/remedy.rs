@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reason::show;
 use super::scene::{Kind, Scene};
-use super::{GangView, demand};
+use super::{GangView, demand, flavor};
 use crate::schedule::{self, Phase, Quota, Reason, Requirement, Role, Shape, View};
 
 /// Nodes that are added, at most.
@@ -58,7 +58,8 @@ fn kept(scene: &Scene<'_>, at: usize, role: &Role) -> Vec<Vec<Requirement>> {
     let view = &scene.view;
     let asked = view.resources.iter().zip(&role.requests).filter(|(_, amount)| **amount > 0);
     let mut any_of = Vec::new();
-    scene.setting.keep_to_flavors(view.gangs[at].queue, asked.map(|(name, _)| name), &mut any_of);
+    let terms = scene.setting.flavor_terms(view.gangs[at].queue, asked.map(|(name, _)| name));
+    terms.iter().for_each(|terms| flavor::both(&mut any_of, terms));
     any_of
 }
 

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
 use super::demand::{self, Amounts};
+use super::flavor;
 use super::gather::{self, Gang, annotation, node_name};
 use super::queue::Setting;
 use super::reason::Wait;
@@ -115,6 +116,8 @@ struct Maker<'view> {
     nodes: BTreeMap<&'view str, u32>,
     setting: Setting,
     catalogue: Catalogue<'view>,
+    /// What pods ask for in a queue, by that and by where it is; and what it was before, which so keeps its place.
+    flavored: BTreeMap<(u32, usize), (Arc<Asked>, Arc<Asked>)>,
     drafts: Vec<Draft<'view>>,
     early: Vec<(usize, Wait)>,
     /// What pods that are no part of any gang hold, by node.
@@ -132,6 +135,7 @@ impl<'view> Scene<'view> {
             nodes: names.zip(0..).collect(),
             setting: Setting::read(shown, now_ms),
             catalogue: Catalogue::default(),
+            flavored: BTreeMap::new(),
             drafts: Vec::new(),
             early: Vec::new(),
             lost: Vec::new(),
@@ -243,9 +247,7 @@ impl<'view> Maker<'view> {
         }
         let mut member = self.member(gang, kind, &gang.waiting);
         member.queue = self.setting.queue_of(gang.waiting[0], kind)?;
-        for Asked { amounts, role } in groups.iter_mut().map(|group| &mut group.asked) {
-            self.setting.keep_to_flavors(member.queue, amounts.keys(), &mut role.rules.any_of);
-        }
+        groups.iter_mut().for_each(|group| self.keep_to_flavors(member.queue, &mut group.asked));
         match kind {
             // What a gang lost comes before everything else.
             Kind::Missing => member.submitted_ms = 0,
@@ -255,6 +257,23 @@ impl<'view> Maker<'view> {
         }
         self.push(at, kind, groups, &mins, member, closeness);
         Ok(())
+    }
+
+    /// Pods of a queue stay on the nodes of its flavors.
+    fn keep_to_flavors(&mut self, queue: u32, asked: &mut Arc<Asked>) {
+        let key = (queue, Arc::as_ptr(asked).addr());
+        if let Some((_, there)) = self.flavored.get(&key) {
+            *asked = Arc::clone(there);
+            return;
+        }
+        let terms = self.setting.flavor_terms(queue, asked.amounts.keys());
+        if terms.is_empty() {
+            return;
+        }
+        let before = Arc::clone(asked);
+        let rules = &mut Arc::make_mut(asked).role.rules;
+        terms.iter().for_each(|terms| flavor::both(&mut rules.any_of, terms));
+        self.flavored.insert(key, (before, Arc::clone(asked)));
     }
 
     /// A pod that joins others is placed in their domains.
