@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use kube::api::DynamicObject;
+use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use trainyard_coordinator::rendezvous::addresses;
@@ -157,9 +158,8 @@ fn path(discovery: &Discovery, object: &ObjectRef) -> Option<String> {
 }
 
 async fn list<T: DeserializeOwned>(api: &Api, path: &str) -> Result<Vec<T>, ApiError> {
-    let mut list = api.get(path).await?;
-    let items = list["items"].take();
-    serde_json::from_value(items).map_err(|error| ApiError::Garbled(Box::new(error)))
+    let list = api.get(path).await?;
+    Vec::deserialize(&list["items"]).map_err(|error| ApiError::Garbled(Box::new(error)))
 }
 
 /// Milliseconds since the epoch, for the cores.

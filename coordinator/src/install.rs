@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kube::api::{Api, DynamicObject, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -87,7 +88,7 @@ async fn create(client: &kube::Client, object: &Value) -> Result<(), kube::Error
     if api.get_opt(text("/metadata/name")).await?.is_some() {
         return Ok(());
     }
-    let wanted: DynamicObject = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
+    let wanted = DynamicObject::deserialize(object).map_err(kube::Error::SerdeError)?;
     match api.create(&PostParams::default(), &wanted).await {
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
         Err(error) => Err(error),

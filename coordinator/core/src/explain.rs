@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Pod;
+use serde::Deserialize;
 use serde_json::Value;
 use trainyard_proto::pace;
 use trainyard_proto::plan::{ObjectRef, Reason};
@@ -167,7 +168,7 @@ fn straggler(slow: SlowRank) -> rendezvous::Straggler {
 }
 
 fn own_status(job: &Value) -> TrainingJobStatus {
-    job.get("status").and_then(|status| serde_json::from_value(status.clone()).ok()).unwrap_or_default()
+    job.get("status").and_then(|status| Deserialize::deserialize(status).ok()).unwrap_or_default()
 }
 
 fn last_failure(job: &Value) -> Option<LastFailure> {

@@ -4,6 +4,7 @@
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, Plan};
 
@@ -67,7 +68,7 @@ pub fn created<'plan>(action: &'plan Action, kind: &str) -> Option<&'plan Value>
 }
 
 fn pod(job: &Value, at: usize, body: &Value, now_ms: i64) -> Option<Pod> {
-    let mut pod: Pod = serde_json::from_value(body.clone()).ok()?;
+    let mut pod = Pod::deserialize(body).ok()?;
     let owner = job.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
     pod.metadata.uid = Some(format!("{owner}-{at}"));
     pod.metadata.creation_timestamp = Some(instant::time(now_ms));
@@ -80,15 +81,15 @@ fn stand_in(object: &Value, now_ms: i64) -> Option<Plan> {
     let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
     match (text("apiVersion"), text("kind")) {
         ("batch/v1", "Job") => {
-            let found: Job = serde_json::from_value(object.clone()).ok()?;
+            let found = Job::deserialize(object).ok()?;
             Some(job::plan(&job::View { job: Some(&found), pods: Vec::new() }, now_ms))
         }
         ("apps/v1", "Deployment") => {
-            let found: Deployment = serde_json::from_value(object.clone()).ok()?;
+            let found = Deployment::deserialize(object).ok()?;
             let view = deployment::View { deployment: &found, sets: Vec::new(), pods: Vec::new() };
             let mut plan = deployment::plan(&view, now_ms);
             let set = plan.actions.iter().find_map(|action| created(action, "ReplicaSet"))?;
-            let set: ReplicaSet = serde_json::from_value(stored(set, "default", now_ms)).ok()?;
+            let set = ReplicaSet::deserialize(&stored(set, "default", now_ms)).ok()?;
             plan.actions.extend(replicaset::plan(&replicaset::View { set: &set, pods: Vec::new() }, now_ms).actions);
             Some(plan)
         }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, PostParams};
 use prometheus_client::metrics::gauge::Gauge;
+use serde::Deserialize as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use trainyard_coordinator_core::operator::access;
@@ -202,7 +203,7 @@ async fn announce(client: &kube::Client, config: &Config) {
 
 /// Writes into the version that was read: a former leader that comes late writes nothing.
 async fn write(slices: &Api<EndpointSlice>, wanted: &serde_json::Value) -> Result<(), kube::Error> {
-    let mut wanted: EndpointSlice = serde_json::from_value(wanted.clone()).map_err(kube::Error::SerdeError)?;
+    let mut wanted = EndpointSlice::deserialize(wanted).map_err(kube::Error::SerdeError)?;
     match slices.get_opt(RENDEZVOUS).await? {
         None => slices.create(&PostParams::default(), &wanted).await?,
         Some(there) => {

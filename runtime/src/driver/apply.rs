@@ -7,6 +7,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Binding, ObjectReference};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ApiResource, GroupVersionKind, ObjectMeta, Status};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tracing::Instrument as _;
 use trainyard_proto::plan::{Action, EventSeverity, Fence, ObjectRef};
@@ -241,7 +242,7 @@ async fn create(target: &Target, object: ObjectRef, body: Value) -> Result<Optio
     let api = api_of(&target.client, &object);
     let controller = controller_of(&body, &object.namespace);
     let owner = controller.as_ref().map(|(_, uid)| uid.clone());
-    let wanted: DynamicObject = serde_json::from_value(body).map_err(|source| Error::Body {
+    let wanted = DynamicObject::deserialize(&body).map_err(|source| Error::Body {
         kind: object.kind.clone(),
         key: Key::from(&object),
         source,

@@ -9,6 +9,7 @@ use futures::FutureExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use trainyard_proto::plan::{EventSeverity, ObjectRef};
@@ -163,8 +164,8 @@ impl Recorder {
         let count = match self.counts.get(&name) {
             Some(count) => count + 1,
             None => {
-                let event: Event =
-                    serde_json::from_value(record.body(&name, self.component, now)).map_err(kube::Error::SerdeError)?;
+                let body = record.body(&name, self.component, now);
+                let event = Event::deserialize(&body).map_err(kube::Error::SerdeError)?;
                 match api.create(&PostParams::default(), &event).await {
                     Ok(_) => {
                         self.counts.insert(name, 1);

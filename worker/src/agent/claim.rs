@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde::Deserialize as _;
 use serde_json::json;
 
 /// Uids are UUIDs.
@@ -192,7 +193,7 @@ async fn mark_bound(
         },
     });
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
-    let body: PersistentVolume = serde_json::from_value(volume).map_err(kube::Error::SerdeError)?;
+    let body = PersistentVolume::deserialize(&volume).map_err(kube::Error::SerdeError)?;
     match volumes.create(&PostParams::default(), &body).await {
         Err(kube::Error::Api(status)) if status.code == 409 => {}
         other => drop(other?),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::config::AgentError;
@@ -45,7 +46,7 @@ pub(super) async fn register(shared: &Shared) -> Result<(), AgentError> {
     let nodes: Api<Node> = Api::all(shared.client.clone());
     let name = &shared.config.node_name;
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels(name)}});
-    let body: Node = serde_json::from_value(node.clone()).map_err(kube::Error::SerdeError).map_err(fail)?;
+    let body = Node::deserialize(&node).map_err(kube::Error::SerdeError).map_err(fail)?;
     match nodes.create(&PostParams::default(), &body).await {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 409 => {
@@ -155,13 +156,13 @@ async fn renew(client: &kube::Client, leases: &Api<Lease>, node: &str) -> Result
     }
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
                        "metadata": {"name": node, "namespace": LEASE_NAMESPACE}, "spec": spec});
-    let lease: Lease = serde_json::from_value(lease).map_err(kube::Error::SerdeError)?;
+    let lease = Lease::deserialize(&lease).map_err(kube::Error::SerdeError)?;
     match leases.create(&PostParams::default(), &lease).await {
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         other => return other.map(drop),
     }
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": LEASE_NAMESPACE}});
-    let namespace: Namespace = serde_json::from_value(namespace).map_err(kube::Error::SerdeError)?;
+    let namespace = Namespace::deserialize(&namespace).map_err(kube::Error::SerdeError)?;
     Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
     leases.create(&PostParams::default(), &lease).await.map(drop)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize as _;
 use serde_json::Value;
 use trainyard_proto::kubeflow::common::{JobStatus, ReplicaStatus};
 
@@ -11,7 +12,7 @@ use crate::job::{Finish, Lifecycle, Stage, StatusChange, Tally};
 
 /// The common status of a job; what does not read counts as absent, since the controller writes it anew anyway.
 pub(super) fn status_of(job: &Value) -> JobStatus {
-    job.get("status").and_then(|status| serde_json::from_value(status.clone()).ok()).unwrap_or_default()
+    job.get("status").and_then(|status| JobStatus::deserialize(status).ok()).unwrap_or_default()
 }
 
 /// What the status says.

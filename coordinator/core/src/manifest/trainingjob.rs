@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, PodTemplateSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde::Deserialize as _;
 use serde_json::Value;
 use trainyard_proto::kind::{CustomKind, KindInfo};
 use trainyard_proto::trainyard::{
@@ -92,7 +93,7 @@ impl Dialect for TrainingJobs {
 }
 
 fn own_status(job: &Value) -> TrainingJobStatus {
-    job.get("status").and_then(|status| serde_json::from_value(status.clone()).ok()).unwrap_or_default()
+    job.get("status").and_then(|status| TrainingJobStatus::deserialize(status).ok()).unwrap_or_default()
 }
 
 fn render_status(job: &Value, kind: &str, change: &StatusChange) -> Value {

@@ -151,9 +151,9 @@ fn a_promise_in_the_place_of_an_estimate_is_neither_sooner_nor_later() {
     let world = world(&[node("a", 4, "r"), node("b", 4, "r")], vec![sure, open, waits], Vec::new());
     let (outlook, _) = what_if(&world.view, &[joined(1)]);
     let starts: Vec<_> = [&outlook.gangs[0].before, &outlook.gangs[0].after]
-        .map(|fate| match fate {
-            Fate::Waits { estimate: Some(one), .. } => (one.expected_ms - NOW, one.latest_ms.map(|at| at - NOW)),
-            other => panic!("{other:?}"),
+        .map(|fate| {
+            let Fate::Waits { estimate: Some(one), .. } = fate else { panic!("{fate:?}") };
+            (one.expected_ms - NOW, one.latest_ms.map(|at| at - NOW))
         })
         .into();
     let promise = 10 * HOUR - 60_000;
@@ -186,11 +186,9 @@ fn a_job_that_is_submitted_shows_where_it_would_stand_and_whom_it_delays() {
     let places: Vec<_> = outlook
         .gangs
         .iter()
-        .map(|one| match &one.after {
-            Fate::Waits { position, estimate, .. } => {
-                (one.name.as_str(), one.shift, *position, estimate.map(|one| (one.expected_ms - NOW) / HOUR))
-            }
-            other => panic!("{other:?}"),
+        .map(|one| {
+            let Fate::Waits { position, estimate, .. } = &one.after else { panic!("{:?}", one.after) };
+            (one.name.as_str(), one.shift, *position, estimate.map(|one| (one.expected_ms - NOW) / HOUR))
         })
         .collect();
     assert_eq!(places, [("urgent", Shift::New, 0, Some(1)), ("big", Shift::Later, 1, Some(2))]);
@@ -226,7 +224,7 @@ fn what_a_node_runs_goes_elsewhere_when_it_is_drained_or_gone() {
     let lost = ("bare", &Fate::Runs, &Fate::Absent, Shift::Gone);
     let (drained, words) = what_if(&world.view, &[Supposition::Drained("a".to_owned())]);
     assert_eq!(words, ["node a is drained, 2 pods wait again, 1 pod that has no controller ends"]);
-    assert_eq!(fates(&drained), [halved.clone(), lost.clone()]);
+    assert_eq!(fates(&drained), [halved, lost]);
     assert_eq!((drained.before.nodes, drained.after.nodes), (2, 1));
     let (gone, _) = what_if(&world.view, &[Supposition::Gone("a".to_owned())]);
     assert_eq!(fates(&gone), [halved, lost, ("daemon", &Fate::Runs, &Fate::Absent, Shift::Gone)]);
@@ -264,7 +262,7 @@ fn new_nodes_are_copies_but_for_what_is_said_of_them() {
         resources: [("nvidia.com/gpu".to_owned(), "8".to_owned())].into(),
         labels: [("cloud.provider.com/topology-rack".to_owned(), "right".to_owned())].into(),
     };
-    let (view, words) = suppose(&world.view, &[Supposition::Joined(new.clone())], NOW).unwrap();
+    let (view, words) = suppose(&world.view, &[Supposition::Joined(new)], NOW).unwrap();
     let with = "nvidia.com/gpu=8, cloud.provider.com/topology-rack=right";
     assert_eq!(words, [format!("2 nodes like a join, with {with} (new-2 to new-3)")]);
     let node = serde_json::to_value(&view.nodes[2]).unwrap();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Toleration;
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
 use super::{Terms, text};
@@ -89,7 +90,7 @@ fn texts(map: Option<&Value>) -> impl Iterator<Item = (String, String)> {
 }
 
 fn tolerations(list: Option<&Value>) -> Vec<Toleration> {
-    list.and_then(|list| serde_json::from_value(list.clone()).ok()).unwrap_or_default()
+    list.and_then(|list| Vec::deserialize(list).ok()).unwrap_or_default()
 }
 
 /// Flavours that were assigned, then what admission checks add.

@@ -1,6 +1,7 @@
 //! The status of TrainJobs. There is no condition for being created or running; clients look at the pods for that.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use trainyard_proto::trainer::{JobStatus, TrainJobStatus, TrainerStatus};
 
@@ -13,7 +14,7 @@ const FAILED: &str = "Failed";
 const SUSPENDED: &str = "Suspended";
 
 fn status_of(job: &Value) -> TrainJobStatus {
-    job.get("status").and_then(|status| serde_json::from_value(status.clone()).ok()).unwrap_or_default()
+    job.get("status").and_then(|status| Deserialize::deserialize(status).ok()).unwrap_or_default()
 }
 
 /// What the status says. The start is the creation, or the end of the last suspension.
