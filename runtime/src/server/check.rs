@@ -446,12 +446,13 @@ mod tests {
             json!({"metadata": {"ownerReferences": owners}})
         };
         let mut more = owned(300);
-        Writer::owners_once(Some(&owned(200)), &mut more);
+        let mut warnings = Vec::new();
+        Writer::owners_once(Some(&owned(200)), &mut more, &mut warnings);
         assert_eq!(more, owned(200));
-        Writer::owners_once(Some(&owned(3)), &mut more);
+        Writer::owners_once(Some(&owned(3)), &mut more, &mut warnings);
         assert_eq!(more, owned(LOOKED_AT_OWNERS));
         let mut twice = json!({"metadata": {"ownerReferences": [{"uid": "a"}, {"uid": "b"}, {"uid": "a"}]}});
-        Writer::owners_once(None, &mut twice);
+        Writer::owners_once(None, &mut twice, &mut warnings);
         assert_eq!(twice, json!({"metadata": {"ownerReferences": [{"uid": "a"}, {"uid": "b"}]}}));
     }
 }
