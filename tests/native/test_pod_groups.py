@@ -3,9 +3,9 @@ and kube-controller-manager of that version. What is stood in for: the kubelet (
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
-import pathlib
 
 import pytest
 
@@ -23,7 +23,9 @@ GATE = ("--feature-gates", "GenericWorkload=true")
 def cluster(tmp_path_factory):
     bin = os.environ.get("KUBERNETES_BIN")
     assert bin, "KUBERNETES_BIN: the folder that `KUBERNETES_VERSION=1.37.2 tests/tools/kubernetes kube-apiserver etcd …` prints"
-    more = {"kube-apiserver": [*GATE, "--runtime-config", "scheduling.k8s.io/v1beta1=true"], "kube-scheduler": GATE}
+    more = {"kube-apiserver": [*GATE, "--runtime-config", "scheduling.k8s.io/v1beta1=true"], "kube-scheduler": GATE,
+            # A group that is deleted stays until that has seen that no pod names it any more.
+            "kube-controller-manager": [*GATE, "--controllers", "podgroup-protection-controller"]}
     one = Cluster(tmp_path_factory.mktemp("native"), bin, more)
     try:
         argv = [TRAINYARD, "install", "-o", "json"]
@@ -71,9 +73,12 @@ def test_a_gang_that_has_no_room_is_held_whole_and_goes_when_it_is_smaller(clust
         {"name": "trainer", "resources": {"requests": {"cpu": "1500m"}}}]}}
     job = training("wide", wait_for_end(tmp_path), replicas=3, template=template)
     create(cluster, "team", job)
-    eventually(lambda: len(groups(cluster)) == 1 and len(pods(cluster, "team")) >= 3, "group and pods are there")
-    wide = [pod for pod in pods(cluster, "team") if pod["metadata"]["name"].startswith("wide")]
-    assert all("nodeName" not in pod["spec"] for pod in wide), "a part of it was bound"
+    def wide():
+        return [pod for pod in pods(cluster, "team") if pod["metadata"]["name"].startswith("wide")]
+
+    eventually(lambda: len(groups(cluster)) == 1 and len(wide()) == 3, "group and pods are there")
+    eventually(lambda: "4.5 CPUs" in cluster.run("explain", "wide", "-n", "team").stdout, "it is told why it waits")
+    assert all("nodeName" not in pod["spec"] for pod in wide()), "a part of it was bound"
     path = "/apis/trainyard.dev/v1alpha1/namespaces/team/trainingjobs/wide"
     assert cluster.call("PATCH", path, {"spec": {"replicas": 2}}, "application/merge-patch+json")[0] == 200
     eventually(lambda: phase(cluster, "team", "wide") == "Running", "two of it fit", 60)
