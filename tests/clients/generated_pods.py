@@ -70,23 +70,24 @@ def pod_spec(draw, policies=("Never", "Always", "OnFailure")):
     containers = [container(draw)] + ([container(draw, "side")] if draw.often(0.2) else [])
     spec = {
         "containers": containers,
+        # Each sort has its name: who changes the sort of a volume changes more than both servers speak of.
         "volumes": [
+            {"name": "v", "emptyDir": {}},
             draw.choice(
                 [
-                    {"name": "v", "emptyDir": {}},
-                    {"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
-                    {"name": "v", "configMap": {"name": "c"}},
-                    {"name": "v", "secret": {"secretName": "s"}},
-                    {"name": "v", "hostPath": {"path": "/h"}},
-                    {"name": "v"},
-                    {"name": "v", "persistentVolumeClaim": {"claimName": "c"}},
-                    {"name": "v", "projected": {"sources": [{"configMap": {"name": "c"}}]}},
+                    {"name": "a", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
+                    {"name": "b", "configMap": {"name": "c"}},
+                    {"name": "c", "secret": {"secretName": "s"}},
+                    {"name": "d", "hostPath": {"path": "/h"}},
+                    {"name": "e"},
+                    {"name": "f", "persistentVolumeClaim": {"claimName": "c"}},
+                    {"name": "g", "projected": {"sources": [{"configMap": {"name": "c"}}]}},
                     {
-                        "name": "v",
+                        "name": "h",
                         "downwardAPI": {"items": [{"path": "p", "fieldRef": {"fieldPath": "metadata.labels"}}]},
                     },
                 ]
-            )
+            ),
         ],
     }
     if policies != ("Always",) and draw.often(0.85):

@@ -446,13 +446,14 @@ mod tests {
             json!({"metadata": {"ownerReferences": owners}})
         };
         let mut more = owned(300);
-        let mut warnings = Vec::new();
-        Writer::owners_once(Some(&owned(200)), &mut more, &mut warnings);
+        Writer::owners_once(Some(&owned(200)), &mut more, &mut Vec::new());
         assert_eq!(more, owned(200));
-        Writer::owners_once(Some(&owned(3)), &mut more, &mut warnings);
+        Writer::owners_once(Some(&owned(3)), &mut more, &mut Vec::new());
         assert_eq!(more, owned(LOOKED_AT_OWNERS));
         let mut twice = json!({"metadata": {"ownerReferences": [{"uid": "a"}, {"uid": "b"}, {"uid": "a"}]}});
+        let mut warnings = Vec::new();
         Writer::owners_once(None, &mut twice, &mut warnings);
+        assert!(matches!(warnings.as_slice(), [only] if only.ends_with("observed: a")), "{warnings:?}");
         assert_eq!(twice, json!({"metadata": {"ownerReferences": [{"uid": "a"}, {"uid": "b"}]}}));
     }
 }

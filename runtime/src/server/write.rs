@@ -66,7 +66,9 @@ pub(super) async fn update(call: &Call, content_type: &str, bytes: &Bytes) -> Re
     let mut new = writer.identified(body::decode(bytes, content_type)?)?;
     in_namespace(call, &new)?;
     names_itself(&call.name, &new)?;
-    if call.subresource.is_empty() && created_by_update(call.kind) && call.api.store.get(&call.key()).is_err() {
+    // Who says a uid means the one object that had it.
+    let any = new["metadata"]["uid"].as_str().is_none_or(str::is_empty);
+    if any && call.subresource.is_empty() && created_by_update(call.kind) && call.api.store.get(&call.key()).is_err() {
         // What it was before it went does not count.
         new["metadata"]["resourceVersion"] = Value::Null;
         return create_from(call, &writer, new).await;

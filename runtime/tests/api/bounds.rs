@@ -40,7 +40,8 @@ async fn nesting_is_bounded() {
     let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
     let job = |name: String, levels: usize| {
         let overrides = json!([{"targetJobs": [{"name": "node"}], "spec": {"x": nested(levels)}}]);
-        json!({"metadata": {"name": name}, "spec": {"runtimeRef": {"name": "r"}, "podTemplateOverrides": overrides}})
+        let spec = json!({"runtimeRef": {"name": "r"}, "podTemplateOverrides": overrides});
+        json!({"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": {"name": name}, "spec": spec})
     };
     let mut codes = Vec::new();
     for levels in [40, 94, 96, 110, 121, 140] {

@@ -65,9 +65,11 @@ impl Rendezvous {
         true
     }
 
+    /// Whether no newer one is known of, and the job allows it.
     fn can_be_ours(&self, world: &World) -> bool {
         let count = u32::try_from(world.seats.len()).unwrap_or(u32::MAX);
-        (self.config.least..=self.config.most).contains(&count) && self.check_world(world).is_ok()
+        let allowed = (self.config.least..=self.config.most).contains(&count);
+        world.generation >= self.claimed && allowed && self.check_world(world).is_ok()
     }
 
     /// Until when somebody may come who runs a newer generation than this one: those who have no seat in it may have been

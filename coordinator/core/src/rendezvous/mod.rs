@@ -9,6 +9,7 @@
 //! | gathering | all that are expected are there, or enough and late | running   | order the next generation              |
 //! | gathering | after a start: a whole world is there, and runs     | running   | nothing: it is adopted                 |
 //! |           | the same, but others may run a newer one            | gathering | (they have some time to come back)     |
+//! |           | the same, but somebody was there who ran a newer    | gathering | (it is over)                           |
 //! | gathering | too few, too late                                   | ended     | release all                            |
 //! | gathering | after a start: the rest of it is there, the others' |           |                                        |
 //! |           | pods ended well meanwhile, and some ranks still run | running   | nothing: it is adopted                 |
@@ -169,6 +170,8 @@ pub struct Rendezvous {
     doubt: Option<(i64, Failure)>,
     /// What ended well before it was known here which generation runs.
     done: Done,
+    /// The highest generation that anybody has said to run, be it there still or not.
+    claimed: Generation,
 }
 
 impl Rendezvous {
@@ -195,6 +198,7 @@ impl Rendezvous {
             borne_of: None,
             doubt: None,
             done: Done::default(),
+            claimed: Generation(0),
         }
     }
 
@@ -313,6 +317,7 @@ impl Rendezvous {
             self.lose(now_ms, &rival, out);
         }
         self.fence.seen(hello.seen);
+        self.claimed = self.claimed.max(hello.ranks_are.part().map_or(Generation(0), |part| part.generation));
         self.done.forget(&member.pod);
         if let Phase::Gathering { since_ms, .. } = &mut self.phase
             && self.members.is_empty()

@@ -164,3 +164,39 @@ fn a_generation_of_few_that_has_ended_ends_the_job_when_the_others_have_had_thei
     assert_eq!(fleet.broken, None);
     assert!(fleet.all_released(), "{}", fleet.describe());
 }
+
+/// Somebody tells of a newer generation and is lost again: the older one, of which all is there, is over all the same.
+#[test]
+fn an_older_generation_of_few_is_over_once_a_newer_one_was_heard_of() {
+    let mut fleet = Fleet::new(config(1, 3), 3).of_strangers();
+    for event in [
+        Event::Connect(2),
+        Event::Up(2),
+        Event::Record,
+        Event::Wait,
+        Event::Down(2),
+        Event::Connect(1),
+        Event::Connect(0),
+        Event::Up(1),
+        Event::Up(0),
+        // It grows: the order reaches two of three.
+        Event::Wait,
+        Event::Down(0),
+        Event::Down(1),
+        Event::Crash,
+        Event::Connect(0),
+        Event::Finish(2),
+        Event::Up(0),
+        Event::Break(0),
+        Event::Connect(2),
+        Event::Up(2),
+        Event::Wait,
+    ] {
+        assert!(fleet.can(event), "{event:?}");
+        fleet.step(event);
+    }
+    assert_eq!(fleet.broken, None);
+    assert_eq!(fleet.outcome(), None);
+    fleet.calm();
+    assert!(fleet.is_settled(), "{}", fleet.describe());
+}
