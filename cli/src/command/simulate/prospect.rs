@@ -214,12 +214,12 @@ team        next   q       2      1 -> 2     InsufficientResources   in about 60
 team/low is stopped to make room for team/new; 60m of work of its pods are lost
 team/next waits: no room
 
-            NOW                 THEN
-nodes       1                   2
-running     1 gang              1 gang
-waiting     1 gang, 2 pods      1 gang, 2 pods
-mean wait   60s, 1 unknown      60s, 1 unknown
-cpu         75.0% of 4 CPUs     50.0% of 8 CPUs
+            NOW               THEN
+nodes       1                 2
+running     1 gang            1 gang
+waiting     1 gang, 2 pods    1 gang, 2 pods
+mean wait   60s, 1 unknown    60s, 1 unknown
+cpu         75.0% of 4 CPUs   50.0% of 8 CPUs
 ";
         assert_eq!(text, expected, "{text}");
         let mut out = Vec::new();
