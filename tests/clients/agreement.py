@@ -355,13 +355,34 @@ def differences(scenario, embedded, kubernetes):
     return [Difference(n, step, mine, real) for n, (step, mine, real) in enumerate(zip(scenario, ours, theirs)) if mine != real]
 
 
+# What generated requests showed and is not mended yet, by the seed that shows it: the others of the first eighty agree.
+OPEN = {
+    5: "HEAD of an object that is not there answers 405, upstream 404",
+    7: "warnings of unknown fields are not told where an object of the name exists already",
+    9: "a strategic patch that empties a pod's containers is refused without the list of causes",
+    16: "the message about an unknown `$patch` repeats the patch, with the versions in it",
+    32: "a body that is no object is refused in other words, where it is a patch",
+    35: "a patch that takes a Job's template away is told as a change of what is fixed, not with all that is missing",
+    37: "a patch that does not read is refused before it is known that its object is not there",
+    39: "headless services with sessionAffinity get no warning",
+    54: "a custom object that is `null` is refused in other words",
+    58: "PUT of the status of a Service that is not there answers 404, upstream looks at its spec first",
+    64: "PUT of a pod's status without one",
+    72: "the counts in a Job's status are not checked against each other",
+    73: "the watch events of a pod that is deleted before it has a node",
+}
+
+
 def page():
     lines = ["# Where the embedded API server differs from kube-apiserver", "",
              "Recorded requests (`tests/clients/recorded.py`) and requests generated from seeds (`tests/clients/generated.py`,",
              "`GENERATED_SEEDS=5000` plays more of them) go to both; after the following is taken out, the answers",
-             "and the watch streams are the same. Made by `tests/clients/agreement.py`.", "",
+             "and the watch streams are the same, but for [what is not mended yet](#not-mended-yet). Made by `tests/clients/agreement.py`.", "",
              "| what differs | why |", "|---|---|"]
-    return "\n".join(lines + [f"| {name} | {reason} |" for name, reason, _ in ACCEPTED]) + "\n"
+    lines += [f"| {name} | {reason} |" for name, reason, _ in ACCEPTED]
+    lines += ["", "## Not mended yet", "", "Of the first eighty sequences that are generated these are answered differently; there will be more beyond them.", "",
+              "| seed | what differs |", "|---|---|"]
+    return "\n".join(lines + [f"| {seed} | {what} |" for seed, what in OPEN.items()]) + "\n"
 
 
 if __name__ == "__main__":
