@@ -524,7 +524,9 @@ impl Fleet {
             part.is_some_and(|part| part.generation == world.generation && part.digest == world.digest())
         };
         // Whoever came too late for a generation that has begun to end waits for its end.
-        let ending = world.seats.iter().any(|seat| self.has_run_well(world.generation, seat));
+        // So has one of whose members a pod ended well, though it may never have got the order: it does not come back.
+        let is_done = |seat: &Seat| self.launchers.iter().any(|one| one.done && one.id == seat.member);
+        let ending = world.seats.iter().any(|seat| self.has_run_well(world.generation, seat) || is_done(seat));
         let waits = |launcher: &Launcher| ending && world.seat_of(&launcher.id).is_none();
         self.coordinator.is_ready()
             && self.launchers.iter().all(|launcher| in_it(launcher) || waits(launcher) || launcher.released)

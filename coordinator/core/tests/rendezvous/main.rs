@@ -200,3 +200,33 @@ fn an_older_generation_of_few_is_over_once_a_newer_one_was_heard_of() {
     fleet.calm();
     assert!(fleet.is_settled(), "{}", fleet.describe());
 }
+
+/// A pod ended well by itself, and nobody knows that it had never got the order of the generation that another one runs: that one
+/// goes on, and whoever came too late for it waits for its end.
+#[test]
+fn who_ended_well_without_the_last_order_counts_as_ended_in_it() {
+    let mut fleet = Fleet::new(config(1, 3), 3).of_strangers();
+    for event in [
+        Event::Connect(1),
+        Event::Up(1),
+        Event::Record,
+        Event::Wait,
+        Event::Down(1),
+        Event::Connect(2),
+        Event::Up(2),
+        Event::Up(1),
+        Event::Wait,
+        Event::Finish(1),
+        Event::Down(2),
+        Event::Absence,
+        Event::GiveUp(1),
+    ] {
+        assert!(fleet.can(event), "{event:?}");
+        fleet.step(event);
+    }
+    fleet.calm();
+    assert_eq!((fleet.broken.clone(), fleet.has_adopted()), (None, Some(false)));
+    assert!(fleet.is_settled(), "{}", fleet.describe());
+    fleet.finish();
+    assert_eq!(fleet.outcome(), Some(&Outcome::Succeeded));
+}
