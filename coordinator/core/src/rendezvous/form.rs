@@ -27,12 +27,19 @@ impl Rendezvous {
         Some((claim, seats))
     }
 
+    /// The highest generation that is claimed, where all of its seats are known.
+    fn whole_claim(&self) -> Option<World> {
+        let (claim, seats) = self.claimed()?;
+        let world = World { generation: claim.generation, seats, restarts: claim.restarts };
+        (world.digest() == claim.digest).then_some(world)
+    }
+
     /// After a start: takes over the generation that members say they run, if all of it is there.
     pub(super) fn adopt(&mut self, now_ms: i64, out: &mut Vec<Output>) -> bool {
         let Phase::Gathering { lack: Lack::Start, .. } = &self.phase else { return false };
-        let Some((claim, seats)) = self.claimed() else { return false };
-        let world = World { generation: claim.generation, seats, restarts: claim.restarts };
-        world.digest() == claim.digest && self.take_over(now_ms, world, claim.digest, out)
+        let Some(world) = self.whole_claim() else { return false };
+        let digest = world.digest();
+        self.take_over(now_ms, world, digest, out)
     }
 
     /// Takes over a world that runs, if it can be one of this job.
@@ -86,10 +93,8 @@ impl Rendezvous {
         if self.config.least == self.config.most {
             return None;
         }
-        let (claim, seats) = self.claimed()?;
-        let world = World { generation: claim.generation, seats, restarts: claim.restarts };
-        let whole = world.digest() == claim.digest && self.can_be_ours(&world);
-        self.newer_due(&world).filter(|_| whole)
+        let world = self.whole_claim().filter(|world| self.can_be_ours(world))?;
+        self.newer_due(&world)
     }
 
     /// Begins the next generation if all who are expected are there, or enough are and the others are late.

@@ -224,6 +224,14 @@ impl Fleet {
         }
     }
 
+    /// One event after the other, each of which has to mean something.
+    pub(crate) fn follow(&mut self, events: &[Event]) {
+        for event in events {
+            assert!(self.can(*event), "{event:?}");
+            self.step(*event);
+        }
+    }
+
     fn wait(&mut self) {
         self.now_ms = self.coordinator.deadline().unwrap_or(self.now_ms).max(self.now_ms);
         let mut owed = self.launchers.iter().filter(|launcher| launcher.generation() == self.owed);

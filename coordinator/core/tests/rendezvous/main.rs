@@ -72,7 +72,8 @@ fn event(launchers: usize) -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    // `PROPTEST_CASES` asks for more than its 256.
+    // `PROPTEST_CASES` asks for more.
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(300)))]
 
     #[test]
     fn no_number_names_two_worlds_and_calm_brings_them_together(
@@ -122,7 +123,7 @@ fn an_end_that_is_told_before_the_generation_is_adopted_counts() {
 /// coordinator is killed.
 fn older_and_newer() -> Fleet {
     let mut fleet = Fleet::new(config(1, 3), 3).of_strangers();
-    for event in [
+    fleet.follow(&[
         Event::Connect(0),
         Event::Up(0),
         Event::Record,
@@ -135,10 +136,7 @@ fn older_and_newer() -> Fleet {
         Event::Up(1),
         Event::Down(1),
         Event::Crash,
-    ] {
-        assert!(fleet.can(event), "{event:?}");
-        fleet.step(event);
-    }
+    ]);
     assert_eq!(fleet.generations(), 2);
     fleet
 }
@@ -169,7 +167,7 @@ fn a_generation_of_few_that_has_ended_ends_the_job_when_the_others_have_had_thei
 #[test]
 fn an_older_generation_of_few_is_over_once_a_newer_one_was_heard_of() {
     let mut fleet = Fleet::new(config(1, 3), 3).of_strangers();
-    for event in [
+    fleet.follow(&[
         Event::Connect(2),
         Event::Up(2),
         Event::Record,
@@ -191,10 +189,7 @@ fn an_older_generation_of_few_is_over_once_a_newer_one_was_heard_of() {
         Event::Connect(2),
         Event::Up(2),
         Event::Wait,
-    ] {
-        assert!(fleet.can(event), "{event:?}");
-        fleet.step(event);
-    }
+    ]);
     assert_eq!(fleet.broken, None);
     assert_eq!(fleet.outcome(), None);
     fleet.calm();
@@ -206,7 +201,7 @@ fn an_older_generation_of_few_is_over_once_a_newer_one_was_heard_of() {
 #[test]
 fn who_ended_well_without_the_last_order_counts_as_ended_in_it() {
     let mut fleet = Fleet::new(config(1, 3), 3).of_strangers();
-    for event in [
+    fleet.follow(&[
         Event::Connect(1),
         Event::Up(1),
         Event::Record,
@@ -220,10 +215,7 @@ fn who_ended_well_without_the_last_order_counts_as_ended_in_it() {
         Event::Down(2),
         Event::Absence,
         Event::GiveUp(1),
-    ] {
-        assert!(fleet.can(event), "{event:?}");
-        fleet.step(event);
-    }
+    ]);
     fleet.calm();
     assert_eq!((fleet.broken.clone(), fleet.has_adopted()), (None, Some(false)));
     assert!(fleet.is_settled(), "{}", fleet.describe());
