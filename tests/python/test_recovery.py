@@ -127,14 +127,19 @@ def launcher_of(pid):
     return int(re.search(r"PPid:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text()).group(1))
 
 
-def test_an_elastic_job_goes_on_with_fewer_pods_and_grows_again(own_server, ranks):
-    training_job(own_server, "shrink", ranks.command(), elastic={"minReplicas": 1, "maxReplicas": 3}, backoffLimit=9,
+def shrunk(server, ranks, name, lost):
+    """An elastic job of three pods that lost one of them, and has no room for another: its generation and processes."""
+    training_job(server, name, ranks.command(), elastic={"minReplicas": 1, "maxReplicas": 3}, backoffLimit=9,
                  recovery={"returnSeconds": 2})
     first, _ = ranks.formed(3)
-    own_server.kubectl("cordon", node(own_server))
+    server.kubectl("cordon", node(server))
+    server.kubectl("delete", "pod", f"{name}-worker-{lost}", "--wait=false")
+    return ranks.formed(2, after=first)
+
+
+def test_an_elastic_job_goes_on_with_fewer_pods_and_grows_again(own_server, ranks):
     # The pod with the first rank: another one must take its place in all that follows.
-    own_server.kubectl("delete", "pod", "shrink-worker-0", "--wait=false")
-    second, _ = ranks.formed(2, after=first)
+    second, _ = shrunk(own_server, ranks, "shrink", 0)
     status = eventually(lambda: (s := phase(own_server, "trainingjob", "shrink", "Running")) and s["ranks"] == 2 and s,
                         "the status has two ranks")
     assert status["missing"] == ["shrink-worker-0"] and status["restarts"] == 1
@@ -149,12 +154,7 @@ def test_an_elastic_job_goes_on_with_fewer_pods_and_grows_again(own_server, rank
 
 
 def test_an_elastic_job_with_fewer_pods_is_adopted_as_it_is(own_server, ranks):
-    training_job(own_server, "few", ranks.command(), elastic={"minReplicas": 1, "maxReplicas": 3}, backoffLimit=9,
-                 recovery={"returnSeconds": 2})
-    first, _ = ranks.formed(3)
-    own_server.kubectl("cordon", node(own_server))
-    own_server.kubectl("delete", "pod", "few-worker-2", "--wait=false")
-    second, before = ranks.formed(2, after=first)
+    second, before = shrunk(own_server, ranks, "few", 2)
     own_server.kill()
     own_server.start()
     told = eventually(lambda: (s := phase(own_server, "trainingjob", "few", "Running")) and s.get("ranks") == 2 and s,
