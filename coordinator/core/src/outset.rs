@@ -1,9 +1,11 @@
 //! The pods with which a job begins: what its controllers make of it before anything of it exists. For a dry run, and to ask what would
 //! be if it were submitted.
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, Plan};
@@ -71,9 +73,16 @@ fn pod(job: &Value, at: usize, body: &Value, now_ms: i64) -> Option<Pod> {
     let mut pod = Pod::deserialize(body).ok()?;
     let owner = job.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
     pod.metadata.uid = Some(format!("{owner}-{at}"));
-    pod.metadata.creation_timestamp = Some(instant::time(now_ms));
+    pod.metadata.creation_timestamp = Some(end_of_second(now_ms));
     pod.status.get_or_insert_default().phase = Some("Pending".to_owned());
     Some(pod)
+}
+
+/// The last moment of this second. What is there already tells its age in whole seconds, so that a pod of now would else be as old as one that
+/// has waited for half a second, and could come before it by its name.
+fn end_of_second(now_ms: i64) -> Time {
+    let end = now_ms.div_euclid(1_000) * 1_000 + 999;
+    Timestamp::from_millisecond(end).map_or_else(|_| instant::time(now_ms), Time)
 }
 
 /// What the stand-ins for a cluster's own controllers make of it.
@@ -137,7 +146,8 @@ mod tests {
             assert_eq!(uids.len(), 3, "{object}");
             for pod in &pods {
                 assert_eq!(pod.metadata.namespace.as_deref(), Some("team"), "{object}");
-                assert_eq!(pod.metadata.creation_timestamp.as_ref().map(instant::ms), Some(NOW), "it waits as of now");
+                let since = pod.metadata.creation_timestamp.as_ref().map(instant::ms);
+                assert_eq!(since, Some(NOW + 999), "it stands behind all that came in this second");
             }
         }
     }
