@@ -5,18 +5,27 @@
 //! and half a cell.
 
 use std::f64::consts::{PI, SQRT_2};
+use std::ops::Range;
 
 use statrs::function::erf::erfc;
 
 use crate::space::{Dimension, Point, drawn};
 use crate::stream::Stream;
 
+/// How many kernels are looked at at once.
+const BLOCK: usize = 512;
+
 /// A kernel for each trial, in columns.
+///
+/// Of a coordinate that every trial has used, a kernel's logarithm at x is -(x - m)^2 s - norm with s = 1/(2 h^2), or
+/// 2 s x m - s x^2 - (s m^2 + norm): the last term is the kernel's alone and kept, so that one product is left for each kernel.
 #[derive(Debug, Default)]
 pub(super) struct Kernels {
     columns: Vec<Column>,
+    /// The sum of each kernel's own terms.
+    own: Vec<f64>,
     count: usize,
-    /// For how many kernels the columns' norms are.
+    /// For how many kernels the bandwidths are.
     sized_for: usize,
 }
 
@@ -25,7 +34,6 @@ struct Column {
     dimension: Dimension,
     /// Where each kernel has its middle, or which category; NaN where the trial did not use the parameter.
     places: Vec<f64>,
-    /// The logarithm of what the normal curve is divided by, for coordinates; zero where the parameter was not used.
     norms: Vec<f64>,
     /// Whether some trial did not use the parameter.
     has_gaps: bool,
@@ -35,25 +43,35 @@ struct Column {
 impl Kernels {
     pub(super) fn new(dimensions: impl Iterator<Item = Dimension>) -> Self {
         let column = |dimension| Column { dimension, places: vec![], norms: vec![], has_gaps: false, bandwidth: 1.0 };
-        Self { columns: dimensions.map(column).collect(), count: 0, sized_for: 0 }
+        Self { columns: dimensions.map(column).collect(), ..Self::default() }
     }
 
     pub(super) fn push(&mut self, point: &[f64]) {
         self.count += 1;
+        let mut changed = false;
+        for (column, place) in self.columns.iter_mut().zip(point) {
+            column.places.push(*place);
+            changed |= place.is_nan() && !column.has_gaps;
+            column.has_gaps |= place.is_nan();
+        }
         // All norms change with the bandwidth: it follows in steps of a tenth, so that a trial costs the same however many there are.
         if self.count > self.sized_for + self.sized_for / 10 {
             self.sized_for = self.count;
             let (count, dimensions) = (self.count, self.columns.len());
-            for column in &mut self.columns {
-                column.bandwidth = bandwidth(column.dimension, count, dimensions);
-                let norms = column.places.iter().map(|place| norm(*place, column.bandwidth, column.dimension));
-                column.norms = norms.collect();
-            }
+            self.columns
+                .iter_mut()
+                .for_each(|column| column.bandwidth = bandwidth(column.dimension, count, dimensions));
+            changed = true;
         }
-        for (column, place) in self.columns.iter_mut().zip(point) {
-            column.places.push(*place);
-            column.norms.push(norm(*place, column.bandwidth, column.dimension));
-            column.has_gaps |= place.is_nan();
+        if changed {
+            self.own.clear();
+            self.columns.iter_mut().for_each(|column| column.norms.clear());
+        }
+        for at in self.own.len()..self.count {
+            for column in &mut self.columns {
+                column.norms.push(norm(column.places[at], column.bandwidth, column.dimension));
+            }
+            self.own.push(self.columns.iter().map(|column| column.own(at)).sum());
         }
     }
 
@@ -61,44 +79,74 @@ impl Kernels {
     pub(super) fn scores(&self, below: &[usize], good: &Mixture, candidates: &[Point], prior_weight: f64) -> Vec<f64> {
         let mut weights = weights(self.count);
         below.iter().for_each(|at| weights[*at] = 0.0);
-        let log_weights: Vec<f64> = weights.iter().map(|weight| weight.ln()).collect();
         let total = weights.iter().sum::<f64>() + prior_weight;
-        let mut logs = vec![0.0; self.count];
-        let score = |candidate: &Point| {
-            logs.copy_from_slice(&log_weights);
-            let mut prior = prior_weight.ln();
-            for (column, place) in self.columns.iter().zip(candidate).filter(|(_, place)| !place.is_nan()) {
-                column.add(*place, &mut logs, self.count);
-                prior += uniform(column.dimension);
+        let own: Vec<f64> = weights.iter().zip(&self.own).map(|(weight, own)| weight.ln() + own).collect();
+        let priors = candidates.iter().map(|candidate| {
+            let used = self.columns.iter().zip(candidate).filter(|(_, place)| !place.is_nan());
+            prior_weight.ln() + used.map(|(column, _)| uniform(column.dimension)).sum::<f64>()
+        });
+        let mut sums: Vec<LogSum> = priors.map(LogSum::of).collect();
+        let mut logs = [0.0; BLOCK];
+        // All candidates meet a block of kernels while it is in the processor's cache.
+        for first in (0..self.count).step_by(BLOCK) {
+            let rows = first..(first + BLOCK).min(self.count);
+            for (candidate, sum) in candidates.iter().zip(&mut sums) {
+                let logs = &mut logs[..rows.len()];
+                logs.copy_from_slice(&own[rows.clone()]);
+                let used = || self.columns.iter().zip(candidate).filter(|(_, place)| !place.is_nan());
+                let mut split: Vec<(f64, &[f64])> = Vec::with_capacity(self.columns.len());
+                for (column, place) in used() {
+                    if column.is_split() {
+                        split.push((2.0 * column.sharpness() * place, &column.places[rows.clone()]));
+                    } else {
+                        column.add(*place, rows.clone(), logs, self.count);
+                    }
+                }
+                add_products(logs, &split);
+                sum.add(logs, used().map(|(column, place)| column.shared(*place)).sum());
             }
-            good.log_density(candidate) - (log_sum_exp(&logs, prior) - total.ln())
-        };
-        candidates.iter().map(score).collect()
+        }
+        let score = |(candidate, sum): (&Point, &LogSum)| good.log_density(candidate) - (sum.value() - total.ln());
+        candidates.iter().zip(&sums).map(score).collect()
     }
 }
 
 impl Column {
-    /// Adds the logarithm of each kernel's density at a place.
-    fn add(&self, place: f64, logs: &mut [f64], kernels: usize) {
+    /// Whether its logarithms are split into what is the kernel's own, the product, and what all kernels share.
+    fn is_split(&self) -> bool {
+        !self.has_gaps && !matches!(self.dimension, Dimension::Categories(_))
+    }
+
+    fn sharpness(&self) -> f64 {
+        0.5 / (self.bandwidth * self.bandwidth)
+    }
+
+    fn own(&self, at: usize) -> f64 {
+        let place = self.places[at];
+        if !self.is_split() {
+            return 0.0;
+        }
+        -(self.sharpness() * place * place + self.norms[at])
+    }
+
+    fn shared(&self, place: f64) -> f64 {
+        if self.is_split() { -self.sharpness() * place * place } else { 0.0 }
+    }
+
+    /// Adds the logarithms of these of all kernels at a place, where they are not split.
+    fn add(&self, place: f64, rows: Range<usize>, logs: &mut [f64], kernels: usize) {
+        let middles = &self.places[rows.clone()];
         match self.dimension {
             Dimension::Continuous | Dimension::Cells(_) => {
-                let scale = SQRT_2.recip() / self.bandwidth;
-                let kernels = self.places.iter().zip(&self.norms);
-                if self.has_gaps {
-                    for (log, (middle, norm)) in logs.iter_mut().zip(kernels) {
-                        let distance = (place - middle) * scale;
-                        *log -= norm + if middle.is_nan() { 0.0 } else { distance * distance };
-                    }
-                } else {
-                    for (log, (middle, norm)) in logs.iter_mut().zip(kernels) {
-                        let distance = (place - middle) * scale;
-                        *log -= norm + distance * distance;
-                    }
+                let sharpness = self.sharpness();
+                for (log, (middle, norm)) in logs.iter_mut().zip(middles.iter().zip(&self.norms[rows])) {
+                    let distance = place - middle;
+                    *log -= if middle.is_nan() { 0.0 } else { sharpness * distance * distance + norm };
                 }
             }
             Dimension::Categories(count) => {
                 let (same, other) = category(count, kernels);
-                for (log, seen) in logs.iter_mut().zip(&self.places) {
+                for (log, seen) in logs.iter_mut().zip(middles) {
                     *log += if seen.is_nan() {
                         uniform(self.dimension)
                     } else if *seen == place {
@@ -109,6 +157,21 @@ impl Column {
                 }
             }
         }
+    }
+}
+
+/// Adds columns times their factors, four at once: reading and writing the sums would else take most of the time.
+fn add_products(sums: &mut [f64], columns: &[(f64, &[f64])]) {
+    let mut fours = columns.chunks_exact(4);
+    for four in fours.by_ref() {
+        let [(a, one), (b, two), (c, three), (d, four)] = four else { continue };
+        let values = one.iter().zip(*two).zip(three.iter().zip(*four));
+        for (sum, ((one, two), (three, four))) in sums.iter_mut().zip(values) {
+            *sum += (a * one + b * two) + (c * three + d * four);
+        }
+    }
+    for (factor, column) in fours.remainder() {
+        sums.iter_mut().zip(*column).for_each(|(sum, value)| *sum += factor * value);
     }
 }
 
@@ -179,7 +242,9 @@ impl Mixture {
         let logs: Vec<f64> = self.points.iter().enumerate().map(kernel).collect();
         let prior_weight = self.weights.last().copied().unwrap_or(1.0);
         let prior = prior_weight.ln() + used().map(|(at, _)| uniform(self.dimensions[at])).sum::<f64>();
-        log_sum_exp(&logs, prior) - self.weights.iter().sum::<f64>().ln()
+        let mut sum = LogSum::of(prior);
+        sum.add(&logs, 0.0);
+        sum.value() - self.weights.iter().sum::<f64>().ln()
     }
 
     fn log_kernel(&self, at: usize, index: usize, middle: f64, place: f64) -> f64 {
@@ -243,10 +308,31 @@ fn weights(count: usize) -> Vec<f64> {
     (0..count).map(|at| if at < old { ramp(at) } else { 1.0 }).collect()
 }
 
-/// The logarithm of the sum of what these are logarithms of.
-fn log_sum_exp(logs: &[f64], one_more: f64) -> f64 {
-    let most = logs.iter().copied().fold(one_more, f64::max);
-    // What is below e^-40 of the largest changes no bit of the sum.
-    let terms = logs.iter().map(|log| log - most).filter(|log| *log > -40.0).map(f64::exp);
-    most + (terms.sum::<f64>() + (one_more - most).exp()).ln()
+/// The logarithm of a sum of what logarithms are given of.
+#[derive(Clone, Copy, Debug)]
+struct LogSum {
+    most: f64,
+    sum: f64,
+}
+
+impl LogSum {
+    fn of(log: f64) -> Self {
+        Self { most: log, sum: 1.0 }
+    }
+
+    /// Adds logarithms that all have something more in common.
+    fn add(&mut self, logs: &[f64], shared: f64) {
+        let most = logs.iter().fold(f64::NEG_INFINITY, |most, log| if *log > most { *log } else { most });
+        let most = (most + shared).max(self.most);
+        self.sum *= (self.most - most).exp();
+        self.most = most;
+        // What is below e^-30 of the largest changes none of its first ten digits, even ten thousand times.
+        let offset = shared - most;
+        let terms = logs.iter().map(|log| log + offset).filter(|log| *log > -30.0).map(f64::exp);
+        self.sum += terms.sum::<f64>();
+    }
+
+    fn value(&self) -> f64 {
+        self.most + self.sum.ln()
+    }
 }
