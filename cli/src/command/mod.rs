@@ -24,6 +24,7 @@ pub(crate) mod simulate;
 pub(crate) mod suspend;
 pub(crate) mod top;
 pub(crate) mod torchrun;
+pub(crate) mod tune;
 pub(crate) mod up;
 pub(crate) mod validate;
 pub(crate) mod version;

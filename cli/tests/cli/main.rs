@@ -6,3 +6,4 @@ mod run;
 mod simulate;
 mod support;
 mod torchrun;
+mod tune;

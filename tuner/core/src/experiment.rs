@@ -1,0 +1,266 @@
+//! An experiment that is asked what to try, and told what came of it.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::history::{History, Report, State, Trial, TrialId};
+use crate::objective::{Objective, dominates};
+use crate::sampler::{Context, Sampler};
+use crate::space::{Configuration, Key, Space};
+use crate::stream::{Purpose, Stream};
+use crate::walk::Walk;
+
+/// What became of a trial, as it is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The values of the objectives, in their order.
+    Values(Vec<f64>),
+    /// It came to nothing.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+    /// It was stopped early.
+    Stopped,
+}
+
+/// Why there is nothing to try.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// Every configuration has been tried.
+    #[error("all {tried} configurations that the space allows have been tried")]
+    Exhausted {
+        /// How many there were.
+        tried: usize,
+    },
+    /// None that was drawn was allowed and new.
+    #[error("of {draws} configurations that were drawn none was allowed by the constraints and new")]
+    NothingNew {
+        /// How many were drawn.
+        draws: u64,
+    },
+}
+
+/// Why something was not taken in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TellError {
+    /// There is no such trial.
+    #[error("there is no trial {id}: {trials} have been asked for")]
+    Unknown {
+        /// What was named.
+        id: TrialId,
+        /// How many there are.
+        trials: usize,
+    },
+    /// The trial has ended, and what is told now differs.
+    #[error("trial {id} has ended already, and otherwise")]
+    Ended {
+        /// The trial.
+        id: TrialId,
+    },
+    /// Another number of values than there are objectives.
+    #[error("expected {expected} values, one for each objective ({names}), found {found}")]
+    Count {
+        /// How many objectives there are.
+        expected: usize,
+        /// Their names.
+        names: String,
+        /// How many values were told.
+        found: usize,
+    },
+    /// A value on the way that is no finite number.
+    #[error("a report has finite values, found {value}")]
+    NotFinite {
+        /// As it was told.
+        value: String,
+    },
+}
+
+/// How often a sampler is asked again before a configuration is drawn.
+const ATTEMPTS: u64 = 16;
+/// How many configurations are drawn before all of them are walked through, or none is found.
+const DRAWS: u64 = 200;
+/// Spaces of up to this size are walked through in the end.
+const WALKED: u64 = 1 << 24;
+
+/// An experiment: what is searched, what was tried, and the sampler that says what is next.
+///
+/// Nothing depends on time, process or chance besides the seed: a new one that is asked and told the same in the same order answers
+/// the same, bit for bit.
+pub struct Experiment {
+    space: Space,
+    objectives: Vec<Objective>,
+    seed: u64,
+    sampler: Box<dyn Sampler>,
+    history: History,
+    tried: BTreeMap<Key, TrialId>,
+    queued: VecDeque<Configuration>,
+    walk: Option<Walk>,
+}
+
+impl Experiment {
+    /// An experiment in which nothing has been tried.
+    #[must_use]
+    pub fn new(space: Space, objectives: Vec<Objective>, seed: u64, sampler: Box<dyn Sampler>) -> Self {
+        let size = space.size().filter(|size| *size <= WALKED);
+        let walk = size.map(|size| Walk::new(size, &mut Stream::new(seed, 0, Purpose::Order, 0)));
+        let (history, tried, queued) = (History::default(), BTreeMap::new(), VecDeque::new());
+        Self { space, objectives, seed, sampler, history, tried, queued, walk }
+    }
+
+    /// What is searched.
+    #[must_use]
+    pub fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// What it is after.
+    #[must_use]
+    pub fn objectives(&self) -> &[Objective] {
+        &self.objectives
+    }
+
+    /// What was tried.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Has a configuration tried before anything that the sampler says. It is tried even if it was before.
+    pub fn enqueue(&mut self, configuration: Configuration) {
+        self.queued.push_back(configuration);
+    }
+
+    /// Begins the next trial. No configuration is suggested twice.
+    pub fn ask(&mut self) -> Result<&Trial, AskError> {
+        let configuration = match self.queued.pop_front() {
+            Some(queued) => queued,
+            None => self.suggest()?,
+        };
+        Ok(self.begin(configuration))
+    }
+
+    /// Begins a trial with a configuration that was suggested before, by this experiment or an earlier form of it: to go on after a
+    /// restart.
+    pub fn begin(&mut self, configuration: Configuration) -> &Trial {
+        let point = self.space.point(&configuration);
+        let key = self.space.key(&configuration);
+        let id = self.history.begin(configuration, point);
+        self.tried.entry(key).or_insert(id);
+        &self.history.trials()[self.history.trials().len() - 1]
+    }
+
+    fn suggest(&mut self) -> Result<Configuration, AskError> {
+        let trial = self.history.next_id();
+        for attempt in 0..ATTEMPTS {
+            let context = Context {
+                space: &self.space,
+                objectives: &self.objectives,
+                history: &self.history,
+                seed: self.seed,
+                trial,
+                attempt,
+            };
+            let Some(point) = self.sampler.suggest(&context) else { return self.left() };
+            let configuration = self.space.configuration(&point);
+            if self.is_of_use(&configuration) {
+                return Ok(configuration);
+            }
+        }
+        let mut stream = Stream::new(self.seed, trial.0, Purpose::Prior, ATTEMPTS);
+        let drawn = (0..DRAWS).map_while(|_| self.space.draw(&mut stream)).find(|drawn| self.is_new(drawn));
+        if let Some(configuration) = drawn {
+            return Ok(configuration);
+        }
+        self.left()
+    }
+
+    /// One that has not been tried, of all that there are.
+    fn left(&mut self) -> Result<Configuration, AskError> {
+        let Some(walk) = &mut self.walk else { return Err(AskError::NothingNew { draws: DRAWS }) };
+        let (space, tried) = (&self.space, &self.tried);
+        let left = walk.find(|configuration| {
+            let configuration = space.numbered(*configuration);
+            space.is_allowed(&configuration) && !tried.contains_key(&space.key(&configuration))
+        });
+        left.map(|number| space.numbered(number)).ok_or(AskError::Exhausted { tried: tried.len() })
+    }
+
+    fn is_of_use(&self, configuration: &Configuration) -> bool {
+        self.space.is_allowed(configuration) && self.is_new(configuration)
+    }
+
+    fn is_new(&self, configuration: &Configuration) -> bool {
+        !self.tried.contains_key(&self.space.key(configuration))
+    }
+
+    /// Takes in what became of a trial. The same may be told again. Values that are not finite numbers are a failure.
+    pub fn tell(&mut self, id: TrialId, outcome: Outcome) -> Result<(), TellError> {
+        let trial = self.trial(id)?;
+        let state = match outcome {
+            Outcome::Failed { reason } => State::Failed { reason },
+            Outcome::Stopped => {
+                State::Stopped { values: trial.reports.last().map(|report| report.values.clone()).unwrap_or_default() }
+            }
+            Outcome::Values(values) => {
+                self.count(&values)?;
+                match values.iter().position(|value| !value.is_finite()) {
+                    Some(at) => State::Failed { reason: format!("{} was {}", self.objectives[at].name, values[at]) },
+                    None => State::Complete { values },
+                }
+            }
+        };
+        if trial.state != State::Running {
+            return if trial.state == state { Ok(()) } else { Err(TellError::Ended { id }) };
+        }
+        self.history.end(id, state);
+        Ok(())
+    }
+
+    /// Takes in the values of a trial on its way.
+    pub fn report(&mut self, id: TrialId, step: u64, values: Vec<f64>) -> Result<(), TellError> {
+        let trial = self.trial(id)?;
+        self.count(&values)?;
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            return Err(TellError::NotFinite { value: value.to_string() });
+        }
+        if trial.state != State::Running {
+            return Err(TellError::Ended { id });
+        }
+        self.history.report(id, Report { step, values });
+        Ok(())
+    }
+
+    /// The best trials: the one with the lowest loss, and the first of several; of several objectives, those that no other is better
+    /// than in all of them.
+    #[must_use]
+    pub fn best(&self) -> Vec<&Trial> {
+        let losses = |values: &[f64]| -> Vec<f64> {
+            self.objectives.iter().zip(values).map(|(objective, value)| objective.loss(*value)).collect()
+        };
+        let mut complete: Vec<(Vec<f64>, &Trial)> =
+            self.history.complete().map(|(trial, values)| (losses(values), trial)).collect();
+        if self.objectives.len() == 1 {
+            let first =
+                complete.iter().min_by(|one, other| one.0[0].total_cmp(&other.0[0]).then(one.1.id.cmp(&other.1.id)));
+            return first.map(|(_, trial)| *trial).into_iter().collect();
+        }
+        complete.sort_by_key(|(_, trial)| trial.id);
+        let is_best = |one: &&(Vec<f64>, &Trial)| !complete.iter().any(|other| dominates(&other.0, &one.0));
+        complete.iter().filter(is_best).map(|(_, trial)| *trial).collect()
+    }
+
+    fn trial(&self, id: TrialId) -> Result<&Trial, TellError> {
+        self.history.get(id).ok_or(TellError::Unknown { id, trials: self.history.trials().len() })
+    }
+
+    fn count(&self, values: &[f64]) -> Result<(), TellError> {
+        if values.len() == self.objectives.len() {
+            return Ok(());
+        }
+        let names = self.objectives.iter().map(|objective| objective.name.as_str()).collect::<Vec<_>>().join(", ");
+        Err(TellError::Count { expected: self.objectives.len(), names, found: values.len() })
+    }
+}

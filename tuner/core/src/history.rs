@@ -1,0 +1,125 @@
+//! The trials of an experiment, and what became of each.
+
+use crate::space::{Configuration, Point};
+
+/// The number of a trial in its experiment, from 0 in the order in which they were asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TrialId(pub u64);
+
+impl std::fmt::Display for TrialId {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// What became of a trial.
+#[derive(Clone, Debug, PartialEq)]
+pub enum State {
+    /// Nothing is known yet.
+    Running,
+    /// It told the values of the objectives, in their order.
+    Complete {
+        /// Finite numbers.
+        values: Vec<f64>,
+    },
+    /// It was stopped early, and this was last known of it.
+    Stopped {
+        /// Finite numbers; none where it had told nothing.
+        values: Vec<f64>,
+    },
+    /// It told nothing of use.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Values of the objectives on the way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// How far the trial was: epochs, steps, or whatever it counts.
+    pub step: u64,
+    /// Finite numbers, in the order of the objectives.
+    pub values: Vec<f64>,
+}
+
+/// One configuration that is tried.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    /// Its number.
+    pub id: TrialId,
+    /// What it tries.
+    pub configuration: Configuration,
+    /// The same, as samplers see it.
+    pub point: Point,
+    /// What became of it.
+    pub state: State,
+    /// What it told on the way, by step.
+    pub reports: Vec<Report>,
+}
+
+/// All trials of an experiment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    trials: Vec<Trial>,
+    ended: Vec<TrialId>,
+}
+
+impl History {
+    /// The trials, by number.
+    #[must_use]
+    pub fn trials(&self) -> &[Trial] {
+        &self.trials
+    }
+
+    /// A trial.
+    #[must_use]
+    pub fn get(&self, id: TrialId) -> Option<&Trial> {
+        usize::try_from(id.0).ok().and_then(|at| self.trials.get(at))
+    }
+
+    /// The trials that have ended, in the order in which that was told.
+    #[must_use]
+    pub fn ended(&self) -> &[TrialId] {
+        &self.ended
+    }
+
+    /// The values that trials have told at their end, with them, in the order in which they were told.
+    pub fn complete(&self) -> impl Iterator<Item = (&Trial, &[f64])> {
+        self.ended.iter().filter_map(|id| self.get(*id)).filter_map(|trial| match &trial.state {
+            State::Complete { values } => Some((trial, values.as_slice())),
+            State::Running | State::Stopped { .. } | State::Failed { .. } => None,
+        })
+    }
+
+    pub(crate) fn next_id(&self) -> TrialId {
+        TrialId(self.trials.len() as u64)
+    }
+
+    pub(crate) fn begin(&mut self, configuration: Configuration, point: Point) -> TrialId {
+        let id = self.next_id();
+        self.trials.push(Trial { id, configuration, point, state: State::Running, reports: Vec::new() });
+        id
+    }
+
+    pub(crate) fn end(&mut self, id: TrialId, state: State) {
+        if let Some(trial) = self.get_mut(id) {
+            trial.state = state;
+            self.ended.push(id);
+        }
+    }
+
+    /// Keeps a report; a later one of the same step takes its place.
+    pub(crate) fn report(&mut self, id: TrialId, report: Report) {
+        if let Some(trial) = self.get_mut(id) {
+            match trial.reports.binary_search_by_key(&report.step, |report| report.step) {
+                Ok(at) => trial.reports[at] = report,
+                Err(at) => trial.reports.insert(at, report),
+            }
+        }
+    }
+
+    fn get_mut(&mut self, id: TrialId) -> Option<&mut Trial> {
+        usize::try_from(id.0).ok().and_then(|at| self.trials.get_mut(at))
+    }
+}

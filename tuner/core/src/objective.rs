@@ -1,0 +1,44 @@
+//! What an experiment is after.
+
+/// Which values are better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Lower ones.
+    Minimize,
+    /// Higher ones.
+    Maximize,
+}
+
+/// A number that trials tell, and which way it should go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Objective {
+    /// The name of the metric.
+    pub name: String,
+    /// Which values are better.
+    pub goal: Goal,
+    /// The value at which the experiment has reached what it is after.
+    pub target: Option<f64>,
+}
+
+impl Objective {
+    /// The value as something to be made small.
+    #[must_use]
+    pub fn loss(&self, value: f64) -> f64 {
+        match self.goal {
+            Goal::Minimize => value,
+            Goal::Maximize => -value,
+        }
+    }
+
+    /// Whether the value is as good as the target.
+    #[must_use]
+    pub fn is_reached(&self, value: f64) -> bool {
+        self.target.is_some_and(|target| self.loss(value) <= self.loss(target))
+    }
+}
+
+/// Whether losses are nowhere higher than the others, and somewhere lower.
+#[must_use]
+pub fn dominates(one: &[f64], other: &[f64]) -> bool {
+    one.iter().zip(other).all(|(one, other)| one <= other) && one.iter().zip(other).any(|(one, other)| one < other)
+}

@@ -1,0 +1,52 @@
+//! The algorithms that say what to try next.
+//!
+//! A sampler is a function of the experiment's seed, the number of the trial and the history; what it keeps besides is only there to be
+//! quick, and a new one that is shown the same history goes on the same way, bit for bit.
+
+mod grid;
+mod quasi;
+mod random;
+pub mod tpe;
+
+use crate::history::{History, TrialId};
+use crate::objective::Objective;
+use crate::space::{Point, Space};
+use crate::stream::{Purpose, Stream};
+
+pub use grid::Grid;
+pub use quasi::Quasi;
+pub use random::Random;
+pub use tpe::Tpe;
+
+/// What a sampler knows when it is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'experiment> {
+    /// What is searched.
+    pub space: &'experiment Space,
+    /// What it is after.
+    pub objectives: &'experiment [Objective],
+    /// What was tried.
+    pub history: &'experiment History,
+    /// The seed of the experiment.
+    pub seed: u64,
+    /// The trial that is to begin.
+    pub trial: TrialId,
+    /// How many suggestions for this trial were of no use: they had been tried before, or broke a constraint.
+    pub attempt: u64,
+}
+
+impl Context<'_> {
+    /// The random numbers of this suggestion for a purpose.
+    #[must_use]
+    pub fn stream(&self, purpose: Purpose) -> Stream {
+        Stream::new(self.seed, self.trial.0, purpose, self.attempt)
+    }
+}
+
+/// An algorithm that says what to try next.
+pub trait Sampler: Send {
+    /// A point that may lie between the values of its parameters, may have coordinates that are not used, and may break constraints: the
+    /// experiment takes the nearest configuration, and asks again if that is of no use. `None` stands for any that is left of a finite
+    /// space.
+    fn suggest(&mut self, context: &Context<'_>) -> Option<Point>;
+}

@@ -1,0 +1,387 @@
+//! What the TOML file of an experiment means. All that is wrong with it is told at once, each with its place.
+
+mod parameter;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use table::Table;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+use trainyard_tuner_core::expression::Expression;
+use trainyard_tuner_core::objective::{Goal, Objective};
+use trainyard_tuner_core::sampler::{Grid, Quasi, Random, Sampler, Tpe, tpe};
+use trainyard_tuner_core::space::{Dimension, Parameter, Space, SpaceError, Value, nearest};
+
+/// An experiment as its file defines it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Definition {
+    /// Its name.
+    pub name: Option<String>,
+    /// What random numbers are made of.
+    pub seed: u64,
+    /// What it is after, at least one.
+    pub objectives: Vec<Objective>,
+    /// What is searched.
+    pub space: Space,
+    /// Who says what to try next.
+    pub algorithm: Algorithm,
+}
+
+/// Who says what to try next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Algorithm {
+    /// [`Random`].
+    Random,
+    /// [`Grid`].
+    Grid,
+    /// [`Quasi`].
+    Quasi,
+    /// [`Tpe`].
+    Tpe(tpe::Settings),
+}
+
+/// The names of algorithms.
+const ALGORITHMS: [&str; 5] = ["tpe", "random", "quasi", "sobol", "grid"];
+
+impl Algorithm {
+    /// The algorithm of a name, with its settings as they are by default. The error names those there are.
+    pub fn named(name: &str) -> Result<Self, String> {
+        match name {
+            "random" => Ok(Self::Random),
+            "grid" => Ok(Self::Grid),
+            "quasi" | "sobol" => Ok(Self::Quasi),
+            "tpe" => Ok(Self::Tpe(tpe::Settings::default())),
+            _ => {
+                let hint = nearest(name, ALGORITHMS).map(|name| format!(" (did you mean {name}?)")).unwrap_or_default();
+                Err(format!("there is no algorithm \"{name}\"{hint}; there are {}", ALGORITHMS.join(", ")))
+            }
+        }
+    }
+
+    /// Why it cannot search this space for these objectives.
+    pub fn check(&self, space: &Space, objectives: &[Objective]) -> Result<(), String> {
+        match self {
+            Self::Grid => {
+                let continuous = space.dimensions().position(|dimension| dimension == Dimension::Continuous);
+                match continuous.map(|at| &space.parameters()[at].name) {
+                    Some(name) => Err(format!("a grid needs values that can be counted: give `{name}` a step")),
+                    None if space.size().is_none() => Err("the grid has more than 2^63 configurations".to_owned()),
+                    None => Ok(()),
+                }
+            }
+            Self::Tpe(_) if objectives.len() > 1 => {
+                Err("tpe has one objective; random, quasi and grid may have several".to_owned())
+            }
+            Self::Random | Self::Quasi | Self::Tpe(_) => Ok(()),
+        }
+    }
+
+    /// A sampler that knows nothing yet.
+    #[must_use]
+    pub fn sampler(&self) -> Box<dyn Sampler> {
+        match self {
+            Self::Random => Box::new(Random),
+            Self::Grid => Box::new(Grid),
+            Self::Quasi => Box::new(Quasi),
+            Self::Tpe(settings) => Box::new(Tpe::new(*settings)),
+        }
+    }
+}
+
+/// What is wrong with a file, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {message}")]
+pub struct DefinitionError {
+    /// The bytes of the file that it is about.
+    pub span: Range<usize>,
+    /// The path in the file, such as `parameters.lr.min`.
+    pub path: String,
+    /// What was found and what was expected.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Definition {
+    /// Reads the text of a file.
+    pub fn read(text: &str) -> Result<Self, Vec<DefinitionError>> {
+        let file = DeTable::parse(text).map_err(|error| {
+            let span = error.span().unwrap_or_default();
+            vec![DefinitionError { span, path: String::new(), message: error.message().to_owned(), hint: None }]
+        })?;
+        let mut errors = Vec::new();
+        let read = Self::of_table(file.get_ref(), &mut errors);
+        errors.sort_by_key(|error| error.span.start);
+        match read {
+            Some(definition) if errors.is_empty() => Ok(definition),
+            _ => Err(errors),
+        }
+    }
+
+    fn of_table(file: &DeTable<'_>, errors: &mut Vec<DefinitionError>) -> Option<Self> {
+        // What the whole file lacks is told at its start.
+        let mut top = Table::new(file, 0..0, "", errors);
+        let name = top.text("name").map(|(name, _)| name.to_owned());
+        let seed = match top.whole("seed") {
+            Some(seed) if seed < 0 => {
+                top.error("seed", top.span_of("seed"), format!("expected 0 or more, found {seed}"), None);
+                None
+            }
+            seed => Some(seed.map_or(0, i64::unsigned_abs)),
+        };
+        let objectives = objectives(&mut top);
+        let parameters = parameters(&mut top);
+        let constraints = constraints(&mut top);
+        let algorithm = algorithm(&mut top);
+        let spans = Spans::new(&top);
+        let space = match (parameters, constraints) {
+            (Some(parameters), Some(constraints)) => match Space::new(parameters, constraints) {
+                Ok(space) => Some(space),
+                Err(wrong) => {
+                    wrong.into_iter().for_each(|error| spans.tell(error, top.errors()));
+                    None
+                }
+            },
+            _ => None,
+        };
+        top.end();
+        let definition = Self { name, seed: seed?, objectives: objectives?, space: space?, algorithm: algorithm? };
+        if let Err(message) = definition.algorithm.check(&definition.space, &definition.objectives) {
+            errors.push(DefinitionError { span: spans.algorithm, path: "algorithm".to_owned(), message, hint: None });
+        }
+        Some(definition)
+    }
+}
+
+fn objectives(top: &mut Table<'_, '_>) -> Option<Vec<Objective>> {
+    let (one, several) = (top.get("objective"), top.get("objectives"));
+    match (one, several) {
+        (Some(_), Some(several)) => {
+            let message = "an experiment has either [objective] or [[objectives]]".to_owned();
+            top.error("objectives", several.span, message, None);
+            None
+        }
+        (None, None) => {
+            let expected = "say what is to be made better: [objective] with metric = \"loss\" and goal = \"minimize\"";
+            top.missing("objective", expected);
+            None
+        }
+        (Some(one), None) => match one.value.as_table() {
+            Some(table) => objective(table, one.span, "objective", top.errors()).map(|objective| vec![objective]),
+            None => top.wrong("objective", &one, "a table with metric and goal"),
+        },
+        (None, Some(several)) => {
+            let Some(list) = several.value.as_array().filter(|list| !list.is_empty()) else {
+                return top.wrong("objectives", &several, "a list of tables, each with metric and goal");
+            };
+            let read: Vec<Option<Objective>> = list
+                .iter()
+                .enumerate()
+                .map(|(at, one)| {
+                    let path = format!("objectives[{at}]");
+                    match one.get_ref().as_table() {
+                        Some(table) => objective(table, one.span(), &path, top.errors()),
+                        None => top.wrong(&path, &found(one), "a table with metric and goal"),
+                    }
+                })
+                .collect();
+            let all: Vec<Objective> = read.into_iter().collect::<Option<_>>()?;
+            let twice = all.iter().enumerate().find(|(at, one)| all[..*at].iter().any(|other| other.name == one.name));
+            if let Some((at, one)) = twice {
+                let message = format!("metric \"{}\" is in two objectives", one.name);
+                top.error(&format!("objectives[{at}].metric"), list[at].span(), message, None);
+                return None;
+            }
+            Some(all)
+        }
+    }
+}
+
+fn found<'file>(value: &'file Spanned<DeValue<'file>>) -> table::Found<'file> {
+    table::Found { value: value.get_ref(), span: value.span() }
+}
+
+fn objective(
+    file: &DeTable<'_>,
+    span: Range<usize>,
+    path: &str,
+    errors: &mut Vec<DefinitionError>,
+) -> Option<Objective> {
+    let mut table = Table::new(file, span, path, errors);
+    let name = table.text("metric").map(|(name, _)| name.to_owned());
+    if name.is_none() && file.get("metric").is_none() {
+        table.missing("metric", "the name under which trials tell their value");
+    }
+    let goal = match table.text("goal") {
+        Some(("minimize" | "minimise", _)) => Some(Goal::Minimize),
+        Some(("maximize" | "maximise", _)) => Some(Goal::Maximize),
+        Some((other, span)) => {
+            let hint = nearest(other, ["minimize", "maximize"]).map(|goal| format!("did you mean \"{goal}\"?"));
+            table.error("goal", span, format!("expected \"minimize\" or \"maximize\", found \"{other}\""), hint);
+            None
+        }
+        None => {
+            if file.get("goal").is_none() {
+                table.missing("goal", "\"minimize\" or \"maximize\"");
+            }
+            None
+        }
+    };
+    let target = table.number("target");
+    if let Some(target) = target.filter(|target| !target.is_finite()) {
+        table.error("target", table.span_of("target"), format!("expected a finite number, found {target}"), None);
+    }
+    table.end();
+    Some(Objective { name: name?, goal: goal?, target })
+}
+
+fn parameters(top: &mut Table<'_, '_>) -> Option<Vec<Parameter>> {
+    let Some(given) = top.get("parameters") else {
+        let expected = "say what is to be chosen: [parameters.lr] with type = \"float\", min and max";
+        top.missing("parameters", expected);
+        return None;
+    };
+    let Some(table) = given.value.as_table().filter(|table| !table.is_empty()) else {
+        return top.wrong("parameters", &given, "a table for each parameter, such as [parameters.lr]");
+    };
+    let read: Vec<Option<Parameter>> = table
+        .iter()
+        .map(|(name, one)| {
+            let path = format!("parameters.{}", name.get_ref());
+            match one.get_ref().as_table() {
+                Some(table) => parameter::read(name.get_ref(), table, one.span(), &path, top.errors()),
+                None => top.wrong(&path, &found(one), "a table with type and its values"),
+            }
+        })
+        .collect();
+    read.into_iter().collect()
+}
+
+fn constraints(top: &mut Table<'_, '_>) -> Option<Vec<Expression>> {
+    let Some(given) = top.values("constraints") else {
+        return top.get("constraints").is_none().then(Vec::new);
+    };
+    let mut read = Vec::new();
+    let count = given.len();
+    for (at, (value, span)) in given.into_iter().enumerate() {
+        let path = format!("constraints[{at}]");
+        match value {
+            Value::Text(text) => match Expression::parse(&text) {
+                Ok(expression) => read.push(expression),
+                Err(error) => top.error(&path, within(&span, error.at), error.message, None),
+            },
+            other @ (Value::Bool(_) | Value::Int(_) | Value::Float(_)) => {
+                let message = format!("expected a condition as a text, such as \"a + b < 1\", found {other}");
+                top.error(&path, span, message, None);
+            }
+        }
+    }
+    (read.len() == count).then_some(read)
+}
+
+fn algorithm(top: &mut Table<'_, '_>) -> Option<Algorithm> {
+    let Some(given) = top.get("algorithm") else { return Some(Algorithm::Tpe(tpe::Settings::default())) };
+    if let Some(name) = given.value.as_str() {
+        return Algorithm::named(name).map_err(|message| top.error("algorithm", given.span, message, None)).ok();
+    }
+    let Some(file) = given.value.as_table() else {
+        return top.wrong("algorithm", &given, "the name of an algorithm, or a table with name and settings");
+    };
+    let mut table = Table::new(file, given.span.clone(), "algorithm", top.errors());
+    let Some((name, span)) = table.text("name") else {
+        if file.get("name").is_none() {
+            table.missing("name", &format!("one of {}", ALGORITHMS.join(", ")));
+        }
+        return None;
+    };
+    let read = match Algorithm::named(name) {
+        Ok(Algorithm::Tpe(settings)) => self::settings(&mut table, settings).map(Algorithm::Tpe),
+        Ok(other) => Some(other),
+        Err(message) => {
+            table.error("name", span, message, None);
+            None
+        }
+    };
+    if read.is_some() {
+        table.end();
+    }
+    read
+}
+
+fn settings(table: &mut Table<'_, '_>, mut settings: tpe::Settings) -> Option<tpe::Settings> {
+    let mut is_good = true;
+    let mut range = |table: &mut Table<'_, '_>, key: &'static str, least: f64, most: f64| {
+        let number = table.number(key)?;
+        if (least..=most).contains(&number) {
+            return Some(number);
+        }
+        is_good = false;
+        table.error(key, table.span_of(key), format!("expected a number from {least} to {most}, found {number}"), None);
+        None
+    };
+    if let Some(startup) = range(table, "startup", 0.0, 1e6) {
+        settings.startup = startup as usize;
+    }
+    if let Some(candidates) = range(table, "candidates", 1.0, 1e4) {
+        settings.candidates = candidates as usize;
+    }
+    if let Some(gamma) = range(table, "gamma", 1e-3, 1.0) {
+        settings.gamma = gamma;
+    }
+    if let Some(weight) = range(table, "prior_weight", 1e-6, 1e6) {
+        settings.prior_weight = weight;
+    }
+    is_good.then_some(settings)
+}
+
+/// Where an expression's error is, in a quoted text without escapes.
+fn within(span: &Range<usize>, at: usize) -> Range<usize> {
+    let start = (span.start + 1 + at).min(span.end.saturating_sub(1)).max(span.start);
+    start..start + 1
+}
+
+/// Where the things are that a space's errors are about.
+struct Spans {
+    parameters: Vec<(String, Range<usize>, Range<usize>)>,
+    constraints: Vec<(String, Range<usize>)>,
+    whole: Range<usize>,
+    algorithm: Range<usize>,
+}
+
+impl Spans {
+    fn new(top: &Table<'_, '_>) -> Self {
+        let whole = top.span_of("parameters");
+        let parameters = top.table("parameters").into_iter().flatten().map(|(name, one)| {
+            let table = one.get_ref().as_table();
+            let when = table.and_then(|table| table.get("when")).map_or_else(|| one.span(), Spanned::span);
+            (name.get_ref().to_string(), one.span(), when)
+        });
+        let parameters = parameters.collect();
+        let constraints = top.list("constraints").into_iter().flatten();
+        let constraints = constraints.map(|one| (one.get_ref().as_str().unwrap_or_default().to_owned(), one.span()));
+        Self { parameters, constraints: constraints.collect(), whole, algorithm: top.span_of("algorithm") }
+    }
+
+    fn tell(&self, error: SpaceError, errors: &mut Vec<DefinitionError>) {
+        let parameter = error.parameter.as_deref();
+        let known = parameter.and_then(|name| self.parameters.iter().find(|(known, ..)| known == name));
+        let (span, path) = match (known, error.at) {
+            (Some((name, _, when)), Some(at)) => (within(when, at), format!("parameters.{name}.when")),
+            (Some((name, span, _)), None) => (span.clone(), format!("parameters.{name}")),
+            (None, at) => {
+                let is_about = |(text, _): &&(String, Range<usize>)| error.message.contains(&format!("`{text}`"));
+                match self.constraints.iter().position(|one| is_about(&one)) {
+                    Some(index) => {
+                        let span = within(&self.constraints[index].1, at.unwrap_or(0));
+                        (span, format!("constraints[{index}]"))
+                    }
+                    None => (self.whole.clone(), "parameters".to_owned()),
+                }
+            }
+        };
+        errors.push(DefinitionError { span, path, message: error.message, hint: None });
+    }
+}

@@ -1,0 +1,183 @@
+use trainyard_tuner_core::space::{Domain, Scale, Value};
+
+use super::*;
+
+const WHOLE: &str = r#"
+name = "wine"
+seed = 7
+constraints = ["depth * width <= 4096", "momentum < 0.95"]
+
+[[objectives]]
+metric = "accuracy"
+goal = "maximize"
+target = 0.9
+
+[[objectives]]
+metric = "latency"
+goal = "minimize"
+
+[algorithm]
+name = "random"
+
+[parameters.lr]
+type = "float"
+min = 1e-5
+max = 1
+scale = "log"
+
+[parameters.optimizer]
+type = "categorical"
+choices = ["sgd", "adam"]
+
+[parameters.momentum]
+type = "float"
+scale = "normal"
+mean = 0.9
+sd = 0.05
+when = "optimizer == 'sgd'"
+
+[parameters.depth]
+type = "int"
+min = 2
+max = 64
+step = 2
+
+[parameters.width]
+type = "ordinal"
+choices = [64, 128, 256]
+
+[parameters.nesterov]
+type = "bool"
+"#;
+
+#[test]
+fn a_whole_file_is_read() {
+    let definition = Definition::read(WHOLE).expect("it reads");
+    assert_eq!((definition.name.as_deref(), definition.seed), (Some("wine"), 7));
+    assert_eq!(
+        definition.objectives[0],
+        Objective { name: "accuracy".to_owned(), goal: Goal::Maximize, target: Some(0.9) }
+    );
+    assert_eq!(definition.objectives[1].name, "latency");
+    assert_eq!(definition.algorithm, Algorithm::Random);
+    let names: Vec<&str> = definition.space.parameters().iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["lr", "optimizer", "momentum", "depth", "width", "nesterov"], "in the order of the file");
+    let domains: Vec<&Domain> = definition.space.parameters().iter().map(|one| &one.domain).collect();
+    assert_eq!(*domains[0], Domain::Float { min: 1e-5, max: 1.0, scale: Scale::Log, step: None });
+    let normal = Scale::Normal { mean: 0.9, sd: 0.05 };
+    assert_eq!(*domains[2], Domain::Float { min: f64::NEG_INFINITY, max: f64::INFINITY, scale: normal, step: None });
+    assert_eq!(*domains[3], Domain::Int { min: 2, max: 64, scale: Scale::Linear, step: 2 });
+    assert_eq!(*domains[4], Domain::Ordinal(vec![Value::Int(64), Value::Int(128), Value::Int(256)]));
+    assert_eq!(*domains[5], Domain::Categorical(vec![Value::Bool(false), Value::Bool(true)]));
+}
+
+/// What is told of a file that has one thing in it changed: the text at the place, and the error with its hint.
+fn told(from: &str, to: &str) -> Vec<(String, String)> {
+    assert!(WHOLE.contains(from), "{from}");
+    let text = WHOLE.replacen(from, to, 1);
+    let errors = Definition::read(&text).expect_err(to);
+    let shown = |error: DefinitionError| {
+        let at = text[error.span.clone()].lines().next().unwrap_or_default().to_owned();
+        (at, format!("{error}{}", error.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default()))
+    };
+    errors.into_iter().map(shown).collect()
+}
+
+#[test]
+fn each_error_has_its_place_and_what_was_expected() {
+    for (from, to, at, part) in [
+        ("name = \"wine\"", "nam = \"wine\"", "nam", "nam: there is no key `nam` here"),
+        ("seed = 7", "seed = -7", "-7", "seed: expected 0 or more, found -7"),
+        ("seed = 7", "seed = 'x'", "'x'", "seed: expected a whole number, found the text \"x\""),
+        (
+            "goal = \"maximize\"",
+            "goal = \"maximise!\"",
+            "\"maximise!\"",
+            "objectives[0].goal: expected \"minimize\" or \"maximize\", found \"maximise!\"; did you mean",
+        ),
+        ("target = 0.9", "target = 'high'", "'high'", "objectives[0].target: expected a number"),
+        ("metric = \"latency\"", "metrik = \"latency\"", "metrik", "did you mean `metric`?"),
+        ("metric = \"latency\"", "metric = \"accuracy\"", "[[objectives]]", "metric \"accuracy\" is in two objectives"),
+        (
+            "name = \"random\"",
+            "name = \"randm\"",
+            "\"randm\"",
+            "algorithm.name: there is no algorithm \"randm\" (did you mean random?)",
+        ),
+        ("name = \"random\"", "name = \"random\"\ngamma = 1", "gamma", "algorithm.gamma: there is no key `gamma` here"),
+        (
+            "name = \"random\"",
+            "name = \"tpe\"\ngamma = 2",
+            "2",
+            "algorithm.gamma: expected a number from 0.001 to 1, found 2",
+        ),
+        ("name = \"random\"", "name = \"tpe\"", "[algorithm]", "tpe has one objective"),
+        ("name = \"random\"", "name = \"grid\"", "[algorithm]", "give `lr` a step"),
+        (
+            "type = \"float\"\nmin",
+            "type = \"floot\"\nmin",
+            "\"floot\"",
+            "parameters.lr.type: expected one of float, int, bool, ordinal, categorical, found \"floot\"; did you mean \"float\"?",
+        ),
+        ("min = 1e-5", "min = 0", "[parameters.lr]", "parameters.lr: min is above 0 on a log scale, found 0"),
+        ("min = 1e-5\n", "", "[parameters.lr]", "parameters.lr.min: `min` is missing: the least value"),
+        ("scale = \"log\"", "scale = \"logg\"", "\"logg\"", "did you mean \"log\"?"),
+        ("sd = 0.05\n", "", "[parameters.momentum]", "`sd` is missing: the standard deviation of the values"),
+        ("step = 2", "step = 0.5", "0.5", "parameters.depth.step: expected a whole number, found 0.5"),
+        (
+            "choices = [64, 128, 256]",
+            "choices = [64, [1]]",
+            "[1]",
+            "parameters.width.choices[1]: expected a text, a number, true or false, found a list",
+        ),
+        ("choices = [64, 128, 256]", "choice = [64]", "choice", "did you mean `choices`?"),
+        (
+            "when = \"optimizer == 'sgd'\"",
+            "when = \"optimizer == 'sgdm'\"",
+            "'",
+            "parameters.momentum.when: its condition `optimizer == 'sgdm'`: `optimizer` can never be this: `sgdm` is none of sgd, adam (did you mean `sgd`?)",
+        ),
+        (
+            "when = \"optimizer == 'sgd'\"",
+            "when = \"optimizer = 'sgd'\"",
+            "=",
+            "parameters.momentum.when: `=` is no part of an expression; to compare write ==",
+        ),
+        (
+            "\"momentum < 0.95\"",
+            "\"momentun < 0.95\"",
+            "m",
+            "constraints[1]: the constraint `momentun < 0.95`: there is no parameter `momentun` (did you mean `momentum`?)",
+        ),
+        ("\"momentum < 0.95\"", "3", "3", "constraints[1]: expected a condition as a text"),
+        (
+            "[parameters.nesterov]\ntype = \"bool\"",
+            "[parameters]\nnesterov = 3",
+            "3",
+            "parameters.nesterov: expected a table with type and its values, found 3",
+        ),
+    ] {
+        let told = told(from, to);
+        assert!(told.iter().any(|(place, error)| place == at && error.contains(part)), "{to}: {told:?}");
+    }
+}
+
+#[test]
+fn what_is_not_toml_is_told_with_its_place() {
+    let errors = Definition::read("name = \n").expect_err("no TOML");
+    assert!(errors.len() == 1 && errors[0].span.start >= 6, "{errors:?}");
+    let errors = Definition::read("").expect_err("nothing");
+    let told: Vec<&str> = errors.iter().map(|error| error.path.as_str()).collect();
+    assert_eq!(told, ["objective", "parameters"]);
+}
+
+#[test]
+fn many_errors_are_told_at_once_in_the_order_of_the_file() {
+    let text = WHOLE
+        .replace("min = 1e-5", "min = 'a'")
+        .replace("type = \"bool\"", "type = \"boolean\"")
+        .replace("seed = 7", "sead = 7");
+    let errors = Definition::read(&text).expect_err("wrong");
+    let paths: Vec<&str> = errors.iter().map(|error| error.path.as_str()).collect();
+    assert_eq!(paths, ["sead", "parameters.lr.min", "parameters.nesterov.type"]);
+}
