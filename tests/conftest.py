@@ -21,7 +21,7 @@ TRAINYARD = os.environ.get("TRAINYARD_BIN", str(ROOT / "target" / "release" / "t
 KUBECTL = os.environ.get("KUBECTL", "kubectl")
 
 
-def eventually(probe, what, seconds=30):
+def eventually(probe, what, seconds=30, pause=0.05):
     """Call `probe` until it returns something true, and return that."""
     deadline = time.monotonic() + seconds
     last = None
@@ -32,7 +32,7 @@ def eventually(probe, what, seconds=30):
                 return last
         except Exception as error:  # the last error is part of the message below
             last = error
-        time.sleep(0.05)
+        time.sleep(pause)
     raise AssertionError(f"not within {seconds} s: {what}; last seen: {last!r}")
 
 

@@ -10,15 +10,25 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 
 import pytest
 
-from conftest import ROOT, TRAINYARD, eventually
+import conftest
+from conftest import ROOT, TRAINYARD
 
 TOOL = ROOT / "tests" / "tools" / "cluster"
 SYSTEM, OURS, USERS = "trainyard-system", "docker.io/local/trainyard:test", "docker.io/local/user:test"
+
+# A cluster is taken down by whoever brought it up, also when that is asked to end.
+signal.signal(signal.SIGTERM, lambda *_: pytest.exit("asked to end", returncode=1))
+
+
+def eventually(probe, what, seconds=30):
+    """To ask costs a process or more, and the clusters want the processors."""
+    return conftest.eventually(probe, what, seconds, pause=0.3)
 
 
 def libraries(root):

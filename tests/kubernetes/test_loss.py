@@ -6,8 +6,7 @@ import subprocess
 
 import pytest
 
-from conftest import eventually
-from nodes import SYSTEM, Job, cluster, on, uids  # noqa: F401  (the cluster is a fixture)
+from nodes import SYSTEM, Job, cluster, eventually, on, uids  # noqa: F401  (the cluster is a fixture)
 
 NUMBERS = itertools.count()
 # Kubernetes gives up the pods of a silent node after 300 s, unless they say otherwise.

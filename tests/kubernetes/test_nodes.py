@@ -7,8 +7,7 @@ import re
 
 import pytest
 
-from conftest import eventually
-from nodes import OURS, SYSTEM, USERS, Job, cluster, on, uids  # noqa: F401  (the cluster is a fixture)
+from nodes import OURS, SYSTEM, USERS, Job, cluster, eventually, on, uids  # noqa: F401  (the cluster is a fixture)
 
 
 NUMBERS = itertools.count()

@@ -5,8 +5,7 @@ import json
 
 import pytest
 
-from conftest import eventually
-from nodes import OURS, Job, cluster, on, uids  # noqa: F401  (the cluster is a fixture)
+from nodes import OURS, Job, cluster, eventually, on, uids  # noqa: F401  (the cluster is a fixture)
 
 INSTALL = ("--queues",)
 # The nodes have room for far more than the queues: who waits, waits for quota.
