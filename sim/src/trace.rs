@@ -205,6 +205,7 @@ impl<'a> Replay<'a> {
                 priority: 0,
                 submitted_ms: job.submit_ms,
                 shape,
+                options: Vec::new(),
                 run_limit_ms: (self.options.policy == Policy::Easy).then_some(limit.max(job.run_ms)),
                 expected_ms: None,
                 preemptible: true,

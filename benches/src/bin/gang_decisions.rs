@@ -134,6 +134,7 @@ fn submit(dice: &mut Dice, number: u32, now_ms: i64, size: &[u32]) -> Gang {
         priority: dice.pick(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 100]),
         submitted_ms: now_ms,
         shape: Arc::new(shape),
+        options: Vec::new(),
         run_limit_ms: (dice.roll(2) == 0).then_some(minutes * MINUTE * 2),
         expected_ms: Some(minutes * MINUTE),
         preemptible: true,

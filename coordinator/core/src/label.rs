@@ -40,6 +40,8 @@ pub const SLICE_SIZE: &str = "kueue.x-k8s.io/podset-slice-size";
 pub const QUEUE_NAME: &str = "kueue.x-k8s.io/queue-name";
 /// Annotation on ClusterQueues: what they use and used, as JSON.
 pub const USAGE: &str = "trainyard.dev/usage";
+/// Annotation on pods: the flavors of their queue that they were given, as `RESOURCE=FLAVOR,…`.
+pub const FLAVORS: &str = "trainyard.dev/flavors";
 /// Annotation on pods: queue that the gang waits in.
 pub const QUEUE: &str = "trainyard.dev/queue";
 /// Annotation on pods: priority as a number; without it, the pod's own priority counts.

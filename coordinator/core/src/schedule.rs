@@ -12,6 +12,7 @@
 //! | `timeline` | what is free now, and when reservations are due |
 //! | `order` | whose turn it is |
 //! | `turn`, `place`, `near`, `exact` | finding places |
+//! | `option` | gangs that may start in one of several shapes |
 //! | `preempt`, `reserve`, `moment`, `grow` | what is done when there is none, and when there is more |
 //! | `fragment`, `network` | what makes a place a good one |
 //! | [`pack`] | the same for nodes whose accelerators are shared in parts, beside `decide` |
@@ -32,6 +33,7 @@ mod learn;
 mod moment;
 mod near;
 mod network;
+mod option;
 mod order;
 pub mod pack;
 mod place;
@@ -49,16 +51,16 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use cluster::holds;
+pub(crate) use cluster::{holds, tolerates};
 pub use decision::{Admission, Decision, Estimate, Preemption, Reason, Waiting};
 pub use history::decay;
 pub use learn::Learned;
 pub use rule::Misfit;
 pub use standing::{Stake, Standing, standings};
 pub use view::{
-    Amounts, Closeness, ClusterQueue, Cohort, Effect, Gang, Level, Node, NodeRules, Operator, Phase, Place, PodTerm,
-    Policy, PreemptionPolicy, QueueingStrategy, Quota, Requirement, Reservation, Role, Shape, Slice, Taint, Toleration,
-    View,
+    Amounts, Closeness, ClusterQueue, Cohort, Effect, Fungibility, Gang, Level, Node, NodeRules, Operator, Phase,
+    Place, PodTerm, Policy, PreemptionPolicy, QueueingStrategy, Quota, Requirement, Reservation, Role, Shape, Slice,
+    Taint, Toleration, View,
 };
 
 /// Which gangs start and where, who makes room, and why the others wait.

@@ -6,9 +6,10 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use serde_json::json;
 use trainyard_proto::plan::{Action, EventSeverity, Fence, ObjectRef, Reason};
 
+use super::flavor::{self, Assigned};
 use super::gather::{Gang, annotation};
 use super::reason::{Case, Free, Wait};
-use super::scene::{Kind, Note, OVERDUE_MS, Scene, incomplete};
+use super::scene::{Kind, Note, OVERDUE_MS, Part, Scene, incomplete};
 use super::{Placement, WaitCode, WaitingGang};
 use crate::schedule::{Admission, Decision, Estimate, Reservation, Waiting};
 use crate::{instant, label};
@@ -100,22 +101,24 @@ impl<'a> Answer<'a> {
         }
         let mut rest: Vec<_> = part.pods.iter().map(|pods| pods.iter().copied()).collect();
         let mut places = Vec::new();
+        let way = part.ways.get(admission.option as usize);
         for place in &admission.places {
             let pods = rest[place.role as usize].by_ref().take(place.count as usize);
-            places.extend(pods.map(|pod| (pod, self.scene.view.nodes[place.node as usize].name.as_str())));
+            let given = way.and_then(|way| way.get(place.role as usize)).filter(|given| given.is_told);
+            places.extend(pods.map(|pod| (pod, self.scene.view.nodes[place.node as usize].name.as_str(), given)));
         }
         let least: Vec<u32> = rest.iter().map(|pods| u32::try_from(pods.len()).unwrap_or(u32::MAX)).collect();
         let rest: Vec<&Pod> = rest.into_iter().flatten().collect();
         self.bind(places);
         if !rest.is_empty() {
-            let wait = self.case(at, least, rest.len()).lacks_room();
+            let wait = self.case(at, admission.option, least, rest.len()).lacks_room();
             let queue = self.scene.view.gangs[at].queue;
             self.wait(gang, &rest, wait, &Turn { queue, ..Turn::default() });
         }
     }
 
-    fn case(&self, part: usize, least: Vec<u32>, whole: usize) -> Case<'_> {
-        Case { scene: self.scene, free: &self.free, part, least, whole }
+    fn case(&self, part: usize, option: u32, least: Vec<u32>, whole: usize) -> Case<'_> {
+        Case { scene: self.scene, free: &self.free, part, option, least, whole }
     }
 
     fn waits(&mut self, waiting: &Waiting) {
@@ -125,8 +128,8 @@ impl<'a> Answer<'a> {
         if matches!(part.kind, Kind::Runs | Kind::Leaves) {
             return;
         }
-        let least = self.scene.shape(at).roles.iter().map(|role| role.min).collect();
-        let mut wait = self.case(at, least, gang.waiting.len()).explain(&waiting.reason);
+        let least = self.scene.shape(at, waiting.option).roles.iter().map(|role| role.min).collect();
+        let mut wait = self.case(at, waiting.option, least, gang.waiting.len()).explain(&waiting.reason);
         let mut estimate = waiting.estimate;
         if part.kind == Kind::Missing && gives_back(gang) {
             self.give_back(gang, &wait);
@@ -143,10 +146,15 @@ impl<'a> Answer<'a> {
         self.wait(gang, &part.pods.concat(), wait, &turn);
     }
 
-    fn bind(&mut self, mut places: Vec<(&Pod, &str)>) {
-        places.sort_by_key(|(pod, _)| pod.metadata.name.clone());
+    fn bind(&mut self, mut places: Vec<(&Pod, &str, Option<&Assigned>)>) {
+        places.sort_by_key(|(pod, _, _)| pod.metadata.name.clone());
         let mut events = Vec::new();
-        for (pod, node) in &places {
+        // All of them first: bindings that follow each other are made at the same time.
+        for (pod, given) in places.iter().filter_map(|(pod, _, given)| Some((pod, (*given)?))) {
+            let patch = flavor::patch(pod, &given.text(), &given.given);
+            self.placement.plan.actions.push(Action::Patch { object: reference(pod), fence: fence(pod), patch });
+        }
+        for (pod, node, _) in &places {
             let object = reference(pod);
             if places.len() <= MAX_BIND_EVENTS {
                 let message = format!("Successfully assigned {}/{} to {node}", object.namespace, object.name);
@@ -234,7 +242,7 @@ impl<'a> Answer<'a> {
             .collect();
         let admitted: BTreeSet<u32> = self.decision.admissions.iter().map(|admission| admission.gang).collect();
         for (at, part) in (0..).zip(&self.scene.parts).filter(|(at, _)| !admitted.contains(at)) {
-            let note = kept.get(&at).map(|kept| self.note(kept));
+            let note = kept.get(&at).map(|kept| self.note(part, kept));
             let first = part.pods.iter().flatten();
             let first =
                 first.min_by_key(|pod| (annotation(pod, label::RESERVATION).is_none(), pod.metadata.name.as_deref()));
@@ -248,10 +256,12 @@ impl<'a> Answer<'a> {
         }
     }
 
-    fn note(&self, kept: &Reservation) -> Note {
+    fn note(&self, part: &Part<'_>, kept: &Reservation) -> Note {
         let name = |node: u32| self.scene.view.nodes[node as usize].name.clone();
         let places = kept.places.iter().map(|place| (place.role, name(place.node), place.count)).collect();
-        Note { start_ms: kept.start_ms, promised: kept.promised, places }
+        let way = part.ways.get(kept.option as usize).filter(|_| part.ways.len() > 1);
+        let flavors = way.into_iter().flatten().map(Assigned::text).collect();
+        Note { start_ms: kept.start_ms, promised: kept.promised, places, flavors }
     }
 
     fn wait(&mut self, gang: &Gang<'_>, pods: &[&Pod], wait: Wait, turn: &Turn) {

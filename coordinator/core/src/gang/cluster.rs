@@ -22,11 +22,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Volume};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, EventSeverity, Fence, ObjectRef};
 
 use super::answer::reference;
-use super::{GangView, Placement, place};
+use super::{GangView, Placement, flavor, place};
 use crate::{backoff, label};
 
 /// By which label a pod is sent to its node.
@@ -51,6 +51,9 @@ pub struct Intent {
     pub at_ms: i64,
     /// Nodes by the pods' uids.
     pub pods: BTreeMap<String, String>,
+    /// The flavors that were given, as they are written on pods, by the pods' uids.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub flavors: BTreeMap<String, String>,
     /// Taken back: the next attempt is not made before this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before_ms: Option<i64>,
@@ -174,10 +177,20 @@ fn hostname(node: &Node) -> Option<&str> {
     node.metadata.labels.as_ref()?.get(HOSTNAME).map(String::as_str)
 }
 
-fn on_node(pod: &Pod, node: &str) -> Pod {
+fn on_node(pod: &Pod, node: &str, flavors: Option<&String>) -> Pod {
     let mut shown = pod.clone();
     shown.spec.get_or_insert_default().node_name = Some(node.to_owned());
+    if let Some(flavors) = flavors {
+        shown.metadata.annotations.get_or_insert_default().insert(label::FLAVORS.to_owned(), flavors.clone());
+    }
     shown
+}
+
+/// The flavors that an action writes on a pod.
+fn given(action: &Action) -> Option<(&ObjectRef, &str)> {
+    let Action::Patch { object, patch, .. } = action else { return None };
+    let flavors = patch["metadata"]["annotations"][label::FLAVORS].as_str()?;
+    Some((object, flavors))
 }
 
 /// A pod that we did not let go is in none of our queues, whatever it is labelled: it takes room, but no quota, and nobody ends it.
@@ -320,14 +333,16 @@ impl<'view> Turn<'view> {
             }
             let intent = self.intent_of(pod);
             let chosen = intent.and_then(|intent| intent.pods.get(uid(pod)));
+            let flavors = intent.and_then(|intent| intent.flavors.get(uid(pod)));
             match (chosen, is_gated(pod) || is_bound_here(pod)) {
                 (Some(node), waits) => {
                     if waits {
-                        self.lift(pod, node);
+                        self.assign(pod, flavors);
+                        self.lift(pod, node, flavors);
                     }
-                    pods.push(on_node(pod, node));
+                    pods.push(on_node(pod, node, flavors));
                 }
-                (None, false) => pods.extend(self.sent_to(pod).map(|node| on_node(pod, node))),
+                (None, false) => pods.extend(self.sent_to(pod).map(|node| on_node(pod, node, None))),
                 (None, true) => match intent.and_then(|intent| intent.not_before_ms) {
                     Some(at) if self.now_ms < at => self.wake(at),
                     Some(_) | None => pods.push(pod.clone()),
@@ -357,7 +372,24 @@ impl<'view> Turn<'view> {
         labels.map(|(key, value)| (key.as_str(), value.as_str())).collect()
     }
 
-    fn lift(&mut self, pod: &Pod, node: &str) {
+    /// What has to be written on a pod for the flavors that it was given.
+    fn of_flavors(&self, pod: &Pod, flavors: &str) -> Value {
+        let names: BTreeSet<&str> = flavors.split(',').filter_map(|pair| Some(pair.rsplit_once('=')?.1)).collect();
+        let objects = self.view.gangs.queues.iter().filter(|object| object["kind"] == "ResourceFlavor");
+        let meant =
+            objects.filter(|object| object["metadata"]["name"].as_str().is_some_and(|name| names.contains(name)));
+        let tolerations = meant.filter_map(|object| object.pointer("/spec/tolerations")?.as_array()).flatten();
+        flavor::patch(pod, flavors, &tolerations.cloned().collect::<Vec<Value>>())
+    }
+
+    /// Writes down the flavors of a pod that is bound here; of others they are written with the gate.
+    fn assign(&mut self, pod: &Pod, flavors: Option<&String>) {
+        let Some(flavors) = flavors.filter(|_| is_bound_here(pod) && !is_gated(pod)) else { return };
+        let patch = self.of_flavors(pod, flavors);
+        self.actions.push(Action::Patch { object: reference(pod), fence: fence(uid(pod)), patch });
+    }
+
+    fn lift(&mut self, pod: &Pod, node: &str, flavors: Option<&String>) {
         // A node that is gone binds nothing: the gang is taken back when its time is over.
         let found = self.nodes.get(node).copied();
         let Some(host) = found.and_then(hostname) else { return };
@@ -371,43 +403,46 @@ impl<'view> Turn<'view> {
             // The cluster's scheduler chooses among the nodes of the same flavor.
             found.map(|node| self.flavor_of(pod, node)).unwrap_or_default()
         };
-        let spec = if selector.is_empty() {
-            json!({ "schedulingGates": null })
-        } else {
-            json!({"schedulingGates": null, "nodeSelector": selector})
-        };
-        self.actions.push(Action::Patch {
-            object: reference(pod),
-            fence: fence(uid(pod)),
-            patch: json!({ "spec": spec }),
-        });
+        let mut patch = flavors.map_or_else(|| json!({}), |flavors| self.of_flavors(pod, flavors));
+        patch["spec"]["schedulingGates"] = Value::Null;
+        if !selector.is_empty() {
+            patch["spec"]["nodeSelector"] = json!(selector);
+        }
+        self.actions.push(Action::Patch { object: reference(pod), fence: fence(uid(pod)), patch });
     }
 
     /// Writes down what was decided for all gangs, and then lifts their gates.
     fn admit(&mut self, decided: Vec<Action>) {
         let by_name: BTreeMap<ObjectRef, &Pod> = self.view.gangs.pods.iter().map(|pod| (reference(pod), pod)).collect();
+        let told: BTreeMap<ObjectRef, String> =
+            decided.iter().filter_map(given).map(|(pod, flavors)| (pod.clone(), flavors.to_owned())).collect();
         let mut intents: BTreeMap<&str, Intent> = BTreeMap::new();
         for action in &decided {
-            if let Action::Bind { pod, node, .. } = action
-                && let Some(pod) = by_name.get(pod)
+            if let Action::Bind { pod: object, node, .. } = action
+                && let Some(pod) = by_name.get(object)
                 && let Some(owner) = owner_uid(pod)
             {
                 let intent = intents.entry(owner).or_insert_with(|| self.begun(owner));
                 intent.pods.insert(uid(pod).to_owned(), node.clone());
+                intent.flavors.extend(told.get(object).map(|flavors| (uid(pod).to_owned(), flavors.clone())));
             }
         }
         for (owner, intent) in &intents {
             self.write(owner, intent);
         }
         for action in decided {
-            let Action::Bind { pod, node, .. } = &action else {
-                self.actions.push(action);
+            let Action::Bind { pod: object, node, .. } = &action else {
+                match given(&action).map(|(pod, _)| by_name.get(pod)) {
+                    Some(Some(pod)) => self.assign(pod, told.get(&reference(pod))),
+                    Some(None) => {}
+                    None => self.actions.push(action),
+                }
                 continue;
             };
-            if let Some((pod, owner)) = by_name.get(pod).and_then(|pod| Some((*pod, owner_uid(pod)?)))
+            if let Some((pod, owner)) = by_name.get(object).and_then(|pod| Some((*pod, owner_uid(pod)?)))
                 && self.view.owners.contains_key(owner)
             {
-                self.lift(pod, node);
+                self.lift(pod, node, told.get(object));
             }
         }
     }
@@ -418,11 +453,16 @@ impl<'view> Turn<'view> {
         let taken_back = before.is_some_and(|intent| intent.not_before_ms.is_some());
         let unbound = self.pods_of(owner).iter().filter(|pod| node_of(pod).is_none());
         let waits: BTreeSet<&str> = unbound.map(|pod| uid(pod)).collect();
-        let pods = before.filter(|_| !taken_back).map(|intent| intent.pods.clone()).unwrap_or_default();
+        let kept = |of: fn(&Intent) -> &BTreeMap<String, String>| -> BTreeMap<String, String> {
+            let all = before.filter(|_| !taken_back).into_iter().flat_map(of);
+            let some = all.filter(|(pod, _)| waits.contains(pod.as_str()));
+            some.map(|(pod, what)| (pod.clone(), what.clone())).collect()
+        };
         Intent {
             attempt: before.filter(|_| taken_back).map_or(0, |intent| intent.attempt.saturating_add(1)),
             at_ms: self.now_ms,
-            pods: pods.into_iter().filter(|(pod, _)| waits.contains(pod.as_str())).collect(),
+            pods: kept(|intent| &intent.pods),
+            flavors: kept(|intent| &intent.flavors),
             not_before_ms: None,
         }
     }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
 
 use super::scene::{Kind, Scene};
-use super::{GangView, WaitCode, answer};
+use super::{GangView, WaitCode, answer, flavor};
 use crate::schedule::{self, Decision, Estimate, Phase, Place};
 
 /// What becomes of a gang.
@@ -371,5 +371,6 @@ fn shares(view: &schedule::View) -> Vec<Share> {
             capacity: nodes.map(|node| node.capacity.get(at).copied().unwrap_or(0).max(0)).sum(),
         }
     };
-    view.resources.iter().enumerate().map(share).collect()
+    let whole = |(_, name): &(usize, &String)| flavor::split(name).1.is_none();
+    view.resources.iter().enumerate().filter(whole).map(share).collect()
 }

@@ -1,7 +1,6 @@
 //! Where gangs wait: queues, cohorts and the topology, by Kueue's kinds and fields.
 //!
-//! Quota is by resource: that of several flavors is added up, and their nodes are those of any of them. What does not read is told in the object's `Active` condition, and counts as if it
-//! were not there.
+//! Quota is by flavor and resource, see [`super::flavor`]. What does not read is told in the object's `Active` condition, and counts as if it were not there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,14 +9,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use trainyard_proto::quantity;
 
-use super::flavor::{self, Flavors, Group};
+use super::flavor::{self, Assigned, Flavors, Group};
 use super::gather::{annotation, pod_label};
 use super::reason::Wait;
 use super::scene::Kind;
 use super::{GangView, WaitCode, rule};
 use crate::label;
 use crate::schedule::{
-    self, ClusterQueue, Cohort, Level, Operator, Policy, PreemptionPolicy, QueueingStrategy, Quota, Requirement,
+    self, ClusterQueue, Cohort, Fungibility, Level, Operator, Policy, PreemptionPolicy, QueueingStrategy, Quota,
+    Requirement, Toleration,
 };
 
 /// Group and version of the kinds.
@@ -43,8 +43,8 @@ const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// After so long without use, what a queue used counts for half.
 const HALF_LIFE_MS: i64 = 86_400_000;
 
-/// Quota by the names of the resources.
-type Quotas = BTreeMap<String, Limits>;
+/// Quota by the names of the resource and of its flavor.
+type Quotas = BTreeMap<(String, String), Limits>;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Limits {
@@ -111,8 +111,9 @@ pub(super) struct Setting {
     cohorts: Vec<NamedCohort>,
     /// By namespace and name.
     local: BTreeMap<(String, String), Way>,
-    /// Labels of the nodes of flavors.
-    flavors: Flavors,
+    pub(super) flavors: Flavors,
+    /// Resources of which several flavors are named.
+    flavored: BTreeSet<String>,
     /// Labels of namespaces.
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// Whether there is any queue object.
@@ -173,6 +174,7 @@ impl Setting {
             setting.note(at, reader);
         }
         setting.name_cohorts();
+        setting.find_flavored();
         for (at, object) in of("LocalQueue") {
             setting.some = true;
             let mut reader = Reader::new(object);
@@ -185,6 +187,30 @@ impl Setting {
 
     fn note(&mut self, at: usize, reader: Reader<'_>) {
         self.problems.insert(at, reader.problems);
+    }
+
+    fn quotas(&self) -> impl Iterator<Item = &(String, String)> {
+        let queues = self.queues.iter().flat_map(|queue| queue.quotas.keys());
+        queues.chain(self.cohorts.iter().flat_map(|cohort| cohort.quotas.keys()))
+    }
+
+    fn find_flavored(&mut self) {
+        let mut flavors: BTreeMap<&String, BTreeSet<&String>> = BTreeMap::new();
+        for (resource, flavor) in self.quotas() {
+            flavors.entry(resource).or_default().insert(flavor);
+        }
+        let several = flavors.into_iter().filter(|(_, flavors)| flavors.len() > 1);
+        self.flavored = several.map(|(resource, _)| resource.clone()).collect();
+    }
+
+    /// What the engine calls a resource that is of a flavor.
+    fn name_of(&self, resource: &str, flavor: &str) -> String {
+        if self.flavored.contains(resource) { flavor::named(resource, flavor) } else { resource.to_owned() }
+    }
+
+    /// Resources of which several flavors are named.
+    pub(super) const fn flavored(&self) -> &BTreeSet<String> {
+        &self.flavored
     }
 
     /// A cohort need not be an object.
@@ -251,22 +277,57 @@ impl Setting {
         queue.namespaces.as_ref().is_none_or(all)
     }
 
-    /// What has to hold of the labels of a node for pods of a queue that ask for these resources: of each of its groups, one term for
-    /// each flavor.
-    pub(super) fn flavor_terms<'a>(
+    fn groups(&self, queue: u32) -> &[Group] {
+        self.queues.get(queue as usize).map(|queue| queue.groups.as_slice()).unwrap_or_default()
+    }
+
+    /// Whether pods of a queue are given flavors at all.
+    pub(super) fn gives_flavors(&self, queue: u32) -> bool {
+        !self.groups(queue).is_empty()
+    }
+
+    /// The ways in which pods of a queue that ask for these resources and tolerate so much can be given flavors.
+    pub(super) fn ways<'a>(
         &self,
         queue: u32,
         asked: impl Iterator<Item = &'a String>,
-    ) -> Vec<Vec<Vec<Requirement>>> {
+        tolerations: &[Toleration],
+    ) -> Result<Vec<Assigned>, Wait> {
         let asked: BTreeSet<&String> = asked.collect();
-        let groups = self.queues.get(queue as usize).map(|queue| queue.groups.as_slice()).unwrap_or_default();
-        groups.iter().filter_map(|group| group.terms(&asked, &self.flavors)).collect()
+        flavor::ways(self.groups(queue), &asked, tolerations, &self.flavors).map_err(|why| Wait {
+            code: WaitCode::NoMatchingNode,
+            message: format!("of {}, {why}", self.title(queue)),
+            hint: Some("add a toleration to the pods, or to the ResourceFlavor".to_owned()),
+        })
+    }
+
+    /// The flavors of a pod that has a node, by resource of which there are several.
+    pub(super) fn flavors_of(
+        &self,
+        queue: u32,
+        asked: &BTreeSet<&String>,
+        pod: &Pod,
+        node: Option<&Node>,
+    ) -> BTreeMap<String, String> {
+        let asked = asked.iter().copied().filter(|resource| self.flavored.contains(*resource)).collect();
+        flavor::used(self.groups(queue), &asked, pod, node, &self.flavors)
+    }
+
+    /// What pods ask for of the flavors that they are given.
+    pub(super) fn of_flavors(
+        &self,
+        amounts: &BTreeMap<String, i64>,
+        flavors: &BTreeMap<String, String>,
+    ) -> BTreeMap<String, i64> {
+        let several = flavors.iter().filter(|(resource, _)| self.flavored.contains(*resource));
+        several
+            .filter_map(|(resource, flavor)| Some((flavor::named(resource, flavor), *amounts.get(resource)?)))
+            .collect()
     }
 
     /// The labels of the nodes of a queue's flavors, for people.
     pub(super) fn flavor_labels(&self, queue: u32) -> Vec<String> {
-        let groups = self.queues.get(queue as usize).map(|queue| queue.groups.as_slice()).unwrap_or_default();
-        groups.iter().flat_map(|group| group.labels(&self.flavors)).collect()
+        self.groups(queue).iter().flat_map(|group| group.labels(&self.flavors)).collect()
     }
 
     /// The queue on whose account what a pod's gang runs is to be stopped.
@@ -281,9 +342,8 @@ impl Setting {
     }
 
     /// The resources that quota is about.
-    pub(super) fn resources(&self) -> impl Iterator<Item = &str> {
-        let queues = self.queues.iter().flat_map(|queue| queue.quotas.keys());
-        queues.chain(self.cohorts.iter().flat_map(|cohort| cohort.quotas.keys())).map(String::as_str)
+    pub(super) fn resources(&self) -> impl Iterator<Item = String> {
+        self.quotas().map(|(resource, flavor)| self.name_of(resource, flavor))
     }
 
     /// Cohorts and queues, with positions of resources.
@@ -293,8 +353,8 @@ impl Setting {
             u32::try_from(at).ok()
         };
         let quotas = |quotas: &Quotas| {
-            let quota = |(name, limits): (&String, &Limits)| Quota {
-                resource: u32::try_from(resources[name]).unwrap_or(u32::MAX),
+            let quota = |((resource, flavor), limits): (&(String, String), &Limits)| Quota {
+                resource: u32::try_from(resources[&self.name_of(resource, flavor)]).unwrap_or(u32::MAX),
                 nominal: limits.nominal,
                 borrowing_limit: limits.borrowing,
                 lending_limit: limits.lending,
@@ -419,23 +479,22 @@ impl<'a> Reader<'a> {
     fn quotas(&mut self) -> Quotas {
         let mut quotas = Quotas::new();
         let groups = self.spec()["resourceGroups"].as_array().into_iter().flatten();
-        let flavors = groups.flat_map(|group| group["flavors"].as_array().into_iter().flatten());
-        for one in flavors.flat_map(|flavor| flavor["resources"].as_array().into_iter().flatten()) {
-            let Some(name) = one["name"].as_str() else {
-                self.problems.push("a quota names no resource".to_owned());
-                continue;
-            };
-            let nominal = self.amount(name, "nominalQuota", &one["nominalQuota"]).unwrap_or(0);
-            let borrowing = self.amount(name, "borrowingLimit", &one["borrowingLimit"]);
-            let lending = self.amount(name, "lendingLimit", &one["lendingLimit"]);
-            // Of several flavors there is a limit if each has one.
-            let sum = |a: Option<i64>, b: Option<i64>| Some(a?.saturating_add(b?));
-            let limits = quotas.get(name).map_or(Limits { nominal, borrowing, lending }, |before: &Limits| Limits {
-                nominal: before.nominal.saturating_add(nominal),
-                borrowing: sum(before.borrowing, borrowing),
-                lending: sum(before.lending, lending),
-            });
-            quotas.insert(name.to_owned(), limits);
+        for flavor in groups.flat_map(|group| group["flavors"].as_array().into_iter().flatten()) {
+            let of = flavor["name"].as_str().unwrap_or_default();
+            for one in flavor["resources"].as_array().into_iter().flatten() {
+                let Some(name) = one["name"].as_str() else {
+                    self.problems.push("a quota names no resource".to_owned());
+                    continue;
+                };
+                let limits = Limits {
+                    nominal: self.amount(name, "nominalQuota", &one["nominalQuota"]).unwrap_or(0),
+                    borrowing: self.amount(name, "borrowingLimit", &one["borrowingLimit"]),
+                    lending: self.amount(name, "lendingLimit", &one["lendingLimit"]),
+                };
+                if quotas.insert((name.to_owned(), of.to_owned()), limits).is_some() {
+                    self.problems.push(format!("there are two quotas for {name} of flavor {of}"));
+                }
+            }
         }
         quotas
     }
@@ -458,7 +517,15 @@ impl<'a> Reader<'a> {
         let order =
             [("BestEffortFIFO", QueueingStrategy::BestEffortFifo), ("StrictFIFO", QueueingStrategy::StrictFifo)];
         let stop = self.stop();
+        // Kueue's older words are told by the same.
+        let borrow = [("Borrow", false), ("MayStopSearch", false), ("TryNextFlavor", true)];
+        let preempt = [("TryNextFlavor", false), ("Preempt", true), ("MayStopSearch", true)];
+        let fungibility = Fungibility {
+            spare_cohort: self.word("/flavorFungibility/whenCanBorrow", &borrow),
+            preempt_first: self.word("/flavorFungibility/whenCanPreempt", &preempt),
+        };
         let queue = ClusterQueue {
+            fungibility,
             name: self.name(),
             weight_milli: self.weight(),
             queueing_strategy: self.word("/queueingStrategy", &order),

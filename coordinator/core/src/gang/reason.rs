@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::demand;
+use super::flavor;
 use super::scene::Scene;
 use super::{WaitCode, answer};
-use crate::schedule::{Decision, Misfit, Reason, Role};
+use crate::schedule::{Decision, Misfit, Reason, Role, Shape};
 
 /// A verdict in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,21 +22,21 @@ pub(super) struct Free(Vec<Vec<i64>>);
 impl Free {
     pub(super) fn after(scene: &Scene<'_>, decision: &Decision) -> Self {
         let mut free: Vec<Vec<i64>> = scene.view.nodes.iter().map(|node| node.capacity.clone()).collect();
-        let mut take = |gang: usize, places: &[crate::schedule::Place]| {
+        let mut take = |shape: &Shape, places: &[crate::schedule::Place]| {
             for place in places {
-                let Some(role) = scene.shape(gang).roles.get(place.role as usize) else { continue };
+                let Some(role) = shape.roles.get(place.role as usize) else { continue };
                 let row = &mut free[place.node as usize];
                 row.iter_mut().zip(&role.requests).for_each(|(free, asked)| *free -= asked * i64::from(place.count));
             }
         };
-        for (at, gang) in scene.view.gangs.iter().enumerate() {
+        for gang in &scene.view.gangs {
             if let crate::schedule::Phase::Running { places, .. } = &gang.phase {
-                take(at, places);
+                take(&gang.shape, places);
             }
-            take(at, &gang.leaving);
+            take(&gang.shape, &gang.leaving);
         }
         for admission in &decision.admissions {
-            take(admission.gang as usize, &admission.places);
+            take(scene.shape(admission.gang as usize, admission.option), &admission.places);
         }
         Self(free)
     }
@@ -47,6 +48,8 @@ pub(super) struct Case<'a> {
     pub(super) free: &'a Free,
     /// Position of the part.
     pub(super) part: usize,
+    /// The way in which it may start that is spoken of.
+    pub(super) option: u32,
     /// How many pods of each role have to have a place.
     pub(super) least: Vec<u32>,
     /// Pods that wait.
@@ -121,7 +124,7 @@ impl Case<'_> {
     }
 
     fn roles(&self) -> &[Role] {
-        &self.scene.shape(self.part).roles
+        &self.scene.shape(self.part, self.option).roles
     }
 
     /// The wait of a role for which every node is out of the question.
@@ -188,7 +191,8 @@ impl Case<'_> {
         };
         let mut parts = Vec::new();
         let mut hints = Vec::new();
-        for (at, name) in view.resources.iter().enumerate() {
+        // Nodes have as much of a flavor as of its resource.
+        for (at, name) in view.resources.iter().enumerate().filter(|(_, name)| flavor::split(name).1.is_none()) {
             let needed: i64 = asking().map(|(role, count)| role.request(at) * i64::from(*count)).sum();
             let allocatable: i64 = usable.iter().map(|node| view.nodes[*node].capacity[at].max(0)).sum();
             let free: i64 = usable.iter().map(|node| self.free.0[*node][at].max(0)).sum();
@@ -226,8 +230,9 @@ impl Case<'_> {
             usable.iter().map(amount).max().unwrap_or(0)
         };
         let asking = self.roles().iter().zip(&self.least).filter(|(_, count)| **count > 0);
-        let asks =
-            asking.flat_map(|(role, _)| role.requests.iter().copied().enumerate()).filter(|(_, amount)| *amount > 0);
+        let whole = |at: usize| flavor::split(&view.resources[at]).1.is_none();
+        let asks = asking.flat_map(|(role, _)| role.requests.iter().copied().enumerate());
+        let asks = asks.filter(|(at, amount)| *amount > 0 && whole(*at));
         let worst = asks.min_by_key(|(at, amount)| (best(*at) / amount, *at));
         if let Some((at, amount)) = worst.filter(|(at, amount)| best(*at) < *amount) {
             let (need, roomiest) = (show(&view.resources[at], amount), show(&view.resources[at], best(at)));
@@ -235,7 +240,7 @@ impl Case<'_> {
             return (message, field(&view.resources[at]));
         }
         let asked = self.least.get(role).copied().unwrap_or(0);
-        if let Some(level) = &self.scene.shape(self.part).closeness.required {
+        if let Some(level) = &self.scene.shape(self.part, self.option).closeness.required {
             let message = format!(
                 "{asked} of its pods have to be in one domain of {level}, the roomiest has room for {best_domain}"
             );
@@ -281,6 +286,9 @@ fn field(name: &str) -> String {
 /// An amount for people.
 #[must_use]
 pub fn show(name: &str, amount: i64) -> String {
+    if let (resource, Some(flavor)) = flavor::split(name) {
+        return format!("{} of flavor {flavor}", show(resource, amount));
+    }
     let noun = |singular: &str, number: &str| if number == "1" { singular.to_owned() } else { format!("{singular}s") };
     match name {
         "cpu" => {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::flavor::{self, Assigned};
 use super::reason::show;
 use super::scene::{Kind, Scene};
-use super::{GangView, demand, flavor};
-use crate::schedule::{self, Phase, Quota, Reason, Requirement, Role, Shape, View};
+use super::{GangView, demand};
+use crate::schedule::{self, Phase, Quota, Reason, Requirement, Shape, View};
 
 /// Nodes that are added, at most.
 const NODES: i64 = 32;
@@ -50,16 +51,14 @@ struct Case<'a> {
     view: &'a View,
     now_ms: i64,
     at: usize,
-    /// By role, what its queue asks of the nodes.
-    kept: Vec<Vec<Vec<Requirement>>>,
+    /// For each of the ways that it may start in, by role, what its queue asks of the nodes.
+    kept: Vec<Vec<Vec<Vec<Requirement>>>>,
 }
 
-fn kept(scene: &Scene<'_>, at: usize, role: &Role) -> Vec<Vec<Requirement>> {
-    let view = &scene.view;
-    let asked = view.resources.iter().zip(&role.requests).filter(|(_, amount)| **amount > 0);
+/// What the flavors of a role ask of its nodes.
+fn kept(given: &Assigned) -> Vec<Vec<Requirement>> {
     let mut any_of = Vec::new();
-    let terms = scene.setting.flavor_terms(view.gangs[at].queue, asked.map(|(name, _)| name));
-    terms.iter().for_each(|terms| flavor::both(&mut any_of, terms));
+    given.terms.iter().for_each(|terms| flavor::both(&mut any_of, terms));
     any_of
 }
 
@@ -76,7 +75,7 @@ pub fn remedies(view: &GangView, now_ms: i64, namespace: &str, name: &str) -> Ve
     let decision = schedule::decide(&scene.view, now_ms);
     let waiting = decision.waiting.iter().find(|waiting| waiting.gang as usize == at);
     let Some(waiting) = waiting else { return Vec::new() };
-    let kept = scene.shape(at).roles.iter().map(|role| kept(&scene, at, role)).collect();
+    let kept = scene.parts[at].ways.iter().map(|way| way.iter().map(kept).collect()).collect();
     let case = Case { view: &scene.view, now_ms, at, kept };
     let limit = case.run_limit(
         decision.waiting.iter().filter_map(|other| other.reservation.as_ref()).map(|one| one.start_ms).min(),
@@ -113,8 +112,18 @@ impl Case<'_> {
         schedule::decide(&view, self.now_ms).admissions.iter().any(|one| one.gang as usize == self.at)
     }
 
-    fn shaped(&self, change: impl FnOnce(&mut Shape)) -> bool {
-        self.starts(|view| change(Arc::make_mut(&mut view.gangs[self.at].shape)))
+    /// Whether it starts with a change of its shape, in whichever way.
+    fn shaped(&self, change: impl Fn(&mut Shape)) -> bool {
+        self.reshaped(|_, shape| change(shape))
+    }
+
+    /// As [`shaped`](Self::shaped), of a change that looks at which way it is.
+    fn reshaped(&self, change: impl Fn(usize, &mut Shape)) -> bool {
+        self.starts(|view| {
+            let gang = &mut view.gangs[self.at];
+            change(0, Arc::make_mut(&mut gang.shape));
+            gang.options.iter_mut().enumerate().for_each(|(way, shape)| change(way, Arc::make_mut(shape)));
+        })
     }
 
     fn shape(&self) -> &Shape {
@@ -130,7 +139,11 @@ impl Case<'_> {
 
     /// Less of one resource, of all roles that ask for as much.
     fn smaller(&self) -> Vec<Remedy> {
+        let names = || self.view.resources.iter().enumerate();
         let one = |(at, name): (usize, &String)| {
+            // Of a flavor as much is asked for as of its resource.
+            let flavors: Vec<usize> =
+                names().filter(|(_, other)| flavor::split(other).0 == name).map(|(at, _)| at).collect();
             let most = self.shape().roles.iter().map(|role| role.request(at)).max()?;
             let step = match name.as_str() {
                 demand::PODS => return None,
@@ -143,14 +156,16 @@ impl Case<'_> {
             let amount = |less: i64| (steps + 1 - less) * step;
             let lower = |shape: &mut Shape, amount: i64| {
                 for role in shape.roles.iter_mut().filter(|role| role.request(at) > 0) {
-                    role.requests[at] = role.requests[at].min(amount);
+                    for at in flavors.iter().copied().filter(|at| role.request(*at) > 0).collect::<Vec<usize>>() {
+                        role.requests[at] = role.requests[at].min(amount);
+                    }
                 }
             };
             let less = least(steps, |less| self.shaped(|shape| lower(shape, amount(less))))?;
             let message = format!("ask for {} a pod instead of {}", show(name, amount(less)), show(name, most));
             Some(Remedy { change: Change::SmallerPods, message })
         };
-        self.view.resources.iter().enumerate().filter_map(one).collect()
+        names().filter(|(_, name)| flavor::split(name).1.is_none()).filter_map(one).collect()
     }
 
     fn fewer(&self) -> Option<Remedy> {
@@ -174,12 +189,14 @@ impl Case<'_> {
     }
 
     fn any_node(&self) -> Option<Remedy> {
-        let both = || self.shape().roles.iter().zip(&self.kept);
-        let holds = both().any(|(role, kept)| !role.rules.selector.is_empty() || role.rules.any_of != *kept)
-            && self.shaped(|shape| {
-                for (role, kept) in shape.roles.iter_mut().zip(&self.kept) {
+        let kept =
+            |way: usize, role: usize| self.kept.get(way).and_then(|way| way.get(role)).cloned().unwrap_or_default();
+        let mut roles = self.shape().roles.iter().enumerate();
+        let holds = roles.any(|(at, role)| !role.rules.selector.is_empty() || role.rules.any_of != kept(0, at))
+            && self.reshaped(|way, shape| {
+                for (at, role) in shape.roles.iter_mut().enumerate() {
                     role.rules.selector.clear();
-                    role.rules.any_of.clone_from(kept);
+                    role.rules.any_of = kept(way, at);
                 }
             });
         let message = "leave out its nodeSelector and required node affinity".to_owned();
@@ -271,6 +288,9 @@ pub struct QueueState {
 pub struct QuotaState {
     /// Its name.
     pub resource: String,
+    /// The flavor that this is about, if there are several of the resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flavor: Option<String>,
     /// What is used: thousandths of `cpu`, units of all others.
     pub used: i64,
     /// What the queue is entitled to.
@@ -286,11 +306,15 @@ pub fn queues(view: &GangView, now_ms: i64) -> Vec<QueueState> {
     let standings = schedule::standings(&scene.view, now_ms);
     let state = |(at, (queue, standing)): (u32, (&schedule::ClusterQueue, schedule::Standing))| {
         let mine = || scene.view.gangs.iter().filter(|gang| gang.queue == at);
-        let quota = |stake: &schedule::Stake| QuotaState {
-            resource: scene.view.resources[stake.resource as usize].clone(),
-            used: stake.used,
-            entitled: stake.entitled,
-            available: stake.available,
+        let quota = |stake: &schedule::Stake| {
+            let (resource, flavor) = flavor::split(&scene.view.resources[stake.resource as usize]);
+            QuotaState {
+                resource: resource.to_owned(),
+                flavor: flavor.map(str::to_owned),
+                used: stake.used,
+                entitled: stake.entitled,
+                available: stake.available,
+            }
         };
         QueueState {
             name: queue.name.clone(),

@@ -180,7 +180,7 @@ pub(super) fn selected(selector: &LabelSelector) -> Vec<Requirement> {
     labels.chain(expressions).collect()
 }
 
-fn effect(text: &str) -> Option<Effect> {
+pub(super) fn effect(text: &str) -> Option<Effect> {
     match text {
         "NoSchedule" => Some(Effect::NoSchedule),
         "PreferNoSchedule" => Some(Effect::PreferNoSchedule),
@@ -190,7 +190,7 @@ fn effect(text: &str) -> Option<Effect> {
 }
 
 /// One that makes no sense tolerates nothing.
-fn toleration(one: &k8s_openapi::api::core::v1::Toleration) -> Option<Toleration> {
+pub(super) fn toleration(one: &k8s_openapi::api::core::v1::Toleration) -> Option<Toleration> {
     let exists = one.operator.as_deref() == Some("Exists");
     let key = one.key.clone().filter(|key| !key.is_empty());
     if key.is_none() && !exists {

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
 
 use super::demand::{self, Amounts};
-use super::flavor;
+use super::flavor::{self, Assigned};
 use super::gather::{self, Gang, annotation, node_name};
 use super::queue::Setting;
 use super::reason::Wait;
@@ -20,6 +20,12 @@ use crate::label;
 use crate::schedule::{
     Closeness, Gang as Member, Level, Node, Operator, Phase, Place, Policy, Requirement, Reservation, Role, Shape, View,
 };
+
+mod catalogue;
+mod way;
+
+use catalogue::{Catalogue, Group};
+use way::Flavored;
 
 /// What is reduced in the all-reduce of which the time is predicted, where nobody says: 1 GiB.
 const ALL_REDUCE_BYTES: u64 = 1 << 30;
@@ -52,6 +58,8 @@ pub(super) struct Part<'view> {
     pub(super) kind: Kind,
     /// Pods of each role, by index.
     pub(super) pods: Vec<Vec<&'view Pod>>,
+    /// The flavors that the pods of each role are given, for each of the ways that it may start in.
+    pub(super) ways: Vec<Vec<Assigned>>,
     /// What was set aside as of an earlier decision.
     pub(super) noted: Option<Note>,
 }
@@ -64,6 +72,9 @@ pub(super) struct Note {
     pub(super) promised: bool,
     /// (role, node, pods)
     pub(super) places: Vec<(u32, String, u32)>,
+    /// The flavors of each role, if the gang may be given some or others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) flavors: Vec<String>,
 }
 
 /// Everything, and what it was made from.
@@ -88,23 +99,13 @@ struct Draft<'view> {
     closeness: Closeness,
 }
 
-/// A role while its part is being made: what its pods ask for, how many there are, and how many there have to be at least.
+/// A role while its part is being made: what its pods ask for in each of the ways that it may start in, how many there are, and how many
+/// there have to be at least.
 struct Drafted {
-    asked: Arc<Asked>,
+    asked: Vec<Arc<Asked>>,
     count: u32,
     min: u32,
 }
-
-/// Pods that ask for the same.
-struct Group<'view> {
-    asked: Arc<Asked>,
-    pods: Vec<&'view Pod>,
-}
-
-/// What pods ask for, by a hash of what is read of them: most ask for what others have asked for, and reading it takes longer than
-/// looking it up.
-#[derive(Default)]
-struct Catalogue<'view>(BTreeMap<u64, Vec<(&'view Pod, Arc<Asked>)>>);
 
 /// Shapes by their roles (where the [`Asked`] of each is, and its counts), closeness, namespace and bytes.
 type Shapes = BTreeMap<(Vec<(usize, u32, u32)>, Closeness, String, u64), Arc<Shape>>;
@@ -116,8 +117,7 @@ struct Maker<'view> {
     nodes: BTreeMap<&'view str, u32>,
     setting: Setting,
     catalogue: Catalogue<'view>,
-    /// What pods ask for in a queue, by that and by where it is; and what it was before, which so keeps its place.
-    flavored: BTreeMap<(u32, usize), (Arc<Asked>, Arc<Asked>)>,
+    flavored: Flavored,
     drafts: Vec<Draft<'view>>,
     early: Vec<(usize, Wait)>,
     /// What pods that are no part of any gang hold, by node.
@@ -135,7 +135,7 @@ impl<'view> Scene<'view> {
             nodes: names.zip(0..).collect(),
             setting: Setting::read(shown, now_ms),
             catalogue: Catalogue::default(),
-            flavored: BTreeMap::new(),
+            flavored: Flavored::default(),
             drafts: Vec::new(),
             early: Vec::new(),
             lost: Vec::new(),
@@ -146,9 +146,10 @@ impl<'view> Scene<'view> {
         maker.finish(gangs)
     }
 
-    /// What a part asks for.
-    pub(super) fn shape(&self, part: usize) -> &Shape {
-        &self.view.gangs[part].shape
+    /// What a part asks for in one of the ways that it may start in.
+    pub(super) fn shape(&self, part: usize, option: u32) -> &Shape {
+        let gang = &self.view.gangs[part];
+        gang.options.get(option as usize).unwrap_or(&gang.shape)
     }
 
     /// The gang that a part is of.
@@ -195,7 +196,11 @@ impl<'view> Maker<'view> {
 
     /// Pods that are on their nodes.
     fn placed(&mut self, at: usize, gang: &Gang<'view>, kind: Kind, pods: &[&'view Pod], phase: Phase) {
-        let groups = self.catalogue.group(pods, &self.keys, true).unwrap_or_default();
+        let mut groups = self.catalogue.group(pods, &self.keys, true).unwrap_or_default();
+        let mut member = self.member(gang, kind, pods);
+        if kind == Kind::Runs && self.setting.gives_flavors(member.queue) && !self.setting.flavored().is_empty() {
+            groups = groups.into_iter().flat_map(|group| self.by_flavor(member.queue, group)).collect();
+        }
         let mut places: BTreeMap<(u32, u32), u32> = BTreeMap::new();
         for (role, group) in (0..).zip(&groups) {
             for node in group.pods.iter().filter_map(|pod| self.nodes.get(node_name(pod)?)) {
@@ -203,7 +208,6 @@ impl<'view> Maker<'view> {
             }
         }
         let places: Vec<Place> = places.into_iter().map(|((role, node), count)| Place { role, node, count }).collect();
-        let mut member = self.member(gang, kind, pods);
         match phase {
             Phase::Running { since_ms, changed_ms, saved_ms, .. } => {
                 member.phase = Phase::Running { since_ms, changed_ms, saved_ms, places };
@@ -247,7 +251,7 @@ impl<'view> Maker<'view> {
         }
         let mut member = self.member(gang, kind, &gang.waiting);
         member.queue = self.setting.queue_of(gang.waiting[0], kind)?;
-        groups.iter_mut().for_each(|group| self.keep_to_flavors(member.queue, &mut group.asked));
+        let ways = self.ways(&member, gang, kind, &groups)?;
         match kind {
             // What a gang lost comes before everything else.
             Kind::Missing => member.submitted_ms = 0,
@@ -256,24 +260,13 @@ impl<'view> Maker<'view> {
             Kind::Whole | Kind::Runs | Kind::Leaves => {}
         }
         self.push(at, kind, groups, &mins, member, closeness);
+        if let (Some(ways), Some(draft)) = (ways, self.drafts.last_mut()) {
+            for (role, at) in draft.roles.iter_mut().zip(0..) {
+                role.asked = ways.iter().map(|way| Arc::clone(&way[at].1)).collect();
+            }
+            draft.part.ways = ways.into_iter().map(|way| way.into_iter().map(|(given, _)| given).collect()).collect();
+        }
         Ok(())
-    }
-
-    /// Pods of a queue stay on the nodes of its flavors.
-    fn keep_to_flavors(&mut self, queue: u32, asked: &mut Arc<Asked>) {
-        let key = (queue, Arc::as_ptr(asked).addr());
-        if let Some((_, there)) = self.flavored.get(&key) {
-            *asked = Arc::clone(there);
-            return;
-        }
-        let terms = self.setting.flavor_terms(queue, asked.amounts.keys());
-        if terms.is_empty() {
-            return;
-        }
-        let before = Arc::clone(asked);
-        let rules = &mut Arc::make_mut(asked).role.rules;
-        terms.iter().for_each(|terms| flavor::both(&mut rules.any_of, terms));
-        self.flavored.insert(key, (before, Arc::clone(asked)));
     }
 
     /// A pod that joins others is placed in their domains.
@@ -309,6 +302,7 @@ impl<'view> Maker<'view> {
             priority: i32::try_from(priority).unwrap_or(0),
             submitted_ms: gang.since_ms,
             shape: Arc::default(),
+            options: Vec::new(),
             run_limit_ms: run_limit_ms(pods),
             expected_ms: None,
             preemptible: true,
@@ -327,13 +321,13 @@ impl<'view> Maker<'view> {
         closeness: Closeness,
     ) {
         let mut draft = Draft {
-            part: Part { gang: at, kind, pods: Vec::new(), noted: None },
+            part: Part { gang: at, kind, pods: Vec::new(), ways: Vec::new(), noted: None },
             roles: Vec::new(),
             member,
             closeness,
         };
         for (Group { asked, pods }, min) in groups.into_iter().zip(mins) {
-            draft.roles.push(Drafted { asked, count: len(pods.len()), min: *min });
+            draft.roles.push(Drafted { asked: vec![asked], count: len(pods.len()), min: *min });
             draft.part.pods.push(pods);
         }
         if matches!(kind, Kind::Whole | Kind::Missing) {
@@ -350,7 +344,8 @@ impl<'view> Maker<'view> {
         keys.extend(asked.iter().flat_map(|asked| rule::node_keys(&asked.role)).map(str::to_owned));
         // What is asked for by name is a level, too.
         for draft in &self.drafts {
-            let slices = draft.roles.iter().filter_map(|role| role.asked.role.slice.as_ref()).map(|slice| &slice.level);
+            let slices =
+                draft.roles.iter().filter_map(|role| role.asked[0].role.slice.as_ref()).map(|slice| &slice.level);
             for label in draft.closeness.required.iter().chain(&draft.closeness.preferred).chain(slices) {
                 if !self.setting.levels.iter().any(|level| level.label == *label) {
                     self.setting.levels.push(Level {
@@ -371,6 +366,7 @@ impl<'view> Maker<'view> {
         if hurry {
             policy.hold_after_ms = i64::MAX;
         }
+        policy.uncounted = self.setting.flavored().iter().filter_map(|name| Some(len(*at.get(name)?))).collect();
         let (cohorts, queues) = self.setting.tree(&at);
         let mut view = View { resources, nodes, cohorts, queues, gangs: Vec::new(), policy };
         let mut parts = Vec::new();
@@ -401,30 +397,46 @@ impl<'view> Maker<'view> {
                     .filter(|place| (*role as usize) < draft.roles.len() && place.count > 0)
             };
             let places: Option<Vec<Place>> = note.places.iter().map(known).collect();
-            *kept = places.map(|places| Reservation { start_ms: note.start_ms, promised: note.promised, places });
+            let option = draft.part.way_of(&note.flavors);
+            *kept = places.zip(option).map(|(places, option)| Reservation {
+                start_ms: note.start_ms,
+                promised: note.promised,
+                places,
+                option,
+            });
         }
         let pods: u32 = draft.roles.iter().map(|role| role.count).sum();
         let places = matches!(draft.part.kind, Kind::Runs | Kind::Leaves);
         let bytes = if pods > 1 && !places { ALL_REDUCE_BYTES } else { 0 };
-        // All that is asked for is alive until the last draft is closed, so that each has a place of its own.
-        let key = draft.roles.iter().map(|role| (Arc::as_ptr(&role.asked).addr(), role.count, role.min)).collect();
-        let shape = shapes.entry((key, draft.closeness, self.namespace(&draft.part), bytes));
-        let make = |(_, closeness, namespace, bytes): &(_, Closeness, String, u64)| {
-            let role = |one: &Drafted| Role {
-                count: one.count,
-                min: one.min,
-                requests: row(&one.asked.amounts, at),
-                ..one.asked.role.clone()
+        let namespace = self.namespace(&draft.part);
+        let ways = draft.roles.iter().map(|role| role.asked.len()).min().unwrap_or(1);
+        let shape = |way: usize| {
+            // All that is asked for is alive until the last draft is closed, so that each has a place of its own.
+            let address = |role: &Drafted| (Arc::as_ptr(&role.asked[way]).addr(), role.count, role.min);
+            let key = draft.roles.iter().map(address).collect();
+            let shape = shapes.entry((key, draft.closeness.clone(), namespace.clone(), bytes));
+            let make = |(_, closeness, namespace, bytes): &(_, Closeness, String, u64)| {
+                let role = |one: &Drafted| Role {
+                    count: one.count,
+                    min: one.min,
+                    requests: row(&one.asked[way].amounts, at),
+                    ..one.asked[way].role.clone()
+                };
+                let roles = draft.roles.iter().map(role).collect();
+                Arc::new(Shape {
+                    namespace: namespace.clone(),
+                    roles,
+                    closeness: closeness.clone(),
+                    all_reduce_bytes: *bytes,
+                })
             };
-            let roles = draft.roles.iter().map(role).collect();
-            Arc::new(Shape {
-                namespace: namespace.clone(),
-                roles,
-                closeness: closeness.clone(),
-                all_reduce_bytes: *bytes,
-            })
+            Arc::clone(shape.or_insert_with_key(make))
         };
-        draft.member.shape = Arc::clone(shape.or_insert_with_key(make));
+        let all: Vec<Arc<Shape>> = (0..ways).map(shape).collect();
+        draft.member.shape = Arc::clone(&all[0]);
+        if all.len() > 1 {
+            draft.member.options = all;
+        }
         (draft.member, draft.part)
     }
 
@@ -448,7 +460,7 @@ impl<'view> Maker<'view> {
                 labels,
                 taints: rule::taints(node),
                 unschedulable: cordoned || !ready,
-                capacity: row(&demand::of_node(node), at),
+                capacity: self.row_of(node, at),
             }
         };
         let mut nodes: Vec<Node> = self.shown.nodes.iter().zip(ready).map(make).collect();
@@ -480,7 +492,8 @@ fn settle(view: &mut View) {
         let Phase::Waiting { reservation: Some(held) } = &gang.phase else { continue };
         let before = free.clone();
         for place in &held.places {
-            let asked = &gang.shape.roles[place.role as usize].requests;
+            let shape = gang.options.get(held.option as usize).unwrap_or(&gang.shape);
+            let asked = &shape.roles[place.role as usize].requests;
             let row = &mut free[place.node as usize];
             row.iter_mut().zip(asked).for_each(|(free, asked)| *free -= asked * i64::from(place.count));
         }
@@ -504,11 +517,13 @@ fn row(amounts: &Amounts, at: &BTreeMap<String, usize>) -> Vec<i64> {
 
 /// The resources that somebody asks for, the scarcer first: extended ones, such as GPUs, before CPUs, and those before memory.
 fn resources(asked: &[Arc<Asked>], setting: &Setting) -> (Vec<String>, BTreeMap<String, usize>) {
-    let asked = asked.iter().flat_map(|asked| asked.amounts.keys());
-    let names: BTreeSet<&str> = asked.map(String::as_str).chain(setting.resources()).collect();
-    let mut names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+    let asked = asked.iter().flat_map(|asked| asked.amounts.keys().cloned());
+    let names: BTreeSet<String> = asked.chain(setting.resources()).collect();
+    let mut names: Vec<String> = names.into_iter().collect();
     let plain = ["cpu", "memory", "ephemeral-storage", demand::PODS];
-    names.sort_by_key(|name| plain.iter().position(|one| one == name).map_or(0, |at| at + 1));
+    // Flavors come last: where both are lacking, it is the resource that is told.
+    let of_flavor = |name: &String| flavor::split(name).1.is_some();
+    names.sort_by_key(|name| (of_flavor(name), plain.iter().position(|one| one == name).map_or(0, |at| at + 1)));
     let at = names.iter().cloned().zip(0..).collect();
     (names, at)
 }
@@ -518,7 +533,8 @@ fn scarce(resources: &[String], nodes: &[Node]) -> Option<u32> {
     let there = |at: usize| nodes.iter().any(|node| node.capacity[at] > 0);
     let known =
         ["nvidia.com/gpu", "amd.com/gpu"].iter().filter_map(|name| resources.iter().position(|one| one == name));
-    let extended = (0..resources.len()).filter(|at| resources[*at].contains('/'));
+    let is_whole = |at: &usize| flavor::split(&resources[*at]).1.is_none();
+    let extended = (0..resources.len()).filter(is_whole).filter(|at| resources[*at].contains('/'));
     let found = known.chain(extended).find(|at| there(*at));
     found.or_else(|| resources.iter().position(|name| name == "cpu")).map(len)
 }
@@ -530,46 +546,8 @@ fn role_name(pod: &Pod) -> &str {
 /// What is asked for by anybody, each once.
 fn distinct(drafts: &[Draft<'_>]) -> Vec<Arc<Asked>> {
     let mut seen = BTreeSet::new();
-    let all = drafts.iter().flat_map(|draft| &draft.roles).map(|role| &role.asked);
+    let all = drafts.iter().flat_map(|draft| &draft.roles).flat_map(|role| &role.asked);
     all.filter(|asked| seen.insert(Arc::as_ptr(asked).addr())).cloned().collect()
-}
-
-impl<'view> Catalogue<'view> {
-    fn asked(&mut self, pod: &'view Pod, keys: &BTreeSet<&str>) -> Result<Arc<Asked>, String> {
-        let known = self.0.entry(rule::rough_hash(pod)).or_default();
-        let found = known.iter().find(|(other, _)| role_name(other) == role_name(pod) && rule::alike(other, pod, keys));
-        if let Some((_, asked)) = found {
-            return Ok(Arc::clone(asked));
-        }
-        let asked = Arc::new(rule::asked(pod, keys)?);
-        known.push((pod, Arc::clone(&asked)));
-        Ok(asked)
-    }
-
-    /// The pods by what they ask for. With `lenient`, what does not read asks for nothing.
-    fn group(
-        &mut self,
-        pods: &[&'view Pod],
-        keys: &BTreeSet<&str>,
-        lenient: bool,
-    ) -> Result<Vec<Group<'view>>, String> {
-        let mut groups: Vec<Group<'view>> = Vec::new();
-        for pod in pods {
-            if let Some(group) = groups.iter_mut().find(|group| rule::alike(group.pods[0], pod, keys)) {
-                group.pods.push(pod);
-                continue;
-            }
-            let asked = match self.asked(pod, keys) {
-                Err(_) if lenient => Arc::default(),
-                asked => asked?,
-            };
-            match groups.iter_mut().find(|group| group.asked.is_the_same(&asked)) {
-                Some(group) => group.pods.push(pod),
-                None => groups.push(Group { asked, pods: vec![pod] }),
-            }
-        }
-        Ok(groups)
-    }
 }
 
 fn closeness(pods: &[&Pod]) -> Closeness {

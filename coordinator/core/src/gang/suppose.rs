@@ -20,7 +20,7 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 /// Pods that a kubelet takes where nobody says.
 const PODS_OF_A_NODE: &str = "110";
 /// Annotations by which the scheduler remembers something of a pod that is not there any more.
-const REMEMBERED: [&str; 3] = [label::RESERVATION, label::PREEMPTED, label::CHECKPOINT];
+const REMEMBERED: [&str; 4] = [label::RESERVATION, label::PREEMPTED, label::CHECKPOINT, label::FLAVORS];
 
 /// Something that is supposed.
 #[derive(Clone, Debug, PartialEq)]

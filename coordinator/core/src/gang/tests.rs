@@ -1,5 +1,6 @@
 //! Queues, preemption and reservations over Kubernetes objects.
 
+mod flavors;
 mod outlook;
 
 use std::collections::BTreeMap;
@@ -428,10 +429,13 @@ fn quota_of_a_flavor_is_of_its_nodes() {
     let job = |cpus: u32| gang("job", 1, cpus, 0, &queued("q", 0));
     assert_eq!(nodes_of(&look(&["a100"], job(3))), ["new"]);
     assert_eq!(nodes_of(&look(&["v100"], job(3))), ["old"]);
-    // Of several, one for each pod; of one that nobody has described, any node.
-    let mut both = nodes_of(&look(&["a100", "v100"], gang("job", 2, 3, 0, &queued("q", 0))));
-    both.sort_unstable();
-    assert_eq!(both, ["new", "old"]);
+    // Of several, one for all pods; of one that nobody has described, any node.
+    assert_eq!(nodes_of(&look(&["a100", "v100"], gang("job", 2, 2, 0, &queued("q", 0)))), ["new"; 2]);
+    assert_eq!(
+        codes(&look(&["a100", "v100"], gang("job", 2, 3, 0, &queued("q", 0)))),
+        [("job", WaitCode::AboveQuota)],
+        "no flavor has quota for both"
+    );
     assert_eq!(nodes_of(&look(&["default"], gang("job", 1, 3, 0, &queued("q", 0)))).len(), 1);
     // A pod that asks for other nodes finds none, and is told why.
     let mut elsewhere = job(1);

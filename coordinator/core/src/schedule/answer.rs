@@ -83,7 +83,8 @@ impl Engine<'_> {
             }
             let estimate = estimate.filter(|_| reason.ends_by_itself());
             let reservation = if one.holds { self.reservation(one.id) } else { None };
-            waiting.push(Waiting { gang: one.at, position, reason, estimate, reservation });
+            let option = self.option(one.id);
+            waiting.push(Waiting { gang: one.at, position, reason, estimate, reservation, option });
         }
         Decision { waiting, wake_at_ms, ..self.answer }
     }
@@ -111,6 +112,7 @@ impl Engine<'_> {
         let mut known = Known::new(self);
         let mut reasons: Vec<Option<Reason>> = Vec::with_capacity(sequence.len());
         for one in sequence {
+            let one = &self.settle_option(*one, &mut known);
             let lasting = self.lasting(one, &mut known);
             let now = |engine: &mut Self| {
                 if one.holds { Some(engine.of_holder(one, &known)) } else { engine.passing(one, &known) }
@@ -122,9 +124,27 @@ impl Engine<'_> {
             reasons.push(reason);
         }
         let rooms = self.rooms(&known);
-        let room = |class: usize| rooms[class].clone();
+        let room = |one: &Line| rooms[self.members[one.id].class].clone();
         let all = sequence.iter().zip(reasons);
-        all.map(|(one, reason)| reason.or_else(|| room(one.class)).unwrap_or(Reason::Invalid)).collect()
+        all.map(|(one, reason)| reason.or_else(|| room(one)).unwrap_or(Reason::Invalid)).collect()
+    }
+
+    /// A gang that may have several shapes waits for the first in which it could start at all.
+    fn settle_option(&mut self, one: Line, known: &mut Known) -> Line {
+        if one.holds || !one.valid {
+            return one;
+        }
+        let options = self.classes.options_of(one.at).to_vec();
+        for class in options.iter().map(|class| *class as usize) {
+            self.members[one.id].class = class;
+            let option = Line { class, ..one };
+            let never = self.lasting(&option, known).is_some_and(|reason| !reason.ends_by_itself());
+            if !never {
+                return option;
+            }
+        }
+        self.members[one.id].class = one.class;
+        one
     }
 
     /// Why it would wait whatever runs, or whatever is free.

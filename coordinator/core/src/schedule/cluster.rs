@@ -356,7 +356,7 @@ fn tolerated(tolerations: &[Toleration], taint: &Taint) -> bool {
     tolerations.iter().any(same)
 }
 
-pub(super) fn tolerates(tolerations: &[Toleration], taints: &[Taint]) -> bool {
+pub(crate) fn tolerates(tolerations: &[Toleration], taints: &[Taint]) -> bool {
     taints.iter().all(|taint| taint.effect == Effect::PreferNoSchedule || tolerated(tolerations, taint))
 }
 

@@ -1,5 +1,7 @@
 //! What the engine answers, and what becomes of a view when the answer is carried out.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::view::{Gang, Phase, Place, Reservation, View};
@@ -32,6 +34,9 @@ pub struct Admission {
     pub after: Vec<u32>,
     /// Predicted time of one all-reduce over all its pods.
     pub all_reduce_ns: u64,
+    /// Position of the shape that it has then among its options.
+    #[serde(default)]
+    pub option: u32,
 }
 
 /// A gang that makes room.
@@ -64,6 +69,9 @@ pub struct Waiting {
     pub estimate: Option<Estimate>,
     /// What is set aside for it.
     pub reservation: Option<Reservation>,
+    /// Position of the shape that the reason is about among its options.
+    #[serde(default)]
+    pub option: u32,
 }
 
 /// When a gang is expected to start.
@@ -200,6 +208,9 @@ impl Decision {
             if let Some(gang) = next.gangs.get_mut(admission.gang as usize) {
                 let places = admission.places.clone();
                 gang.phase = Phase::Running { since_ms: now_ms, changed_ms: now_ms, saved_ms: now_ms, places };
+                if let Some(shape) = gang.options.get(admission.option as usize) {
+                    gang.shape = Arc::clone(shape);
+                }
             }
         }
         for growth in &self.growths {

@@ -90,10 +90,10 @@ pub(super) struct Engine<'v> {
 
 impl<'v> Engine<'v> {
     pub(super) fn new(view: &'v View, now_ms: i64) -> Self {
-        let (shapes, of) = shape::distinct(view);
-        let ports = shape::ports(&shapes);
+        let distinct = shape::distinct(view);
+        let ports = shape::ports(&distinct.shapes);
         let mut cluster = Cluster::new(view, &ports);
-        let classes = Classes::new(view, shapes, of, &ports, &mut cluster);
+        let classes = Classes::new(view, distinct, &ports, &mut cluster);
         near::columns(&mut cluster, view, &classes.classes);
         let tree = Tree::new(view);
         let demand = Demand::new(view, &classes);
@@ -209,10 +209,16 @@ impl<'v> Engine<'v> {
 
     /// One gang's turn; whether it starts.
     fn turn(&mut self, one: &Waiter) -> bool {
-        if !one.valid || self.view.queues[one.queue as usize].stopped || self.is_vain(one) {
+        if !one.valid || self.view.queues[one.queue as usize].stopped {
             return false;
         }
         let id = one.id as usize;
+        if self.classes.has_options() && !self.classes.options_of(self.members[id].at).is_empty() {
+            return self.turn_of_options(id);
+        }
+        if self.is_vain(one) {
+            return false;
+        }
         let held = self.lift(id);
         let places = self.fit(id, held.as_ref()).or_else(|| self.make_room(id));
         if let Some(places) = places {
@@ -256,7 +262,7 @@ impl<'v> Engine<'v> {
     }
 
     /// Starts a gang.
-    fn admit(&mut self, id: usize, places: Vec<Place>) {
+    pub(super) fn admit(&mut self, id: usize, places: Vec<Place>) {
         let (until, queue) = (self.members[id].ends_ms, self.members[id].queue);
         self.shift(id, &places, self.now_ms, until, 1);
         let member = &mut self.members[id];
@@ -279,6 +285,7 @@ impl<'v> Engine<'v> {
             places: self.to_view(new),
             after: self.after(new),
             all_reduce_ns: all_reduce_ns(all, bytes, &self.cluster, &self.view.policy),
+            option: self.option(id),
         }
     }
 
@@ -320,6 +327,7 @@ impl<'v> Engine<'v> {
             member.fixed = false;
             member.ends_ms = until(member.gang, self.now_ms);
             self.running.remove(&id);
+            self.members[id].class = self.first_class(id);
             self.order.put_back(id, &self.members);
         }
         self.count(id);
@@ -339,7 +347,8 @@ impl<'v> Engine<'v> {
     /// The reservation as the view has it.
     pub(super) fn reservation(&self, id: usize) -> Option<Reservation> {
         let held = self.members[id].held.as_ref().filter(|_| self.order.holders.contains(&id))?;
-        Some(Reservation { start_ms: held.start_ms, promised: held.promised, places: self.to_view(&held.places) })
+        let (places, option) = (self.to_view(&held.places), self.option(id));
+        Some(Reservation { start_ms: held.start_ms, promised: held.promised, places, option })
     }
 }
 
@@ -361,21 +370,19 @@ fn members<'v>(view: &'v View, cluster: &Cluster, classes: &Classes, now_ms: i64
     };
     let member = |at: u32| {
         let gang = &view.gangs[at as usize];
-        let class = classes.of[at as usize] as usize;
+        let mut class = classes.of[at as usize] as usize;
         let (running, places, ends_ms, fixed, held) = match &gang.phase {
             Phase::Waiting { reservation } => {
-                let held = reservation.as_ref().map(|one| Held {
-                    start_ms: one.start_ms,
-                    promised: one.promised,
-                    places: known(&one.places, class),
+                let held = reservation.as_ref().and_then(|one| {
+                    let options = classes.options_of(at);
+                    let class = options.get(one.option as usize).map_or(class, |class| *class as usize);
+                    let (start_ms, promised) = (one.start_ms, one.promised);
+                    let held = Held { start_ms, promised, places: known(&one.places, class) };
+                    lasts(&held, class, cluster, classes).then_some((held, class))
                 });
-                (
-                    false,
-                    Vec::new(),
-                    until(gang, now_ms),
-                    false,
-                    held.filter(|held| lasts(held, class, cluster, classes)),
-                )
+                let (held, of_held) = held.unzip();
+                class = of_held.unwrap_or(class);
+                (false, Vec::new(), until(gang, now_ms), false, held)
             }
             Phase::Running { since_ms, changed_ms, places, .. } => {
                 let limit = gang.run_limit_ms.map(|limit| since_ms.saturating_add(limit.max(1)));

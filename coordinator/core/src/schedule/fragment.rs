@@ -28,7 +28,11 @@ impl Demand {
     pub(super) fn new(view: &View, classes: &Classes) -> Self {
         let Some(scarce) = view.policy.scarce.map(|scarce| scarce as usize) else { return Self::default() };
         let mut gangs = vec![0_i64; classes.classes.len()];
-        classes.of.iter().for_each(|class| gangs[*class as usize] += 1);
+        for (at, class) in (0..).zip(&classes.of) {
+            // Whatever it started in, so that starting changes nothing here.
+            let first = classes.options_of(at).first().unwrap_or(class);
+            gangs[*first as usize] += 1;
+        }
         let mut sums = vec![0_i64; classes.kinds.len()];
         for (class, gangs) in classes.classes.iter().zip(gangs) {
             for (part, role) in class.parts.iter().zip(&class.shape.roles) {

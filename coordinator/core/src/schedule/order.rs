@@ -270,7 +270,7 @@ impl Order {
             let whole = i128::from(tree.total[resource].max(1)) * 2;
             over * 1_000_000 * 1_000 / (whole * i128::from(self.weights[at].max(1)))
         };
-        let most = (0..tree.total.len()).map(part).max().unwrap_or(0);
+        let most = tree.counted.iter().copied().map(part).max().unwrap_or(0);
         u64::try_from(most).unwrap_or(u64::MAX)
     }
 }

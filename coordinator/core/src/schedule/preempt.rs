@@ -379,7 +379,7 @@ impl Engine<'_> {
         }
         let mut risen: i128 = 0;
         for (queue, (before, after)) in queues {
-            for at in 0..resources {
+            for at in self.tree.counted.iter().copied() {
                 let entitled = self.tree.entitled(queue, at);
                 let change = i128::from(after[at].min(entitled)) - i128::from(before[at].min(entitled));
                 risen += change * 1_000_000 / i128::from(self.tree.total[at].max(1));

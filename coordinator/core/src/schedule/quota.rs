@@ -29,6 +29,8 @@ pub(super) struct Tree {
     limited: Vec<bool>,
     /// What each queue and cohort is entitled to: its own, and its part, by weight, of what the cohorts above have themselves.
     entitled: Vec<i64>,
+    /// Resources by which shares and entitlements are told.
+    pub(super) counted: Vec<usize>,
     /// The whole of each resource: all nodes' capacity.
     pub(super) total: Vec<i64>,
 }
@@ -61,6 +63,9 @@ impl Tree {
             limited: vec![false; parent.len() * resources],
             entitled: vec![0; parent.len() * resources],
             parent,
+            counted: (0..resources)
+                .filter(|at| !view.policy.uncounted.iter().any(|one| *one as usize == *at))
+                .collect(),
             total,
         };
         let depth = tree.by_depth();
@@ -170,6 +175,15 @@ impl Tree {
     pub(super) fn lacks(&self, usage: &Usage, queue: usize, amounts: &[i64]) -> Option<(usize, i64, i64)> {
         let asked = amounts.iter().enumerate().filter(|(_, amount)| **amount > 0);
         asked.map(|(at, amount)| (at, *amount, self.available(usage, queue, at))).find(|(_, asked, free)| asked > free)
+    }
+
+    /// Whether a queue that takes these amounts uses more of some resource than its own quota.
+    pub(super) fn borrows(&self, usage: &Usage, queue: usize, amounts: &[i64]) -> bool {
+        let over = |(resource, amount): (usize, &i64)| {
+            let cell = queue * self.resources + resource;
+            *amount > 0 && self.limited[cell] && usage.0[cell] + amount > self.cells[cell].subtree
+        };
+        amounts.iter().enumerate().any(over)
     }
 
     /// What a queue, or a cohort, uses.

@@ -7,7 +7,7 @@ use super::bits::Bits;
 use super::cluster::{Cluster, len};
 use super::near;
 use super::table::{Table, hash};
-use super::view::{Gang, NodeRules, Role, Shape, View};
+use super::view::{NodeRules, Phase, Role, Shape, View};
 
 /// Pods that ask for the same.
 #[derive(Clone, Debug)]
@@ -59,8 +59,18 @@ pub(super) struct Classes {
     pub(super) classes: Vec<Class>,
     pub(super) kinds: Vec<Kind>,
     pub(super) allowed: Vec<Allowed>,
-    /// Class of each gang, by its position in the view.
+    /// Class of each gang, by its position in the view; of one that waits and has options, of the first of them.
     pub(super) of: Vec<u32>,
+    /// Classes of the options of gangs that have some.
+    options: BTreeMap<u32, Vec<u32>>,
+}
+
+/// The distinct shapes of a view.
+#[derive(Debug, Default)]
+pub(super) struct Distinct {
+    pub(super) shapes: Vec<Arc<Shape>>,
+    of: Vec<u32>,
+    options: BTreeMap<u32, Vec<u32>>,
 }
 
 impl Class {
@@ -86,41 +96,44 @@ pub(super) fn ports(shapes: &[Arc<Shape>]) -> Vec<u16> {
 }
 
 /// The distinct shapes, and which each gang has.
-pub(super) fn distinct(view: &View) -> (Vec<Arc<Shape>>, Vec<u32>) {
-    let mut by_address = Table::for_up_to(view.gangs.len());
-    let mut by_hash = Table::for_up_to(view.gangs.len());
+pub(super) fn distinct(view: &View) -> Distinct {
+    let most = view.gangs.iter().map(|gang| 1 + gang.options.len()).sum();
+    let mut by_address = Table::for_up_to(most);
+    let mut by_hash = Table::for_up_to(most);
     let mut shapes: Vec<Arc<Shape>> = Vec::new();
-    let find = |gang: &Gang| {
-        let address = Arc::as_ptr(&gang.shape).addr();
+    let mut find = |shape: &Arc<Shape>| {
+        let address = Arc::as_ptr(shape).addr();
         by_address.get_or_enter(
             address as u64,
             |_| true,
             || {
-                let known = by_hash.get_or_enter(
-                    hash(&gang.shape),
-                    |id| shapes[id as usize] == gang.shape,
-                    || len(shapes.len()),
-                );
+                let known = by_hash.get_or_enter(hash(shape), |id| shapes[id as usize] == *shape, || len(shapes.len()));
                 if known as usize == shapes.len() {
-                    shapes.push(Arc::clone(&gang.shape));
+                    shapes.push(Arc::clone(shape));
                 }
                 known
             },
         )
     };
-    let of = view.gangs.iter().map(find).collect();
-    (shapes, of)
+    let mut options: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    let mut of = Vec::with_capacity(view.gangs.len());
+    for (at, gang) in (0..).zip(&view.gangs) {
+        if gang.options.is_empty() {
+            of.push(find(&gang.shape));
+            continue;
+        }
+        let found: Vec<u32> = gang.options.iter().map(&mut find).collect();
+        let runs = matches!(gang.phase, Phase::Running { .. });
+        of.push(if runs { find(&gang.shape) } else { found[0] });
+        options.insert(at, found);
+    }
+    Distinct { shapes, of, options }
 }
 
 impl Classes {
-    pub(super) fn new(
-        view: &View,
-        shapes: Vec<Arc<Shape>>,
-        of: Vec<u32>,
-        ports: &[u16],
-        cluster: &mut Cluster,
-    ) -> Self {
-        let mut made = Self { of, ..Self::default() };
+    pub(super) fn new(view: &View, distinct: Distinct, ports: &[u16], cluster: &mut Cluster) -> Self {
+        let Distinct { shapes, of, options } = distinct;
+        let mut made = Self { of, options, ..Self::default() };
         let mut kinds: BTreeMap<(Vec<(usize, i64)>, usize), usize> = BTreeMap::new();
         let mut rules: BTreeMap<NodeRules, usize> = BTreeMap::new();
         for shape in shapes {
@@ -149,6 +162,16 @@ impl Classes {
             class.terms = apart.iter().any(met);
         }
         made
+    }
+
+    /// Whether any gang has options.
+    pub(super) fn has_options(&self) -> bool {
+        !self.options.is_empty()
+    }
+
+    /// Classes of the options of a gang, by its position in the view.
+    pub(super) fn options_of(&self, gang: u32) -> &[u32] {
+        self.options.get(&gang).map_or(&[], Vec::as_slice)
     }
 }
 

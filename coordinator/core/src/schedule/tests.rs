@@ -4,6 +4,7 @@ mod brute;
 mod cases;
 mod check;
 mod closeness;
+mod option;
 mod property;
 mod quota;
 mod world;

@@ -229,6 +229,9 @@ pub struct Reservation {
     pub promised: bool,
     /// Where.
     pub places: Vec<Place>,
+    /// Position of the shape that it starts in among the gang's [`options`](Gang::options).
+    #[serde(default)]
+    pub option: u32,
 }
 
 /// Where a gang is in its life.
@@ -267,8 +270,12 @@ pub struct Gang {
     pub priority: i32,
     /// When it was submitted.
     pub submitted_ms: i64,
-    /// What it looks like.
+    /// What it looks like. Of a gang with [`options`](Self::options) that waits, those count.
     pub shape: Arc<Shape>,
+    /// Shapes of which it starts in one, those first that are liked better: it is tried in one after the other. They differ in what their
+    /// roles ask for and where they may run, not in which roles there are. Empty: it has its shape alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<Arc<Shape>>,
     /// It is stopped when it has run for so long.
     pub run_limit_ms: Option<i64>,
     /// How long it is expected to run; for estimates only.
@@ -361,6 +368,19 @@ pub struct ClusterQueue {
     /// Nothing is admitted (`stopPolicy: Hold`).
     #[serde(default)]
     pub stopped: bool,
+    /// Which of its options a gang gets.
+    #[serde(default)]
+    pub fungibility: Fungibility,
+}
+
+/// When the next of a gang's options is tried (`flavorFungibility`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fungibility {
+    /// Before something is borrowed (`whenCanBorrow: TryNextFlavor`).
+    pub spare_cohort: bool,
+    /// Only after others could not be stopped either (`whenCanPreempt: Preempt`).
+    pub preempt_first: bool,
 }
 
 /// A level of the topology.
@@ -400,6 +420,9 @@ pub struct Policy {
     /// Between gangs of the same priority, preemption has to bring entitlements nearer by more than this part of the
     /// cluster, in millionths.
     pub hysteresis_ppm: u64,
+    /// Resources that no share and no entitlement is told by, since others stand for them: those of which there are several flavors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uncounted: Vec<u32>,
 }
 
 impl Default for Policy {
@@ -415,6 +438,7 @@ impl Default for Policy {
             hold_after_ms: 600_000,
             reservations: 2,
             hysteresis_ppm: 1_000,
+            uncounted: Vec::new(),
         }
     }
 }

@@ -400,3 +400,62 @@ fn a_pod_whose_node_the_cluster_chooses_stays_with_its_flavor() {
     let selectors: Vec<Value> = placement.plan.actions.iter().filter_map(selector).collect();
     assert_eq!(selectors, [json!({"pool": "new"}), json!({HOSTNAME: "host-of-b"})]);
 }
+
+/// Two pods that are given the second of two flavors, whose nodes are tainted.
+fn flavored(pods: Vec<Pod>) -> ClusterView {
+    let mut pool = node("b", 9);
+    pool.metadata.labels.as_mut().unwrap().insert("pool".to_owned(), "spot".to_owned());
+    let taint = json!({"key": "cheap", "value": "yes", "effect": "NoSchedule"});
+    pool.spec.get_or_insert_default().taints = Some(vec![serde_json::from_value(taint.clone()).unwrap()]);
+    let mut world = view(vec![node("a", 9), pool], pods);
+    world.gangs.queues = queue(0);
+    let quota = |name: &str, cpus: u32| json!({"name": name, "resources": [{"name": "cpu", "nominalQuota": cpus}]});
+    let group = &mut world.gangs.queues[0]["spec"]["resourceGroups"][0];
+    group["flavors"] = json!([quota("none", 0), quota("spot", 2)]);
+    let tolerations = json!([{"key": "cheap", "operator": "Exists"}]);
+    let spec = json!({"nodeLabels": {"pool": "spot"}, "nodeTaints": [taint], "tolerations": tolerations});
+    world.gangs.queues.push(json!({"kind": "ResourceFlavor", "metadata": {"name": "spot"}, "spec": spec}));
+    world
+}
+
+#[test]
+fn flavors_are_in_the_intent_and_on_the_pods_with_what_they_tolerate() {
+    let check = |patch: &Value| {
+        assert_eq!(patch["metadata"]["annotations"][label::FLAVORS], "cpu=spot");
+        assert_eq!(patch["spec"]["tolerations"], json!([{"key": "cheap", "operator": "Exists"}]));
+    };
+    let mut world = flavored(queued("job", 2, 0));
+    let all = writes(&place_on_cluster(&world, NOW));
+    let [intent, gates @ ..] = all.as_slice() else { panic!("{all:?}") };
+    for gate in gates {
+        let Action::Patch { patch, .. } = gate else { panic!("{gate:?}") };
+        check(patch);
+        assert_eq!(patch["spec"]["nodeSelector"], json!({HOSTNAME: "host-of-b"}));
+    }
+    assert_eq!(gates.len(), 2);
+    // Whoever wrote the intent died: the next one writes the same.
+    carry_out(&mut world, intent);
+    let is_pod = |action: &Action| matches!(action, Action::Patch { object, .. } if object.kind == "Pod");
+    let again: Vec<Action> = writes(&place_on_cluster(&world, NOW + 1)).into_iter().filter(|action| is_pod(action)).collect();
+    assert_eq!(again, gates);
+    // The pods count for their flavor while they are on their way.
+    world.gangs.pods.extend(queued("other", 1, 0));
+    let owner = Owner { intent: None, ..world.owners["job"].clone() };
+    world.owners.insert("other".to_owned(), owner);
+    let placement = place_on_cluster(&world, NOW + 1);
+    assert_eq!(placement.waiting[0].code, crate::gang::WaitCode::QuotaUsed, "{placement:?}");
+}
+
+#[test]
+fn flavors_are_written_on_pods_before_they_are_bound_here() {
+    let all = writes(&place_on_cluster(&flavored(bound_here(queued("job", 2, 0))), NOW));
+    let kinds: Vec<&str> = all
+        .iter()
+        .map(|action| match action {
+            Action::Patch { object, .. } => object.kind.as_str(),
+            Action::Bind { .. } => "bind",
+            _ => panic!("{action:?}"),
+        })
+        .collect();
+    assert_eq!(kinds, ["Job", "Pod", "Pod", "bind", "bind"]);
+}

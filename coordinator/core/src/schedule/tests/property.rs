@@ -211,7 +211,7 @@ fn with_nothing_else_happening_preemption_comes_to_an_end() {
 
 #[test]
 fn a_promised_start_is_never_missed_when_run_limits_hold() {
-    let flavour = Flavour { limits: true, preemption: true, terms: false, priorities: true };
+    let flavour = Flavour { limits: true, preemption: true, terms: false, priorities: true, options: true };
     let mut kept = 0;
     for seed in seeds(400) {
         let mut promised: BTreeMap<String, i64> = BTreeMap::new();
@@ -253,7 +253,7 @@ fn runs(after: &View, gang: &Gang) -> bool {
 
 #[test]
 fn more_nodes_never_unschedule() {
-    let flavour = Flavour { limits: false, preemption: false, terms: false, priorities: true };
+    let flavour = Flavour { limits: false, preemption: false, terms: false, priorities: true, options: true };
     for seed in seeds(200) {
         let mut dice = Dice(seed);
         live(seed, flavour, 6, |before, _, _, now| {

@@ -58,6 +58,7 @@ pub(super) fn gang(name: &str, roles: Vec<Role>) -> Gang {
         priority: 0,
         submitted_ms: START_MS,
         shape: Arc::new(Shape { roles, ..Shape::default() }),
+        options: Vec::new(),
         run_limit_ms: None,
         expected_ms: None,
         preemptible: true,
@@ -90,9 +91,12 @@ pub(super) struct Flavour {
     pub(super) preemption: bool,
     pub(super) terms: bool,
     pub(super) priorities: bool,
+    /// Gangs that may start in one of several shapes.
+    pub(super) options: bool,
 }
 
-pub(super) const EVERYTHING: Flavour = Flavour { limits: false, preemption: true, terms: true, priorities: true };
+pub(super) const EVERYTHING: Flavour =
+    Flavour { limits: false, preemption: true, terms: true, priorities: true, options: true };
 
 pub(super) struct World {
     pub(super) dice: Dice,
@@ -140,11 +144,13 @@ impl World {
         let limited = self.flavour.limits || dice.chance(50);
         let queue = u32::try_from(dice.roll(self.view.queues.len() as u64)).unwrap();
         let slack = dice.pick(&[1, 1, 2]);
+        let options = if self.flavour.options && dice.chance(30) { options(dice, &shape) } else { Vec::new() };
         let gang = Gang {
             queue,
             priority: if self.flavour.priorities { dice.pick(&[0, 0, 0, 10, 20]) } else { 0 },
             submitted_ms: self.now_ms,
             shape: Arc::new(shape),
+            options,
             run_limit_ms: limited.then_some(run * slack),
             expected_ms: dice.chance(50).then_some(run),
             preemptible: dice.chance(90),
@@ -231,6 +237,25 @@ fn random_role(dice: &mut Dice, at: u64, flavour: Flavour) -> Role {
         }
     }
     role
+}
+
+/// A shape, and others that ask for something else of other nodes, in some order.
+fn options(dice: &mut Dice, shape: &Shape) -> Vec<Arc<Shape>> {
+    let mut all = vec![Arc::new(shape.clone())];
+    for kind in ["big", "small"] {
+        let mut other = shape.clone();
+        for role in &mut other.roles {
+            role.requests[GPU] = if kind == "big" { 0 } else { role.requests[GPU].min(1) };
+            role.requests[CPU] += 1;
+            let requirement =
+                Requirement { key: "kind".to_owned(), operator: Operator::In, values: vec![kind.to_owned()] };
+            role.rules.any_of = vec![vec![requirement]];
+        }
+        all.push(Arc::new(other));
+    }
+    dice.shuffle(&mut all);
+    all.truncate(2);
+    all
 }
 
 fn queues(dice: &mut Dice, view: &mut View, flavour: Flavour) {
