@@ -204,7 +204,8 @@ fn lower_into(job: &Value, config: &Config, findings: &mut Findings) -> Option<J
     })
 }
 
-/// The one role, whose replicas are not told of each other yet.
+/// The one role, whose replicas are not told of each other yet. Only the first has a service: ranks are told its name alone, and of a
+/// job of ten thousand pods as many services would be a third of all that is written for it.
 fn lower_role(
     head: &Head,
     written: Option<i32>,
@@ -214,7 +215,8 @@ fn lower_role(
 ) -> (Role, Vec<ServiceModel>) {
     let port = fixed_port(&template);
     let role = RoleSpec { name: "Worker", path: "spec".to_owned(), written, replicas, port, template, restart };
-    let (mut role, services) = kubeflow::lower_role(head, &SHAPE, role, 0, true);
+    let (mut role, mut services) = kubeflow::lower_role(head, &SHAPE, role, 0, true);
+    services.truncate(1);
     role.main_container = main_name(&role.template);
     (role, services)
 }
