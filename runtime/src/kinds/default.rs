@@ -194,6 +194,18 @@ fn volume(volume: &mut Map<String, Value>) {
 
 fn service_spec(spec: &mut Map<String, Value>) {
     set(spec, "sessionAffinity", json!("None"));
+    match text(spec, "sessionAffinity") {
+        "None" => drop(spec.remove("sessionAffinityConfig")),
+        "ClientIP" => {
+            const SECONDS: u32 = 3 * 3_600;
+            set(spec, "sessionAffinityConfig", json!({}));
+            each(spec, "sessionAffinityConfig", |config| {
+                set(config, "clientIP", json!({}));
+                each(config, "clientIP", |client| set(client, "timeoutSeconds", json!(SECONDS)));
+            });
+        }
+        _ => {}
+    }
     set(spec, "type", json!("ClusterIP"));
     if text(spec, "type") != "ExternalName" {
         set(spec, "internalTrafficPolicy", json!("Cluster"));

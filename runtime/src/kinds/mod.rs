@@ -6,6 +6,7 @@ mod default;
 mod rule;
 mod source;
 mod table;
+mod warning;
 
 use std::sync::{Arc, OnceLock};
 
@@ -126,6 +127,16 @@ impl Kind {
             }
         }
         causes
+    }
+
+    /// What is wrong with a change of `old`'s status to that of `new`.
+    pub fn validate_status(&self, old: &Value, new: &Value) -> Vec<Cause> {
+        if self.builtin { rule::check_status(self, old, new) } else { Vec::new() }
+    }
+
+    /// What a client is told of a valid object that may not do what its writer thinks; `old` is what it was.
+    pub fn warnings(&self, old: Option<&Value>, new: &Value) -> Vec<String> {
+        if self.builtin { warning::of(self, old, new) } else { Vec::new() }
     }
 
     /// What a change of `old` to `new` must not touch.

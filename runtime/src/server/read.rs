@@ -47,7 +47,8 @@ pub(super) fn selector(call: &Call) -> Result<Selector, ApiError> {
     let selector = Selector::parse(&call.params.label_selector, &fields)
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
     for requirement in &selector.fields.requirements {
-        if !selectable(call.kind.group, call.kind.plural, &requirement.path) {
+        let custom_outside = !call.kind.builtin && !call.kind.namespaced && requirement.path == "metadata.namespace";
+        if custom_outside || !selectable(call.kind.group, call.kind.plural, &requirement.path) {
             return Err(ApiError::bad_request(not_selectable(call.kind, &requirement.path)));
         }
     }

@@ -46,6 +46,7 @@ pub(super) async fn write(call: &Call, verb: &str, content_type: &str, bytes: &B
         move |current: Option<&Object>| -> Result<Value, Refusal> {
             let current = current.ok_or_else(|| StoreError::not_found(&key))?;
             let new = scaled(writer.kind, current.value(), asked)?;
+            current.is_meant(&new)?;
             Ok(writer.updated(current.value(), new, true)?.0)
         }
     };

@@ -66,7 +66,15 @@ pub(super) fn event(event: &Value, column: &str, now_ms: i64) -> Option<Value> {
     Some(match column {
         "last seen" => {
             let series = event["series"]["lastObservedTime"].as_str();
-            let last = series.or_else(|| first_of(&["lastTimestamp", "deprecatedLastTimestamp", "eventTime"]));
+            let last = series.or_else(|| {
+                first_of(&[
+                    "lastTimestamp",
+                    "deprecatedLastTimestamp",
+                    "firstTimestamp",
+                    "deprecatedFirstTimestamp",
+                    "eventTime",
+                ])
+            });
             Value::from(age::since(last, now_ms))
         }
         "first seen" => {
@@ -90,7 +98,8 @@ pub(super) fn event(event: &Value, column: &str, now_ms: i64) -> Option<Value> {
         "message" => Value::from(first_of(&["message", "note"]).unwrap_or_default().trim_end()),
         "count" => {
             let counted = event["series"]["count"].as_i64().or_else(|| event["count"].as_i64());
-            Value::from(counted.or_else(|| event["deprecatedCount"].as_i64()).unwrap_or(1))
+            let counted = counted.or_else(|| event["deprecatedCount"].as_i64());
+            Value::from(counted.filter(|count| *count != 0).unwrap_or(1))
         }
         _ => return None,
     })
