@@ -157,6 +157,7 @@ def decoder_words(value):
                      r"\1\2 is not a number", message)
     message = re.sub(r"(invalid resource version: )?resourceVersion: Invalid value: (\S+): .*", r"resourceVersion \2", message)
     message = re.sub(r"(Object 'Kind' is missing in).*", r"\1 ...", message, flags=re.S)
+    message = re.sub(r"no kind is registered for the type v1.Scale .*", "JSON", message)
     message = re.sub(r"(invalid continue token: ).*", r"\1...", message)
     return {**value, "message": "malformed" if re.search("json|yaml|base64", message.lower()) else message}
 

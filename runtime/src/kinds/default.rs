@@ -44,6 +44,7 @@ pub(super) fn fill(kind: &Kind, object: &mut Value) {
         }
         ("batch", "Job") => {
             job_labels(map);
+            set(map, "spec", json!({}));
             each(map, "spec", job_spec);
         }
         ("apps", "Deployment") => each(map, "spec", deployment_spec),
@@ -237,6 +238,8 @@ fn job_labels(job: &mut Map<String, Value>) {
 }
 
 fn job_spec(spec: &mut Map<String, Value>) {
+    set(spec, "template", json!({}));
+    each(spec, "template", |template| set(template, "spec", json!({})));
     if spec.get("completions").is_none_or(Value::is_null) && spec.get("parallelism").is_none_or(Value::is_null) {
         set(spec, "completions", json!(1));
     }

@@ -102,6 +102,14 @@ impl Kind {
     /// Everything about `object` that its schema does not allow and, if that is nothing, what its kind's own rules do not.
     pub fn validate(&self, object: &Value) -> Vec<Cause> {
         let mut causes = schema::validate(self.schema(), object);
+        if self.builtin {
+            // Its own rules know of these lists, and of what is missing in probes.
+            causes.retain(|cause| match cause.reason {
+                CauseReason::Duplicate => !rule::OWN_LISTS.iter().any(|list| cause.field.contains(list)),
+                CauseReason::Required => !cause.field.contains("Probe."),
+                _ => true,
+            });
+        }
         for cause in &mut causes {
             let told = self.told(&cause.field);
             cause.message = cause.message.replace(&cause.field, &told);
@@ -111,7 +119,7 @@ impl Kind {
         let readable = causes.iter().all(|cause| match cause.reason {
             CauseReason::Duplicate | CauseReason::NotSupported => true,
             // The rules of these kinds say what else is missing beside a selector.
-            CauseReason::Required => self.group == "apps",
+            CauseReason::Required => matches!(self.kind, "Deployment" | "ReplicaSet" | "Job" | "Pod"),
             CauseReason::Invalid
             | CauseReason::TypeInvalid
             | CauseReason::TooLong

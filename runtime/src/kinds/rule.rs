@@ -5,26 +5,36 @@ use std::net::{IpAddr, Ipv6Addr};
 use serde_json::{Map, Value};
 use trainyard_proto::quantity::Quantity;
 use trainyard_runtime_core::schema::{Cause, CauseReason};
+pub(super) use trainyard_runtime_core::selector::is_dns_label;
+pub(super) use trainyard_runtime_core::store::LABEL_TEXT;
 
 use super::Kind;
 
 mod change;
+mod container;
 mod job;
+mod pod;
 mod small;
 
 pub(super) use change::{check_status, check_update};
-
-pub(super) const LABEL_TEXT: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', \
-    and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
-    '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 
 /// What is wrong with an object of a kind of Kubernetes itself, beyond its schema.
 pub(super) fn check(kind: &Kind, object: &Value) -> Vec<Cause> {
     let mut causes = Causes(Vec::new());
     let spec = object.get("spec").unwrap_or(&Value::Null);
+    if (kind.group, kind.kind) == ("", "Service") {
+        // Addresses are given out, or not, before anything else is looked at.
+        causes.families(spec);
+        if !causes.0.is_empty() {
+            return causes.0;
+        }
+    }
     causes.metadata(object.get("metadata").unwrap_or(&Value::Null));
     match (kind.group, kind.kind) {
-        ("", "Pod") => causes.pod(spec, "spec", &["Always", "OnFailure", "Never"]),
+        ("", "Pod") => {
+            causes.pod(spec, "spec", &["Always", "OnFailure", "Never"]);
+            causes.pod_only(spec);
+        }
         ("", "Service") => causes.service(spec),
         ("batch", "Job") => causes.job(spec),
         ("apps", "Deployment" | "ReplicaSet") => causes.replicated(kind, spec),
@@ -44,6 +54,9 @@ pub(super) fn check(kind: &Kind, object: &Value) -> Vec<Cause> {
     }
     causes.0
 }
+
+/// Lists of which the rules of pods say what is there twice.
+pub(super) const OWN_LISTS: [&str; 4] = [".imagePullSecrets[", ".schedulingGates[", ".volumeMounts[", ".hostAliases["];
 
 struct Causes(Vec<Cause>);
 
@@ -92,87 +105,6 @@ impl Causes {
         }
     }
 
-    fn pod(&mut self, spec: &Value, path: &str, policies: &[&str]) {
-        if list(spec, "containers").is_empty() {
-            self.add(CauseReason::Required, format!("{path}.containers"), "Required value".to_owned());
-        }
-        for (index, volume) in list(spec, "volumes").iter().enumerate() {
-            self.label(volume, &format!("{path}.volumes[{index}]"));
-        }
-        let volumes: Vec<&str> =
-            list(spec, "volumes").iter().filter_map(|volume| volume.get("name")?.as_str()).collect();
-        for field in ["initContainers", "containers"] {
-            for (index, container) in list(spec, field).iter().enumerate() {
-                self.container(container, &format!("{path}.{field}[{index}]"), &volumes);
-            }
-        }
-        self.one_of(spec.get("restartPolicy"), format!("{path}.restartPolicy"), policies);
-        self.one_of(
-            spec.get("dnsPolicy"),
-            format!("{path}.dnsPolicy"),
-            &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
-        );
-    }
-
-    fn container(&mut self, container: &Value, path: &str, volumes: &[&str]) {
-        self.label(container, path);
-        for (index, env) in list(container, "env").iter().enumerate() {
-            let name = env.get("name").and_then(Value::as_str).unwrap_or_default();
-            if name.contains('=') || !name.chars().all(|c| matches!(c, ' '..='~')) {
-                let text = "a valid environment variable name must consist only of printable ASCII characters other \
-                            than '='";
-                let message = format!("Invalid value: {name:?}: {text}");
-                self.add(CauseReason::Invalid, format!("{path}.env[{index}].name"), message);
-            }
-        }
-        // Upstream demands an image; processes need none.
-        self.one_of(
-            container.get("imagePullPolicy"),
-            format!("{path}.imagePullPolicy"),
-            &["Always", "IfNotPresent", "Never"],
-        );
-        for (index, port) in list(container, "ports").iter().enumerate() {
-            self.port(port.get("containerPort"), format!("{path}.ports[{index}].containerPort"));
-            self.one_of(port.get("protocol"), format!("{path}.ports[{index}].protocol"), &["SCTP", "TCP", "UDP"]);
-        }
-        for (index, mount) in list(container, "volumeMounts").iter().enumerate() {
-            if let Some(name) = mount.get("name").and_then(Value::as_str).filter(|name| !volumes.contains(name)) {
-                self.add(
-                    CauseReason::NotFound,
-                    format!("{path}.volumeMounts[{index}].name"),
-                    format!("Not found: {name:?}"),
-                );
-            }
-        }
-        let amounts = |list: &str| {
-            container.get("resources").and_then(|resources| resources.get(list)).and_then(Value::as_object)
-        };
-        let (Some(requests), Some(limits)) = (amounts("requests"), amounts("limits")) else { return };
-        for (name, request) in requests {
-            let limit = limits.get(name);
-            let (Some(wanted), Some(most)) = (amount(request), limit.and_then(amount)) else { continue };
-            if wanted > most {
-                let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                let limit = limit.map(shown).unwrap_or_default();
-                let message = format!(
-                    "Invalid value: {:?}: must be less than or equal to {name} limit of {limit}",
-                    shown(request)
-                );
-                self.add(CauseReason::Invalid, format!("{path}.resources.requests"), message);
-            }
-        }
-    }
-
-    /// Containers and volumes give their names to folders of the node agent, so these must be plain.
-    fn label(&mut self, named: &Value, path: &str) {
-        let name = named.get("name").and_then(Value::as_str).unwrap_or_default();
-        if name.is_empty() {
-            self.add(CauseReason::Required, format!("{path}.name"), "Required value".to_owned());
-        } else if !is_dns_label(name) {
-            self.add(CauseReason::Invalid, format!("{path}.name"), format!("Invalid value: {name:?}: {LABEL_TEXT}"));
-        }
-    }
-
     fn service(&mut self, spec: &Value) {
         let kind = spec.get("type").and_then(Value::as_str).unwrap_or("ClusterIP");
         self.one_of(
@@ -201,9 +133,6 @@ impl Causes {
         self.distinct_ports(ports);
         let policies = ["Cluster", "Local"];
         self.one_of(spec.get("internalTrafficPolicy"), "spec.internalTrafficPolicy".to_owned(), &policies);
-        if self.0.is_empty() && kind != "ExternalName" {
-            self.families(spec, headless);
-        }
     }
 
     /// Ports have names and numbers of their own.
@@ -228,10 +157,13 @@ impl Causes {
     }
 
     /// Addresses are of one family here, as on most clusters. What has none and selects nothing may be of both.
-    fn families(&mut self, spec: &Value, headless: bool) {
-        if headless && spec["selector"].as_object().is_none_or(Map::is_empty) {
+    fn families(&mut self, spec: &Value) {
+        let loose = spec["clusterIP"] == "None" && spec["selector"].as_object().is_none_or(Map::is_empty);
+        if loose || spec["type"] == "ExternalName" {
             return;
         }
+        let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
+        self.one_of(spec.get("ipFamilyPolicy"), "spec.ipFamilyPolicy".to_owned(), &policies);
         if spec["ipFamilyPolicy"] == "RequireDualStack" {
             let why = "this cluster is not configured for dual-stack services";
             self.invalid("spec.ipFamilyPolicy", &spec["ipFamilyPolicy"], why);
@@ -300,13 +232,6 @@ impl Causes {
         self.pod(pod, "spec.template.spec", &["Always", "OnFailure", "Never"]);
         self.one_of(pod.get("restartPolicy"), "spec.template.spec.restartPolicy".to_owned(), &["Always"]);
     }
-}
-
-pub(super) fn is_dns_label(text: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    text.bytes().all(|byte| inner(byte) || byte == b'-')
-        && text.bytes().next().is_some_and(inner)
-        && text.bytes().last().is_some_and(inner)
 }
 
 fn list<'v>(value: &'v Value, field: &str) -> &'v [Value] {

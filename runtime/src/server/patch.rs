@@ -14,6 +14,7 @@ use trainyard_runtime_core::store::{Effect, Object, StoreError};
 
 use super::call::Call;
 use super::check::{self, Refusal, Writer};
+use super::query::FieldValidation;
 use super::status::{ApiError, Subject};
 use super::write::{Warnings, has_address, in_namespace, names_itself, writable};
 use super::{admit, answer, body, now_ms, quota, service_ip, view};
@@ -184,20 +185,26 @@ fn decode(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Patch, ApiEr
             let mut applied = Writer::of(call).identified(applied)?;
             in_namespace(call, &mut applied)?;
             names_itself(&call.name, &applied)?;
-            if call.params.field_manager.is_none() {
-                let message = "Required value: is required for apply patch".to_owned();
-                let cause = trainyard_runtime_core::store::FieldCause {
-                    field: "fieldManager".to_owned(),
-                    reason: CauseReason::Required.as_str(),
-                    message,
-                };
-                return Err(ApiError::invalid(Subject::new("meta.k8s.io", "PatchOptions", ""), vec![cause]));
-            }
+            managed(call)?;
             declared(call, &applied)?;
             Ok(Patch::Apply { applied, force: call.params.force })
         }
         _ => Err(ApiError::unsupported_patch()),
     }
+}
+
+/// Who applies says who he is.
+pub(super) fn managed(call: &Call) -> Result<(), ApiError> {
+    if call.params.field_manager.is_some() {
+        return Ok(());
+    }
+    let message = "Required value: is required for apply patch".to_owned();
+    let cause = trainyard_runtime_core::store::FieldCause {
+        field: "fieldManager".to_owned(),
+        reason: CauseReason::Required.as_str(),
+        message,
+    };
+    Err(ApiError::invalid(Subject::new("meta.k8s.io", "PatchOptions", ""), vec![cause]))
 }
 
 /// An applied object names its kind itself.
@@ -256,6 +263,10 @@ fn patched(
     let refused = |error| check::patch_error(error, Subject::new(writer.kind.group, writer.kind.kind, name));
     let new = match patch {
         Patch::Json(patch) => patches::json(old, &patch).map_err(refused)?,
+        // Where nobody asks for unknown fields the patch itself is not read apart.
+        Patch::Merge(patch) if writer.validation == FieldValidation::Ignore && patch.is_array() => {
+            return Err(ApiError::unreadable("the JSON of the patch is no object").into());
+        }
         Patch::Merge(patch) => patches::merge(old, &patch).map_err(refused)?,
         Patch::Strategic(patch) => {
             let mut new = patches::strategic(old, &patch, writer.kind.schema()).map_err(refused)?;
@@ -271,14 +282,19 @@ fn patched(
         }
     };
     let (mut new, told) = writer.read(new).map_err(ApiError::of_patch)?;
-    same_object(old, &mut new)?;
+    same_object(old, &mut new).map_err(|error| error.preceded_by(told.clone()))?;
     if let Some(current) = current {
         current.is_meant(&new)?;
     }
     Ok(after(told, writer.updated(old, new, true).map_err(ApiError::of_patch))?)
 }
 
-fn applied_over(writer: &Writer, old: Option<&Value>, applied: &Value, force: bool) -> Result<Value, ApiError> {
+pub(super) fn applied_over(
+    writer: &Writer,
+    old: Option<&Value>,
+    applied: &Value,
+    force: bool,
+) -> Result<Value, ApiError> {
     let options = ApplyOptions {
         manager: &writer.manager,
         force,
@@ -287,7 +303,14 @@ fn applied_over(writer: &Writer, old: Option<&Value>, applied: &Value, force: bo
         has_status: writer.kind.status,
         api_version: &writer.kind.api_version(),
     };
-    apply::apply(old, applied, writer.kind.schema(), options).map_err(check::apply_error)
+    let new = apply::apply(old, applied, writer.kind.schema(), options).map_err(check::apply_error)?;
+    // Where fields are owned one by one a null is a value, which custom resources seldom allow.
+    let nulls = if writer.kind.builtin { Vec::new() } else { schema::nulls(writer.kind.schema(), applied) };
+    if nulls.is_empty() {
+        return Ok(new);
+    }
+    let name = applied["metadata"]["name"].as_str().unwrap_or_default();
+    Err(check::invalid(writer.kind, name, nulls))
 }
 
 /// A patch changes an object; it does not make another one of it.
