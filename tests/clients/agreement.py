@@ -40,11 +40,13 @@ ACCEPTED = [
      "from the stored fields", lambda v: managers(v)),
     ("column descriptions", "tables describe their columns in our words", lambda v: scrub(v, {"description"})),
     ("words of the JSON decoder", "a malformed body is refused with the same code and reason; the text is the "
-     "decoder's own, and numbers are refused in words", lambda v: decoder_words(v)),
+     "decoder's own, and numbers are refused in words; what a patch made of an object is not repeated", lambda v: decoder_words(v)),
     ("the client's fault is told as such", "kube-apiserver answers 500 to some requests that only their sender can mend; here "
      "they get 400 and the same message", lambda v: clients_fault(v)),
-    ("dumps of Go structs", "kube-apiserver ends the refusal of a change of a pod's spec with a diff of its own structs",
-     lambda v: texts(v, lambda text: text.split("\n@@ ")[0])),
+    ("dumps of Go structs", "kube-apiserver ends the refusal of a change of a pod's spec with a diff of its own structs, and shows "
+     "what of a Job is immutable as its own struct",
+     lambda v: texts(v, lambda text: re.sub(r"(spec\.template: |^)Invalid value: (\{.*\}|null): field is immutable",
+                                            r"\1Invalid value: {}: field is immutable", text.split("\n@@ ")[0]))),
     ("protobuf", "answers are JSON or YAML; requests may be protobuf",
      lambda v: texts(v, lambda text: text.replace(", application/vnd.kubernetes.protobuf", ""))),
     ("defaults of nodes", "the node agent writes its node's facts itself, and the node is ready or the server is not there",
@@ -139,11 +141,15 @@ def texts(value, change):
 
 def suffixes(value):
     text = re.sub(r"(gen-|Bad_)[a-z0-9]{5}", r"\1xxxxx", json.dumps(value))
+    text = re.sub(r"resourceVersion:\d+", "resourceVersion:N", text)
     text = re.sub(r"10\.96\.\d+\.\d+", "10.96.x.x", re.sub(r"in (record|the precondition) \(\d+\)", r"in \1 (N)", text))
     return json.loads(re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UID", text))
 
 
 def decoder_words(value):
+    if isinstance(value, dict) and [cause.get("field") for cause in (value.get("details") or {}).get("causes", [])] == ["patch"]:
+        said = re.search(r"strict decoding error: .*", value["message"])
+        return {**value, "message": said[0] if said else "malformed", "details": "patch"}
     if not isinstance(value, dict) or value.get("kind") != "Status" or value.get("code") != 400:
         return value
     message = re.sub(r"(cannot be handled as a \w+: )(?!strict|converting).*", r"\1...", value.get("message", ""), flags=re.S)
@@ -151,6 +157,8 @@ def decoder_words(value):
                      r"\1\2 is not a number", message)
     message = re.sub(r"(invalid resource version: )?resourceVersion: Invalid value: (\S+): .*", r"resourceVersion \2", message)
     message = re.sub(r"(Object 'Kind' is missing in).*", r"\1 ...", message, flags=re.S)
+    message = re.sub(r"no kind is registered for the type v1.Scale .*", "JSON", message)
+    message = re.sub(r"(invalid continue token: ).*", r"\1...", message)
     return {**value, "message": "malformed" if re.search("json|yaml|base64", message.lower()) else message}
 
 
@@ -297,7 +305,7 @@ class Target:
             path = memory.fill(path(bodies) if callable(path) else path)
             if method in ("watch", "watch from here"):
                 seen = self.events(path, since if method == "watch" else None, *rest)
-                transcript.append(normalise([e for e in seen if not is_root_ca(e)], namespace))
+                transcript.append([[kind, normalise(each, namespace)] for kind, each in seen if not is_root_ca((kind, each))])
                 continue
             body = memory.body(rest[0](bodies) if rest and callable(rest[0]) else rest[0] if rest else None)
             status, answer, warnings = self.answer(method, path, body, *rest[1:])

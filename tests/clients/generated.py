@@ -9,6 +9,7 @@ import json
 import random
 
 from generated_kinds import KINDS
+from generated_wrong import wrong
 from recorded import APPLY, JSON, JSON_PATCH, MERGE, PARTIAL, PARTIAL_LIST, STRATEGIC, TABLE
 
 YAML = "application/yaml"
@@ -91,6 +92,12 @@ def operations(kind):
         (watched_from, 2),
         (odd, 3),
     ]
+    yield deleted_dry, 2
+    yield created_dry, 2
+    if kind.kind in LISTS:
+        yield patched_lists, 5
+    if kind.changes:
+        yield created_wrong, 8
     if kind.status:
         yield status_written, 9
     if kind.scale:
@@ -115,6 +122,8 @@ def base(draw, kind, name, **content):
 
 def body(draw, kind, name):
     made = base(draw, kind, name, **kind.content(draw))
+    if draw.often(0.05):
+        nulled(draw, made)
     return twist(draw, made, kind) if draw.often(0.15) else made
 
 
@@ -129,12 +138,22 @@ def twist(draw, value, kind):
     if how == 0 and isinstance(holder, dict):
         del holder[key]
     elif how == 1 and isinstance(holder, dict):
-        holder[draw.choice(["nonsense", key.capitalize() if isinstance(key, str) else "x"])] = draw.choice(VALUES)
+        other = key.capitalize() if isinstance(key, str) and key not in ("kind", "apiVersion") else "x"
+        holder[draw.choice(["nonsense", other])] = draw.choice(VALUES)
     elif how == 2 and isinstance(holder, list):
         holder.append(copy.deepcopy(holder[key]))
     else:
         holder[key] = draw.choice(VALUES)
     return made
+
+
+def nulled(draw, value):
+    """With one field that is said to be nothing."""
+    places = [(holder, key) for holder, key in walk(value)
+              if isinstance(holder, dict) and key not in ("apiVersion", "kind", "name", "metadata", "namespace", "spec")]
+    if places:
+        holder, key = draw.choice(places)
+        holder[key] = None
 
 
 def walk(value):
@@ -165,6 +184,9 @@ def create(draw, kind):
     kinds = draw.choices(
         [JSON, YAML, "application/json; charset=utf-8", "text/plain", "application/cbor", MERGE], [80, 8, 3, 1, 1, 1]
     )[0]
+    if draw.often(0.05) and isinstance(made.get("metadata"), dict):
+        made["metadata"].pop("name", None)
+        made["metadata"]["generateName"] = draw.choice(["gen-", "gen-", "gen-", "Bad_"])
     raw = json.dumps(made) if kinds == YAML else made
     if draw.often(0.02):
         raw = draw.choice(["", "{", "[]", "null", '"text"', "{}", '{"metadata": {}}'])
@@ -184,6 +206,8 @@ def applied(draw, kind):
         for field in list(made):
             if field not in ("apiVersion", "kind", "metadata") and isinstance(made[field], dict) and made[field]:
                 made[field] = draw.some(made[field])
+    if draw.often(0.08):
+        nulled(draw, made)
     manager = draw.choice(MANAGERS) if draw.often(0.97) else ""
     more = query(
         draw,
@@ -294,6 +318,10 @@ def patched(draw, kind):
     made = operations_of(draw, kind) if kinds == JSON_PATCH else change(draw, kind)
     if kinds == STRATEGIC and draw.often(0.1) and isinstance(made, dict):
         made["$patch"] = draw.choice(["replace", "delete", "merge", "nonsense"])
+    if draw.often(0.1) and isinstance(made, dict) and kind.kind == "ConfigMap":
+        made = twist(draw, made, kind)
+    if draw.often(0.05) and isinstance(made, dict):
+        nulled(draw, made)
     if draw.often(0.02) and kinds != JSON_PATCH:
         made = draw.choice(["", "{", "[]", "null", {}])
     return [
@@ -353,6 +381,83 @@ def options_of_delete(draw, kind):
     )
 
 
+def deleted_dry(draw, kind):
+    """Policies that need a collector, which the real one has none of here: what would be."""
+    path = f"{kind.path}/{kind.named(named(draw))}?dryRun=All"
+    policy = draw.choice(["Foreground", "Orphan", "Background", "Sometimes"])
+    if draw.often(0.4):
+        return ["DELETE", f"{path}&propagationPolicy={policy}"]
+    if draw.often(0.2):
+        return ["DELETE", path + "&orphanDependents=" + draw.choice(["true", "false"])]
+    options = options_of_delete(draw, kind) | {"propagationPolicy": policy}
+    options.pop("dryRun", None)
+    return ["DELETE", path, options]
+
+
+def created_dry(draw, kind):
+    """Objects of owners that there are not, which would be collected."""
+    made = body(draw, kind, named(draw))
+    owner = {"apiVersion": "v1", "kind": draw.choice(["ConfigMap", "ConfigMap", "Event"]), "name": "o", "uid": "o-uid"}
+    owner |= draw.some({"controller": True, "blockOwnerDeletion": draw.choice([True, False])}, 0.4)
+    others = [owner, {**owner, "uid": "p-uid"}, {**owner, "name": ""}, {**owner, "apiVersion": ""}]
+    if isinstance(made.get("metadata"), dict):
+        made["metadata"]["ownerReferences"] = [owner] + ([draw.choice(others)] if draw.often(0.4) else [])
+    return ["POST", kind.path + "?dryRun=All", made]
+
+
+def created_wrong(draw, kind):
+    """A pod, or what is made of pods, with one thing that is refused or warned of."""
+    made = base(draw, kind, named(draw), **kind.content(draw))
+    spec = made["spec"]
+    for role in draw.choice(list(spec.get("pytorchReplicaSpecs", {}).values()) or [None]), spec:
+        if role and "template" in role:
+            spec = role["template"]["spec"]
+            break
+    if not kind.is_custom:
+        wrong(draw, spec)
+    return ["POST", kind.path + for_writes(draw), made]
+
+
+# Lists that strategic patches merge: where they are, their key, and some items.
+CONTAINERS = ("containers", "name", [{"name": "main", "image": "other"}, {"name": "side", "image": "none"},
+                                     {"name": "main", "env": [{"name": "A", "value": "3"}, {"name": "C", "value": "4"}]}])
+VOLUMES = ("volumes", "name", [{"name": "v", "emptyDir": {}}, {"name": "w", "emptyDir": {}}])
+LISTS = {
+    "Deployment": (["spec", "template", "spec"], [CONTAINERS, VOLUMES]),
+    "ReplicaSet": (["spec", "template", "spec"], [CONTAINERS]),
+    "Pod": (["spec"], [CONTAINERS]),
+    "Service": (["spec"], [("ports", "port", [{"port": 80, "name": "a"}, {"port": 2, "name": "b", "targetPort": 9}])]),
+    "ServiceAccount": ([], [("secrets", "name", [{"name": "s"}, {"name": "u"}]),
+                            ("imagePullSecrets", "name", [{"name": "p"}, {"name": "q"}])]),
+}
+
+
+def patched_lists(draw, kind):
+    """A strategic patch with directives for lists."""
+    where, lists = LISTS[kind.kind]
+    field, key, items = draw.choice(lists)
+    items = [copy.deepcopy(item) for item in draw.sample(items, draw.randint(1, len(items)))]
+    inner = {field: items}
+    how = draw.randrange(6)
+    if how == 0:
+        items[0] = {"$patch": draw.choice(["delete", "delete", "replace", "merge", "nonsense"]), key: items[0][key]}
+    elif how == 1:
+        items.insert(0, {"$patch": "replace"})
+    elif how == 2:
+        order = [{key: item[key]} for item in items]
+        draw.shuffle(order)
+        inner["$setElementOrder/" + field] = order + ([{key: "more"}] if draw.often(0.3) and key == "name" else [])
+    elif how == 3:
+        items[0].pop(key)
+    elif how == 4 and kind.kind == "Deployment":
+        where, inner = ["spec"], {"strategy": {"$retainKeys": ["type"], "type": "Recreate"}}
+    elif how == 5:
+        where, inner = ["metadata"], {draw.choice(["finalizers", "$deleteFromPrimitiveList/finalizers"]): ["example.com/hold"]}
+    for name in reversed(where):
+        inner = {name: inner}
+    return ["PATCH", f"{kind.path}/{kind.named(named(draw))}" + for_writes(draw), inner, STRATEGIC]
+
+
 def deleted(draw, kind):
     path = f"{kind.path}/{kind.named(named(draw))}"
     if kind.kind == "Job":  # what becomes of its pods without a word is one of the accepted differences
@@ -376,7 +481,7 @@ def collection_deleted(draw, kind):
     taken = selectors(draw, kind, 0.7)
     if not kind.namespaced and not any("labelSelector" in each for each in taken):
         taken.append("labelSelector=" + kind.selector("x"))
-    taken += [draw.choice(["dryRun=All", "limit=1", "propagationPolicy=Background"])] if draw.often(0.3) else []
+    taken += [draw.choice(["dryRun=All", "limit=1", "propagationPolicy=Background", "gracePeriodSeconds=0"])] if draw.often(0.4) else []
     taken += ["propagationPolicy=Background"] if kind.kind == "Job" else []
     return ["DELETE", kind.path + ("?" + "&".join(taken) if taken else "")]
 
@@ -455,7 +560,11 @@ def watched_from(draw, kind):
             "resourceVersion={version:%s/a}" % kind.plural,
             "resourceVersion=nonsense",
             "sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan",
-            "sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&resourceVersion={list}",
+            # The real one is told late of versions that its other resources have reached.
+            "sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&resourceVersion="
+            + ("0" if kind.is_custom else "{list}"),
+            "resourceVersion={first:%s/a}&allowWatchBookmarks=true" % kind.plural,
+            "resourceVersion={since}",
             "sendInitialEvents=false&resourceVersionMatch=NotOlderThan&resourceVersion={list}",
             "sendInitialEvents=true",
             "resourceVersionMatch=Exact&resourceVersion={list}",

@@ -101,7 +101,10 @@ def service(draw):
         {"ports": draw.choices(ports, [6, 6, 1, 2, 1, 1])[0], "selector": draw.some({"a": "b", "c": "d"})}, 0.85
     )
     spec["clusterIP"] = "None"
-    if draw.often(0.25):
+    if draw.often(0.12):
+        spec = {"type": "ExternalName", "externalName": draw.choice(["example.com", "example.com.", "", "Bad Name"])} | draw.some(
+            {"ports": [{"port": 80}], "clusterIP": draw.choice(["None", ""]), "selector": {"a": "b"}}, 0.2)
+    elif draw.often(0.25):
         spec |= draw.some(
             {
                 "type": "ClusterIP",
@@ -148,6 +151,28 @@ def event(draw):
             "action": "Trying",
         },
         0.6,
+    )
+
+
+def new_event(draw):
+    return draw.some(
+        {
+            "regarding": {"apiVersion": "v1", "kind": "ConfigMap", "name": draw.choice("ab"), "namespace": "{ns}"},
+            "eventTime": "2026-01-01T00:00:00.000000Z",
+            "reportingController": "example.com/generated",
+            "reportingInstance": "i",
+            "action": "Trying",
+            "reason": draw.choice(["Tried", "Done"]),
+            "type": draw.choice(["Normal", "Warning", "Odd"]),
+        },
+        0.95,
+    ) | draw.some(
+        {
+            "note": "to",
+            "related": {"apiVersion": "v1", "kind": "ConfigMap", "name": "b", "namespace": "{ns}"},
+            "series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:00.000000Z"},
+        },
+        0.3,
     )
 
 
@@ -286,6 +311,14 @@ KINDS = [
         event,
         3,
         selectable=["involvedObject.name%3Da", "type!%3DNormal", "reason%3DTried", "source%3Dgenerated"],
+    ),
+    Kind(
+        f"/apis/events.k8s.io/v1/{NAMESPACED}/events",
+        "events.k8s.io/v1",
+        "Event",
+        new_event,
+        1,
+        selectable=["regarding.name%3Da", "type!%3DNormal", "reason%3DTried", "reportingController%3Dexample.com/generated"],
     ),
     Kind(f"/apis/coordination.k8s.io/v1/{NAMESPACED}/leases", "coordination.k8s.io/v1", "Lease", lease, 3),
     Kind("/apis/storage.k8s.io/v1/storageclasses", "storage.k8s.io/v1", "StorageClass", storage_class, 1),

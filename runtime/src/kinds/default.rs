@@ -44,6 +44,7 @@ pub(super) fn fill(kind: &Kind, object: &mut Value) {
         }
         ("batch", "Job") => {
             job_labels(map);
+            set(map, "spec", json!({}));
             each(map, "spec", job_spec);
         }
         ("apps", "Deployment") => each(map, "spec", deployment_spec),
@@ -194,6 +195,18 @@ fn volume(volume: &mut Map<String, Value>) {
 
 fn service_spec(spec: &mut Map<String, Value>) {
     set(spec, "sessionAffinity", json!("None"));
+    match text(spec, "sessionAffinity") {
+        "None" => drop(spec.remove("sessionAffinityConfig")),
+        "ClientIP" => {
+            const SECONDS: u32 = 3 * 3_600;
+            set(spec, "sessionAffinityConfig", json!({}));
+            each(spec, "sessionAffinityConfig", |config| {
+                set(config, "clientIP", json!({}));
+                each(config, "clientIP", |client| set(client, "timeoutSeconds", json!(SECONDS)));
+            });
+        }
+        _ => {}
+    }
     set(spec, "type", json!("ClusterIP"));
     if text(spec, "type") != "ExternalName" {
         set(spec, "internalTrafficPolicy", json!("Cluster"));
@@ -225,6 +238,8 @@ fn job_labels(job: &mut Map<String, Value>) {
 }
 
 fn job_spec(spec: &mut Map<String, Value>) {
+    set(spec, "template", json!({}));
+    each(spec, "template", |template| set(template, "spec", json!({})));
     if spec.get("completions").is_none_or(Value::is_null) && spec.get("parallelism").is_none_or(Value::is_null) {
         set(spec, "completions", json!(1));
     }

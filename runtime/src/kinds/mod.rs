@@ -6,6 +6,7 @@ mod default;
 mod rule;
 mod source;
 mod table;
+mod warning;
 
 use std::sync::{Arc, OnceLock};
 
@@ -101,6 +102,14 @@ impl Kind {
     /// Everything about `object` that its schema does not allow and, if that is nothing, what its kind's own rules do not.
     pub fn validate(&self, object: &Value) -> Vec<Cause> {
         let mut causes = schema::validate(self.schema(), object);
+        if self.builtin {
+            // Its own rules know of these lists, and of what is missing in probes.
+            causes.retain(|cause| match cause.reason {
+                CauseReason::Duplicate => !rule::OWN_LISTS.iter().any(|list| cause.field.contains(list)),
+                CauseReason::Required => !cause.field.contains("Probe."),
+                _ => true,
+            });
+        }
         for cause in &mut causes {
             let told = self.told(&cause.field);
             cause.message = cause.message.replace(&cause.field, &told);
@@ -110,7 +119,7 @@ impl Kind {
         let readable = causes.iter().all(|cause| match cause.reason {
             CauseReason::Duplicate | CauseReason::NotSupported => true,
             // The rules of these kinds say what else is missing beside a selector.
-            CauseReason::Required => self.group == "apps",
+            CauseReason::Required => matches!(self.kind, "Deployment" | "ReplicaSet" | "Job" | "Pod"),
             CauseReason::Invalid
             | CauseReason::TypeInvalid
             | CauseReason::TooLong
@@ -126,6 +135,16 @@ impl Kind {
             }
         }
         causes
+    }
+
+    /// What is wrong with a change of `old`'s status to that of `new`.
+    pub fn validate_status(&self, old: &Value, new: &Value) -> Vec<Cause> {
+        if self.builtin { rule::check_status(self, old, new) } else { Vec::new() }
+    }
+
+    /// What a client is told of a valid object that may not do what its writer thinks; `old` is what it was.
+    pub fn warnings(&self, old: Option<&Value>, new: &Value) -> Vec<String> {
+        if self.builtin { warning::of(self, old, new) } else { Vec::new() }
     }
 
     /// What a change of `old` to `new` must not touch.

@@ -5,18 +5,36 @@ use std::net::{IpAddr, Ipv6Addr};
 use serde_json::{Map, Value};
 use trainyard_proto::quantity::Quantity;
 use trainyard_runtime_core::schema::{Cause, CauseReason};
+pub(super) use trainyard_runtime_core::selector::is_dns_label;
+pub(super) use trainyard_runtime_core::store::LABEL_TEXT;
 
 use super::Kind;
 
+mod change;
+mod container;
+mod job;
+mod pod;
 mod small;
+
+pub(super) use change::{check_status, check_update};
 
 /// What is wrong with an object of a kind of Kubernetes itself, beyond its schema.
 pub(super) fn check(kind: &Kind, object: &Value) -> Vec<Cause> {
     let mut causes = Causes(Vec::new());
     let spec = object.get("spec").unwrap_or(&Value::Null);
+    if (kind.group, kind.kind) == ("", "Service") {
+        // Addresses are given out, or not, before anything else is looked at.
+        causes.families(spec);
+        if !causes.0.is_empty() {
+            return causes.0;
+        }
+    }
     causes.metadata(object.get("metadata").unwrap_or(&Value::Null));
     match (kind.group, kind.kind) {
-        ("", "Pod") => causes.pod(spec, "spec", &["Always", "OnFailure", "Never"]),
+        ("", "Pod") => {
+            causes.pod(spec, "spec", &["Always", "OnFailure", "Never"]);
+            causes.pod_only(spec);
+        }
         ("", "Service") => causes.service(spec),
         ("batch", "Job") => causes.job(spec),
         ("apps", "Deployment" | "ReplicaSet") => causes.replicated(kind, spec),
@@ -37,6 +55,9 @@ pub(super) fn check(kind: &Kind, object: &Value) -> Vec<Cause> {
     causes.0
 }
 
+/// Lists of which the rules of pods say what is there twice.
+pub(super) const OWN_LISTS: [&str; 4] = [".imagePullSecrets[", ".schedulingGates[", ".volumeMounts[", ".hostAliases["];
+
 struct Causes(Vec<Cause>);
 
 impl Causes {
@@ -56,10 +77,21 @@ impl Causes {
         }
     }
 
+    fn invalid(&mut self, field: impl Into<String>, value: &Value, why: &str) {
+        self.add(CauseReason::Invalid, field.into(), format!("Invalid value: {value}: {why}"));
+    }
+
+    fn required(&mut self, field: impl Into<String>) {
+        self.add(CauseReason::Required, field.into(), "Required value".to_owned());
+    }
+
     fn not_negative(&mut self, spec: &Value, field: &str) {
-        if let Some(number) = spec.get(field).and_then(Value::as_i64).filter(|number| *number < 0) {
-            let message = format!("Invalid value: {number}: must be greater than or equal to 0");
-            self.add(CauseReason::Invalid, format!("spec.{field}"), message);
+        self.not_negative_at("spec", spec, field);
+    }
+
+    fn not_negative_at(&mut self, at: &str, part: &Value, field: &str) {
+        if let Some(number) = part.get(field).and_then(Value::as_i64).filter(|number| *number < 0) {
+            self.invalid(format!("{at}.{field}"), &number.into(), "must be greater than or equal to 0");
         }
     }
 
@@ -70,90 +102,6 @@ impl Causes {
                 field,
                 format!("Invalid value: {number}: must be between 1 and 65535, inclusive"),
             );
-        }
-    }
-
-    fn pod(&mut self, spec: &Value, path: &str, policies: &[&str]) {
-        if list(spec, "containers").is_empty() {
-            self.add(CauseReason::Required, format!("{path}.containers"), "Required value".to_owned());
-        }
-        for (index, volume) in list(spec, "volumes").iter().enumerate() {
-            self.label(volume, &format!("{path}.volumes[{index}]"));
-        }
-        let volumes: Vec<&str> =
-            list(spec, "volumes").iter().filter_map(|volume| volume.get("name")?.as_str()).collect();
-        for field in ["initContainers", "containers"] {
-            for (index, container) in list(spec, field).iter().enumerate() {
-                self.container(container, &format!("{path}.{field}[{index}]"), &volumes);
-            }
-        }
-        self.one_of(spec.get("restartPolicy"), format!("{path}.restartPolicy"), policies);
-        self.one_of(
-            spec.get("dnsPolicy"),
-            format!("{path}.dnsPolicy"),
-            &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
-        );
-    }
-
-    fn container(&mut self, container: &Value, path: &str, volumes: &[&str]) {
-        self.label(container, path);
-        for (index, env) in list(container, "env").iter().enumerate() {
-            let name = env.get("name").and_then(Value::as_str).unwrap_or_default();
-            if name.contains('=') || !name.chars().all(|c| matches!(c, ' '..='~')) {
-                let text = "a valid environment variable name must consist only of printable ASCII characters other \
-                            than '='";
-                let message = format!("Invalid value: {name:?}: {text}");
-                self.add(CauseReason::Invalid, format!("{path}.env[{index}].name"), message);
-            }
-        }
-        // Upstream demands an image; processes need none.
-        self.one_of(
-            container.get("imagePullPolicy"),
-            format!("{path}.imagePullPolicy"),
-            &["Always", "IfNotPresent", "Never"],
-        );
-        for (index, port) in list(container, "ports").iter().enumerate() {
-            self.port(port.get("containerPort"), format!("{path}.ports[{index}].containerPort"));
-            self.one_of(port.get("protocol"), format!("{path}.ports[{index}].protocol"), &["SCTP", "TCP", "UDP"]);
-        }
-        for (index, mount) in list(container, "volumeMounts").iter().enumerate() {
-            if let Some(name) = mount.get("name").and_then(Value::as_str).filter(|name| !volumes.contains(name)) {
-                self.add(
-                    CauseReason::NotFound,
-                    format!("{path}.volumeMounts[{index}].name"),
-                    format!("Not found: {name:?}"),
-                );
-            }
-        }
-        let amounts = |list: &str| {
-            container.get("resources").and_then(|resources| resources.get(list)).and_then(Value::as_object)
-        };
-        let (Some(requests), Some(limits)) = (amounts("requests"), amounts("limits")) else { return };
-        for (name, request) in requests {
-            let limit = limits.get(name);
-            let (Some(wanted), Some(most)) = (amount(request), limit.and_then(amount)) else { continue };
-            if wanted > most {
-                let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                let limit = limit.map(shown).unwrap_or_default();
-                let message = format!(
-                    "Invalid value: {:?}: must be less than or equal to {name} limit of {limit}",
-                    shown(request)
-                );
-                self.add(CauseReason::Invalid, format!("{path}.resources.requests"), message);
-            }
-        }
-    }
-
-    /// Containers and volumes give their names to folders of the node agent, so these must be plain.
-    fn label(&mut self, named: &Value, path: &str) {
-        let name = named.get("name").and_then(Value::as_str).unwrap_or_default();
-        if name.is_empty() {
-            self.add(CauseReason::Required, format!("{path}.name"), "Required value".to_owned());
-        } else if !is_dns_label(name) {
-            let text = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must \
-                        start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for \
-                        validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-            self.add(CauseReason::Invalid, format!("{path}.name"), format!("Invalid value: {name:?}: {text}"));
         }
     }
 
@@ -173,6 +121,7 @@ impl Causes {
         if kind == "ExternalName" && spec.get("externalName").is_none_or(|name| name.is_null() || *name == "") {
             self.add(CauseReason::Required, "spec.externalName".to_owned(), "Required value".to_owned());
         }
+        self.one_of(spec.get("sessionAffinity"), "spec.sessionAffinity".to_owned(), &["ClientIP", "None"]);
         for (index, port) in ports.iter().enumerate() {
             if ports.len() > 1 && port.get("name").is_none_or(Value::is_null) {
                 self.add(CauseReason::Required, format!("spec.ports[{index}].name"), "Required value".to_owned());
@@ -180,6 +129,47 @@ impl Causes {
             self.port(port.get("port"), format!("spec.ports[{index}].port"));
             self.one_of(port.get("protocol"), format!("spec.ports[{index}].protocol"), &["SCTP", "TCP", "UDP"]);
             self.port(port.get("targetPort"), format!("spec.ports[{index}].targetPort"));
+        }
+        self.distinct_ports(ports);
+        let policies = ["Cluster", "Local"];
+        self.one_of(spec.get("internalTrafficPolicy"), "spec.internalTrafficPolicy".to_owned(), &policies);
+    }
+
+    /// Ports have names and numbers of their own.
+    fn distinct_ports(&mut self, ports: &[Value]) {
+        for (index, port) in ports.iter().enumerate() {
+            let before = || ports.iter().take(index);
+            let name = port["name"].as_str().filter(|name| !name.is_empty());
+            if name.is_some_and(|name| before().any(|other| other["name"] == name)) {
+                let message = format!("Duplicate value: {}", port["name"]);
+                self.add(CauseReason::Duplicate, format!("spec.ports[{index}].name"), message);
+            }
+            if before().any(|other| other["port"] == port["port"] && other["protocol"] == port["protocol"]) {
+                // What the API server compares, as it shows it.
+                let message = format!(
+                    "Duplicate value: {{\"Name\":\"\",\"Protocol\":{},\"AppProtocol\":null,\"Port\":{},\
+                     \"TargetPort\":0,\"NodePort\":0}}",
+                    port["protocol"], port["port"]
+                );
+                self.add(CauseReason::Duplicate, format!("spec.ports[{index}]"), message);
+            }
+        }
+    }
+
+    /// Addresses are of one family here, as on most clusters. What has none and selects nothing may be of both.
+    fn families(&mut self, spec: &Value) {
+        let loose = spec["clusterIP"] == "None" && spec["selector"].as_object().is_none_or(Map::is_empty);
+        if loose || spec["type"] == "ExternalName" {
+            return;
+        }
+        let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
+        self.one_of(spec.get("ipFamilyPolicy"), "spec.ipFamilyPolicy".to_owned(), &policies);
+        if spec["ipFamilyPolicy"] == "RequireDualStack" {
+            let why = "this cluster is not configured for dual-stack services";
+            self.invalid("spec.ipFamilyPolicy", &spec["ipFamilyPolicy"], why);
+        }
+        for (index, family) in list(spec, "ipFamilies").iter().enumerate().filter(|(_, family)| **family == "IPv6") {
+            self.invalid(format!("spec.ipFamilies[{index}]"), family, "not configured on this cluster");
         }
     }
 
@@ -218,19 +208,6 @@ impl Causes {
         }
     }
 
-    fn job(&mut self, spec: &Value) {
-        for field in ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"]
-        {
-            self.not_negative(spec, field);
-        }
-        let pod = spec.pointer("/template/spec").unwrap_or(&Value::Null);
-        self.pod(pod, "spec.template.spec", &["Always", "OnFailure", "Never"]);
-        if !matches!(pod.get("restartPolicy").and_then(Value::as_str), Some("OnFailure" | "Never")) {
-            let message = "Required value: valid values: \"OnFailure\", \"Never\"".to_owned();
-            self.add(CauseReason::Required, "spec.template.spec.restartPolicy".to_owned(), message);
-        }
-    }
-
     fn replicated(&mut self, kind: &Kind, spec: &Value) {
         self.not_negative(spec, "replicas");
         let selector = spec.get("selector").and_then(Value::as_object);
@@ -252,82 +229,9 @@ impl Causes {
             self.add(CauseReason::Invalid, "spec.template.metadata.labels".to_owned(), message);
         }
         let pod = spec.pointer("/template/spec").unwrap_or(&Value::Null);
-        self.pod(pod, "spec.template.spec", &["Always"]);
+        self.pod(pod, "spec.template.spec", &["Always", "OnFailure", "Never"]);
+        self.one_of(pod.get("restartPolicy"), "spec.template.spec.restartPolicy".to_owned(), &["Always"]);
     }
-}
-
-/// What may not change once an object of a kind of Kubernetes itself exists.
-pub(super) fn check_update(kind: &Kind, old: &Value, new: &Value) -> Vec<Cause> {
-    let mut causes = Causes(Vec::new());
-    let frozen: &[&str] = match (kind.group, kind.kind) {
-        ("apps", "Deployment" | "ReplicaSet") => &["/spec/selector"],
-        ("batch", "Job") => &["/spec/selector", "/spec/template", "/spec/completionMode"],
-        ("", "ConfigMap" | "Secret") if old.get("immutable") == Some(&Value::Bool(true)) => {
-            &["/immutable", "/data", "/binaryData"]
-        }
-        ("", "Secret") => &["/type"],
-        _ => &[],
-    };
-    match (kind.group, kind.kind) {
-        ("scheduling.k8s.io", "PriorityClass") => causes.priority_class_update(old, new),
-        ("storage.k8s.io", "StorageClass") => causes.storage_class_update(old, new),
-        ("", "Service") => service_update(&mut causes, old, new),
-        ("", "Pod") => gates_update(&mut causes, old, new),
-        _ => {}
-    }
-    // The template of a suspended job that has not started may change: queueing systems place it that way.
-    let suspended =
-        old.pointer("/spec/suspend") == Some(&Value::Bool(true)) && old.pointer("/status/startTime").is_none();
-    for pointer in frozen {
-        let free = suspended && *pointer == "/spec/template";
-        if !free && old.pointer(pointer) != new.pointer(pointer) {
-            let field = pointer.trim_start_matches('/').replace('/', ".");
-            let secret = kind.kind == "Secret" && *pointer != "/type";
-            let shown =
-                if secret { "\"\"".to_owned() } else { new.pointer(pointer).unwrap_or(&Value::Null).to_string() };
-            let message = if old.get("immutable") == Some(&Value::Bool(true)) {
-                (CauseReason::Forbidden, "Forbidden: field is immutable when `immutable` is set".to_owned())
-            } else {
-                (CauseReason::Invalid, format!("Invalid value: {shown}: field is immutable"))
-            };
-            causes.add(message.0, field, message.1);
-        }
-    }
-    causes.0
-}
-
-/// A cluster address stays.
-fn service_update(causes: &mut Causes, old: &Value, new: &Value) {
-    let address = |service: &Value| {
-        service.pointer("/spec/clusterIP").and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
-    };
-    let external = [old, new].iter().any(|service| service.pointer("/spec/type").is_some_and(|t| *t == "ExternalName"));
-    if let (Some(had), Some(has), false) = (address(old), address(new), external)
-        && had != has
-    {
-        let message = format!("Invalid value: [{has:?}]: may not change once set");
-        causes.add(CauseReason::Invalid, "spec.clusterIPs[0]".to_owned(), message);
-    }
-}
-
-/// Gates come off one by one, and none is added.
-fn gates_update(causes: &mut Causes, old: &Value, new: &Value) {
-    let empty = Value::Null;
-    let (had, has) = (old.get("spec").unwrap_or(&empty), new.get("spec").unwrap_or(&empty));
-    for (index, gate) in list(has, "schedulingGates").iter().enumerate() {
-        let name = gate.get("name").and_then(Value::as_str).unwrap_or_default();
-        if list(had, "schedulingGates").iter().all(|old| old.get("name") != gate.get("name")) {
-            let message = format!("Forbidden: only deletion is allowed, but found new scheduling gate '{name}'");
-            causes.add(CauseReason::Forbidden, format!("spec.schedulingGates[{index}].name"), message);
-        }
-    }
-}
-
-fn is_dns_label(text: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    text.bytes().all(|byte| inner(byte) || byte == b'-')
-        && text.bytes().next().is_some_and(inner)
-        && text.bytes().last().is_some_and(inner)
 }
 
 fn list<'v>(value: &'v Value, field: &str) -> &'v [Value] {

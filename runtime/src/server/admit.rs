@@ -1,10 +1,8 @@
 //! What a cluster's admission and strategies do to objects of its own kinds, beyond defaults of the schema. Pure.
 
-use serde_json::{Map, Value, json};
-use trainyard_runtime_core::schema::CauseReason;
+use serde_json::{Value, json};
 
-use super::check::{invalid_field, map_at};
-use super::status::ApiError;
+use super::check::map_at;
 use crate::kinds::Kind;
 
 /// Whether a new object's first status is ours to set, so that the store keeps it.
@@ -53,53 +51,13 @@ fn job_selector(job: &mut Value) {
     }
 }
 
-/// Checks a change, and completes it.
-pub(super) fn updated(kind: &Kind, old: &Value, new: &mut Value) -> Result<(), ApiError> {
-    let name = old["metadata"]["name"].as_str().unwrap_or_default();
-    let immutable = |field: &str, value: &Value| {
-        let message = format!("Invalid value: {value}: field is immutable");
-        Err(invalid_field(kind, name, CauseReason::Invalid, field, message))
-    };
-    let suspended_job = old["spec"]["suspend"] == true;
+/// Completes a change.
+pub(super) fn updated(kind: &Kind, old: &Value, new: &mut Value) {
     match (kind.group, kind.plural) {
-        ("", "pods") if without_mutable_fields(&old["spec"]) != without_mutable_fields(&new["spec"]) => {
-            let message = "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,\
-                           `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only \
-                           additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be \
-                           set to 1 if it was previously negative)";
-            Err(invalid_field(kind, name, CauseReason::Forbidden, "spec", message.to_owned()))
-        }
-        ("apps", "deployments" | "replicasets") if old["spec"]["selector"] != new["spec"]["selector"] => {
-            immutable("spec.selector", &new["spec"]["selector"])
-        }
-        ("batch", "jobs") if old["spec"]["template"] != new["spec"]["template"] && !suspended_job => {
-            immutable("spec.template", &new["spec"]["template"])
-        }
-        ("batch", "jobs") if old["spec"]["completionMode"] != new["spec"]["completionMode"] => {
-            immutable("spec.completionMode", &new["spec"]["completionMode"])
-        }
-        ("batch", "jobs") => {
-            keep(old, new, &["selector"]);
-            Ok(())
-        }
-        ("", "secrets" | "configmaps") if old["immutable"] == true && data_changed(old, new) => {
-            let message = "Forbidden: field is immutable when `immutable` is set".to_owned();
-            Err(invalid_field(kind, name, CauseReason::Forbidden, "data", message))
-        }
-        ("", "secrets") => {
-            secret_data(new);
-            Ok(())
-        }
-        ("", "services") => {
-            keep_addresses(old, new);
-            Ok(())
-        }
-        _ => Ok(()),
+        ("", "secrets") => secret_data(new),
+        ("", "services") => keep_addresses(old, new),
+        _ => {}
     }
-}
-
-fn data_changed(old: &Value, new: &Value) -> bool {
-    ["data", "binaryData", "stringData", "immutable"].into_iter().any(|field| old.get(field) != new.get(field))
 }
 
 /// `stringData` is a convenience for writing and is never shown.
@@ -144,14 +102,33 @@ fn keep_addresses(old: &Value, new: &mut Value) {
     keep(old, new, &["clusterIP", "clusterIPs"]);
 }
 
-/// What a node agent reports in one of two forms is there in both.
-pub(super) fn reported(kind: &Kind, object: &mut Value) {
+/// Completes a pod's status: what a node agent reports in one of two forms is there in both, and what was settled when the
+/// pod was made stays.
+pub(super) fn reported(kind: &Kind, old: &Value, object: &mut Value) {
     if (kind.group, kind.plural) != ("", "pods") {
         return;
     }
+    let owners = old["metadata"].get("ownerReferences").cloned();
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        match owners {
+            Some(owners) => drop(metadata.insert("ownerReferences".to_owned(), owners)),
+            None => drop(metadata.remove("ownerReferences")),
+        }
+    }
+    let class = old["status"].get("qosClass").filter(|class| class.is_string()).cloned();
+    if let (Some(class), Some(status)) = (class, map_at(object, "status")) {
+        status.entry("qosClass").or_insert(class);
+    }
     let Some(status) = object["status"].as_object_mut() else { return };
-    if let (Some(ip), None) = (status.get("podIP").filter(|ip| ip.is_string()).cloned(), status.get("podIPs")) {
-        status.insert("podIPs".to_owned(), json!([{"ip": ip}]));
+    let first = status.get("podIPs").and_then(|ips| ips.pointer("/0/ip")).cloned();
+    match (status.get("podIP").filter(|ip| ip.as_str().is_some_and(|ip| !ip.is_empty())).cloned(), first) {
+        (Some(ip), first) if first.as_ref() != Some(&ip) => {
+            status.insert("podIPs".to_owned(), json!([{"ip": ip}]));
+        }
+        (None, Some(first)) => {
+            status.insert("podIP".to_owned(), first);
+        }
+        _ => {}
     }
 }
 
@@ -191,21 +168,6 @@ fn qos_class(spec: &Value) -> &'static str {
     }
 }
 
-/// A pod's spec as far as it may not change.
-fn without_mutable_fields(spec: &Value) -> Map<String, Value> {
-    let mut spec = spec.as_object().cloned().unwrap_or_default();
-    for field in ["activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations", "schedulingGates"] {
-        spec.remove(field);
-    }
-    for field in ["containers", "initContainers"] {
-        let containers = spec.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten();
-        for container in containers.filter_map(Value::as_object_mut) {
-            container.remove("image");
-        }
-    }
-    spec
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,16 +191,13 @@ mod tests {
     }
 
     #[test]
-    fn a_pods_command_cannot_change_and_its_image_can() {
+    fn a_status_without_the_class_of_its_pod_keeps_it() {
         let kind = registry().find("pods").expect("pods are served");
-        let old =
-            json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "x", "command": ["a"]}]}});
-        let mut image = old.clone();
-        image["spec"]["containers"][0]["image"] = json!("y");
-        assert_eq!(updated(kind, &old, &mut image), Ok(()));
-        let mut command = old.clone();
-        command["spec"]["containers"][0]["command"] = json!(["b"]);
-        assert_eq!(updated(kind, &old, &mut command).expect_err("refused").code().as_u16(), 422);
+        let old = json!({"metadata": {}, "status": {"phase": "Pending", "qosClass": "BestEffort"}});
+        let mut new = json!({"metadata": {"ownerReferences": [{}]}, "status": {"podIPs": [{"ip": "10.0.0.1"}]}});
+        reported(kind, &old, &mut new);
+        let status = json!({"qosClass": "BestEffort", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]});
+        assert_eq!(new, json!({"metadata": {}, "status": status}));
     }
 
     #[test]

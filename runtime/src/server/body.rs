@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderMap, header};
+use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::Value;
 
@@ -35,6 +35,14 @@ pub(super) fn content_type(headers: &HeaderMap) -> String {
     let given = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let bare = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if bare.is_empty() { "application/json".to_owned() } else { bare }
+}
+
+/// Whether a body of this type can be read.
+pub(super) fn supported(content_type: &str) -> Result<(), ApiError> {
+    decode(b"{}", content_type).map(drop).or_else(|error| match error.code() {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Err(error),
+        _ => Ok(()),
+    })
 }
 
 /// An object from a body that is JSON or YAML by its media type.

@@ -65,6 +65,10 @@ pub(crate) fn resolve(path: &ResourcePath) -> Result<&'static Kind, ApiError> {
             "finalize" => kind.plural == "namespaces",
             other => kind.subresources.contains(&other),
         };
+        if !known && !kind.builtin {
+            let name = path.name.as_deref().unwrap_or_default();
+            return Err(ApiError::not_found(Subject::new(kind.group, kind.plural, name)));
+        }
         if !known {
             return Err(ApiError::no_such_path());
         }
@@ -78,8 +82,16 @@ pub(crate) fn resolve(path: &ResourcePath) -> Result<&'static Kind, ApiError> {
 }
 
 /// The API's verb of a request.
-pub(crate) fn verb(method: &Method, path: &ResourcePath, params: &Params) -> Result<&'static str, ApiError> {
+pub(crate) fn verb(
+    method: &Method,
+    kind: &Kind,
+    path: &ResourcePath,
+    params: &Params,
+) -> Result<&'static str, ApiError> {
     let named = path.name.is_some();
+    let subject = || Subject::new(kind.group, kind.plural, "");
+    // Custom resources have their own handler, which looks at the verb and not at the method.
+    let method = if *method == Method::HEAD && !kind.builtin { &Method::GET } else { method };
     match (method.as_str(), named) {
         ("GET", false) if params.watch => Ok("watch"),
         ("GET", true) => Ok("get"),
@@ -90,6 +102,9 @@ pub(crate) fn verb(method: &Method, path: &ResourcePath, params: &Params) -> Res
         ("PATCH", true) => Ok("patch"),
         ("DELETE", true) if path.subresource.is_none() => Ok("delete"),
         ("DELETE", false) => Ok("deletecollection"),
+        ("PATCH" | "PUT", false) if !kind.builtin => Err(ApiError::bad_request("name must be provided")),
+        ("DELETE", true) if !kind.builtin => Err(ApiError::not_supported(subject(), "delete")),
+        _ if !kind.builtin => Err(ApiError::not_supported(subject(), "")),
         _ => Err(ApiError::method_not_allowed()),
     }
 }

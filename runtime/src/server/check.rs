@@ -59,37 +59,52 @@ impl Writer {
         apply::track_update(old, new, self.kind.schema(), options);
     }
 
-    /// The complete new object from what a client sent, and warnings for it.
+    /// What a body says as an object of the kind, and warnings for it: all that can be told of it before anything stored is
+    /// looked at.
+    pub(super) fn read(&self, value: Value) -> Result<(Value, Vec<String>), ApiError> {
+        let mut value = self.identified(value)?;
+        let warnings = self.known_fields(&mut value)?;
+        Ok((value, warnings))
+    }
+
+    /// The complete new object from what was read, and more warnings for it.
     pub(super) fn created(&self, mut new: Value, tracked: bool) -> Result<(Value, Vec<String>), ApiError> {
-        let mut warnings = self.known_fields(&mut new)?;
+        let mut warnings = Vec::new();
         self.write_quantities(&mut new);
         self.kind.apply_defaults(&mut new);
         admit::created(self.kind, &mut new, &timestamp(now_ms()));
         self.omit_empty(&mut new);
         Self::owners_once(None, &mut new, &mut warnings);
         self.valid(&new, Checked::New).map_err(|error| error.warning(&warnings))?;
+        warnings.extend(self.kind.warnings(None, &new));
         if tracked {
             self.track(None, &mut new);
         }
         Ok((new, warnings))
     }
 
-    /// The object to store, from the stored one and from what a client wants of it, and warnings for it.
+    /// The object to store, from the stored one and from what was read of what a client wants of it, and more warnings for it.
     pub(super) fn updated(&self, old: &Value, new: Value, tracked: bool) -> Result<(Value, Vec<String>), ApiError> {
-        let mut new = self.identified(new)?;
-        let mut warnings = self.known_fields(&mut new)?;
+        let mut warnings = Vec::new();
         let old = &*self.with_written_quantities(old);
         let mut new = self.restricted(old, new);
         self.write_quantities(&mut new);
         if self.part != Part::Status {
             self.kind.apply_defaults(&mut new);
-            admit::updated(self.kind, old, &mut new).map_err(|error| error.warning(&warnings))?;
+            admit::updated(self.kind, old, &mut new);
+        } else {
+            admit::reported(self.kind, old, &mut new);
         }
-        admit::reported(self.kind, &mut new);
         self.omit_empty(&mut new);
         Self::owners_once(Some(old), &mut new, &mut warnings);
-        let frozen = if self.part == Part::Status { Vec::new() } else { self.kind.validate_update(old, &new) };
+        let frozen = match self.part {
+            Part::Status => self.kind.validate_status(old, &new),
+            Part::Main | Part::Whole => self.kind.validate_update(old, &new),
+        };
         self.valid(&new, Checked::Changed(frozen)).map_err(|error| error.warning(&warnings))?;
+        if self.part != Part::Status {
+            warnings.extend(self.kind.warnings(Some(old), &new));
+        }
         if tracked {
             self.track(Some(old), &mut new);
         }
@@ -150,8 +165,15 @@ impl Writer {
     /// Says what it is, and is what the path says.
     pub(super) fn identified(&self, mut value: Value) -> Result<Value, ApiError> {
         let kind = self.kind;
+        if value.is_null() && kind.builtin {
+            value = json!({});
+        }
         let Some(root) = value.as_object_mut() else {
-            return Err(ApiError::bad_request("the body of the request is not a JSON object"));
+            let problem = if value.is_null() { "Object 'Kind' is missing in 'null'" } else { "the JSON is no object" };
+            return Err(ApiError::bad_request(match kind.builtin {
+                true => format!("{} the JSON of the body is no object", cannot_be_handled(kind)),
+                false => format!("the object provided is unrecognized (must be of type {}): {problem}", kind.kind),
+            }));
         };
         let api_version = kind.api_version();
         let given = |field: &str| match root.get(field) {
@@ -227,6 +249,16 @@ impl Writer {
         Ok(texts)
     }
 
+    /// Whether an object of Kubernetes' own kinds, or the metadata of another, reads as what it is.
+    pub(super) fn typed(&self, value: &Value) -> Result<(), ApiError> {
+        let typed = |cause: &Cause| self.kind.builtin || cause.field.starts_with("metadata");
+        let causes = schema::validate(self.kind.schema(), value);
+        match causes.iter().find(|cause| cause.reason == CauseReason::TypeInvalid && typed(cause)) {
+            Some(cause) => Err(ApiError::bad_request(format!("{} {cause}", cannot_be_handled(self.kind)))),
+            None => Ok(()),
+        }
+    }
+
     /// What this write may change of the stored object: the store would drop the rest, but ownership of fields must
     /// not count what is dropped.
     fn restricted(&self, old: &Value, mut new: Value) -> Value {
@@ -291,7 +323,14 @@ impl Writer {
             Checked::New => self.named(value, &mut causes),
             // What is immutable about a secret is said first.
             Checked::Changed(frozen) if self.kind.kind == "Secret" => drop(causes.splice(0..0, frozen)),
-            Checked::Changed(frozen) => causes.extend(frozen),
+            Checked::Changed(frozen) => {
+                // The API server looks at the whole job, and then at its spec again for what may not change.
+                if self.kind.kind == "Job" && self.part != Part::Status {
+                    let again: Vec<Cause> = causes.iter().filter(|c| c.field.starts_with("spec.")).cloned().collect();
+                    causes.extend(again);
+                }
+                causes.extend(frozen);
+            }
         }
         if causes.is_empty() {
             return Ok(());

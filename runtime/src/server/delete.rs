@@ -13,7 +13,7 @@ use super::call::Call;
 use super::limit::PARALLEL_DELETES;
 use super::status::{self, ApiError};
 use super::write::writable;
-use super::{answer, body, query, read};
+use super::{answer, body, read};
 use crate::kinds::Kind;
 use crate::store::DeleteOptions;
 
@@ -80,10 +80,9 @@ async fn delete_found(call: &Call, key: Key, options: DeleteOptions) -> Result<O
     }
 }
 
-/// 422 for the propagation policy.
-fn refused(reason: &'static str, message: String) -> ApiError {
-    let cause = FieldCause { field: "propagationPolicy".to_owned(), reason, message };
-    ApiError::invalid(status::Subject::new("meta.k8s.io", "DeleteOptions", ""), vec![cause])
+/// What is wrong with a propagation policy.
+fn refused(reason: &'static str, message: String) -> FieldCause {
+    FieldCause { field: "propagationPolicy".to_owned(), reason, message }
 }
 
 /// DeleteOptions from the body, else from the query.
@@ -93,11 +92,13 @@ fn options(call: &Call, content_type: &str, bytes: &Bytes) -> Result<DeleteOptio
     let params = &call.params;
     let named = text("/propagationPolicy").or_else(|| params.propagation.clone());
     let orphan = body["orphanDependents"].as_bool().or(params.orphan_dependents);
+    let mut causes = Vec::new();
     let propagation = match (named.as_deref(), orphan) {
         (Some(policy), Some(_)) => {
             let message =
                 format!("Invalid value: {policy:?}: orphanDependents and deletionPropagation cannot be both set");
-            return Err(refused("FieldValueInvalid", message));
+            causes.push(refused("FieldValueInvalid", message));
+            None
         }
         (Some("Background"), None) | (None, Some(false)) => Some(Propagation::Background),
         (Some("Foreground"), None) => Some(Propagation::Foreground),
@@ -105,16 +106,25 @@ fn options(call: &Call, content_type: &str, bytes: &Bytes) -> Result<DeleteOptio
         (Some(other), None) => {
             let supported = "\"Foreground\", \"Background\", \"Orphan\", \"nil\"";
             let message = format!("Unsupported value: {other:?}: supported values: {supported}");
-            return Err(refused("FieldValueNotSupported", message));
+            causes.push(refused("FieldValueNotSupported", message));
+            None
         }
         (None, None) => None,
     };
     // Nobody owns through events: they go at once.
     let propagation = propagation.filter(|_| call.kind.plural != "events");
     let dry_run = match body["dryRun"].as_array().and_then(|values| values.first()) {
-        Some(value) => query::dry_run(value.as_str().unwrap_or_default(), "DeleteOptions")?,
+        Some(value) if value == "All" => true,
+        Some(value) => {
+            let message = format!("Unsupported value: [{value}]: supported values: \"All\"");
+            causes.push(FieldCause { field: "dryRun".to_owned(), reason: "FieldValueNotSupported", message });
+            true
+        }
         None => params.dry_run,
     };
+    if !causes.is_empty() {
+        return Err(ApiError::invalid(status::Subject::new("meta.k8s.io", "DeleteOptions", ""), causes));
+    }
     Ok(DeleteOptions {
         preconditions: Preconditions {
             uid: text("/preconditions/uid"),

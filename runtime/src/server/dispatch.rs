@@ -140,8 +140,9 @@ fn health(api: &Api) -> Response {
     answer::bytes(code, "text/plain; charset=utf-8", said)
 }
 
+/// Whether Kubernetes' own router has the group; custom resources have none of their own.
 fn known_group(group: &str) -> bool {
-    crate::kinds::registry().groups().iter().any(|(known, _)| *known == group)
+    crate::kinds::registry().iter().any(|kind| kind.builtin && kind.group == group)
 }
 
 /// What Go's router says of a path that nobody registered; resources of known groups get a Status instead.
@@ -229,7 +230,7 @@ async fn resource(
         Some(subresource) => format!("{}/{subresource}", kind.plural),
         None => kind.plural.to_owned(),
     };
-    let verb = call::verb(&asked.parts.method, &path, &params)?;
+    let verb = call::verb(&asked.parts.method, kind, &path, &params)?;
     label.verb = verb;
     let manager = call::manager(&params, headers);
     let call = Call {
@@ -292,6 +293,14 @@ async fn run(call: &Call, verb: &str, headers: &HeaderMap, body: axum::body::Bod
         _ => {}
     }
     let content_type = body::content_type(headers);
+    if let Some(refused) = &call.params.refused {
+        if verb == "patch" {
+            patch::supported(call, &content_type)?;
+        } else if matches!(verb, "create" | "update") {
+            body::supported(&content_type)?;
+        }
+        return Err(refused.clone());
+    }
     let bytes: Bytes = body::read(body, headers).await?;
     match (verb, call.subresource.as_str()) {
         ("create", "") => write::create(call, &content_type, &bytes).await,

@@ -14,10 +14,14 @@ use trainyard_runtime_core::store::{Effect, Object, StoreError};
 
 use super::call::Call;
 use super::check::{self, Refusal, Writer};
+use super::query::FieldValidation;
 use super::status::{ApiError, Subject};
 use super::write::{Warnings, has_address, in_namespace, names_itself, writable};
 use super::{admit, answer, body, now_ms, quota, service_ip, view};
 use crate::store::WriteOptions;
+
+/// The content type of server-side apply.
+const APPLY: &str = "application/apply-patch+yaml";
 
 /// A patch, by its content type.
 #[derive(Clone, Debug)]
@@ -30,7 +34,12 @@ enum Patch {
 
 pub(super) async fn patch(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
     writable(call)?;
-    let patch = decode(call, content_type, bytes)?;
+    let patch = decode(call, content_type, bytes).map_err(|error| {
+        // What a patch says matters once there is something to be patched.
+        let unread = error.code() == StatusCode::BAD_REQUEST && content_type != APPLY;
+        let absent = call.api.store.get(&call.key()).err().filter(|_| unread);
+        absent.map_or(error, |absent| call.store_error(absent))
+    })?;
     // Server-side apply may create. Whether it does is known when the writer runs; what that needs is looked up before.
     let mut done = attempt(call, patch.clone(), creates(call)).await;
     if matches!(done, Err(Refusal::Vanished(_))) {
@@ -63,15 +72,16 @@ async fn attempt(call: &Call, patch: Patch, gated: bool) -> Result<Response, Ref
                     if writer.kind.namespaced {
                         new["metadata"]["namespace"] = Value::from(&*key.namespace);
                     }
-                    writer.created(new, false)?
+                    let (new, told) = writer.read(new)?;
+                    after(told, writer.created(new, false))?
                 }
                 (None, Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_)) => {
                     return Err(StoreError::not_found(&key).into());
                 }
-                (Some(old), patch) => patched(&writer, old, patch)?,
+                (Some(old), patch) => patched(&writer, current, old, patch)?,
             };
-            additions.complete(&writer, old, &mut new)?;
             heard.put(said);
+            additions.complete(&writer, old, &mut new)?;
             Ok(if is_view { view::stored(&new) } else { new })
         }
     };
@@ -81,7 +91,11 @@ async fn attempt(call: &Call, patch: Patch, gated: bool) -> Result<Response, Ref
         keep_status: admit::sets_status(call.kind),
         frees: call.is_deleting(),
     };
-    let outcome = call.api.store.transact(&key, options, change).await?;
+    let outcome = match call.api.store.transact(&key, options, change).await {
+        Ok(outcome) => outcome,
+        Err(Refusal::Vanished(key)) => return Err(Refusal::Vanished(key)),
+        Err(refusal) => return Err(refusal.into_api(call.kind).preceded_by(warnings.take()).into()),
+    };
     drop(gates);
     let status = match outcome.effect {
         Effect::Created => StatusCode::CREATED,
@@ -142,8 +156,18 @@ impl<'a> Gates<'a> {
     }
 }
 
+/// Whether the kind takes patches of this type.
+pub(super) fn supported(call: &Call, content_type: &str) -> Result<(), ApiError> {
+    match content_type {
+        "application/json-patch+json" | "application/merge-patch+json" | APPLY => Ok(()),
+        "application/strategic-merge-patch+json" if call.kind.builtin => Ok(()),
+        _ => Err(ApiError::unsupported_patch()),
+    }
+}
+
 fn decode(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Patch, ApiError> {
-    if call.params.force && content_type != "application/apply-patch+yaml" {
+    supported(call, content_type)?;
+    if call.params.force && content_type != APPLY {
         let cause = trainyard_runtime_core::store::FieldCause {
             field: "force".to_owned(),
             reason: CauseReason::Forbidden.as_str(),
@@ -155,26 +179,32 @@ fn decode(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Patch, ApiEr
         "application/json-patch+json" => Ok(Patch::Json(body::json(bytes)?)),
         "application/merge-patch+json" => Ok(Patch::Merge(body::json(bytes)?)),
         "application/strategic-merge-patch+json" if call.kind.builtin => Ok(Patch::Strategic(body::json(bytes)?)),
-        "application/apply-patch+yaml" => {
+        APPLY => {
             let applied = body::yaml(bytes)?;
             says_what_it_is(call, &applied)?;
-            let applied = Writer::of(call).identified(applied)?;
-            in_namespace(call, &applied)?;
+            let mut applied = Writer::of(call).identified(applied)?;
+            in_namespace(call, &mut applied)?;
             names_itself(&call.name, &applied)?;
-            if call.params.field_manager.is_none() {
-                let message = "Required value: is required for apply patch".to_owned();
-                let cause = trainyard_runtime_core::store::FieldCause {
-                    field: "fieldManager".to_owned(),
-                    reason: CauseReason::Required.as_str(),
-                    message,
-                };
-                return Err(ApiError::invalid(Subject::new("meta.k8s.io", "PatchOptions", ""), vec![cause]));
-            }
+            managed(call)?;
             declared(call, &applied)?;
             Ok(Patch::Apply { applied, force: call.params.force })
         }
         _ => Err(ApiError::unsupported_patch()),
     }
+}
+
+/// Who applies says who he is.
+pub(super) fn managed(call: &Call) -> Result<(), ApiError> {
+    if call.params.field_manager.is_some() {
+        return Ok(());
+    }
+    let message = "Required value: is required for apply patch".to_owned();
+    let cause = trainyard_runtime_core::store::FieldCause {
+        field: "fieldManager".to_owned(),
+        reason: CauseReason::Required.as_str(),
+        message,
+    };
+    Err(ApiError::invalid(Subject::new("meta.k8s.io", "PatchOptions", ""), vec![cause]))
 }
 
 /// An applied object names its kind itself.
@@ -209,23 +239,62 @@ fn declared(call: &Call, applied: &Value) -> Result<(), ApiError> {
     )))
 }
 
-fn patched(writer: &Writer, old: &Value, patch: Patch) -> Result<(Value, Vec<String>), ApiError> {
+/// With the warnings that were known before.
+fn after(
+    mut told: Vec<String>,
+    done: Result<(Value, Vec<String>), ApiError>,
+) -> Result<(Value, Vec<String>), ApiError> {
+    match done {
+        Ok((value, more)) => {
+            told.extend(more);
+            Ok((value, told))
+        }
+        Err(error) => Err(error.preceded_by(told)),
+    }
+}
+
+fn patched(
+    writer: &Writer,
+    current: Option<&Object>,
+    old: &Value,
+    patch: Patch,
+) -> Result<(Value, Vec<String>), Refusal> {
     let name = old["metadata"]["name"].as_str().unwrap_or_default();
     let refused = |error| check::patch_error(error, Subject::new(writer.kind.group, writer.kind.kind, name));
     let new = match patch {
         Patch::Json(patch) => patches::json(old, &patch).map_err(refused)?,
+        // Where nobody asks for unknown fields the patch itself is not read apart.
+        Patch::Merge(patch) if writer.validation == FieldValidation::Ignore && patch.is_array() => {
+            return Err(ApiError::unreadable("the JSON of the patch is no object").into());
+        }
         Patch::Merge(patch) => patches::merge(old, &patch).map_err(refused)?,
-        Patch::Strategic(patch) => patches::strategic(old, &patch, writer.kind.schema()).map_err(refused)?,
+        Patch::Strategic(patch) => {
+            let mut new = patches::strategic(old, &patch, writer.kind.schema()).map_err(refused)?;
+            // It changes an object of a known kind, whatever it says.
+            for field in ["apiVersion", "kind"] {
+                new[field] = old[field].clone();
+            }
+            new
+        }
         Patch::Apply { applied, force } => {
-            let new = applied_over(writer, Some(old), &applied, force)?;
-            return writer.updated(old, new, false);
+            let (new, told) = writer.read(applied_over(writer, Some(old), &applied, force)?)?;
+            return Ok(after(told, writer.updated(old, new, false))?);
         }
     };
-    same_object(old, &new)?;
-    writer.updated(old, new, true)
+    let (mut new, told) = writer.read(new).map_err(ApiError::of_patch)?;
+    same_object(old, &mut new).map_err(|error| error.preceded_by(told.clone()))?;
+    if let Some(current) = current {
+        current.is_meant(&new)?;
+    }
+    Ok(after(told, writer.updated(old, new, true).map_err(ApiError::of_patch))?)
 }
 
-fn applied_over(writer: &Writer, old: Option<&Value>, applied: &Value, force: bool) -> Result<Value, ApiError> {
+pub(super) fn applied_over(
+    writer: &Writer,
+    old: Option<&Value>,
+    applied: &Value,
+    force: bool,
+) -> Result<Value, ApiError> {
     let options = ApplyOptions {
         manager: &writer.manager,
         force,
@@ -234,12 +303,19 @@ fn applied_over(writer: &Writer, old: Option<&Value>, applied: &Value, force: bo
         has_status: writer.kind.status,
         api_version: &writer.kind.api_version(),
     };
-    apply::apply(old, applied, writer.kind.schema(), options).map_err(check::apply_error)
+    let new = apply::apply(old, applied, writer.kind.schema(), options).map_err(check::apply_error)?;
+    // Where fields are owned one by one a null is a value, which custom resources seldom allow.
+    let nulls = if writer.kind.builtin { Vec::new() } else { schema::nulls(writer.kind.schema(), applied) };
+    if nulls.is_empty() {
+        return Ok(new);
+    }
+    let name = applied["metadata"]["name"].as_str().unwrap_or_default();
+    Err(check::invalid(writer.kind, name, nulls))
 }
 
 /// A patch changes an object; it does not make another one of it.
-fn same_object(old: &Value, new: &Value) -> Result<(), ApiError> {
-    for field in ["name", "namespace"] {
+fn same_object(old: &Value, new: &mut Value) -> Result<(), ApiError> {
+    for field in ["namespace", "name"] {
         let text = |object: &Value| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         let (had, has) = (text(old), text(new));
         if has.is_empty() && field == "name" {
@@ -247,7 +323,13 @@ fn same_object(old: &Value, new: &Value) -> Result<(), ApiError> {
                 "the name of the object ({had} based on URL) was undeterminable: name must be provided"
             )));
         }
-        if had != has {
+        let outside = field == "namespace" && (has.is_empty() || had.is_empty());
+        if outside {
+            new["metadata"][field] = old["metadata"][field].clone();
+        } else if had != has && field == "namespace" {
+            let message = "the namespace of the provided object does not match the namespace sent on the request";
+            return Err(ApiError::bad_request(message));
+        } else if had != has {
             let message = format!("the {field} of the object ({has}) does not match the {field} on the URL ({had})");
             return Err(ApiError::bad_request(message));
         }

@@ -1,6 +1,6 @@
 //! Query parameters of the API: read once, typed, refused where they make no sense. Pure.
 
-use http::Method;
+use http::{Method, StatusCode};
 use trainyard_runtime_core::store::FieldCause;
 
 use super::status::{ApiError, Subject};
@@ -48,6 +48,8 @@ pub(crate) struct Params {
     pub(crate) orphan_dependents: Option<bool>,
     /// Parameters of `pods/log`.
     pub(crate) log: LogParams,
+    /// Why a write with these parameters is refused.
+    pub(crate) refused: Option<ApiError>,
 }
 
 /// Parameters of `pods/log`.
@@ -102,6 +104,7 @@ impl Params {
     /// Reads the query string of a request of this method.
     pub(crate) fn parse(query: &str, method: &Method) -> Result<Self, ApiError> {
         let mut params = Self::default();
+        let mut seen = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (key, value) = (unescape(key), unescape(value));
@@ -110,7 +113,18 @@ impl Params {
                     "query parameter {key} is longer than {MAX_VALUE_BYTES} bytes"
                 )));
             }
-            params.set(&key, value, options_kind(method))?;
+            // Of what is given more than once the first counts, but for what may be a list.
+            if key != "dryRun" && seen.contains(&key) {
+                continue;
+            }
+            match params.set(&key, value, options_kind(method)) {
+                // Whether a body can be read at all is looked at before what is to be done with it.
+                Err(error) if error.code() == StatusCode::UNPROCESSABLE_ENTITY => {
+                    params.refused = params.refused.or(Some(error));
+                }
+                done => done?,
+            }
+            seen.push(key);
         }
         Ok(params)
     }
@@ -285,7 +299,7 @@ mod tests {
     #[test]
     fn values_that_make_no_sense_are_refused_by_name() {
         for query in ["limit=many", "dryRun=Some", "fieldValidation=Loose", "watch=maybe", "includeObject=Half"] {
-            let error = Params::parse(query, &Method::GET).expect_err(query);
+            let error = Params::parse(query, &Method::GET).map_or_else(Some, |params| params.refused).expect(query);
             assert!(error.code().is_client_error(), "{query}");
         }
     }

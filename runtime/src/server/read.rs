@@ -18,13 +18,12 @@ pub(super) fn get(call: &Call) -> Result<Response, ApiError> {
 }
 
 pub(super) fn list(call: &Call) -> Result<Response, ApiError> {
-    if call.params.send_initial_events.is_some() {
-        let why = "Forbidden: sendInitialEvents is forbidden for list".to_owned();
-        return Err(invalid_option("sendInitialEvents", "FieldValueForbidden", why));
-    }
+    let selector = parsed(call)?;
+    options(call)?;
+    known(call, &selector)?;
     let query = ListQuery {
         namespace: namespace(call),
-        selector: selector(call)?,
+        selector,
         limit: Some(call.params.limit),
         continue_token: Some(call.params.continue_token.clone()).filter(|token| !token.is_empty()),
         at: at(call)?,
@@ -40,18 +39,29 @@ pub(super) fn namespace(call: &Call) -> Option<String> {
 
 /// Both selectors, refused where a field cannot be selected by.
 pub(super) fn selector(call: &Call) -> Result<Selector, ApiError> {
+    let selector = parsed(call)?;
+    known(call, &selector)?;
+    Ok(selector)
+}
+
+/// Both selectors as they are written.
+pub(super) fn parsed(call: &Call) -> Result<Selector, ApiError> {
     let mut fields = call.params.field_selector.clone();
     if call.kind.stored_as.is_some() {
         fields = view::stored_selector(&fields);
     }
-    let selector = Selector::parse(&call.params.label_selector, &fields)
-        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    Selector::parse(&call.params.label_selector, &fields).map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+/// Refuses fields that cannot be selected by.
+pub(super) fn known(call: &Call, selector: &Selector) -> Result<(), ApiError> {
     for requirement in &selector.fields.requirements {
-        if !selectable(call.kind.group, call.kind.plural, &requirement.path) {
+        let custom_outside = !call.kind.builtin && !call.kind.namespaced && requirement.path == "metadata.namespace";
+        if custom_outside || !selectable(call.kind.group, call.kind.plural, &requirement.path) {
             return Err(ApiError::bad_request(not_selectable(call.kind, &requirement.path)));
         }
     }
-    Ok(selector)
+    Ok(())
 }
 
 /// The API server words it in two ways: one for kinds with fields of their own, one for all others.
@@ -97,48 +107,64 @@ fn selectable(group: &str, plural: &str, path: &str) -> bool {
         ("", "nodes") => path == "spec.unschedulable",
         ("", "secrets") => path == "type",
         ("", "services") => matches!(path, "spec.clusterIP" | "spec.type"),
-        ("apps", "replicasets") => path == "status.replicas",
         ("batch", "jobs") => path == "status.successful",
         _ => false,
     }
 }
 
+/// What the parameters of a list say about versions, and about each other.
+fn options(call: &Call) -> Result<(), ApiError> {
+    let params = &call.params;
+    let mut causes = Vec::new();
+    let mut wrong = |field: &str, reason: &'static str, message: String| {
+        causes.push(FieldCause { field: field.to_owned(), reason, message });
+    };
+    let (matched, version) = (params.version_match.as_str(), params.resource_version.as_str());
+    let mut forbidden = |why: &str| wrong("resourceVersionMatch", "FieldValueForbidden", format!("Forbidden: {why}"));
+    if !matched.is_empty() {
+        if version.is_empty() {
+            forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided");
+        }
+        if !params.continue_token.is_empty() {
+            forbidden("resourceVersionMatch is forbidden when continue is provided");
+        }
+        if matched == "Exact" && version == "0" {
+            forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+        }
+        if !matches!(matched, "Exact" | "NotOlderThan") {
+            let why = format!("Unsupported value: {matched:?}: supported values: \"Exact\", \"NotOlderThan\", \"\"");
+            wrong("resourceVersionMatch", "FieldValueNotSupported", why);
+        }
+    }
+    if params.send_initial_events.is_some() {
+        let why = "Forbidden: sendInitialEvents is forbidden for list".to_owned();
+        wrong("sendInitialEvents", "FieldValueForbidden", why);
+    }
+    if causes.is_empty() { Ok(()) } else { Err(invalid_options(causes)) }
+}
+
 fn at(call: &Call) -> Result<At, ApiError> {
     let params = &call.params;
-    if !params.continue_token.is_empty() && !params.version_match.is_empty() {
-        let why = "Forbidden: resourceVersionMatch is forbidden when continue is provided";
-        return Err(invalid_option("resourceVersionMatch", "FieldValueForbidden", why.to_owned()));
-    }
     if !params.continue_token.is_empty() && !matches!(params.resource_version.as_str(), "" | "0") {
         return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
     }
-    let version = version(&params.resource_version)?;
-    match (params.version_match.as_str(), version) {
-        ("", None | Some(0)) | ("NotOlderThan", Some(0)) => Ok(At::Latest),
+    Ok(match (params.version_match.as_str(), version(&params.resource_version)?) {
+        (_, None | Some(0)) => At::Latest,
         // A page of an old version is an exact one; without pages "not older" is what clients mean.
-        ("", Some(version)) if params.limit > 0 && params.continue_token.is_empty() => Ok(At::Exact(version)),
-        ("" | "NotOlderThan", Some(version)) => Ok(At::NotOlderThan(version)),
-        ("Exact", Some(0)) => {
-            let why = "Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
-            Err(invalid_option("resourceVersionMatch", "FieldValueForbidden", why.to_owned()))
-        }
-        ("Exact", Some(version)) => Ok(At::Exact(version)),
-        ("Exact" | "NotOlderThan", None) => {
-            let why = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided";
-            Err(invalid_option("resourceVersionMatch", "FieldValueForbidden", why.to_owned()))
-        }
-        (other, _) => {
-            let supported = "\"Exact\", \"NotOlderThan\", \"\"";
-            let why = format!("Unsupported value: {other:?}: supported values: {supported}");
-            Err(invalid_option("resourceVersionMatch", "FieldValueNotSupported", why))
-        }
-    }
+        ("", Some(version)) if params.limit > 0 && params.continue_token.is_empty() => At::Exact(version),
+        ("Exact", Some(version)) => At::Exact(version),
+        (_, Some(version)) => At::NotOlderThan(version),
+    })
+}
+
+/// 422 for parameters of a list or watch.
+pub(super) fn invalid_options(causes: Vec<FieldCause>) -> ApiError {
+    ApiError::invalid(Subject::new("meta.k8s.io", "ListOptions", ""), causes)
 }
 
 /// 422 for a parameter of a list or watch.
 pub(super) fn invalid_option(field: &str, reason: &'static str, message: String) -> ApiError {
-    let cause = FieldCause { field: field.to_owned(), reason, message };
-    ApiError::invalid(Subject::new("meta.k8s.io", "ListOptions", ""), vec![cause])
+    invalid_options(vec![FieldCause { field: field.to_owned(), reason, message }])
 }
 
 /// A resourceVersion as a number; `None` for none.

@@ -42,6 +42,10 @@ fn rule(kind: &Kind) -> ResourceRules {
         // The core group's kinds other than pods have no generation, as in Kubernetes.
         rule.generation = false;
     }
+    if kind.plural == "leases" {
+        // They are for elections: who writes one without looking has lost.
+        rule.unconditional_update = false;
+    }
     if kind.plural == "services" {
         rule.name = NameRule::ServiceLabel;
     }

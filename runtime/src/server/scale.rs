@@ -12,7 +12,7 @@ use super::answer;
 use super::call::Call;
 use super::check::{self, Refusal, Writer};
 use super::status::{ApiError, Subject};
-use super::{body, write};
+use super::{body, patch, write};
 use crate::kinds::{Kind, Scale};
 use crate::store::WriteOptions;
 use crate::table::find_path;
@@ -26,8 +26,10 @@ pub(super) fn get(call: &Call) -> Result<Response, ApiError> {
 pub(super) async fn write(call: &Call, verb: &str, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
     write::writable(call)?;
     let asked = match (verb, content_type) {
+        ("patch", APPLY) => applied(call, bytes)?,
         ("update", _) => {
             let scale = body::decode(bytes, content_type)?;
+            read(&scale)?;
             write::names_itself(&call.name, &scale)?;
             Asked::Whole(scale)
         }
@@ -45,7 +47,14 @@ pub(super) async fn write(call: &Call, verb: &str, content_type: &str, bytes: &B
         let key = key.clone();
         move |current: Option<&Object>| -> Result<Value, Refusal> {
             let current = current.ok_or_else(|| StoreError::not_found(&key))?;
+            if let Asked::Apply { scale, force } = &asked {
+                let wanted = owner_of(writer.kind, scale);
+                let new = patch::applied_over(&writer, Some(current.value()), &wanted, *force)?;
+                in_range(writer.kind, current.value(), &new["spec"]["replicas"])?;
+                return Ok(writer.updated(current.value(), new, false)?.0);
+            }
             let new = scaled(writer.kind, current.value(), asked)?;
+            current.is_meant(&new)?;
             Ok(writer.updated(current.value(), new, true)?.0)
         }
     };
@@ -54,7 +63,54 @@ pub(super) async fn write(call: &Call, verb: &str, content_type: &str, bytes: &B
     answer::json_value(call.form, StatusCode::OK, &scale_of(call.kind, outcome.object.value()))
 }
 
+/// The content type of server-side apply.
+const APPLY: &str = "application/apply-patch+yaml";
+
+/// What is applied; custom resources cannot be scaled so, which kube-apiserver says in its own words.
+fn applied(call: &Call, bytes: &Bytes) -> Result<Asked, ApiError> {
+    call.api.store.get(&call.key()).map_err(|error| call.store_error(error))?;
+    let scale = body::yaml(bytes)?;
+    let text = |field: &str| scale[field].as_str().unwrap_or_default();
+    if (text("apiVersion"), text("kind")) != ("autoscaling/v1", "Scale") {
+        let problem = format!("invalid object type: {}, Kind={}", text("apiVersion"), text("kind"));
+        return Err(ApiError::bad_request(problem));
+    }
+    write::names_itself(&call.name, &scale)?;
+    patch::managed(call)?;
+    read(&scale)?;
+    if !call.kind.builtin {
+        return Err(ApiError::bad_request(
+            "failed to create manager for existing fields: failed to convert live object (/; autoscaling/v1, Kind=Scale) to \
+             proper version: request to convert CR to an invalid group/version: autoscaling/v1",
+        ));
+    }
+    Ok(Asked::Apply { scale, force: call.params.force })
+}
+
+/// What an applied scale means for the object that it scales.
+fn owner_of(kind: &Kind, scale: &Value) -> Value {
+    let mut wanted = json!({
+        "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": scale["metadata"]["name"]},
+    });
+    if let Some(replicas) = scale["spec"].get("replicas") {
+        wanted["spec"] = json!({"replicas": replicas});
+    }
+    wanted
+}
+
+/// Whether a scale reads as one.
+fn read(scale: &Value) -> Result<(), ApiError> {
+    let replicas = &scale["spec"]["replicas"];
+    if replicas.is_null() || replicas.is_i64() || replicas.is_u64() {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(
+        "Scale in version \"v1\" cannot be handled as a Scale: the JSON has a number of replicas that is none",
+    ))
+}
+
 enum Asked {
+    Apply { scale: Value, force: bool },
     Whole(Value),
     Json(Value),
     Merge(Value),
@@ -69,20 +125,13 @@ fn scaled(kind: &Kind, object: &Value, asked: Asked) -> Result<Value, ApiError> 
         before["spec"]["replicas"] = Value::from(0);
     }
     let scale = match asked {
-        Asked::Whole(scale) => scale,
+        Asked::Whole(scale) | Asked::Apply { scale, .. } => scale,
         Asked::Json(patch) => patches::json(&before, &patch).map_err(refused)?,
         Asked::Merge(patch) => patches::merge(&before, &patch).map_err(refused)?,
     };
+    read(&scale).map_err(ApiError::of_patch)?;
     write::names_itself(name, &scale)?;
-    let asked = &scale["spec"]["replicas"];
-    let in_range = |count: &i64| (0..=i64::from(i32::MAX)).contains(count);
-    // Absent is 0, as Go's JSON leaves zeros out.
-    let count = if asked.is_null() { Some(0) } else { asked.as_i64().filter(in_range) };
-    let replicas = count.ok_or_else(|| {
-        let message = format!("Invalid value: {asked}: must be greater than or equal to 0");
-        let cause = FieldCause { field: "spec.replicas".to_owned(), reason: CauseReason::Invalid.as_str(), message };
-        ApiError::invalid(Subject::new("autoscaling", "Scale", name), vec![cause])
-    })?;
+    let replicas = in_range(kind, object, &scale["spec"]["replicas"])?;
     let mut new = object.clone();
     for field in ["resourceVersion", "uid"] {
         if let Some(given) = scale["metadata"][field].as_str().filter(|text| !text.is_empty()) {
@@ -92,6 +141,22 @@ fn scaled(kind: &Kind, object: &Value, asked: Asked) -> Result<Value, ApiError> 
     let paths = kind.scale.ok_or_else(ApiError::no_such_path)?;
     set(&mut new, paths.spec_replicas, Value::from(replicas));
     Ok(new)
+}
+
+/// A number of replicas that there can be; absent is 0, as Go's JSON leaves zeros out.
+fn in_range(kind: &Kind, object: &Value, asked: &Value) -> Result<i64, ApiError> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let count = if asked.is_null() { Some(0) } else { asked.as_i64() };
+    count.filter(|count| (0..=i64::from(i32::MAX)).contains(count)).ok_or_else(|| {
+        let reason = CauseReason::Invalid;
+        if let (false, Some(scale)) = (kind.builtin, kind.scale) {
+            let message = format!("Invalid value: {asked}: should be a non-negative integer");
+            return check::invalid_field(kind, name, reason, scale.spec_replicas, message);
+        }
+        let message = format!("Invalid value: {asked}: must be greater than or equal to 0");
+        let cause = FieldCause { field: "spec.replicas".to_owned(), reason: reason.as_str(), message };
+        ApiError::invalid(Subject::new("autoscaling", "Scale", name), vec![cause])
+    })
 }
 
 fn scale_of(kind: &Kind, object: &Value) -> Value {

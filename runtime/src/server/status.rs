@@ -20,6 +20,9 @@ struct Inner {
     warnings: Vec<String>,
 }
 
+/// The field that updates are checked by.
+const VERSION: &str = "metadata.resourceVersion";
+
 /// What the refusal is about: `details` of the status.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Subject {
@@ -58,6 +61,13 @@ impl ApiError {
     /// With what a client is to be told beside the refusal.
     pub(crate) fn warning(mut self, warnings: &[String]) -> Self {
         self.0.warnings.extend_from_slice(warnings);
+        self
+    }
+
+    /// With what was to be told before that.
+    pub(crate) fn preceded_by(mut self, mut warnings: Vec<String>) -> Self {
+        warnings.append(&mut self.0.warnings);
+        self.0.warnings = warnings;
         self
     }
 
@@ -109,6 +119,12 @@ impl ApiError {
             "MethodNotAllowed",
             "the server does not allow this method on the requested resource",
         )
+    }
+
+    /// 405 of a custom resource.
+    pub(crate) fn not_supported(subject: Subject, verb: &str) -> Self {
+        let message = format!("{verb} is not supported on resources of kind \"{}\"", subject.qualified());
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).about(subject)
     }
 
     /// 406: nothing that the client accepts can be made.
@@ -168,6 +184,22 @@ impl ApiError {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
     }
 
+    /// A refusal to read an object, where it is the outcome of a patch.
+    pub(crate) fn of_patch(self) -> Self {
+        if self.0.code != StatusCode::BAD_REQUEST {
+            return self;
+        }
+        let why = self.0.message.split_once("cannot be handled as a ").and_then(|(_, rest)| rest.split_once(": "));
+        Self::unreadable(why.map_or(&*self.0.message, |(_, why)| why)).preceded_by(self.0.warnings)
+    }
+
+    /// 422 of a patch whose outcome cannot be read as an object of its kind.
+    pub(crate) fn unreadable(why: &str) -> Self {
+        let message = format!("Invalid value: \"{{…}}\": {why}");
+        let cause = FieldCause { field: "patch".to_owned(), reason: "FieldValueInvalid", message };
+        Self::invalid(Subject::default(), vec![cause])
+    }
+
     /// 422; `kind` is the kind (`Pod`), not the resource.
     pub(crate) fn invalid(kind: Subject, causes: Vec<FieldCause>) -> Self {
         // A cause found twice is listed twice and told once.
@@ -212,6 +244,10 @@ impl ApiError {
             }
             StoreError::Conflict { resource, name, message } => {
                 Self::conflict(Subject::new(&resource.group, &resource.plural, &name), &message)
+            }
+            // It was looked for before anybody knew the kind.
+            StoreError::Invalid { resource, name, causes } if causes.iter().all(|c| c.field == VERSION) => {
+                Self::invalid(Subject::new(&resource.group, &resource.plural, &name), causes)
             }
             StoreError::Invalid { resource, name, causes } => {
                 Self::invalid(Subject::new(&resource.group, kind, &name), causes)

@@ -29,7 +29,7 @@ pub(crate) fn watch(call: &Call) -> Result<Response, ApiError> {
         return Err(ApiError::not_acceptable());
     }
     let params = &call.params;
-    let asked = read::version(&params.resource_version)?;
+    let selector = read::parsed(call)?;
     if params.send_initial_events.is_none() && !params.version_match.is_empty() {
         return Err(match_refused(&params.version_match));
     }
@@ -37,9 +37,11 @@ pub(crate) fn watch(call: &Call) -> Result<Response, ApiError> {
         let why = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan".to_owned();
         return Err(read::invalid_option("resourceVersionMatch", "FieldValueForbidden", why));
     }
+    read::known(call, &selector)?;
+    let asked = read::version(&params.resource_version)?;
     let query = WatchQuery {
         namespace: read::namespace(call),
-        selector: read::selector(call)?,
+        selector,
         resource_version: asked,
         // Who wants bookmarks and says no version is told when he has seen everything; of events there are too many.
         send_initial: params

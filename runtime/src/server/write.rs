@@ -19,17 +19,34 @@ use crate::store::WriteOptions;
 pub(super) async fn create(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
     writable(call)?;
     let writer = Writer { duplicates: duplicate::fields(bytes), ..Writer::of(call) };
-    let value = writer.identified(body::decode(bytes, content_type)?)?;
-    in_namespace(call, &value)?;
-    create_from(call, &writer, value).await
+    let (mut value, told) = writer.read(body::decode(bytes, content_type)?)?;
+    in_namespace(call, &mut value).map_err(|error| error.warning(&told))?;
+    create_from(call, &writer, value, told).await
 }
 
-async fn create_from(call: &Call, writer: &Writer, mut value: Value) -> Result<Response, ApiError> {
+/// `told` are the warnings that are known already.
+async fn create_from(call: &Call, writer: &Writer, value: Value, mut told: Vec<String>) -> Result<Response, ApiError> {
+    let mut more = Vec::new();
+    let created = store_new(call, writer, value, &mut more).await;
+    told.extend(more);
+    match created {
+        Ok(object) => Ok(answer::warn(answer::object(call, StatusCode::CREATED, &object)?, &told)),
+        Err(error) => Err(error.preceded_by(told)),
+    }
+}
+
+async fn store_new(
+    call: &Call,
+    writer: &Writer,
+    mut value: Value,
+    warnings: &mut Vec<String>,
+) -> Result<Arc<Object>, ApiError> {
     admit::named(call.kind, &mut value, &suffix());
     if call.kind.namespaced {
         value["metadata"]["namespace"] = Value::from(call.namespace.as_str());
     }
-    let (mut value, warnings) = writer.created(value, true)?;
+    let (mut value, said) = writer.created(value, true)?;
+    *warnings = said;
     if call.kind.stored_as.is_some() {
         value = view::stored(&value);
     }
@@ -55,24 +72,26 @@ async fn create_from(call: &Call, writer: &Writer, mut value: Value) -> Result<R
             store.create(resource, namespace, value, options).await
         }
     };
-    let outcome = outcome.map_err(|error| call.store_error(error))?;
-    Ok(answer::warn(answer::object(call, StatusCode::CREATED, &outcome.object)?, &warnings))
+    Ok(outcome.map_err(|error| call.store_error(error))?.object)
 }
 
 /// PUT: the whole object anew.
 pub(super) async fn update(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
     writable(call)?;
     let writer = Writer { duplicates: duplicate::fields(bytes), ..Writer::of(call) };
-    let mut new = writer.identified(body::decode(bytes, content_type)?)?;
-    in_namespace(call, &new)?;
-    names_itself(&call.name, &new)?;
+    let (mut new, told) = writer.read(body::decode(bytes, content_type)?)?;
+    in_namespace(call, &mut new).and_then(|()| names_itself(&call.name, &new)).map_err(|error| error.warning(&told))?;
     // Who says a uid means the one object that had it.
     let any = new["metadata"]["uid"].as_str().is_none_or(str::is_empty);
-    if any && call.subresource.is_empty() && created_by_update(call.kind) && call.api.store.get(&call.key()).is_err() {
+    if any && created_by_update(call.kind) && call.api.store.get(&call.key()).is_err() {
         // What it was before it went does not count.
         new["metadata"]["resourceVersion"] = Value::Null;
-        return create_from(call, &writer, new).await;
+        return create_from(call, &writer, new, told).await;
     }
+    replace(call, &writer, new, &told).await
+}
+
+async fn replace(call: &Call, writer: &Writer, new: Value, told: &[String]) -> Result<Response, ApiError> {
     let warnings = Warnings::default();
     let heard = warnings.clone();
     let is_view = call.kind.stored_as.is_some();
@@ -81,7 +100,11 @@ pub(super) async fn update(call: &Call, content_type: &str, bytes: &Bytes) -> Re
     let change = {
         let (writer, key) = (writer.clone(), key.clone());
         move |current: Option<&Object>| -> Result<Value, Refusal> {
-            let current = current.ok_or_else(|| StoreError::not_found(&key))?;
+            let Some(current) = current else {
+                writer.typed(&new)?;
+                return Err(StoreError::not_found(&key).into());
+            };
+            current.is_meant(&new)?;
             let shown = is_view.then(|| view::shown(current.value()));
             let (mut new, said) = writer.updated(shown.as_ref().unwrap_or_else(|| current.value()), new, true)?;
             if let Some(taken) = taken {
@@ -97,8 +120,12 @@ pub(super) async fn update(call: &Call, content_type: &str, bytes: &Bytes) -> Re
         frees: call.is_deleting(),
         ..WriteOptions::default()
     };
-    let outcome = call.api.store.transact(&key, options, change).await.map_err(|r: Refusal| r.into_api(call.kind))?;
-    Ok(answer::warn(answer::object(call, StatusCode::OK, &outcome.object)?, &warnings.take()))
+    let done = call.api.store.transact(&key, options, change).await;
+    let told = [told, &warnings.take()].concat();
+    match done {
+        Ok(outcome) => Ok(answer::warn(answer::object(call, StatusCode::OK, &outcome.object)?, &told)),
+        Err(refusal) => Err(Refusal::into_api(refusal, call.kind).preceded_by(told)),
+    }
 }
 
 /// Kinds of which a PUT makes the object that is not there.
@@ -134,12 +161,15 @@ pub(super) fn writable(call: &Call) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The object's own namespace, where it says one, must be the path's.
-pub(super) fn in_namespace(call: &Call, value: &Value) -> Result<(), ApiError> {
-    match value["metadata"]["namespace"].as_str().filter(|namespace| !namespace.is_empty()) {
-        Some(_) if !call.kind.namespaced => {
-            Err(ApiError::bad_request(format!("metadata.namespace: {} is not namespaced", call.kind.resource())))
+/// The object's own namespace, where it says one, must be the path's; one of an object outside of namespaces is dropped.
+pub(super) fn in_namespace(call: &Call, value: &mut Value) -> Result<(), ApiError> {
+    if !call.kind.namespaced {
+        if let Some(metadata) = value["metadata"].as_object_mut() {
+            metadata.remove("namespace");
         }
+        return Ok(());
+    }
+    match value["metadata"]["namespace"].as_str().filter(|namespace| !namespace.is_empty()) {
         Some(given) if given != call.namespace => Err(ApiError::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         )),

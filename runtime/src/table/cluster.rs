@@ -66,7 +66,15 @@ pub(super) fn event(event: &Value, column: &str, now_ms: i64) -> Option<Value> {
     Some(match column {
         "last seen" => {
             let series = event["series"]["lastObservedTime"].as_str();
-            let last = series.or_else(|| first_of(&["lastTimestamp", "deprecatedLastTimestamp", "eventTime"]));
+            let last = series.or_else(|| {
+                first_of(&[
+                    "lastTimestamp",
+                    "deprecatedLastTimestamp",
+                    "firstTimestamp",
+                    "deprecatedFirstTimestamp",
+                    "eventTime",
+                ])
+            });
             Value::from(age::since(last, now_ms))
         }
         "first seen" => {
@@ -74,23 +82,26 @@ pub(super) fn event(event: &Value, column: &str, now_ms: i64) -> Option<Value> {
         }
         "type" => text_or(&event["type"], ""),
         "reason" => text_or(&event["reason"], ""),
-        "object" => Value::from(format!("{}/{}", text(&about["kind"]).to_lowercase(), text(&about["name"]))),
+        "object" => {
+            let (kind, name) = (text(&about["kind"]).to_lowercase(), text(&about["name"]));
+            Value::from(if name.is_empty() { kind } else { format!("{kind}/{name}") })
+        }
         "subobject" => text_or(&about["fieldPath"], ""),
         "source" => {
             let source = either("source", "deprecatedSource");
-            let (who, where_) = match text(&source["component"]) {
-                "" => (
-                    first_of(&["reportingComponent", "reportingController"]).unwrap_or_default(),
-                    text(&event["reportingInstance"]),
-                ),
-                component => (component, text(&source["host"])),
+            let or = |text: &'_ Value, other: Option<&str>| match text.as_str().unwrap_or_default() {
+                "" => other.unwrap_or_default().to_owned(),
+                text => text.to_owned(),
             };
-            Value::from(if where_.is_empty() { who.to_owned() } else { format!("{who}, {where_}") })
+            let who = or(&source["component"], first_of(&["reportingComponent", "reportingController"]));
+            let where_ = or(&source["host"], first_of(&["reportingInstance"]));
+            Value::from(if where_.is_empty() { who } else { format!("{who}, {where_}") })
         }
         "message" => Value::from(first_of(&["message", "note"]).unwrap_or_default().trim_end()),
         "count" => {
             let counted = event["series"]["count"].as_i64().or_else(|| event["count"].as_i64());
-            Value::from(counted.or_else(|| event["deprecatedCount"].as_i64()).unwrap_or(1))
+            let counted = counted.or_else(|| event["deprecatedCount"].as_i64());
+            Value::from(counted.filter(|count| *count != 0).unwrap_or(1))
         }
         _ => return None,
     })

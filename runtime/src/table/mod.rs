@@ -84,6 +84,9 @@ fn cell_of(kind: &Kind, column: &Column, object: &Value, now_ms: i64) -> Value {
         return match path::cell(object, json_path) {
             // Only dates are rewritten; an absent one is unknown, as kubectl says of a CRD's date column.
             Some(Value::String(time)) if column.kind == "date" => Value::from(age::since(Some(&time), now_ms)),
+            Some(value @ (Value::Bool(_) | Value::Number(_))) if column.kind == "string" => {
+                Value::from(value.to_string())
+            }
             Some(value) => value,
             None if column.kind == "date" => Value::from("<unknown>"),
             None if !kind.builtin => Value::Null,

@@ -12,7 +12,7 @@ mod typed;
 
 use serde_json::{Map, Value};
 
-use crate::schema::Schema;
+use crate::schema::{Schema, settle_nulls};
 
 pub use identity::item_identity;
 use managed::{Entry, Manager, Operation};
@@ -98,7 +98,7 @@ pub fn apply(
     if !managed::list(applied).is_empty() {
         return Err(ApplyError::Malformed("metadata.managedFields must be nil".to_owned()));
     }
-    let applied = restricted(&without_nulls(applied), options.subresource);
+    let applied = restricted(applied, options.subresource, is_native(options.api_version));
     if let Some(problem) = typed::ambiguity(schema, &applied) {
         let text = |at: &str| applied.pointer(at).and_then(Value::as_str).unwrap_or_default();
         let (namespace, name, kind) = (text("/metadata/namespace"), text("/metadata/name"), text("/kind"));
@@ -137,7 +137,8 @@ fn merge_applied(
     if let Some(live) = bare.as_ref().filter(|_| entries.is_empty()) {
         entries.extend(first_entry(live, schema, options.api_version));
     }
-    let ignored = ignored(options.subresource, options.has_status);
+    let native = is_native(options.api_version);
+    let ignored = ignored(options.subresource, options.has_status, native);
     let me = Manager {
         name: options.manager.to_owned(),
         operation: Operation::Apply,
@@ -156,8 +157,12 @@ fn merge_applied(
         merged = prune(schema, &merged, &last.set, &owned);
     }
     let difference = typed::compare(schema, before, &merged).without(&ignored);
-    let unchanged = difference.is_empty();
     take(&mut entries, &difference, options.force)?;
+    // A null is a value that one owns; Kubernetes' own kinds keep none.
+    if native {
+        settle_nulls(schema, &mut merged);
+    }
+    let unchanged = difference.is_empty() || typed::compare(schema, before, &merged).without(&ignored).is_empty();
 
     // The time is that of the last change of the object, not of its ownership.
     let time = if unchanged { last.as_ref().and_then(|last| last.time.clone()) } else { Some(time(options.now_ms)) };
@@ -236,7 +241,7 @@ pub fn track_update(old: Option<&Value>, new: &mut Value, schema: &Schema, optio
         None if is_native(options.api_version) => skeleton(&after),
         None => empty,
     };
-    let ignored = ignored(options.subresource, options.has_status);
+    let ignored = ignored(options.subresource, options.has_status, is_native(options.api_version));
     let difference = typed::compare(schema, &before, &after).without(&ignored);
     let mine = stripped(difference.added.union(&difference.modified));
     // By force, so it cannot fail.
@@ -360,10 +365,11 @@ fn stripped(set: FieldSet) -> FieldSet {
     set.difference(&gone)
 }
 
-/// Fields that a write to this subresource cannot change.
-fn ignored(subresource: Option<&str>, has_status: bool) -> FieldSet {
+/// Fields that a write to this subresource cannot change. Labels and the like of Kubernetes' own kinds change with either.
+fn ignored(subresource: Option<&str>, has_status: bool, native: bool) -> FieldSet {
     let mut set = FieldSet::default();
     let names: &[&str] = match subresource {
+        Some("status") if native => &["apiVersion", "kind", "spec"],
         Some("status") => &["apiVersion", "kind", "metadata", "spec"],
         None if has_status => &["status"],
         Some(_) | None => &[],
@@ -375,8 +381,11 @@ fn ignored(subresource: Option<&str>, has_status: bool) -> FieldSet {
 }
 
 /// What of an applied object counts when it is applied to a subresource.
-fn restricted(applied: &Value, subresource: Option<&str>) -> Value {
+fn restricted(applied: &Value, subresource: Option<&str>, native: bool) -> Value {
     match (subresource, applied) {
+        (Some("status"), Value::Object(map)) if native => {
+            Value::Object(map.iter().filter(|(name, _)| *name != "spec").map(|(k, v)| (k.clone(), v.clone())).collect())
+        }
         (Some("status"), Value::Object(map)) => {
             let mut kept = Map::new();
             for name in ["apiVersion", "kind", "status"] {
@@ -396,20 +405,6 @@ fn without_managed(object: &Value) -> Value {
         metadata.shift_remove("managedFields");
     }
     bare
-}
-
-/// Null means absent.
-fn without_nulls(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => Value::Object(
-            map.iter()
-                .filter(|(_, value)| !value.is_null())
-                .map(|(key, value)| (key.clone(), without_nulls(value)))
-                .collect(),
-        ),
-        Value::Array(items) => Value::Array(items.iter().map(without_nulls).collect()),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
-    }
 }
 
 /// The annotation of client-side apply.

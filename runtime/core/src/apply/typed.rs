@@ -169,6 +169,10 @@ pub(super) fn merge(schema: &Schema, live: &Value, applied: &Value) -> Value {
 }
 
 fn overlay(schema: Option<&Schema>, live: &Value, applied: &Value, depth: usize) -> Value {
+    // Of what is owned in parts a null says nothing.
+    if applied.is_null() && !matches!(view(schema, live), View::Whole) {
+        return live.clone();
+    }
     match (view(schema, live), view(schema, applied), live, applied) {
         (View::Fields(inner), View::Fields(_), Value::Object(there), Value::Object(wanted)) if depth <= MAX_DEPTH => {
             let mut merged = Map::new();

@@ -26,8 +26,15 @@ pub fn json(document: &Value, patch: &Value) -> Result<Value, PatchError> {
             "the JSON patch has {count} operations, and at most {MAX_OPERATIONS} are allowed"
         )));
     }
+    let mut patch = patch.clone();
+    for operation in patch.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        // A value that is left out is null to the API server.
+        if operation.get("op").is_some_and(|op| op == "add" || op == "replace" || op == "test") {
+            operation.entry("value").or_insert(Value::Null);
+        }
+    }
     let parsed: json_patch::Patch =
-        serde_json::from_value(patch.clone()).map_err(|error| PatchError::Mismatch(format!("{REJECTED}: {error}")))?;
+        serde_json::from_value(patch).map_err(|error| PatchError::Mismatch(format!("{REJECTED}: {error}")))?;
     let mut patched = document.clone();
     let mut copied = 0_usize;
     for (index, operation) in parsed.0.iter().enumerate() {

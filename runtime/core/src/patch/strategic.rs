@@ -18,9 +18,12 @@ const DELETE_FROM_LIST: &str = "$deleteFromPrimitiveList/";
 
 /// Applies a strategic merge patch; merge keys come from the schema.
 pub fn strategic(document: &Value, patch: &Value, schema: &Schema) -> Result<Value, PatchError> {
+    if patch.is_null() {
+        return Ok(document.clone());
+    }
     let Value::Object(patch) = patch else {
         return Err(PatchError::Malformed(
-            "error decoding patch: a strategic merge patch must be an object".to_owned(),
+            "error decoding patch: a strategic merge patch must be a JSON object".to_owned(),
         ));
     };
     let original = document.as_object().cloned().unwrap_or_default();

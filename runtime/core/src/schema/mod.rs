@@ -20,12 +20,12 @@ use serde_json::Value;
 
 pub use build::{Annotate, Annotation, Builder};
 pub use default::default;
-pub use omit::omit_empty;
+pub use omit::{omit_empty, settle_nulls};
 pub use path::FieldPath;
 pub use quantity::{has_written_quantities, write_quantities};
 pub use suggest::{closest, suggestion};
 pub use unknown::{UnknownField, prune, unknown_fields};
-pub use validate::{Cause, CauseReason, validate};
+pub use validate::{Cause, CauseReason, nulls, validate};
 
 /// Objects nested deeper than this are refused or cut: the JSON parser has the same limit, so only patches can get there.
 pub const MAX_DEPTH: usize = 128;

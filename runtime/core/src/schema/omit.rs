@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{MAX_DEPTH, Rest, Schema, Shape};
 
 /// Removes nulls, and optional maps and lists without entries, as the encoding of Kubernetes' own kinds does: there, absent and empty are
-/// the same. Empty structs stay (`emptyDir: {}` says something), and so does what nothing is known of.
+/// the same, and null in a map of strings is an empty one. Empty structs stay (`emptyDir: {}` says something), and so does what nothing is known of.
 pub fn omit_empty(schema: &Schema, value: &mut Value) {
     omit(schema, value, 0);
 }
@@ -20,7 +20,10 @@ fn omit(schema: &Schema, value: &mut Value, depth: usize) {
                 let Some(schema) = object.field(key) else { return true };
                 omit(schema, child, depth + 1);
                 let declared = object.fields.contains_key(key.as_str());
-                let absent = child.is_null() || is_empty_collection(schema, child);
+                if !declared && child.is_null() && matches!(schema.shape, Shape::String(_)) {
+                    *child = Value::from("");
+                }
+                let absent = child.is_null() || is_empty_collection(schema, child) || is_left_out(key, child);
                 !declared || object.required.iter().any(|name| **name == **key) || !absent
             });
         }
@@ -33,6 +36,68 @@ fn omit(schema: &Schema, value: &mut Value, depth: usize) {
     }
 }
 
+/// Fields whose zero says no more than their absence: they are no pointers in Go. Sorted.
+const ZEROES: [&str; 48] = [
+    "action",
+    "active",
+    "availableReplicas",
+    "clusterIP",
+    "component",
+    "count",
+    "effect",
+    "externalName",
+    "failed",
+    "fieldPath",
+    "fullyLabeledReplicas",
+    "generateName",
+    "globalDefault",
+    "host",
+    "hostIP",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "hostPort",
+    "hostname",
+    "image",
+    "initialDelaySeconds",
+    "key",
+    "loadBalancerIP",
+    "medium",
+    "message",
+    "minReadySeconds",
+    "name",
+    "nodeName",
+    "nodePort",
+    "note",
+    "observedGeneration",
+    "operator",
+    "paused",
+    "podIP",
+    "priorityClassName",
+    "publishNotReadyAddresses",
+    "readOnly",
+    "readyReplicas",
+    "reason",
+    "serviceAccountName",
+    "stdin",
+    "subPath",
+    "subdomain",
+    "succeeded",
+    "tty",
+    "value",
+    "workingDir",
+];
+
+fn is_left_out(key: &str, value: &Value) -> bool {
+    let zero = match value {
+        Value::Bool(yes) => !yes,
+        Value::Number(number) => number.as_i64() == Some(0),
+        Value::String(text) => text.is_empty(),
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
+    };
+    zero && ZEROES.binary_search(&key).is_ok()
+}
+
 fn is_empty_collection(schema: &Schema, value: &Value) -> bool {
     match (&schema.resolve(value).shape, value) {
         (Shape::Object(object), Value::Object(map)) => {
@@ -40,6 +105,39 @@ fn is_empty_collection(schema: &Schema, value: &Value) -> bool {
         }
         (Shape::List(_), Value::Array(items)) => items.is_empty(),
         _ => false,
+    }
+}
+
+/// What Kubernetes' own kinds make of nulls: a field without a value, and in a map of strings an empty one.
+pub fn settle_nulls(schema: &Schema, value: &mut Value) {
+    settle(schema, value, 0);
+}
+
+fn settle(schema: &Schema, value: &mut Value, depth: usize) {
+    if depth > MAX_DEPTH {
+        return;
+    }
+    match (&schema.resolve(value).shape, value) {
+        (Shape::Object(object), Value::Object(map)) => {
+            for (key, child) in map.iter_mut() {
+                match object.field(key) {
+                    Some(inner) if child.is_null() && !object.fields.contains_key(key.as_str()) => {
+                        if matches!(inner.shape, Shape::String(_)) {
+                            *child = Value::from("");
+                        }
+                    }
+                    Some(inner) => settle(inner, child, depth + 1),
+                    None => {}
+                }
+            }
+            map.retain(|key, child| !child.is_null() || !object.fields.contains_key(key.as_str()));
+        }
+        (Shape::List(list), Value::Array(items)) => {
+            for item in items {
+                settle(&list.items, item, depth + 1);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -67,13 +67,23 @@ const MAX_REPORTED: usize = 64;
 
 /// Everything about `value` that its schema does not allow, in document order. Unknown fields are not looked at.
 pub fn validate(schema: &Schema, value: &Value) -> Vec<Cause> {
-    let mut check = Check { causes: Vec::new() };
+    let mut check = Check { causes: Vec::new(), nulls: false };
     check.value(schema, value, &FieldPath::ROOT, 0);
+    check.causes
+}
+
+/// The fields of `value` that are null and must not be.
+pub fn nulls(schema: &Schema, value: &Value) -> Vec<Cause> {
+    let mut check = Check { causes: Vec::new(), nulls: true };
+    check.value(schema, value, &FieldPath::ROOT, 0);
+    check.causes.retain(|cause| cause.message.ends_with(": \"null\"") && !cause.field.starts_with("metadata"));
     check.causes
 }
 
 struct Check {
     causes: Vec<Cause>,
+    /// Whether null is a value, and of no type.
+    nulls: bool,
 }
 
 impl Check {
@@ -89,7 +99,7 @@ impl Check {
             return;
         }
         // Null means absent; a field that must be there was looked for by its parent.
-        if value.is_null() {
+        if value.is_null() && (!self.nulls || schema.nullable || schema.shape == Shape::Any) {
             return;
         }
         let schema = schema.resolve(value);

@@ -6,7 +6,7 @@ pub(crate) mod name;
 
 pub use field::{FieldRequirement, FieldSelector};
 pub use label::{LabelOperator, LabelRequirement, LabelSelector};
-pub use name::{key_problems, value_problems};
+pub use name::{is_dns_label, is_subdomain, key_problems, value_problems};
 
 use thiserror::Error;
 

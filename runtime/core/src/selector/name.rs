@@ -65,12 +65,14 @@ pub fn value_problems(value: &str) -> Vec<String> {
 }
 
 /// DNS-1123 subdomain, but for its length.
-pub(crate) fn is_subdomain(text: &str) -> bool {
+#[must_use]
+pub fn is_subdomain(text: &str) -> bool {
     text.split('.').all(is_dns_label)
 }
 
 /// DNS-1123 label, but for its length.
-pub(crate) fn is_dns_label(text: &str) -> bool {
+#[must_use]
+pub fn is_dns_label(text: &str) -> bool {
     is_framed(text, |c| c.is_ascii_lowercase() || c.is_ascii_digit(), |c| c == '-')
 }
 

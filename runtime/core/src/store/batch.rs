@@ -165,6 +165,14 @@ impl Batch {
                 Ok(Outcome { object, effect })
             }
             Decision::Remove { current, last, answer } => {
+                // Watchers hear that a pod was told to end before they hear that it is gone.
+                let told = last.as_ref().filter(|last| *last != current.value()).filter(|_| !dry_run);
+                if let Some(told) = told {
+                    let (key, uid) = (current.key().clone(), Arc::clone(current.uid()));
+                    let version = self.resource_version + 1;
+                    let object = Arc::new(Object::file(key, uid, version, current.birth(), told.clone()));
+                    self.stage(ChangeKind::Put, object, Some(Arc::clone(&current)));
+                }
                 let version = if dry_run { current.resource_version() } else { self.resource_version + 1 };
                 let file = |value, version| {
                     let (key, uid) = (current.key().clone(), Arc::clone(current.uid()));
@@ -176,7 +184,8 @@ impl Batch {
                     None => Arc::clone(&last),
                 };
                 if !dry_run {
-                    self.stage(ChangeKind::Delete, last, Some(current));
+                    let previous = self.get(store, current.key()).cloned();
+                    self.stage(ChangeKind::Delete, last, previous);
                 }
                 Ok(Outcome { object, effect: Effect::Deleted })
             }

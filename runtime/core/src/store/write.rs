@@ -205,6 +205,23 @@ fn keep_server_fields(current: &Object, meta: &mut Map<String, Value>) {
     }
 }
 
+impl Object {
+    /// Whether a writer who says a uid or a version in `value` means this object as it is.
+    ///
+    /// # Errors
+    /// A conflict where he does not.
+    pub fn is_meant(&self, value: &Value) -> Result<(), StoreError> {
+        let text = |field: &str| value.pointer(field).and_then(Value::as_str).filter(|v| !v.is_empty());
+        if let Some(uid) = text("/metadata/uid").filter(|uid| *uid != &**self.uid()) {
+            return Err(uid_conflict(self, uid));
+        }
+        match text("/metadata/resourceVersion") {
+            Some(version) if version != self.resource_version().to_string() => Err(StoreError::modified(self.key())),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
 fn check_update_preconditions(
     rules: &ResourceRules,
     current: &Object,
