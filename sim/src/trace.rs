@@ -22,7 +22,7 @@ use trainyard_coordinator_core::schedule::{
     ClusterQueue, Gang, Learned, Node, Phase, PreemptionPolicy, Role, Shape, View, decide,
 };
 
-pub use fill::{Filled, Packing, fill};
+pub use fill::{Filled, Load, Packing, fill};
 pub use fleet::fleet;
 pub use openb::{Host, Pod, hosts};
 pub use policy::Policy;

@@ -2,7 +2,7 @@
 
 mod real;
 
-use super::{Host, Job, Options, Packing, Pod, Policy, Report, Trace, fill, fleet, hosts, parse, replay};
+use super::{Host, Job, Load, Options, Packing, Pod, Policy, Report, Trace, fill, fleet, hosts, parse, replay};
 
 const SMALL: &str = include_str!("small.csv");
 const PODS: &str = include_str!("small-pods.csv");
@@ -155,10 +155,37 @@ fn pods_share_a_gpu_if_they_fit_on_one() {
 #[test]
 fn the_engine_packs_better_than_the_others() {
     let (pods, nodes) = (pods(PODS), nodes());
-    let of = |packing| fill(&pods, &nodes, packing, 130, 0..20);
+    let of = |packing| fill(&pods, &nodes, packing, load(130));
     let [best, fgd, ours] = [Packing::BestFit, Packing::Fgd, Packing::Ours].map(of);
     assert!(ours.mean > best.mean && ours.mean > fgd.mean, "{} {} {}", ours.mean, fgd.mean, best.mean);
     assert_eq!(ours.allocated.len(), 20);
     assert!(ours.allocated.iter().all(|part| (0.0..=1.0).contains(part)) && ours.deviation > 0.0, "{ours:?}");
     assert_eq!(ours, of(Packing::Ours), "a seed is the same each time");
+}
+
+fn load(percent: u32) -> Load {
+    Load { percent, samples: 20, hold_back: None }
+}
+
+#[test]
+fn every_pod_comes_once_before_any_comes_again() {
+    let nodes = hosts("cpu_milli,memory_mib,gpu,model\n8000,100,4,T4\n").unwrap();
+    let header = "cpu_milli,memory_mib,num_gpu,gpu_milli,creation_time,deletion_time,scheduled_time\n";
+    let pods = pods(&format!("{header}1,1,1,700,0,1,0\n1,1,1,100,0,1,0\n1,1,1,200,0,1,0\n"));
+    // They ask for a whole GPU of four together.
+    let filled = fill(&pods, &nodes, Packing::Ours, load(25));
+    assert!(filled.allocated.iter().all(|part| *part == 0.25), "{filled:?}");
+    let twice = fill(&pods, &nodes, Packing::Ours, load(50));
+    assert!(twice.deviation > 0.0, "the others are drawn: {twice:?}");
+}
+
+#[test]
+fn who_would_leave_waste_is_held_back_once_nodes_are_so_full() {
+    let (pods, nodes) = (pods(PODS), nodes());
+    let of = |hold_back| fill(&pods, &nodes, Packing::Ours, Load { hold_back, ..load(130) });
+    let [all, from_50, from_0] = [None, Some(50), Some(0)].map(of);
+    assert_eq!(all.held_back, 0.0);
+    assert!(0.0 < from_50.held_back && from_50.held_back < from_0.held_back, "{from_50:?} {from_0:?}");
+    assert!(from_50.mean > all.mean, "{} {}", from_50.mean, all.mean);
+    assert_eq!(all, of(Some(100)), "there is nothing left that anybody could be held back from");
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use trainyard_sim::trace::{
-    Filled, Host, Options, Packing, Pod, Policy, Report, Trace, TraceError, fill, fleet, hosts, parse, replay,
+    Filled, Host, Load, Options, Packing, Pod, Policy, Report, Trace, TraceError, fill, fleet, hosts, parse, replay,
 };
 
 use crate::error::CliError;
@@ -48,7 +48,7 @@ pub(super) struct ReplayArgs {
         value_parser = clap::value_parser!(u32).range(100..)
     )]
     limit: u32,
-    /// Draw pods at random until they ask for this much of the nodes' GPUs; none of them ends
+    /// Let pods come in random order until they ask for this much of the nodes' GPUs; none of them ends
     #[arg(
         long,
         value_name = "PERCENT",
@@ -67,6 +67,9 @@ pub(super) struct ReplayArgs {
         value_parser = packing()
     )]
     packing: Vec<Packing>,
+    /// From this much of the GPUs in use on, `ours` turns pods away that would leave parts of GPUs nobody can use
+    #[arg(long, value_name = "PERCENT", requires = "load", value_parser = clap::value_parser!(u32).range(..=100))]
+    hold_back: Option<u32>,
     /// Draw so many samples under --load
     #[arg(
         long,
@@ -117,7 +120,8 @@ fn on_nodes(pods: &[Pod], hosts: &[Host], args: &ReplayArgs, json: bool) -> Resu
         let of = |policy: &Policy| fleet(pods, hosts, Options::new(0, *policy));
         return reports(args.policy.iter().map(of), json);
     };
-    let of = |packing: &Packing| fill(pods, hosts, *packing, percent, 0..args.samples);
+    let load = Load { percent, samples: args.samples, hold_back: args.hold_back };
+    let of = |packing: &Packing| fill(pods, hosts, *packing, load);
     fillings(args.packing.iter().map(of), json)
 }
 
@@ -179,8 +183,8 @@ fn fillings(fillings: impl Iterator<Item = Filled>, json: bool) -> Result<u8, Cl
     if !json {
         writeln!(
             out,
-            "{:>7} {:8} {:>7} {:>9} {:>9} {:>9}",
-            "GPUS", "PACKING", "SAMPLES", "ALLOCATED", "DEVIATION", "IN PIECES"
+            "{:>7} {:8} {:>7} {:>9} {:>9} {:>9} {:>9}",
+            "GPUS", "PACKING", "SAMPLES", "ALLOCATED", "DEVIATION", "IN PIECES", "HELD BACK"
         )?;
     }
     for filled in fillings {
@@ -190,9 +194,11 @@ fn fillings(fillings: impl Iterator<Item = Filled>, json: bool) -> Result<u8, Cl
             continue;
         }
         let (packing, samples) = (filled.packing.name(), filled.allocated.len());
-        let [mean, deviation, pieces] = [filled.mean, filled.deviation, filled.in_pieces].map(|part| part * 100.0);
+        let parts = [filled.mean, filled.deviation, filled.in_pieces, filled.held_back];
+        let [mean, deviation, pieces, held] = parts.map(|part| part * 100.0);
         let gpus = filled.gpus;
-        writeln!(out, "{gpus:>7} {packing:8} {samples:>7} {mean:>7.2} % {deviation:>7.2} % {pieces:>7.2} %")?;
+        write!(out, "{gpus:>7} {packing:8} {samples:>7} {mean:>7.2} % {deviation:>7.2} % {pieces:>7.2} %")?;
+        writeln!(out, " {held:>7.2} %")?;
     }
     Ok(0)
 }

@@ -57,6 +57,11 @@ pub trait Rule {
         0
     }
 
+    /// How bad it is that the waste grows by so much, where that is not told apart as finely as it is known.
+    fn cost(&self, growth: i64) -> i64 {
+        growth
+    }
+
     /// How much is free, whatever it is good for.
     fn slack(&self, _: &Room) -> i64 {
         0
@@ -248,8 +253,7 @@ pub fn slack(room: &Room, largest: &Room) -> i64 {
     amounts.sum::<i64>() + part(room.milli(), largest.milli())
 }
 
-/// What is known of the best devices of a node for a kind of pod: growth of the waste, slack, what is left on the
-/// devices.
+/// What is known of the best devices of a node for a kind of pod: cost, slack, what is left on the devices.
 type Found = Option<((i64, i64, i64), Vec<usize>)>;
 
 /// Nodes that are being filled.
@@ -285,6 +289,13 @@ impl<R: Rule> Packer<R> {
 
     /// Takes a pod in, on the best of the nodes that it may be on; where, if it fits on any.
     pub fn place(&mut self, ask: &Ask, may: impl Fn(usize) -> bool) -> Option<Spot> {
+        let (_, spot) = self.best(ask, may)?;
+        self.shift(ask, &spot, 1);
+        Some(spot)
+    }
+
+    /// The best place of those where a pod may be, if it fits on any, and what its [cost](Rule::cost) is.
+    pub fn best(&mut self, ask: &Ask, may: impl Fn(usize) -> bool) -> Option<(i64, Spot)> {
         let kind = self.kind(ask);
         let mut best: Option<((i64, i64, i64), usize)> = None;
         for node in (0..self.rooms.len()).filter(|node| may(*node)) {
@@ -297,11 +308,9 @@ impl<R: Rule> Packer<R> {
                 best = Some((*cost, node));
             }
         }
-        let (_, node) = best?;
+        let ((cost, ..), node) = best?;
         let (_, devices) = self.found[kind][node].clone().flatten()?;
-        let spot = Spot { node, devices };
-        self.shift(ask, &spot, 1);
-        Some(spot)
+        Some((cost, Spot { node, devices }))
     }
 
     /// Takes a pod in where it is told to go (`sign` 1), or gives back what it took (-1).
@@ -329,7 +338,8 @@ impl<R: Rule> Packer<R> {
             let mut after = room.clone();
             after.shift(ask, &devices, 1);
             let left = devices.iter().map(|device| i64::from(after.devices[*device])).sum();
-            ((self.waste(&after) - before, self.rule.slack(&after), left), devices)
+            let growth = self.waste(&after) - before;
+            ((self.rule.cost(growth), self.rule.slack(&after), left), devices)
         };
         room.choices(ask).into_iter().map(cost).min()
     }

@@ -67,3 +67,16 @@ fn waste_is_what_the_kinds_that_came_cannot_use() {
     assert!(rule.waste(&room(&[810], 0)) > 0, "without processors a device is of no use");
     assert!(!rule.came(&ask(0, 0, 1)), "who uses no device says nothing of devices");
 }
+
+#[test]
+fn who_asks_for_the_best_place_is_not_there_yet() {
+    let rooms = [room(&[1_000], 8)];
+    let mut packer = packer(&rooms);
+    (0..3).for_each(|_| packer.came(&ask(1, 500, 1)));
+    let half = packer.best(&ask(1, 500, 1), |_| true);
+    assert!(half.as_ref().is_some_and(|(cost, _)| *cost <= 0), "another half can use the rest: {half:?}");
+    let most = packer.best(&ask(1, 600, 1), |_| true);
+    assert!(most.is_some_and(|(cost, _)| cost > 0), "nobody can use the rest");
+    assert_eq!(packer.rooms(), rooms);
+    assert_eq!(packer.place(&ask(1, 500, 1), |_| true), half.map(|(_, spot)| spot));
+}
