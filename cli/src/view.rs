@@ -103,7 +103,7 @@ pub(crate) async fn of_gangs(session: &Session) -> Result<GangView, CliError> {
         return Ok(gangs);
     }
     // Whether an operator would give up by now is its own business.
-    let view = ClusterView { gangs, owners: owners(session).await, patience_ms: i64::MAX };
+    let view = ClusterView { gangs, owners: owners(session).await, patience_ms: i64::MAX, ..ClusterView::default() };
     Ok(cluster::shown(&view, now_ms()))
 }
 
@@ -144,7 +144,10 @@ async fn owners(session: &Session) -> BTreeMap<String, Owner> {
                 namespace: metadata.namespace.unwrap_or_default(),
                 name: metadata.name.unwrap_or_default(),
             };
-            all.insert(metadata.uid.unwrap_or_default(), Owner::read(object, metadata.annotations.as_ref()));
+            all.insert(
+                metadata.uid.unwrap_or_default(),
+                Owner::read(object, metadata.resource_version, metadata.annotations.as_ref()),
+            );
         }
     }
     all

@@ -1,14 +1,15 @@
 //! The gang scheduler's shell: one key for all, since every gang competes with every other.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use trainyard_coordinator_core::gang::cluster::{ClusterView, Owner, place_on_cluster};
+use trainyard_coordinator_core::gang::cluster::{ClusterView, Draft, Owner, place_on_cluster};
 use trainyard_coordinator_core::gang::{GangView, place};
+use trainyard_coordinator_core::job;
 use trainyard_coordinator_core::label;
-use trainyard_coordinator_core::manifest::dialects;
+use trainyard_coordinator_core::manifest::{dialect, dialects};
 use trainyard_proto::plan::{Action, ObjectRef, Plan};
 use trainyard_runtime::driver::{Controller, Key, Queue};
 
@@ -49,10 +50,14 @@ pub(crate) fn controller(cluster: &Cluster) -> Option<Controller> {
             }
         });
     }
+    if cluster.view_config.binds {
+        wake_by_drafts(cluster, &queue);
+    }
     let (planning, tracing) = (cluster.clone(), cluster.clone());
+    let known = Mutex::new(Drafts::new());
     Some(Controller {
         name: "gangs",
-        plan: Arc::new(move |_, now_ms| Some(plan(&planning, &gangs, now_ms))),
+        plan: Arc::new(move |_, now_ms| Some(plan(&planning, &gangs, &known, now_ms))),
         trace: Arc::new(move |_, action| {
             if let Action::Bind { pod, .. } = action? {
                 traceparent(&tracing.pods.get(&Key::from(pod))?.metadata)
@@ -63,6 +68,20 @@ pub(crate) fn controller(cluster: &Cluster) -> Option<Controller> {
         target: cluster.target("gangs"),
         queue,
     })
+}
+
+/// Where pods are made on their nodes, a job that has none yet may wait for a decision.
+fn wake_by_drafts(cluster: &Cluster, queue: &Queue) {
+    for info in dialects().iter().map(|dialect| dialect.info()) {
+        let Some(jobs) = cluster.custom.get(&(info.api_version.to_owned(), info.kind.to_owned())) else { continue };
+        let (pods, wake) = (cluster.pods.clone(), queue.clone());
+        jobs.subscribe(move |_, new| {
+            let uid = new.and_then(|job| job.metadata.uid.as_deref());
+            if uid.is_none_or(|uid| !pods.owns_any(uid)) {
+                wake.wake(whole());
+            }
+        });
+    }
 }
 
 /// What placing looks at in a pod. Progress and container states change often and do not matter here; what the
@@ -105,7 +124,7 @@ fn offering(node: &Node) -> impl PartialEq + use<> {
     )
 }
 
-fn plan(cluster: &Cluster, gangs: &Gangs, now_ms: i64) -> Plan {
+fn plan(cluster: &Cluster, gangs: &Gangs, known: &Mutex<Drafts>, now_ms: i64) -> Plan {
     let classes = gangs.priority_classes.list();
     let view = GangView {
         nodes: gangs.nodes.list().iter().map(|node| Node::clone(node)).collect(),
@@ -125,7 +144,13 @@ fn plan(cluster: &Cluster, gangs: &Gangs, now_ms: i64) -> Plan {
     };
     match gangs.patience {
         None => place(&view, now_ms).plan,
-        Some(patience) => place_on_cluster(&on_cluster(cluster, view, patience), now_ms).plan,
+        Some(patience) => {
+            let mut view = on_cluster(cluster, view, patience);
+            if cluster.view_config.binds {
+                view.drafts = drafts(cluster, &view, known, now_ms);
+            }
+            place_on_cluster(&view, now_ms).plan
+        }
     }
 }
 
@@ -146,8 +171,44 @@ fn on_cluster(cluster: &Cluster, gangs: GangView, patience: Duration) -> Cluster
                 namespace: meta.namespace.clone().unwrap_or_default(),
                 name: meta.name.clone().unwrap_or_default(),
             };
-            owners.insert(meta.uid.clone().unwrap_or_default(), Owner::read(object, meta.annotations.as_ref()));
+            let version = meta.resource_version.clone();
+            owners
+                .insert(meta.uid.clone().unwrap_or_default(), Owner::read(object, version, meta.annotations.as_ref()));
         }
     }
-    ClusterView { gangs, owners, patience_ms: i64::try_from(patience.as_millis()).unwrap_or(i64::MAX) }
+    let patience_ms = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX);
+    ClusterView { gangs, owners, drafts: BTreeMap::new(), patience_ms }
+}
+
+/// Drafts by the uid of their job, with the version of the job that they were made for.
+type Drafts = HashMap<String, (Option<String>, Arc<Draft>)>;
+
+/// The pods that jobs are about to have: of jobs without pods, and of those of whose places some are free yet. While pods are made the
+/// job stays as it is, and its draft with it.
+fn drafts(cluster: &Cluster, view: &ClusterView, known: &Mutex<Drafts>, now_ms: i64) -> BTreeMap<String, Arc<Draft>> {
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut found = BTreeMap::new();
+    for (uid, owner) in &view.owners {
+        let places = owner.intent.as_ref().and_then(|intent| intent.drafted.as_ref());
+        let places = places.map_or(0, |drafted| drafted.places.pods());
+        let made = if places == 0 { usize::from(cluster.pods.owns_any(uid)) } else { cluster.pods.owned_by(uid).len() };
+        if made > 0 && made >= places {
+            continue;
+        }
+        if let Some((version, draft)) = known.get(uid).filter(|(version, _)| *version == owner.version) {
+            found.insert(uid.clone(), (version.clone(), Arc::clone(draft)));
+            continue;
+        }
+        let object = &owner.object;
+        let key = Key::new(object.namespace.clone(), object.name.clone());
+        let drafted = dialect(&object.api_version, &object.kind)
+            .and_then(|dialect| crate::job::view(cluster, None, dialect, &key))
+            // The job may have changed since it was listed.
+            .filter(|view| view.job["metadata"]["resourceVersion"].as_str() == owner.version.as_deref())
+            .and_then(|view| job::draft(&view, now_ms));
+        found.extend(drafted.map(|draft| (uid.clone(), (owner.version.clone(), Arc::new(draft)))));
+    }
+    let drafts = found.iter().map(|(uid, (_, draft))| (uid.clone(), Arc::clone(draft))).collect();
+    *known = found.into_iter().collect();
+    drafts
 }

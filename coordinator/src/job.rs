@@ -97,6 +97,11 @@ fn wake_by_related(cluster: &Cluster, dialect: &'static dyn Dialect) {
 }
 
 fn plan(cluster: &Cluster, hub: Option<&Hub>, dialect: &dyn Dialect, key: &Key, now_ms: i64) -> Option<Plan> {
+    Some(job::plan(&view(cluster, hub, dialect, key)?, now_ms))
+}
+
+/// What a job is planned from, as the caches show it.
+pub(crate) fn view(cluster: &Cluster, hub: Option<&Hub>, dialect: &dyn Dialect, key: &Key) -> Option<JobView> {
     let info = dialect.info();
     let job = cluster.custom_object(&ObjectRef {
         api_version: info.api_version.to_owned(),
@@ -115,19 +120,19 @@ fn plan(cluster: &Cluster, hub: Option<&Hub>, dialect: &dyn Dialect, key: &Key, 
     });
     let related = dialect.related(&job);
     let related = related.iter().filter_map(|object| cluster.custom_object(object));
-    let view = JobView {
+    // Only a job that is about to get its pods chooses a port, and only where pods share those of the machine.
+    let chooses = pods.is_empty() && cluster.view_config.embedded;
+    Some(JobView {
         rendezvous: hub.and_then(|hub| hub.view(&uid)),
         extras: extras.collect(),
         related: related.chain(flavors(cluster)).collect(),
         services: of_job(&cluster.services, &uid, key),
-        // Only a job that is about to get its pods chooses a port.
-        busy_ports: if pods.is_empty() { busy_ports(cluster, &uid) } else { BTreeSet::new() },
+        busy_ports: if chooses { busy_ports(cluster, &uid) } else { BTreeSet::new() },
         silent_nodes: silent_nodes(cluster, &pods),
         pods,
         config: cluster.view_config.clone(),
         job,
-    };
-    Some(job::plan(&view, now_ms))
+    })
 }
 
 /// Objects that the job controls, and those that stand where its own would go: all are named `<job>` or `<job>-…`.
@@ -153,7 +158,7 @@ fn is_owned(meta: &ObjectMeta, uid: &str) -> bool {
 }
 
 fn busy_ports(cluster: &Cluster, uid: &str) -> BTreeSet<u16> {
-    let mut ports = if cluster.view_config.embedded { sockets::listening_ports() } else { BTreeSet::new() };
+    let mut ports = sockets::listening_ports();
     let of_others = |meta: &ObjectMeta| -> Option<u16> {
         if is_owned(meta, uid) { None } else { meta.annotations.as_ref()?.get(label::MASTER_PORT)?.parse().ok() }
     };

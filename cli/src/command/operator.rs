@@ -20,6 +20,10 @@ use crate::error::CliError;
 use crate::exit_code;
 use crate::session::{internal, wants_cluster};
 
+/// Jobs of a kind that are planned and written at the same time. An API server over a network takes milliseconds for each write, and
+/// many jobs have only a few at a time.
+const WORKERS: usize = 8;
+
 /// Run the job controllers on a Kubernetes cluster.
 ///
 /// Looks after TrainingJobs, and after PyTorchJobs and TrainJobs where the cluster has those kinds. Of several operators one leads and acts, the others wait for its lease to
@@ -96,6 +100,7 @@ impl Args {
             coordinator: trainyard_coordinator::Config {
                 identity: terms.identity.clone(),
                 embedded: false,
+                workers: WORKERS,
                 door: Some(Door { listen: self.rendezvous_listen, address }),
                 launcher_image: self.image.clone(),
                 gangs: (!self.no_gangs).then(|| Duration::from_secs(self.gang_seconds.into())),

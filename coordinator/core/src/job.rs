@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use trainyard_proto::plan::{ObjectRef, Plan, Reason};
 
+use crate::gang::cluster::Draft;
 use crate::rendezvous::{LastFailure, Spares, Stalled, Straggler};
 use crate::view::JobView;
 
@@ -13,6 +14,7 @@ mod avoid;
 mod build;
 mod decision;
 mod deputy;
+mod draft;
 mod ending;
 mod launcher;
 mod ledger;
@@ -296,10 +298,24 @@ pub fn plan(view: &JobView, now_ms: i64) -> Plan {
     match crate::manifest::dialect_of(&view.job) {
         Some(dialect) => {
             let subject = Subject::read(&view.job, dialect.info());
-            Planner::new(view, dialect, subject, now_ms).run()
+            Planner::new(view, dialect, subject, now_ms).run().0
         }
         None => Plan { reasons: vec![not_a_job(&view.job)], ..Plan::default() },
     }
+}
+
+/// The pods that the job is about to have, where they are to be made on their nodes: none has been decided on yet, or not all of them are
+/// made. What [`plan`] makes is the same pods.
+#[must_use]
+pub fn draft(view: &JobView, now_ms: i64) -> Option<Draft> {
+    let dialect = crate::manifest::dialect_of(&view.job)?;
+    let subject = Subject::read(&view.job, dialect.info());
+    let mut planner = Planner::new(view, dialect, subject, now_ms);
+    if planner.lifecycle.finished.is_some() || planner.subject.deleting {
+        return None;
+    }
+    planner.sketches = true;
+    planner.begun_draft().or_else(|| planner.run().1)
 }
 
 /// A failure in words; its pod is a name.

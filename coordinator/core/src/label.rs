@@ -17,6 +17,8 @@ pub const GANG: &str = "trainyard.dev/gang";
 pub const GANG_SIZE: &str = "trainyard.dev/gang-size";
 /// Annotation on jobs: where the pods of their gang are to go on a cluster, as JSON, written before the first of them is let go.
 pub const PLACEMENT: &str = "trainyard.dev/placement";
+/// Annotation on pods that were made on their node: when it was decided, as [`PLACEMENT`] says it.
+pub const PLACED: &str = "trainyard.dev/placed";
 /// Scheduling gate that is taken off when the gang is placed.
 pub const GANG_GATE: &str = "trainyard.dev/gang";
 

@@ -266,6 +266,11 @@ impl<K: Cacheable> Cache<K> {
         keys.iter().filter_map(|key| state.objects.get(key).cloned()).collect()
     }
 
+    /// Whether there is an object whose controller owner has this uid.
+    pub fn owns_any(&self, uid: &str) -> bool {
+        self.read().by_owner.contains_key(uid)
+    }
+
     /// Every object, by namespace and name.
     pub fn list(&self) -> Vec<Arc<K>> {
         self.read().objects.values().cloned().collect()

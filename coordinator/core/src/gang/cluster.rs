@@ -13,12 +13,13 @@
 //! | an intent that is taken back | wait at their gate | they are left alone until its back-off is over |
 //!
 //! A pod whose `schedulerName` is ours ([`label::SCHEDULER_NAME`]) has no gate and waits for nobody else: instead of lifting a gate it is
-//! bound here.
+//! bound here. Where nothing of such a gang is made yet it is decided as a draft, and its pods are made on their nodes ([`Draft`]).
 //!
 //! So a crash between any two writes leaves what the next look completes, or takes back. Pods that are lifted count as if they were on
 //! their node already, so that nothing else is promised their room.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Volume};
 use serde::{Deserialize, Serialize};
@@ -29,55 +30,22 @@ use super::answer::reference;
 use super::{GangView, Placement, flavor, place};
 use crate::{backoff, label};
 
+mod draft;
+mod intent;
+
+pub use draft::Draft;
+pub use intent::{Drafted, Intent, Owner, Runs, placed};
+
 /// By which label a pod is sent to its node.
 const HOSTNAME: &str = "kubernetes.io/hostname";
 /// Longest time between two attempts.
 const LONGEST_MS: i64 = 600_000;
-/// Longest intent that is written: all annotations of an object together may have 256 KiB. That is a gang of some 3,500 pods; of a
-/// larger one a part that was lifted is completed like any other gang of which a part has places, on whatever nodes fit.
-const MAX_BYTES: usize = 200_000;
+/// Longest intent that is written: all annotations of an object together may have 256 KiB, and there are others. Of a gang whose intent is
+/// longer, a part that was lifted is completed like any other gang of which a part has places, on whatever nodes fit.
+const MAX_BYTES: usize = 230_000;
 
 /// Kinds that have no conditions on a cluster.
 const UNTOLD: [&str; 3] = ["Cohort", "Topology", "ResourceFlavor"];
-
-/// What was decided for a gang.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Intent {
-    /// How often the gang was taken back before.
-    #[serde(default)]
-    pub attempt: u32,
-    /// When.
-    pub at_ms: i64,
-    /// Nodes by the pods' uids.
-    pub pods: BTreeMap<String, String>,
-    /// The flavors that were given, as they are written on pods, by the pods' uids.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub flavors: BTreeMap<String, String>,
-    /// Taken back: the next attempt is not made before this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_before_ms: Option<i64>,
-}
-
-/// A job whose pods wait for each other.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Owner {
-    /// The job.
-    pub object: ObjectRef,
-    /// What it says was decided.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub intent: Option<Intent>,
-}
-
-impl Owner {
-    /// Reads what a job's annotation says. One that makes no sense says nothing.
-    #[must_use]
-    pub fn read(object: ObjectRef, annotations: Option<&BTreeMap<String, String>>) -> Self {
-        let text = annotations.and_then(|all| all.get(label::PLACEMENT));
-        Self { object, intent: text.and_then(|text| serde_json::from_str(text).ok()) }
-    }
-}
 
 /// Everything that is looked at on a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -87,6 +55,9 @@ pub struct ClusterView {
     pub gangs: GangView,
     /// Jobs by their uid.
     pub owners: BTreeMap<String, Owner>,
+    /// Pods that jobs are about to have, by the uid of the job: of those whose pods are made on their nodes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub drafts: BTreeMap<String, Arc<Draft>>,
     /// How long the cluster's scheduler may take to bind a whole gang.
     pub patience_ms: i64,
 }
@@ -177,11 +148,11 @@ fn hostname(node: &Node) -> Option<&str> {
     node.metadata.labels.as_ref()?.get(HOSTNAME).map(String::as_str)
 }
 
-fn on_node(pod: &Pod, node: &str, flavors: Option<&String>) -> Pod {
+fn on_node(pod: &Pod, node: &str, flavors: Option<&str>) -> Pod {
     let mut shown = pod.clone();
     shown.spec.get_or_insert_default().node_name = Some(node.to_owned());
     if let Some(flavors) = flavors {
-        shown.metadata.annotations.get_or_insert_default().insert(label::FLAVORS.to_owned(), flavors.clone());
+        shown.metadata.annotations.get_or_insert_default().insert(label::FLAVORS.to_owned(), flavors.to_owned());
     }
     shown
 }
@@ -250,17 +221,21 @@ impl<'view> Turn<'view> {
         self.wake_at_ms = Some(self.wake_at_ms.map_or(at_ms, |known| known.min(at_ms)));
     }
 
-    fn write(&mut self, owner: &str, intent: &Intent) {
-        let Some(known) = self.view.owners.get(owner) else { return };
-        let text = serde_json::to_string(intent).expect("numbers and texts serialise");
+    /// Answers whether it can be written.
+    fn write(&mut self, owner: &str, intent: &Intent) -> bool {
+        let Some(known) = self.view.owners.get(owner) else { return false };
+        let text = intent.text();
         if text.len() > MAX_BYTES {
-            return;
+            return false;
         }
+        // What pods are made by must not change unseen.
+        let version = known.version.clone().filter(|_| intent.drafted.is_some());
         self.actions.push(Action::Patch {
             object: known.object.clone(),
-            fence: fence(owner),
+            fence: Fence { resource_version: version, ..fence(owner) },
             patch: json!({"metadata": {"annotations": {label::PLACEMENT: text}}}),
         });
+        true
     }
 
     /// Marks attempts that were not completed in time, and deletes the pods of those that are marked. Answers the owners of which
@@ -269,12 +244,14 @@ impl<'view> Turn<'view> {
         let mut late = Vec::new();
         for (owner, known) in &self.view.owners {
             let Some(intent) = &known.intent else { continue };
-            let meant = |pod: &&Pod| intent.pods.contains_key(uid(pod)) && !is_leaving(pod) && !is_over(pod);
+            let meant = |pod: &&Pod| intent.means(pod) && !is_leaving(pod) && !is_over(pod);
             let pods: Vec<&Pod> = self.pods_of(owner).iter().copied().filter(meant).collect();
+            let unmade = self.unmade(owner);
+            let lost = unmade.iter().any(|(_, node)| !self.is_fit(node));
             let due_ms = intent.at_ms.saturating_add(self.view.patience_ms);
             match intent.not_before_ms {
-                None if pods.iter().all(|pod| node_of(pod).is_some()) => continue,
-                None if self.now_ms < due_ms => {
+                None if unmade.is_empty() && pods.iter().all(|pod| node_of(pod).is_some()) => continue,
+                None if self.now_ms < due_ms && !lost => {
                     self.wake(due_ms);
                     continue;
                 }
@@ -282,7 +259,7 @@ impl<'view> Turn<'view> {
                     let pause = backoff::doubled_ms(intent.attempt, LONGEST_MS);
                     let marked = Intent { not_before_ms: Some(self.now_ms.saturating_add(pause)), ..intent.clone() };
                     self.write(owner, &marked);
-                    self.tell(known, owner, &pods, pause);
+                    self.tell(known, owner, &pods, unmade.len(), pause);
                 }
                 // Its successors wait for their turn.
                 Some(_) if pods.is_empty() => continue,
@@ -301,7 +278,7 @@ impl<'view> Turn<'view> {
         late
     }
 
-    fn tell(&mut self, owner: &Owner, uid: &str, pods: &[&Pod], pause_ms: i64) {
+    fn tell(&mut self, owner: &Owner, uid: &str, pods: &[&Pod], unmade: usize, pause_ms: i64) {
         let bound = pods.iter().filter(|pod| node_of(pod).is_some()).count();
         self.actions.push(Action::Event {
             regarding: owner.object.clone(),
@@ -309,8 +286,8 @@ impl<'view> Turn<'view> {
             severity: EventSeverity::Warning,
             reason: "GangGivenBack".to_owned(),
             message: format!(
-                "The cluster bound {bound} of {} pods within {} s, so all of them are taken back; the next attempt is in {} s",
-                pods.len(),
+                "{bound} of {} pods came to their nodes, for which they have {} s: all of them are taken back; the next attempt is in {} s",
+                pods.len() + unmade,
                 self.view.patience_ms / 1000,
                 pause_ms / 1000
             ),
@@ -332,8 +309,8 @@ impl<'view> Turn<'view> {
                 continue;
             }
             let intent = self.intent_of(pod);
-            let chosen = intent.and_then(|intent| intent.pods.get(uid(pod)));
-            let flavors = intent.and_then(|intent| intent.flavors.get(uid(pod)));
+            let chosen = intent.and_then(|intent| intent.node_of(uid(pod)));
+            let flavors = intent.and_then(|intent| intent.flavors_of(uid(pod)));
             match (chosen, is_gated(pod) || is_bound_here(pod)) {
                 (Some(node), waits) => {
                     if waits {
@@ -349,6 +326,7 @@ impl<'view> Turn<'view> {
                 },
             }
         }
+        pods.extend(self.drafted(late));
         let GangView { priority_classes, queues, namespaces, .. } = &self.view.gangs;
         let (queues, namespaces) = (queues.clone(), namespaces.clone());
         GangView { nodes, pods, priority_classes: priority_classes.clone(), queues, namespaces }
@@ -383,13 +361,13 @@ impl<'view> Turn<'view> {
     }
 
     /// Writes down the flavors of a pod that is bound here; of others they are written with the gate.
-    fn assign(&mut self, pod: &Pod, flavors: Option<&String>) {
+    fn assign(&mut self, pod: &Pod, flavors: Option<&str>) {
         let Some(flavors) = flavors.filter(|_| is_bound_here(pod) && !is_gated(pod)) else { return };
         let patch = self.of_flavors(pod, flavors);
         self.actions.push(Action::Patch { object: reference(pod), fence: fence(uid(pod)), patch });
     }
 
-    fn lift(&mut self, pod: &Pod, node: &str, flavors: Option<&String>) {
+    fn lift(&mut self, pod: &Pod, node: &str, flavors: Option<&str>) {
         // A node that is gone binds nothing: the gang is taken back when its time is over.
         let found = self.nodes.get(node).copied();
         let Some(host) = found.and_then(hostname) else { return };
@@ -413,6 +391,7 @@ impl<'view> Turn<'view> {
 
     /// Writes down what was decided for all gangs, and then lifts their gates.
     fn admit(&mut self, decided: Vec<Action>) {
+        let decided = self.answer(decided);
         let by_name: BTreeMap<ObjectRef, &Pod> = self.view.gangs.pods.iter().map(|pod| (reference(pod), pod)).collect();
         let told: BTreeMap<ObjectRef, String> =
             decided.iter().filter_map(given).map(|(pod, flavors)| (pod.clone(), flavors.to_owned())).collect();
@@ -433,7 +412,7 @@ impl<'view> Turn<'view> {
         for action in decided {
             let Action::Bind { pod: object, node, .. } = &action else {
                 match given(&action).map(|(pod, _)| by_name.get(pod)) {
-                    Some(Some(pod)) => self.assign(pod, told.get(&reference(pod))),
+                    Some(Some(pod)) => self.assign(pod, told.get(&reference(pod)).map(String::as_str)),
                     Some(None) => {}
                     None => self.actions.push(action),
                 }
@@ -442,7 +421,7 @@ impl<'view> Turn<'view> {
             if let Some((pod, owner)) = by_name.get(object).and_then(|pod| Some((*pod, owner_uid(pod)?)))
                 && self.view.owners.contains_key(owner)
             {
-                self.lift(pod, node, told.get(object));
+                self.lift(pod, node, told.get(object).map(String::as_str));
             }
         }
     }
@@ -452,18 +431,18 @@ impl<'view> Turn<'view> {
         let before = self.view.owners.get(owner).and_then(|owner| owner.intent.as_ref());
         let taken_back = before.is_some_and(|intent| intent.not_before_ms.is_some());
         let unbound = self.pods_of(owner).iter().filter(|pod| node_of(pod).is_none());
-        let waits: BTreeSet<&str> = unbound.map(|pod| uid(pod)).collect();
-        let kept = |of: fn(&Intent) -> &BTreeMap<String, String>| -> BTreeMap<String, String> {
-            let all = before.filter(|_| !taken_back).into_iter().flat_map(of);
-            let some = all.filter(|(pod, _)| waits.contains(pod.as_str()));
-            some.map(|(pod, what)| (pod.clone(), what.clone())).collect()
+        let waits: Vec<&str> = unbound.map(|pod| uid(pod)).collect();
+        let kept = before.filter(|_| !taken_back);
+        let of = |what: fn(&'view Intent, &str) -> Option<&'view str>| {
+            let some = waits.iter().filter_map(|pod| Some(((*pod).to_owned(), what(kept?, pod)?.to_owned())));
+            some.collect::<BTreeMap<String, String>>()
         };
         Intent {
             attempt: before.filter(|_| taken_back).map_or(0, |intent| intent.attempt.saturating_add(1)),
             at_ms: self.now_ms,
-            pods: kept(|intent| &intent.pods),
-            flavors: kept(|intent| &intent.flavors),
-            not_before_ms: None,
+            pods: of(Intent::node_of),
+            flavors: of(Intent::flavors_of),
+            ..Intent::default()
         }
     }
 }

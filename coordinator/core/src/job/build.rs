@@ -81,8 +81,14 @@ impl Site<'_> {
         hashes
     }
 
-    /// The pod of a replica.
-    pub(super) fn pod(&self, role: &Role, replica: &Replica, template_hash: &str) -> Action {
+    /// The pod of a replica; with a place, on that node, by the decision of that time.
+    pub(super) fn pod(
+        &self,
+        role: &Role,
+        replica: &Replica,
+        template_hash: &str,
+        place: Option<(&str, i64)>,
+    ) -> Action {
         let template = role.template.metadata.clone().unwrap_or_default();
         let mut labels = template.labels.unwrap_or_default();
         labels.extend(replica.labels.clone());
@@ -95,6 +101,10 @@ impl Site<'_> {
             labels.extend(terms.labels.clone());
             annotations.extend(terms.annotations.clone());
             lay_terms(&mut spec, terms);
+        }
+        if let Some((node, at_ms)) = place {
+            annotations.insert(label::PLACED.to_owned(), at_ms.to_string());
+            spec.node_name = Some(node.to_owned());
         }
         let pod = Pod {
             metadata: ObjectMeta {
@@ -166,11 +176,16 @@ impl Site<'_> {
         if !self.gated {
             return;
         }
-        if self.binds && self.native_group.is_none() && may_be_bound_here(spec) {
+        if self.binds_here(spec) {
             spec.scheduler_name = Some(label::SCHEDULER_NAME.to_owned());
         } else {
             spec.scheduling_gates.get_or_insert_default().push(PodSchedulingGate { name: label::GANG_GATE.to_owned() });
         }
+    }
+
+    /// Whether such a pod is bound here, and not by the cluster's scheduler.
+    pub(super) fn binds_here(&self, spec: &PodSpec) -> bool {
+        self.gated && self.binds && self.native_group.is_none() && may_be_bound_here(spec)
     }
 
     fn number_port(&self, container: &mut Container, name: Option<&str>) {

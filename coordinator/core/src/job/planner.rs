@@ -7,6 +7,7 @@ use serde_json::Value;
 use trainyard_proto::plan::{Action, EventSeverity, Fence, Plan, Reason};
 
 use super::decision::{self, Decision, Situation};
+use super::draft::Birth;
 use super::ledger::Ledger;
 use super::replica::{Observed, Standing};
 use super::restart::Lost;
@@ -14,6 +15,7 @@ use super::subject::Subject;
 use super::tally::tallies;
 use super::{FailureCause, JobCode, Lifecycle, Phase, Stage, StatusChange, Tally, Transition};
 use crate::diagnostic::Diagnostic;
+use crate::gang::cluster::Draft;
 use crate::manifest::Dialect;
 use crate::model::{JobModel, RestartRule, RestartScope, Scheduler};
 use crate::view::JobView;
@@ -33,6 +35,9 @@ pub(super) struct Planner<'view> {
     pub(super) change: StatusChange,
     /// Uids of the pods that this plan deletes.
     pub(super) deleted: BTreeSet<String>,
+    /// Whether the pods that are to be made on their nodes are asked for, and what they are.
+    pub(super) sketches: bool,
+    pub(super) draft: Option<Draft>,
     ledger_changed: bool,
     /// Actions that must be done before the status says what they stand for.
     before: Vec<Action>,
@@ -80,6 +85,8 @@ impl<'view> Planner<'view> {
             pods,
             change,
             deleted,
+            sketches: false,
+            draft: None,
             ledger_changed: false,
             before,
             after,
@@ -89,7 +96,8 @@ impl<'view> Planner<'view> {
         }
     }
 
-    pub(super) fn run(mut self) -> Plan {
+    /// The plan, and the pods that are to be made on their nodes, if those were asked for.
+    pub(super) fn run(mut self) -> (Plan, Option<Draft>) {
         if self.subject.deleting {
             self.reason(JobCode::Deleting, "is being deleted", None);
             self.remove_strays();
@@ -111,7 +119,7 @@ impl<'view> Planner<'view> {
         }
     }
 
-    fn run_model(mut self, model: &JobModel) -> Plan {
+    fn run_model(mut self, model: &JobModel) -> (Plan, Option<Draft>) {
         self.change.selectors = model.roles.iter().map(|role| (role.name.clone(), role.selector.clone())).collect();
         self.change.ranks = model.ranks;
         self.remove_strays();
@@ -140,7 +148,7 @@ impl<'view> Planner<'view> {
     }
 
     /// A job that cannot be run has failed; what may run of it from an earlier, better spec is ended.
-    fn run_invalid(mut self, diagnostics: &[Diagnostic]) -> Plan {
+    fn run_invalid(mut self, diagnostics: &[Diagnostic]) -> (Plan, Option<Draft>) {
         if self.lifecycle.finished.is_some() {
             self.reason(JobCode::Failed, "has ended", None);
             return self.finish(false);
@@ -395,11 +403,26 @@ impl<'view> Planner<'view> {
         }
         let mut due = waits.iter();
         missing.retain(|_| due.next().is_some_and(Option::is_none));
+        let delayed = waits.iter().any(Option::is_some);
         let site = self.site(model);
         let hashes = if missing.is_empty() { BTreeMap::new() } else { site.template_hashes() };
+        let birth = if missing.is_empty() || delayed { Birth::Waiting } else { self.birth(model, &site, &hashes) };
+        let draft = if self.sketches { self.draft(model, &site, &hashes, &birth) } else { None };
+        let (nodes, placed_ms) = match birth {
+            Birth::Held => {
+                self.draft = draft;
+                return;
+            }
+            Birth::Waiting => (BTreeMap::new(), None),
+            Birth::Placed { nodes, at_ms } => (nodes, Some(at_ms)),
+        };
         let hash = |name: &str| hashes.get(name).map(String::as_str).unwrap_or_default();
-        let actions: Vec<Action> =
-            missing.iter().map(|(role, replica)| site.pod(role, replica, hash(&replica.name))).collect();
+        let place = |name: &str| Some((nodes.get(name)?.as_str(), placed_ms?));
+        let actions: Vec<Action> = missing
+            .iter()
+            .map(|(role, replica)| site.pod(role, replica, hash(&replica.name), place(&replica.name)))
+            .collect();
+        self.draft = draft;
         let names = missing.iter().map(|(_, replica)| replica.name.clone()).collect::<Vec<_>>();
         self.after.extend(actions);
         self.created_events("SuccessfulCreatePod", "pod", &names);
@@ -507,7 +530,7 @@ impl<'view> Planner<'view> {
         self.after.extend(actions);
     }
 
-    fn finish(self, write_status: bool) -> Plan {
+    fn finish(self, write_status: bool) -> (Plan, Option<Draft>) {
         let ledger = self.ledger_changed.then(|| Action::Patch {
             object: self.subject.object.clone(),
             fence: Fence { uid: self.subject.uid(), resource_version: self.subject.resource_version.clone() },
@@ -530,7 +553,7 @@ impl<'view> Planner<'view> {
         }
         actions.extend(self.after);
         actions.extend(self.events);
-        Plan { actions, reasons: self.reasons, wake_at_ms: self.wake_at_ms }
+        (Plan { actions, reasons: self.reasons, wake_at_ms: self.wake_at_ms }, self.draft)
     }
 }
 

@@ -592,7 +592,10 @@ impl Rendezvous {
             }
             Phase::Ended(_) => return,
         }
-        if let Some(to) = self.fence.want() {
+        // A job whose launchers never come needs no generation.
+        if !self.members.is_empty()
+            && let Some(to) = self.fence.want()
+        {
             out.push(Output::Reserve { to });
         }
     }

@@ -48,10 +48,10 @@ fn view(nodes: Vec<Node>, pods: Vec<Pod>) -> ClusterView {
             namespace: "team".to_owned(),
             name: job.clone(),
         };
-        owners.insert(job, Owner { object, intent: None });
+        owners.insert(job, Owner { object, version: None, intent: None });
     }
     let gangs = GangView { nodes, pods, ..GangView::default() };
-    ClusterView { gangs, owners, patience_ms: PATIENCE }
+    ClusterView { gangs, owners, drafts: BTreeMap::new(), patience_ms: PATIENCE }
 }
 
 /// What the API server makes of one action.
@@ -68,7 +68,7 @@ fn carry_out(view: &mut ClusterView, action: &Action) {
         Action::Patch { object, patch, .. } => {
             let text = patch["metadata"]["annotations"][label::PLACEMENT].as_str().unwrap();
             let all = BTreeMap::from([(label::PLACEMENT.to_owned(), text.to_owned())]);
-            view.owners.insert(object.name.clone(), Owner::read(object.clone(), Some(&all)));
+            view.owners.insert(object.name.clone(), Owner::read(object.clone(), None, Some(&all)));
         }
         Action::Delete { object, .. } => view.gangs.pods.retain(|pod| reference(pod) != *object),
         Action::PatchStatus { .. } | Action::Event { .. } => {}
