@@ -121,7 +121,6 @@ def pod_spec(draw, policies=("Never", "Always", "OnFailure")):
                 ],
                 "schedulingGates": [{"name": "example.com/held"}],
                 "hostAliases": [{"ip": "127.0.0.1", "hostnames": ["x"]}],
-                "enableServiceLinks": False,
                 "affinity": draw.choice(
                     [
                         {

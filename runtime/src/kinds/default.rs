@@ -214,6 +214,7 @@ fn service_spec(spec: &mut Map<String, Value>) {
         let both = text(spec, "clusterIP") == "None"
             && spec.get("selector").and_then(Value::as_object).is_none_or(Map::is_empty);
         set(spec, "ipFamilyPolicy", json!(if both { "RequireDualStack" } else { "SingleStack" }));
+        let both = both && text(spec, "ipFamilyPolicy") != "SingleStack";
         set(spec, "ipFamilies", if both { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) });
     }
     if matches!(text(spec, "type"), "NodePort" | "LoadBalancer") {
@@ -230,8 +231,9 @@ fn service_spec(spec: &mut Map<String, Value>) {
 /// A job without labels has those of its pods.
 fn job_labels(job: &mut Map<String, Value>) {
     let labels = job.get("spec").and_then(|spec| spec.pointer("/template/metadata/labels")).cloned();
+    let none = |labels: &Value| labels.is_null() || labels.as_object().is_some_and(Map::is_empty);
     if let (Some(labels), Some(Value::Object(metadata))) = (labels, job.get_mut("metadata"))
-        && metadata.get("labels").and_then(Value::as_object).is_none_or(Map::is_empty)
+        && metadata.get("labels").is_none_or(none)
     {
         metadata.insert("labels".to_owned(), labels);
     }

@@ -55,7 +55,9 @@ pub(super) async fn write(call: &Call, verb: &str, content_type: &str, bytes: &B
             }
             let new = scaled(writer.kind, current.value(), asked)?;
             current.is_meant(&new)?;
-            Ok(writer.updated(current.value(), new, true)?.0)
+            // A scale of none says nothing, which nobody owns.
+            let says = new.pointer("/spec/replicas") != Some(&Value::from(0));
+            Ok(writer.updated(current.value(), new, says)?.0)
         }
     };
     let options = WriteOptions { part: Part::Whole, dry_run: call.params.dry_run, ..WriteOptions::default() };

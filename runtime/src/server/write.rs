@@ -28,20 +28,24 @@ pub(super) async fn create(call: &Call, content_type: &str, bytes: &Bytes) -> Re
 async fn create_from(call: &Call, writer: &Writer, value: Value, mut told: Vec<String>) -> Result<Response, ApiError> {
     let mut more = Vec::new();
     let created = store_new(call, writer, value, &mut more).await;
-    told.extend(more);
+    // Of what is not valid only what could not be read is told.
+    if !created.as_ref().is_err_and(|error| error.code() == StatusCode::UNPROCESSABLE_ENTITY) {
+        told.extend(more);
+    }
     match created {
         Ok(object) => Ok(answer::warn(answer::object(call, StatusCode::CREATED, &object)?, &told)),
         Err(error) => Err(error.preceded_by(told)),
     }
 }
 
+/// `warnings` are those for a valid object.
 async fn store_new(
     call: &Call,
     writer: &Writer,
     mut value: Value,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<Object>, ApiError> {
-    admit::named(call.kind, &mut value, &suffix());
+    admit::named(&mut value, &suffix());
     if call.kind.namespaced {
         value["metadata"]["namespace"] = Value::from(call.namespace.as_str());
     }
