@@ -214,7 +214,8 @@ def template(draw, labels=None, policies=("Never", "OnFailure")):
 
 
 def job(draw):
-    spec = {"suspend": draw.choice([True, True, True, False]), "template": template(draw)}
+    # With labels of its own: the real one gives a Job those of its template, and with them its uid, at its second write.
+    spec = {"suspend": draw.choice([True, True, True, False]), "template": template(draw, {"l": "m"})}
     spec |= draw.some(
         {
             "parallelism": draw.choice([1, 2, 0, 0, -1]),

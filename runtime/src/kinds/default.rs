@@ -214,7 +214,12 @@ fn service_spec(spec: &mut Map<String, Value>) {
         let both = text(spec, "clusterIP") == "None"
             && spec.get("selector").and_then(Value::as_object).is_none_or(Map::is_empty);
         set(spec, "ipFamilyPolicy", json!(if both { "RequireDualStack" } else { "SingleStack" }));
-        let both = both && text(spec, "ipFamilyPolicy") != "SingleStack";
+        let single = text(spec, "ipFamilyPolicy") == "SingleStack";
+        let both = both && !single;
+        // Who wants one family gives the second up.
+        if let (true, Some(Value::Array(families))) = (single, spec.get_mut("ipFamilies")) {
+            families.truncate(1);
+        }
         set(spec, "ipFamilies", if both { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) });
     }
     if matches!(text(spec, "type"), "NodePort" | "LoadBalancer") {
