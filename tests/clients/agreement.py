@@ -381,22 +381,21 @@ def differences(scenario, embedded, kubernetes):
     return [Difference(n, step, mine, real) for n, (step, mine, real) in enumerate(zip(scenario, ours, theirs)) if mine != real]
 
 
-# What generated requests showed and is not mended yet, by the seed that shows it: the others of the first eighty agree.
-OPEN = {
-    5: "HEAD of an object that is not there answers 405, upstream 404",
-    7: "warnings of unknown fields are not told where an object of the name exists already",
-    9: "a strategic patch that empties a pod's containers is refused without the list of causes",
-    16: "the message about an unknown `$patch` repeats the patch, with the versions in it",
-    32: "a body that is no object is refused in other words, where it is a patch",
-    35: "a patch that takes a Job's template away is told as a change of what is fixed, not with all that is missing",
-    37: "a patch that does not read is refused before it is known that its object is not there",
-    39: "headless services with sessionAffinity get no warning",
-    54: "a custom object that is `null` is refused in other words",
-    58: "PUT of the status of a Service that is not there answers 404, upstream looks at its spec first",
-    64: "PUT of a pod's status without one",
-    72: "the counts in a Job's status are not checked against each other",
-    73: "the watch events of a pod that is deleted before it has a node",
-}
+# What is known and not mended yet; generated sequences leave it out.
+OPEN = [
+    "a field of a custom kind that its definition has a default for (a TrainJob's runtimeRef, the replica specs of a "
+    "PyTorchJob) stays absent; upstream stores the default",
+    "a pod of a PriorityClass that is not there is taken, and waits; upstream refuses it",
+    "who owns the replicas after a scale to 0: upstream drops a zero from a Scale and keeps two entries of one manager",
+    "an object applied by the manager that owned all of its spec, with an empty spec: upstream refuses the null that is left of a "
+    "custom one",
+    "a Job without labels gets those of its template, and with them the server's own, at its second write upstream",
+    "`apiVersion` or `kind` taken away by a patch is put back; upstream reads such an object in its own internal version",
+    "a change of the kind of a custom object by a merge patch is refused in other words",
+    "the bodies `null` and `[]` of some kinds, and keys that are `kind` but for their case, are refused in other words",
+    "validation of what few jobs have: ephemeral and ISCSI volumes, sysctls, seccomp and AppArmor profiles, Windows options, "
+    "pod failure policies, success policies, resource claims",
+]
 
 
 def page():
@@ -406,9 +405,8 @@ def page():
              "and the watch streams are the same, but for [what is not mended yet](#not-mended-yet). Made by `tests/clients/agreement.py`.", "",
              "| what differs | why |", "|---|---|"]
     lines += [f"| {name} | {reason} |" for name, reason, _ in ACCEPTED]
-    lines += ["", "## Not mended yet", "", "Of the first eighty sequences that are generated these are answered differently; there will be more beyond them.", "",
-              "| seed | what differs |", "|---|---|"]
-    return "\n".join(lines + [f"| {seed} | {what} |" for seed, what in OPEN.items()]) + "\n"
+    lines += ["", "## Not mended yet", "", "Where the two still differ, as far as is known. Generated sequences leave it out.", ""]
+    return "\n".join(lines + [f"- {what}" for what in OPEN]) + "\n"
 
 
 if __name__ == "__main__":

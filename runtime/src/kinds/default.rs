@@ -19,7 +19,10 @@ pub(super) fn fill(kind: &Kind, object: &mut Value) {
                 });
             }
         }),
-        ("", "Service") => each(map, "spec", service_spec),
+        ("", "Service") => {
+            set(map, "spec", json!({}));
+            each(map, "spec", service_spec);
+        }
         ("", "Secret") => set(map, "type", json!("Opaque")),
         ("", "Namespace") => namespace(map),
         ("", "Node") => {}

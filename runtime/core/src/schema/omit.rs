@@ -129,11 +129,12 @@ fn settle(schema: &Schema, value: &mut Value, native: bool, depth: usize) {
     match (&schema.resolve(value).shape, value) {
         (Shape::Object(object), Value::Object(map)) => {
             for (key, child) in map.iter_mut() {
+                let declared = object.fields.contains_key(key.as_str());
                 match object.field(key) {
-                    Some(inner) if child.is_null() && !object.fields.contains_key(key.as_str()) => {
-                        if native && matches!(inner.shape, Shape::String(_)) {
-                            *child = Value::from("");
-                        }
+                    Some(inner)
+                        if child.is_null() && !declared && native && matches!(inner.shape, Shape::String(_)) =>
+                    {
+                        *child = Value::from("");
                     }
                     Some(inner) => settle(inner, child, native, depth + 1),
                     None => {}
