@@ -117,7 +117,13 @@ impl Kind {
             causes.retain(|cause| match cause.reason {
                 CauseReason::Duplicate => !rule::OWN_LISTS.iter().any(|list| cause.field.contains(list)),
                 CauseReason::Required => !own,
-                _ => true,
+                CauseReason::Invalid
+                | CauseReason::TypeInvalid
+                | CauseReason::NotSupported
+                | CauseReason::TooLong
+                | CauseReason::TooMany
+                | CauseReason::Forbidden
+                | CauseReason::NotFound => true,
             });
         }
         self.tell(&mut causes);

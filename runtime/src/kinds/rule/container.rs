@@ -155,9 +155,9 @@ impl Causes {
     }
 
     fn port_or_name(&mut self, port: &Value, field: String) {
-        match port {
-            Value::String(name) => self.all(&field, port, &name_problems(name)),
-            _ => self.port(Some(&Value::from(port.as_i64().unwrap_or(0))), field),
+        match port.as_str() {
+            Some(name) => self.all(&field, port, &name_problems(name)),
+            None => self.port(Some(&Value::from(port.as_i64().unwrap_or(0))), field),
         }
     }
 
