@@ -46,7 +46,11 @@ ACCEPTED = [
     ("dumps of Go structs", "kube-apiserver ends the refusal of a change of a pod's spec with a diff of its own structs, and shows "
      "what of a Job is immutable as its own struct",
      lambda v: texts(v, lambda text: re.sub(r"(spec\.template: |^)Invalid value: (\{.*\}|null): field is immutable",
-                                            r"\1Invalid value: {}: field is immutable", text.split("\n@@ ")[0]))),
+                                            r"\1Invalid value: {}: field is immutable", without_diff(text)))),
+    ("bookmarks", "their objects hold nothing but a version; kube-apiserver shows the zeros of its structs beside it", lambda v: v),
+    ("options of a deletion", "those of the query count beside a body, too: a dry run deletes nothing however it is asked for; "
+     "kube-apiserver reads the query only where there is no body", lambda v: v),
+    ("images", "containers need none here: what they run may be a process of the machine", lambda v: v),
     ("protobuf", "answers are JSON or YAML; requests may be protobuf",
      lambda v: texts(v, lambda text: text.replace(", application/vnd.kubernetes.protobuf", ""))),
     ("defaults of nodes", "the node agent writes its node's facts itself, and the node is ready or the server is not there",
@@ -75,6 +79,11 @@ ACCEPTED = [
      lambda v: {**v, "message": "malformed"} if isinstance(v, dict) and v.get("kind") == "Status" and v.get("code") == 400 and re.search(
          r"failed to (create typed|convert new).*(expected|must be of type|unable to convert)|cannot be handled as a \w+: (?!strict|converting)", v.get("message", "")) else v),
 ]
+
+
+def without_diff(text):
+    start, diff, _ = text.partition("\n@@ ")
+    return start.removesuffix("]") if "pod updates may not change fields other than" in start else start + diff
 
 
 def scrub(value, names):
@@ -199,13 +208,21 @@ def drop_empty(value):
 
 def is_heartbeat(event):
     """Bookmarks come when a server finds it time, but for the one that ends the initial events."""
-    annotations = event.get("object", {}).get("metadata", {}).get("annotations", {})
+    annotations = bare(event["type"], event["object"]).get("metadata", {}).get("annotations", {}) if "object" in event else {}
     return event.get("type") == "BOOKMARK" and "k8s.io/initial-events-end" not in annotations
 
 
 def is_root_ca(event):
     """A controller publishes this one in every namespace."""
     return isinstance(event[1], dict) and event[1].get("metadata", {}).get("name") == "kube-root-ca.crt"
+
+
+def bare(kind, event):
+    """Of a bookmark what it says."""
+    if kind != "BOOKMARK":
+        return event
+    rows = event.get("rows") or [{"object": event}]
+    return {"metadata": (rows[0].get("object") or {}).get("metadata") or {}}
 
 
 def place(path):
@@ -305,7 +322,8 @@ class Target:
             path = memory.fill(path(bodies) if callable(path) else path)
             if method in ("watch", "watch from here"):
                 seen = self.events(path, since if method == "watch" else None, *rest)
-                transcript.append([[kind, normalise(each, namespace)] for kind, each in seen if not is_root_ca((kind, each))])
+                transcript.append([[kind, normalise(bare(kind, each), namespace)]
+                                   for kind, each in seen if not is_root_ca((kind, each))])
                 continue
             body = memory.body(rest[0](bodies) if rest and callable(rest[0]) else rest[0] if rest else None)
             status, answer, warnings = self.answer(method, path, body, *rest[1:])
@@ -363,22 +381,21 @@ def differences(scenario, embedded, kubernetes):
     return [Difference(n, step, mine, real) for n, (step, mine, real) in enumerate(zip(scenario, ours, theirs)) if mine != real]
 
 
-# What generated requests showed and is not mended yet, by the seed that shows it: the others of the first eighty agree.
-OPEN = {
-    5: "HEAD of an object that is not there answers 405, upstream 404",
-    7: "warnings of unknown fields are not told where an object of the name exists already",
-    9: "a strategic patch that empties a pod's containers is refused without the list of causes",
-    16: "the message about an unknown `$patch` repeats the patch, with the versions in it",
-    32: "a body that is no object is refused in other words, where it is a patch",
-    35: "a patch that takes a Job's template away is told as a change of what is fixed, not with all that is missing",
-    37: "a patch that does not read is refused before it is known that its object is not there",
-    39: "headless services with sessionAffinity get no warning",
-    54: "a custom object that is `null` is refused in other words",
-    58: "PUT of the status of a Service that is not there answers 404, upstream looks at its spec first",
-    64: "PUT of a pod's status without one",
-    72: "the counts in a Job's status are not checked against each other",
-    73: "the watch events of a pod that is deleted before it has a node",
-}
+# What is known and not mended yet; generated sequences leave it out.
+OPEN = [
+    "a field of a custom kind that its definition has a default for (a TrainJob's runtimeRef, the replica specs of a "
+    "PyTorchJob) stays absent; upstream stores the default",
+    "a pod of a PriorityClass that is not there is taken, and waits; upstream refuses it",
+    "who owns the replicas after a scale to 0: upstream drops a zero from a Scale and keeps two entries of one manager",
+    "an object applied by the manager that owned all of its spec, with an empty spec: upstream refuses the null that is left of a "
+    "custom one",
+    "a Job without labels gets those of its template, and with them the server's own, at its second write upstream",
+    "`apiVersion` or `kind` taken away by a patch is put back; upstream reads such an object in its own internal version",
+    "a change of the kind of a custom object by a merge patch is refused in other words",
+    "the bodies `null` and `[]` of some kinds, and keys that are `kind` but for their case, are refused in other words",
+    "validation of what few jobs have: ephemeral and ISCSI volumes, sysctls, seccomp and AppArmor profiles, Windows options, "
+    "pod failure policies, success policies, resource claims",
+]
 
 
 def page():
@@ -388,9 +405,8 @@ def page():
              "and the watch streams are the same, but for [what is not mended yet](#not-mended-yet). Made by `tests/clients/agreement.py`.", "",
              "| what differs | why |", "|---|---|"]
     lines += [f"| {name} | {reason} |" for name, reason, _ in ACCEPTED]
-    lines += ["", "## Not mended yet", "", "Of the first eighty sequences that are generated these are answered differently; there will be more beyond them.", "",
-              "| seed | what differs |", "|---|---|"]
-    return "\n".join(lines + [f"| {seed} | {what} |" for seed, what in OPEN.items()]) + "\n"
+    lines += ["", "## Not mended yet", "", "Where the two still differ, as far as is known. Generated sequences leave it out.", ""]
+    return "\n".join(lines + [f"- {what}" for what in OPEN]) + "\n"
 
 
 if __name__ == "__main__":

@@ -121,7 +121,6 @@ def pod_spec(draw, policies=("Never", "Always", "OnFailure")):
                 ],
                 "schedulingGates": [{"name": "example.com/held"}],
                 "hostAliases": [{"ip": "127.0.0.1", "hostnames": ["x"]}],
-                "enableServiceLinks": False,
                 "affinity": draw.choice(
                     [
                         {
@@ -215,7 +214,8 @@ def template(draw, labels=None, policies=("Never", "OnFailure")):
 
 
 def job(draw):
-    spec = {"suspend": draw.choice([True, True, True, False]), "template": template(draw)}
+    # With labels of its own: the real one gives a Job those of its template, and with them its uid, at its second write.
+    spec = {"suspend": draw.choice([True, True, True, False]), "template": template(draw, {"l": "m"})}
     spec |= draw.some(
         {
             "parallelism": draw.choice([1, 2, 0, 0, -1]),

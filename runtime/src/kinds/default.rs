@@ -19,7 +19,10 @@ pub(super) fn fill(kind: &Kind, object: &mut Value) {
                 });
             }
         }),
-        ("", "Service") => each(map, "spec", service_spec),
+        ("", "Service") => {
+            set(map, "spec", json!({}));
+            each(map, "spec", service_spec);
+        }
         ("", "Secret") => set(map, "type", json!("Opaque")),
         ("", "Namespace") => namespace(map),
         ("", "Node") => {}
@@ -214,6 +217,12 @@ fn service_spec(spec: &mut Map<String, Value>) {
         let both = text(spec, "clusterIP") == "None"
             && spec.get("selector").and_then(Value::as_object).is_none_or(Map::is_empty);
         set(spec, "ipFamilyPolicy", json!(if both { "RequireDualStack" } else { "SingleStack" }));
+        let single = text(spec, "ipFamilyPolicy") == "SingleStack";
+        let both = both && !single;
+        // Who wants one family gives the second up.
+        if let (true, Some(Value::Array(families))) = (single, spec.get_mut("ipFamilies")) {
+            families.truncate(1);
+        }
         set(spec, "ipFamilies", if both { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) });
     }
     if matches!(text(spec, "type"), "NodePort" | "LoadBalancer") {
@@ -230,8 +239,9 @@ fn service_spec(spec: &mut Map<String, Value>) {
 /// A job without labels has those of its pods.
 fn job_labels(job: &mut Map<String, Value>) {
     let labels = job.get("spec").and_then(|spec| spec.pointer("/template/metadata/labels")).cloned();
+    let none = |labels: &Value| labels.is_null() || labels.as_object().is_some_and(Map::is_empty);
     if let (Some(labels), Some(Value::Object(metadata))) = (labels, job.get_mut("metadata"))
-        && metadata.get("labels").and_then(Value::as_object).is_none_or(Map::is_empty)
+        && metadata.get("labels").is_none_or(none)
     {
         metadata.insert("labels".to_owned(), labels);
     }

@@ -99,27 +99,39 @@ impl Kind {
         if self.builtin { text.to_owned() } else { with_dotted_keys(text) }
     }
 
-    /// Everything about `object` that its schema does not allow and, if that is nothing, what its kind's own rules do not.
-    pub fn validate(&self, object: &Value) -> Vec<Cause> {
-        let mut causes = schema::validate(self.schema(), object);
-        if self.builtin {
-            // Its own rules know of these lists, and of what is missing in probes.
-            causes.retain(|cause| match cause.reason {
-                CauseReason::Duplicate => !rule::OWN_LISTS.iter().any(|list| cause.field.contains(list)),
-                CauseReason::Required => !cause.field.contains("Probe."),
-                _ => true,
-            });
-        }
-        for cause in &mut causes {
+    /// Causes in the words of the kind.
+    pub(crate) fn tell(&self, causes: &mut [Cause]) {
+        for cause in causes {
             let told = self.told(&cause.field);
             cause.message = cause.message.replace(&cause.field, &told);
             cause.field = told;
         }
+    }
+
+    /// Everything about `object` that its schema does not allow and, if that is nothing, what its kind's own rules do not.
+    pub fn validate(&self, object: &Value) -> Vec<Cause> {
+        let mut causes = schema::validate(self.schema(), object);
+        if self.builtin {
+            // Its own rules know of these lists, and of what must be there.
+            let own = matches!(self.kind, "Deployment" | "ReplicaSet" | "Job" | "Pod" | "Service");
+            causes.retain(|cause| match cause.reason {
+                CauseReason::Duplicate => !rule::OWN_LISTS.iter().any(|list| cause.field.contains(list)),
+                CauseReason::Required => !own,
+                CauseReason::Invalid
+                | CauseReason::TypeInvalid
+                | CauseReason::NotSupported
+                | CauseReason::TooLong
+                | CauseReason::TooMany
+                | CauseReason::Forbidden
+                | CauseReason::NotFound => true,
+            });
+        }
+        self.tell(&mut causes);
         // The rules read on where types are right.
         let readable = causes.iter().all(|cause| match cause.reason {
             CauseReason::Duplicate | CauseReason::NotSupported => true,
             // The rules of these kinds say what else is missing beside a selector.
-            CauseReason::Required => matches!(self.kind, "Deployment" | "ReplicaSet" | "Job" | "Pod"),
+            CauseReason::Required => false,
             CauseReason::Invalid
             | CauseReason::TypeInvalid
             | CauseReason::TooLong

@@ -6,7 +6,9 @@ use serde_json::{Map, Value};
 use trainyard_proto::quantity::Quantity;
 use trainyard_runtime_core::schema::{Cause, CauseReason};
 pub(super) use trainyard_runtime_core::selector::is_dns_label;
+use trainyard_runtime_core::selector::is_subdomain;
 pub(super) use trainyard_runtime_core::store::LABEL_TEXT;
+use trainyard_runtime_core::store::SUBDOMAIN_TEXT;
 
 use super::Kind;
 
@@ -36,7 +38,7 @@ pub(super) fn check(kind: &Kind, object: &Value) -> Vec<Cause> {
             causes.pod_only(spec);
         }
         ("", "Service") => causes.service(spec),
-        ("batch", "Job") => causes.job(spec),
+        ("batch", "Job") => causes.job(spec, object["metadata"]["uid"].is_string()),
         ("apps", "Deployment" | "ReplicaSet") => causes.replicated(kind, spec),
         ("", "ConfigMap") => causes.config(object),
         ("", "Secret") => {
@@ -120,15 +122,22 @@ impl Causes {
         }
         if kind == "ExternalName" && spec.get("externalName").is_none_or(|name| name.is_null() || *name == "") {
             self.add(CauseReason::Required, "spec.externalName".to_owned(), "Required value".to_owned());
+        } else if kind == "ExternalName" {
+            let name = spec["externalName"].as_str().unwrap_or_default();
+            if !is_subdomain(name.strip_suffix('.').unwrap_or(name)) {
+                self.invalid("spec.externalName", &spec["externalName"], SUBDOMAIN_TEXT);
+            }
         }
         self.one_of(spec.get("sessionAffinity"), "spec.sessionAffinity".to_owned(), &["ClientIP", "None"]);
         for (index, port) in ports.iter().enumerate() {
             if ports.len() > 1 && port.get("name").is_none_or(Value::is_null) {
                 self.add(CauseReason::Required, format!("spec.ports[{index}].name"), "Required value".to_owned());
             }
-            self.port(port.get("port"), format!("spec.ports[{index}].port"));
+            let number =
+                |field: &str| port.get(field).filter(|port| !port.is_null()).cloned().unwrap_or(Value::from(0));
+            self.port(Some(&number("port")), format!("spec.ports[{index}].port"));
             self.one_of(port.get("protocol"), format!("spec.ports[{index}].protocol"), &["SCTP", "TCP", "UDP"]);
-            self.port(port.get("targetPort"), format!("spec.ports[{index}].targetPort"));
+            self.port(Some(&number("targetPort")), format!("spec.ports[{index}].targetPort"));
         }
         self.distinct_ports(ports);
         let policies = ["Cluster", "Local"];

@@ -27,12 +27,11 @@ pub(super) fn created(kind: &Kind, object: &mut Value, now: &str) {
     }
 }
 
-/// The five characters behind `generateName` for kinds whose other fields depend on their name, which the store would
-/// otherwise draw later.
-pub(super) fn named(kind: &Kind, object: &mut Value, suffix: &str) {
+/// Draws a name behind `generateName` before anything is said of the object: refusals name it, and a Job's labels hold it.
+pub(super) fn named(object: &mut Value, suffix: &str) {
     let unnamed = object["metadata"]["name"].as_str().is_none_or(str::is_empty);
     let prefix = object["metadata"]["generateName"].as_str().unwrap_or_default().to_owned();
-    if (kind.group, kind.plural) == ("batch", "jobs") && unnamed && !prefix.is_empty() {
+    if unnamed && !prefix.is_empty() {
         /// 63 for a label, less the suffix.
         const PREFIX_CHARS: usize = 58;
         let prefix: String = prefix.chars().take(PREFIX_CHARS).collect();

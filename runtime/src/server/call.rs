@@ -50,7 +50,7 @@ impl Call {
     }
 
     pub(crate) fn store_error(&self, error: StoreError) -> ApiError {
-        ApiError::from_store(error, self.kind.kind)
+        ApiError::from_store(error, self.kind.kind).seen_as(self.kind)
     }
 }
 

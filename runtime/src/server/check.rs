@@ -7,13 +7,14 @@ use serde_json::{Map, Value, json};
 use trainyard_runtime_core::apply::{self, ApplyError, UpdateOptions};
 use trainyard_runtime_core::patch::PatchError;
 use trainyard_runtime_core::schema::{self, Cause, CauseReason};
-use trainyard_runtime_core::store::{FieldCause, Key, Part, StoreError};
+use trainyard_runtime_core::store::{FieldCause, Key, Part, StoreError, new_causes};
 
 use super::call::Call;
 use super::query::FieldValidation;
+use super::rules::rule;
 use super::status::{ApiError, Subject};
 use super::{admit, now_ms};
-use crate::kinds::Kind;
+use crate::kinds::{Kind, registry};
 
 /// Owners that go on to the store, which refuses more than 64.
 const LOOKED_AT_OWNERS: usize = 128;
@@ -157,8 +158,11 @@ impl Writer {
         let schema = self.kind.schema();
         if self.kind.builtin {
             schema::omit_empty(schema, value);
-        } else if let (Some(schema), Some(metadata)) = (schema.field("metadata"), value.get_mut("metadata")) {
-            schema::omit_empty(schema, metadata);
+        } else {
+            if let (Some(schema), Some(metadata)) = (schema.field("metadata"), value.get_mut("metadata")) {
+                schema::omit_empty(schema, metadata);
+            }
+            schema::drop_nulls(schema, value);
         }
     }
 
@@ -184,6 +188,10 @@ impl Writer {
         let (version_given, kind_given) = (given("apiVersion")?, given("kind")?);
         if !kind.builtin && kind_given.is_empty() {
             let shown = Value::from(root.clone());
+            if self.validation == FieldValidation::Ignore {
+                let told = format!("{} Object 'Kind' is missing in '{shown}' (JSON)", cannot_be_handled(kind));
+                return Err(ApiError::bad_request(told));
+            }
             return Err(ApiError::bad_request(format!(
                 "the object provided is unrecognized (must be of type {}): Object 'Kind' is missing in '{shown}' ({shown})",
                 kind.kind
@@ -201,6 +209,13 @@ impl Writer {
             let version_given = if version_given.is_empty() { &api_version } else { version_given };
             let (_, version) = version_given.rsplit_once('/').unwrap_or(("", version_given));
             let group = kind.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
+            if registry().by_api_version(version_given, given).is_none() {
+                let told = format!("no kind \"{given}\" is registered for version \"{version_given}\"");
+                return Err(ApiError::bad_request(format!(
+                    "{given} in version \"{version}\" cannot be handled as a {}: {told}",
+                    kind.kind
+                )));
+            }
             return Err(ApiError::bad_request(format!(
                 "{given} in version \"{version}\" cannot be handled as a {}: converting ({version}.{given}) to \
                  ({group}.{}): unknown conversion",
@@ -319,8 +334,15 @@ impl Writer {
             }
         }
         let mut causes = self.kind.validate(value);
+        let mut first = Vec::new();
         match checked {
-            Checked::New => self.named(value, &mut causes),
+            Checked::New => {
+                self.named(value, &mut causes);
+                let name = value["metadata"]["name"].as_str().filter(|name| !name.is_empty());
+                if let (false, Some(name), Some(metadata)) = (causes.is_empty(), name, value["metadata"].as_object()) {
+                    first = new_causes(&rule(self.kind), name, metadata);
+                }
+            }
             // What is immutable about a secret is said first.
             Checked::Changed(frozen) if self.kind.kind == "Secret" => drop(causes.splice(0..0, frozen)),
             Checked::Changed(frozen) => {
@@ -342,7 +364,7 @@ impl Writer {
             return Err(ApiError::bad_request(format!("{} {cause}", cannot_be_handled(self.kind))));
         }
         let name = value["metadata"]["name"].as_str().or(value["metadata"]["generateName"].as_str());
-        Err(invalid(self.kind, name.unwrap_or_default(), causes))
+        Err(invalid(self.kind, name.unwrap_or_default(), causes).with_first(first))
     }
 }
 
@@ -428,7 +450,7 @@ impl From<ApiError> for Refusal {
 impl Refusal {
     pub(super) fn into_api(self, kind: &Kind) -> ApiError {
         match self {
-            Self::Store(error) => ApiError::from_store(error, kind.kind),
+            Self::Store(error) => ApiError::from_store(error, kind.kind).seen_as(kind),
             Self::Api(error) => error,
             Self::Vanished(key) => ApiError::from_store(StoreError::modified(&key), kind.kind),
         }

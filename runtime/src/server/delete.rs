@@ -52,8 +52,15 @@ fn respond(call: &Call, outcome: &Outcome) -> Result<Response, ApiError> {
 pub(super) async fn collection(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
     writable(call)?;
     let options = options(call, content_type, bytes)?;
-    let query = ListQuery { namespace: read::namespace(call), selector: read::selector(call)?, ..ListQuery::default() };
+    let query = ListQuery {
+        namespace: read::namespace(call),
+        selector: read::selector(call)?,
+        limit: Some(call.params.limit),
+        continue_token: Some(call.params.continue_token.clone()).filter(|token| !token.is_empty()),
+        ..ListQuery::default()
+    };
     let found = call.api.store.list(&call.resource, &query).map_err(|error| call.store_error(error))?;
+    let (continue_token, remaining) = (found.continue_token, found.remaining);
     let items: Vec<_> = stream::iter(found.items)
         .map(|object| {
             // Each object is deleted as it was found: a successor of the same name was not asked for.
@@ -66,8 +73,7 @@ pub(super) async fn collection(call: &Call, content_type: &str, bytes: &Bytes) -
         .try_collect()
         .await
         .map_err(|error| call.store_error(error))?;
-    let page =
-        Page { items, resource_version: call.api.store.resource_version(), continue_token: None, remaining: None };
+    let page = Page { items, resource_version: call.api.store.resource_version(), continue_token, remaining };
     answer::page(call, &page)
 }
 
@@ -93,17 +99,15 @@ fn options(call: &Call, content_type: &str, bytes: &Bytes) -> Result<DeleteOptio
     let named = text("/propagationPolicy").or_else(|| params.propagation.clone());
     let orphan = body["orphanDependents"].as_bool().or(params.orphan_dependents);
     let mut causes = Vec::new();
+    if let (Some(policy), Some(_)) = (&named, orphan) {
+        let message = format!("Invalid value: {policy:?}: orphanDependents and deletionPropagation cannot be both set");
+        causes.push(refused("FieldValueInvalid", message));
+    }
     let propagation = match (named.as_deref(), orphan) {
-        (Some(policy), Some(_)) => {
-            let message =
-                format!("Invalid value: {policy:?}: orphanDependents and deletionPropagation cannot be both set");
-            causes.push(refused("FieldValueInvalid", message));
-            None
-        }
-        (Some("Background"), None) | (None, Some(false)) => Some(Propagation::Background),
-        (Some("Foreground"), None) => Some(Propagation::Foreground),
-        (Some("Orphan"), None) | (None, Some(true)) => Some(Propagation::Orphan),
-        (Some(other), None) => {
+        (Some("Background"), _) | (None, Some(false)) => Some(Propagation::Background),
+        (Some("Foreground"), _) => Some(Propagation::Foreground),
+        (Some("Orphan"), _) | (None, Some(true)) => Some(Propagation::Orphan),
+        (Some(other), _) => {
             let supported = "\"Foreground\", \"Background\", \"Orphan\", \"nil\"";
             let message = format!("Unsupported value: {other:?}: supported values: {supported}");
             causes.push(refused("FieldValueNotSupported", message));

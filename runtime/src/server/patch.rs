@@ -305,10 +305,11 @@ pub(super) fn applied_over(
     };
     let new = apply::apply(old, applied, writer.kind.schema(), options).map_err(check::apply_error)?;
     // Where fields are owned one by one a null is a value, which custom resources seldom allow.
-    let nulls = if writer.kind.builtin { Vec::new() } else { schema::nulls(writer.kind.schema(), applied) };
+    let mut nulls = if writer.kind.builtin { Vec::new() } else { schema::nulls(writer.kind.schema(), applied) };
     if nulls.is_empty() {
         return Ok(new);
     }
+    writer.kind.tell(&mut nulls);
     let name = applied["metadata"]["name"].as_str().unwrap_or_default();
     Err(check::invalid(writer.kind, name, nulls))
 }

@@ -22,7 +22,7 @@ pub(super) fn stored(kind: &Kind) -> Resource {
     Resource::new(group, kind.plural)
 }
 
-fn rule(kind: &Kind) -> ResourceRules {
+pub(super) fn rule(kind: &Kind) -> ResourceRules {
     let resource = stored(kind);
     match (kind.group, kind.plural) {
         ("", "pods") => return ResourceRules::pods(),

@@ -43,6 +43,8 @@ pub(super) async fn write(call: &Call, verb: &str, content_type: &str, bytes: &B
     writer.part = Part::Whole;
     writer.subresource = Some("scale");
     let key = call.key();
+    let warnings = write::Warnings::default();
+    let heard = warnings.clone();
     let change = {
         let key = key.clone();
         move |current: Option<&Object>| -> Result<Value, Refusal> {
@@ -55,12 +57,17 @@ pub(super) async fn write(call: &Call, verb: &str, content_type: &str, bytes: &B
             }
             let new = scaled(writer.kind, current.value(), asked)?;
             current.is_meant(&new)?;
-            Ok(writer.updated(current.value(), new, true)?.0)
+            // A scale of none says nothing, which nobody owns.
+            let says = writer.kind.builtin && new.pointer("/spec/replicas") != Some(&Value::from(0));
+            let (new, said) = writer.updated(current.value(), new, says)?;
+            heard.put(said);
+            Ok(new)
         }
     };
     let options = WriteOptions { part: Part::Whole, dry_run: call.params.dry_run, ..WriteOptions::default() };
     let outcome = call.api.store.transact(&key, options, change).await.map_err(|r: Refusal| r.into_api(call.kind))?;
-    answer::json_value(call.form, StatusCode::OK, &scale_of(call.kind, outcome.object.value()))
+    let scale = answer::json_value(call.form, StatusCode::OK, &scale_of(call.kind, outcome.object.value()))?;
+    Ok(answer::warn(scale, &warnings.take()))
 }
 
 /// The content type of server-side apply.

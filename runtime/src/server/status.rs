@@ -5,6 +5,8 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 use trainyard_runtime_core::store::{FieldCause, StoreError};
 
+use crate::kinds::Kind;
+
 /// A refusal on its way to the client.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ApiError(Box<Inner>);
@@ -68,6 +70,17 @@ impl ApiError {
     pub(crate) fn preceded_by(mut self, mut warnings: Vec<String>) -> Self {
         warnings.append(&mut self.0.warnings);
         self.0.warnings = warnings;
+        self
+    }
+
+    /// The refusal in the names of a kind whose objects are kept as another's.
+    pub(crate) fn seen_as(mut self, kind: &Kind) -> Self {
+        let inner = &mut self.0;
+        if kind.stored_as.is_some() && inner.subject.kind == kind.plural {
+            let before = format!("{} \"", inner.subject.qualified());
+            inner.subject.group = kind.group.to_owned();
+            inner.message = inner.message.replacen(&before, &format!("{} \"", inner.subject.qualified()), 1);
+        }
         self
     }
 
@@ -215,6 +228,16 @@ impl ApiError {
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).about(kind);
         error.0.causes = causes;
         error
+    }
+
+    /// A 422 with causes that come before its own.
+    pub(crate) fn with_first(self, mut first: Vec<FieldCause>) -> Self {
+        if first.is_empty() {
+            return self;
+        }
+        let inner = *self.0;
+        first.extend(inner.causes);
+        Self::invalid(inner.subject, first).preceded_by(inner.warnings)
     }
 
     /// 429 with the seconds to wait.

@@ -235,8 +235,9 @@ impl Lines {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta})
             }
             View::Table => {
-                let mut table = table::table(kind, [], answer::rows(&self.call), false, now_ms());
-                table["metadata"] = meta;
+                let empty = json!({"metadata": meta});
+                let mut table = table::table(kind, [&empty], answer::rows(&self.call), false, now_ms());
+                table["metadata"] = json!({"resourceVersion": resource_version.to_string()});
                 table
             }
         }

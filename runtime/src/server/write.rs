@@ -20,7 +20,10 @@ pub(super) async fn create(call: &Call, content_type: &str, bytes: &Bytes) -> Re
     writable(call)?;
     let writer = Writer { duplicates: duplicate::fields(bytes), ..Writer::of(call) };
     let (mut value, told) = writer.read(body::decode(bytes, content_type)?)?;
-    in_namespace(call, &mut value).map_err(|error| error.warning(&told))?;
+    if let Err(error) = in_namespace(call, &mut value) {
+        writer.typed(&value)?;
+        return Err(error.warning(&told));
+    }
     create_from(call, &writer, value, told).await
 }
 
@@ -28,6 +31,10 @@ pub(super) async fn create(call: &Call, content_type: &str, bytes: &Bytes) -> Re
 async fn create_from(call: &Call, writer: &Writer, value: Value, mut told: Vec<String>) -> Result<Response, ApiError> {
     let mut more = Vec::new();
     let created = store_new(call, writer, value, &mut more).await;
+    // Of what is not valid only what could not be read is told.
+    if created.as_ref().is_err_and(|error| error.code() == StatusCode::UNPROCESSABLE_ENTITY) {
+        more.retain(|warning| warning.starts_with(".metadata."));
+    }
     told.extend(more);
     match created {
         Ok(object) => Ok(answer::warn(answer::object(call, StatusCode::CREATED, &object)?, &told)),
@@ -35,13 +42,14 @@ async fn create_from(call: &Call, writer: &Writer, value: Value, mut told: Vec<S
     }
 }
 
+/// `warnings` are those for a valid object.
 async fn store_new(
     call: &Call,
     writer: &Writer,
     mut value: Value,
     warnings: &mut Vec<String>,
 ) -> Result<Arc<Object>, ApiError> {
-    admit::named(call.kind, &mut value, &suffix());
+    admit::named(&mut value, &suffix());
     if call.kind.namespaced {
         value["metadata"]["namespace"] = Value::from(call.namespace.as_str());
     }

@@ -20,7 +20,8 @@ pub(super) fn cell(pod: &Value, column: &str, now_ms: i64) -> Option<Value> {
 }
 
 fn ready(pod: &Value) -> String {
-    let ready = items(&pod["status"]["containerStatuses"]).filter(|c| c["ready"] == true).count();
+    let is_ready = |container: &&Value| container["ready"] == true && container["state"]["running"].is_object();
+    let ready = items(&pod["status"]["containerStatuses"]).filter(is_ready).count();
     format!("{ready}/{}", items(&pod["spec"]["containers"]).count())
 }
 

@@ -139,7 +139,7 @@ fn merge_ordered<'p>(
             // Null or another type: the ordinary rules decide.
             Some(_) => continue,
         };
-        check_order(change.map(Vec::as_slice).unwrap_or_default(), order, strategy, key)?;
+        check_order(change.map(Vec::as_slice).unwrap_or_default(), order, strategy)?;
         let merged = match (live.clone(), change) {
             (Some(live), None) => live,
             (None, Some(items)) => plain_list(items),
@@ -155,14 +155,17 @@ fn merge_ordered<'p>(
     Ok(done)
 }
 
-/// Every item that the patch carries must stand in the order that it gives.
-fn check_order(items: &[Value], order: &[Value], strategy: &Strategy, key: &str) -> Result<(), PatchError> {
-    let known: BTreeSet<String> = order.iter().filter_map(|item| identity(item, strategy)).collect();
-    for item in items {
-        let leaves = item.as_object().is_some_and(|map| map.contains_key(PATCH));
-        if !leaves && identity(item, strategy).is_some_and(|id| !known.contains(&id)) {
+/// The items that the patch carries must stand in the order that it gives.
+fn check_order(items: &[Value], order: &[Value], strategy: &Strategy) -> Result<(), PatchError> {
+    let leaves =
+        |item: &&Value| item.as_object().is_some_and(|map| map.get(PATCH).is_some_and(|word| *word == "delete"));
+    let mut rest = order.iter();
+    for item in items.iter().filter(|item| !leaves(item)).filter(|_| !order.is_empty()) {
+        let id = identity(item, strategy);
+        if !rest.any(|next| identity(next, strategy) == id) {
+            let (items, order) = (shown(&Value::from(items)), shown(&Value::from(order)));
             return Err(PatchError::Malformed(format!(
-                "the list \"{key}\" of the patch has an item that its {SET_ELEMENT_ORDER}{key} does not name"
+                "The order in patch list:\n{items}\n doesn't match $setElementOrder list:\n{order}\n"
             )));
         }
     }

@@ -20,7 +20,7 @@ use serde_json::Value;
 
 pub use build::{Annotate, Annotation, Builder};
 pub use default::default;
-pub use omit::{omit_empty, settle_nulls};
+pub use omit::{drop_nulls, omit_empty, settle_nulls};
 pub use path::FieldPath;
 pub use quantity::{has_written_quantities, write_quantities};
 pub use suggest::{closest, suggestion};

@@ -23,8 +23,12 @@ fn omit(schema: &Schema, value: &mut Value, depth: usize) {
                 if !declared && child.is_null() && matches!(schema.shape, Shape::String(_)) {
                     *child = Value::from("");
                 }
-                let absent = child.is_null() || is_empty_collection(schema, child) || is_left_out(key, child);
-                !declared || object.required.iter().any(|name| **name == **key) || !absent
+                let absent = child.is_null() || is_empty_collection(schema, child);
+                let required = object.required.iter().any(|name| **name == **key);
+                // What a reference names is left out where it is nothing, although the schema wants it.
+                let named = key == "name" && object.required.len() == 1;
+                let zero = (!required || named) && schema.accepts_type(child) && is_left_out(key, child);
+                !declared || !zero && (required || !absent)
             });
         }
         (Shape::List(list), Value::Array(items)) => {
@@ -110,31 +114,40 @@ fn is_empty_collection(schema: &Schema, value: &Value) -> bool {
 
 /// What Kubernetes' own kinds make of nulls: a field without a value, and in a map of strings an empty one.
 pub fn settle_nulls(schema: &Schema, value: &mut Value) {
-    settle(schema, value, 0);
+    settle(schema, value, true, 0);
 }
 
-fn settle(schema: &Schema, value: &mut Value, depth: usize) {
+/// Removes the nulls that are no values: all of a known type that does not allow them.
+pub fn drop_nulls(schema: &Schema, value: &mut Value) {
+    settle(schema, value, false, 0);
+}
+
+fn settle(schema: &Schema, value: &mut Value, native: bool, depth: usize) {
     if depth > MAX_DEPTH {
         return;
     }
     match (&schema.resolve(value).shape, value) {
         (Shape::Object(object), Value::Object(map)) => {
             for (key, child) in map.iter_mut() {
+                let declared = object.fields.contains_key(key.as_str());
                 match object.field(key) {
-                    Some(inner) if child.is_null() && !object.fields.contains_key(key.as_str()) => {
-                        if matches!(inner.shape, Shape::String(_)) {
-                            *child = Value::from("");
-                        }
+                    Some(inner)
+                        if child.is_null() && !declared && native && matches!(inner.shape, Shape::String(_)) =>
+                    {
+                        *child = Value::from("");
                     }
-                    Some(inner) => settle(inner, child, depth + 1),
+                    Some(inner) => settle(inner, child, native, depth + 1),
                     None => {}
                 }
             }
-            map.retain(|key, child| !child.is_null() || !object.fields.contains_key(key.as_str()));
+            map.retain(|key, child| {
+                let typed = object.field(key).is_some_and(|inner| !inner.nullable && inner.shape != Shape::Any);
+                !child.is_null() || !typed || native && !object.fields.contains_key(key.as_str())
+            });
         }
         (Shape::List(list), Value::Array(items)) => {
             for item in items {
-                settle(&list.items, item, depth + 1);
+                settle(&list.items, item, native, depth + 1);
             }
         }
         _ => {}

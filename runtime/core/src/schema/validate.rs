@@ -99,7 +99,8 @@ impl Check {
             return;
         }
         // Null means absent; a field that must be there was looked for by its parent.
-        if value.is_null() && (!self.nulls || schema.nullable || schema.shape == Shape::Any) {
+        let allowed = !self.nulls || schema.nullable || schema.default.is_some() || schema.shape == Shape::Any;
+        if value.is_null() && allowed {
             return;
         }
         let schema = schema.resolve(value);

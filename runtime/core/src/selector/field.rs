@@ -65,6 +65,12 @@ fn field_text<'a>(object: &'a Value, path: &str) -> Cow<'a, str> {
     for part in path.split('.') {
         at = at.and_then(|v| v.get(part));
     }
+    if path == "source" {
+        // Who made an event says so in one of two places.
+        let named =
+            at.and_then(|source| source.get("component")).and_then(Value::as_str).filter(|name| !name.is_empty());
+        return Cow::Borrowed(named.or_else(|| object.get("reportingComponent")?.as_str()).unwrap_or_default());
+    }
     match at {
         Some(Value::String(text)) => Cow::Borrowed(text),
         Some(Value::Bool(flag)) => Cow::Borrowed(if *flag { "true" } else { "false" }),

@@ -40,6 +40,12 @@ const PATH_TEXT: &str = "may not be '.' or '..' and may not contain '/' or '%'";
 
 /// The name and everything in `metadata` of a new object.
 pub(crate) fn check_new(rules: &ResourceRules, key: &Key, meta: &Map<String, Value>) -> Result<(), StoreError> {
+    refuse(key, new_causes(rules, &key.name, meta))
+}
+
+/// What is wrong with the name and with `metadata` of a new object.
+#[must_use]
+pub fn new_causes(rules: &ResourceRules, name: &str, meta: &Map<String, Value>) -> Vec<FieldCause> {
     let prefix = meta.get("generateName").and_then(Value::as_str).unwrap_or_default();
     let mut causes = Vec::new();
     if !prefix.is_empty() {
@@ -47,9 +53,9 @@ pub(crate) fn check_new(rules: &ResourceRules, key: &Key, meta: &Map<String, Val
         let prefix = if prefix.len() > 1 { prefix.strip_suffix('-').unwrap_or(prefix) } else { prefix };
         causes.extend(name_causes(rules, "metadata.generateName", prefix));
     }
-    causes.extend(name_causes(rules, "metadata.name", &key.name));
+    causes.extend(name_causes(rules, "metadata.name", name));
     metadata_causes(meta, OWNERS, &mut causes);
-    refuse(key, causes)
+    causes
 }
 
 /// Everything in `metadata` of a changed object. As many owners as it has already, from before there was a limit, it may keep,

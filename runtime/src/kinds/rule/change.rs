@@ -18,6 +18,7 @@ pub(in crate::kinds) fn check_update(kind: &Kind, old: &Value, new: &Value) -> V
         ("batch", "Job") => causes.job_update(old, new),
         ("", "ConfigMap" | "Secret") if old["immutable"] == true => causes.sealed(old, new),
         ("", "Secret") => causes.frozen(old, new, &["/type"]),
+        ("events.k8s.io", "Event") => causes.event_update(old, new),
         ("scheduling.k8s.io", "PriorityClass") => causes.priority_class_update(old, new),
         ("storage.k8s.io", "StorageClass") => causes.storage_class_update(old, new),
         ("", "Service") => causes.service_update(old, new),
@@ -56,6 +57,27 @@ impl Causes {
             }
         }
         self.frozen(old, new, &["/type"]);
+    }
+
+    /// Of an event only how often it was seen changes.
+    fn event_update(&mut self, old: &Value, new: &Value) {
+        const FROZEN: [(&str, &str); 8] = [
+            ("regarding", "involvedObject"),
+            ("reason", "reason"),
+            ("note", "message"),
+            ("type", "type"),
+            ("action", "action"),
+            ("related", "related"),
+            ("reportingController", "reportingController"),
+            ("reportingInstance", "reportingInstance"),
+        ];
+        for (field, named) in FROZEN {
+            if old[field] != new[field] {
+                let absent = Value::from("");
+                let has = new.get(field).unwrap_or(&absent);
+                self.invalid(named, has, "field is immutable");
+            }
+        }
     }
 
     /// A cluster address stays.

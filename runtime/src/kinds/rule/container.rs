@@ -39,6 +39,7 @@ impl Causes {
             }
             self.alive(container, &at);
         }
+        self.host_ports(regular, &format!("{path}.containers"));
         let init = list(spec, "initContainers");
         for (index, container) in init.iter().enumerate() {
             let at = format!("{path}.initContainers[{index}]");
@@ -52,6 +53,21 @@ impl Causes {
             }
             for field in ["lifecycle"].into_iter().chain(PROBES).filter(|field| !container[*field].is_null()) {
                 self.forbidden(format!("{at}.{field}"), NOT_FOR_INIT);
+            }
+        }
+    }
+
+    /// A port of the host is one container's.
+    fn host_ports(&mut self, containers: &[Value], path: &str) {
+        let mut taken: Vec<String> = Vec::new();
+        for (index, container) in containers.iter().enumerate() {
+            for (nth, port) in list(container, "ports").iter().enumerate() {
+                let Some(number) = port["hostPort"].as_i64().filter(|number| *number != 0) else { continue };
+                let one = format!("{}/{}/{number}", text(port, "protocol"), text(port, "hostIP"));
+                if taken.contains(&one) {
+                    self.duplicate(format!("{path}[{index}].ports[{nth}].hostPort"), &one);
+                }
+                taken.push(one);
             }
         }
     }
@@ -139,9 +155,9 @@ impl Causes {
     }
 
     fn port_or_name(&mut self, port: &Value, field: String) {
-        match port {
-            Value::String(name) => self.all(&field, port, &name_problems(name)),
-            _ => self.port(Some(&Value::from(port.as_i64().unwrap_or(0))), field),
+        match port.as_str() {
+            Some(name) => self.all(&field, port, &name_problems(name)),
+            None => self.port(Some(&Value::from(port.as_i64().unwrap_or(0))), field),
         }
     }
 

@@ -16,7 +16,8 @@ const PLACEMENT: [&[&str]; 6] = [
 ];
 
 impl Causes {
-    pub(super) fn job(&mut self, spec: &Value) {
+    /// `settled`: the server has given it its selector.
+    pub(super) fn job(&mut self, spec: &Value, settled: bool) {
         for field in [
             "parallelism",
             "completions",
@@ -46,7 +47,7 @@ impl Causes {
             }
             _ => self.one_of(pod.get("restartPolicy"), field, &["OnFailure", "Never"]),
         }
-        if spec["selector"].is_null() {
+        if spec["selector"].is_null() && (settled || spec["manualSelector"] == true) {
             self.required("spec.selector");
             let labels = spec.pointer("/template/metadata/labels").unwrap_or(&Value::Null);
             self.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`");

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use trainyard_proto::quantity::Quantity;
 use trainyard_runtime_core::schema::CauseReason;
+use trainyard_runtime_core::selector::key_problems;
 
 use super::{Causes, amount, list};
 
@@ -165,6 +166,9 @@ impl Causes {
         ] {
             if text(field).is_empty() {
                 self.add(CauseReason::Required, named.to_owned(), "Required value".to_owned());
+            }
+            if field == controller {
+                self.all(named, &Value::from(text(field)), &key_problems(text(field)));
             }
         }
     }
