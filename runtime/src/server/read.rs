@@ -41,7 +41,7 @@ pub(super) fn namespace(call: &Call) -> Option<String> {
 /// Both selectors, refused where a field cannot be selected by.
 pub(super) fn selector(call: &Call) -> Result<Selector, ApiError> {
     let mut fields = call.params.field_selector.clone();
-    if call.kind.stored_as.is_some() {
+    if call.kind.kind == "Event" && call.kind.stored_as.is_some() {
         fields = view::stored_selector(&fields);
     }
     let selector = Selector::parse(&call.params.label_selector, &fields)

@@ -31,7 +31,7 @@ async fn create_from(call: &Call, writer: &Writer, mut value: Value) -> Result<R
     }
     let (mut value, warnings) = writer.created(value, true)?;
     if call.kind.stored_as.is_some() {
-        value = view::stored(&value);
+        value = view::stored(call.kind, &value);
     }
     let options = WriteOptions {
         dry_run: call.params.dry_run,
@@ -82,13 +82,13 @@ pub(super) async fn update(call: &Call, content_type: &str, bytes: &Bytes) -> Re
         let (writer, key) = (writer.clone(), key.clone());
         move |current: Option<&Object>| -> Result<Value, Refusal> {
             let current = current.ok_or_else(|| StoreError::not_found(&key))?;
-            let shown = is_view.then(|| view::shown(current.value()));
+            let shown = is_view.then(|| view::shown(writer.kind, current.value()));
             let (mut new, said) = writer.updated(shown.as_ref().unwrap_or_else(|| current.value()), new, true)?;
             if let Some(taken) = taken {
                 taken.settle(writer.kind, Some(current.value()), &mut new)?;
             }
             heard.put(said);
-            Ok(if is_view { view::stored(&new) } else { new })
+            Ok(if is_view { view::stored(writer.kind, &new) } else { new })
         }
     };
     let options = WriteOptions {
