@@ -174,22 +174,20 @@ impl Discovery {
     }
 }
 
-/// The listable kinds of an aggregated discovery document, each in its group's preferred version.
+/// The listable kinds of an aggregated discovery document, in all versions: that which the group prefers comes first, and is what a word means.
 fn aggregated(document: &Value) -> impl Iterator<Item = Resource> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let of_group = move |group: &Value| {
         let name = text(&group["metadata"]["name"]);
-        let mut seen: Vec<String> = Vec::new();
         let mut resources = Vec::new();
         for version in group["versions"].as_array().into_iter().flatten() {
             for item in version["resources"].as_array().into_iter().flatten() {
                 let plural = text(&item["resource"]);
                 let listable = item["verbs"].as_array().is_some_and(|verbs| verbs.iter().any(|verb| verb == "list"));
                 // Versions come in order of preference.
-                if !listable || seen.contains(&plural) {
+                if !listable {
                     continue;
                 }
-                seen.push(plural.clone());
                 let kind = text(&item["responseKind"]["kind"]);
                 let singular = Some(text(&item["singularResource"])).filter(|name| !name.is_empty());
                 resources.push(Resource {

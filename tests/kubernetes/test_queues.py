@@ -145,6 +145,39 @@ def test_a_queue_is_for_its_namespaces_and_its_nodes(cluster, queues):
     cluster.kubectl("delete", "resourceflavor", "default")
 
 
+@pytest.mark.parametrize("queues", [("v1beta2", None)], indirect=True)
+def test_a_gang_is_given_the_first_flavor_with_quota_and_its_tolerations(cluster, queues):
+    taint = {"key": "cheap", "value": "yes", "effect": "NoSchedule"}
+    tolerations = [{"key": "cheap", "operator": "Exists"}]
+    for name, node, more in (("firm", "node1", {}), ("spot", "node2", {"nodeTaints": [taint], "tolerations": tolerations})):
+        flavor = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ResourceFlavor", "metadata": {"name": name},
+                  "spec": {"nodeLabels": {"pool": name}, **more}}
+        cluster.kubectl("create", "-f", "-", input=json.dumps(flavor))
+        cluster.kubectl("label", "node", node, f"pool={name}")
+    cluster.kubectl("taint", "node", "node2", "cheap=yes:NoSchedule")
+    quota = [{"name": name, "resources": [{"name": "cpu", "nominalQuota": cpus}]} for name, cpus in (("firm", "300m"), ("spot", "400m"))]
+    change(cluster, "clusterqueue", "team-a", {"spec": {"resourceGroups": [{"coveredResources": ["cpu"], "flavors": quota}]}})
+    flavors = lambda job: {pod["metadata"]["annotations"]["trainyard.dev/flavors"] for pod in job.pods().values()}
+    first = create(cluster, "first", "team-a", "100m")
+    assert set(on(first.runs()).values()) == {"node1"} and flavors(first) == {"cpu=firm"}
+    # A tenth of a CPU is left of one flavor, and a gang has both its pods of the same.
+    second = create(cluster, "second", "team-a", "100m")
+    assert set(on(second.runs()).values()) == {"node2"} and flavors(second) == {"cpu=spot"}
+    for pod in second.pods().values():
+        assert tolerations[0] in pod["spec"]["tolerations"], pod["spec"]["tolerations"]
+    third = create(cluster, "third", "team-a", "150m")
+    eventually(lambda: waiting(cluster) == {"third": ("team-a", "QuotaUsed")}, "there is not enough of either", 60)
+    assert "of flavor firm" in cluster.trainyard("explain", "third").stdout
+    first.ends()
+    assert set(on(third.runs()).values()) == {"node1"}
+    second.ends()
+    third.ends()
+    cluster.kubectl("taint", "node", "node2", "cheap-")
+    for name, node in (("firm", "node1"), ("spot", "node2")):
+        cluster.kubectl("label", "node", node, "pool-")
+        cluster.kubectl("delete", "resourceflavor", name)
+
+
 def test_a_definition_of_somebody_else_is_left_as_it_is(cluster):
     name = "cohorts.kueue.x-k8s.io"
     part = lambda: cluster.get("crd", name)["metadata"].get("labels", {}).get("app.kubernetes.io/part-of")

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 use trainyard_coordinator_core::explain;
 use trainyard_coordinator_core::gang::{self, GangView, Remedy, WaitingGang};
+use trainyard_coordinator_core::label;
 use trainyard_coordinator_core::manifest::dialect_of;
 use trainyard_proto::plan::Reason;
 
@@ -60,15 +61,22 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         };
         let Told { reasons, starts, remedies } = told(session, &discovery, &found).await?;
         let warnings = warnings(session, &found).await?;
+        let flavors = flavors(&pods(session, &found).await?);
         let mut out = io::stdout().lock();
         match args.output {
             Some(markup) => {
-                let value = json!({"subject": found.title(), "state": job::state(&found.object), "reasons": reasons, "starts": starts, "remedies": remedies, "warnings": warnings});
+                let mut value = json!({"subject": found.title(), "state": job::state(&found.object), "reasons": reasons, "starts": starts, "remedies": remedies, "warnings": warnings});
+                if !flavors.is_empty() {
+                    value["flavors"] = json!(flavors);
+                }
                 object::print(&mut out, &value, markup)?;
             }
             None => {
                 let out = &mut anstream::stdout().lock();
                 print(out, &found, &reasons, &remedies, &warnings)?;
+                for flavor in flavors {
+                    writeln!(out, "\n  Its pods were given {flavor}")?;
+                }
             }
         }
         Ok(0)
@@ -160,6 +168,12 @@ async fn pods(session: &Session, found: &Found) -> Result<Vec<Value>, CliError> 
     let list =
         session.api.get(&format!("/api/v1/namespaces/{}/pods?labelSelector={selector}", found.namespace())).await?;
     Ok(list["items"].as_array().cloned().unwrap_or_default())
+}
+
+/// The flavors that pods were given, each once.
+fn flavors(pods: &[Value]) -> BTreeSet<String> {
+    let given = |pod: &Value| pod["metadata"]["annotations"][label::FLAVORS].as_str().map(str::to_owned);
+    pods.iter().filter_map(given).collect()
 }
 
 /// Gangs of other jobs have reasons of their own.

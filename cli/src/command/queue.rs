@@ -92,7 +92,8 @@ fn rows(queue: &QueueState) -> Vec<Vec<String>> {
     let head = [queue.name.clone(), cohort, queue.waiting.to_string(), queue.running.to_string(), share];
     let quota = queue.quota.iter().map(|quota| {
         let show = |amount: i64| gang::show(&quota.resource, amount);
-        vec![show(quota.entitled), show(quota.used), show(quota.available)]
+        let flavor = quota.flavor.as_ref().map(|flavor| format!(" of flavor {flavor}")).unwrap_or_default();
+        vec![show(quota.entitled) + &flavor, show(quota.used), show(quota.available)]
     });
     let mut quota: Vec<Vec<String>> = quota.collect();
     if quota.is_empty() {

@@ -2,6 +2,7 @@
 
 mod command;
 mod launcher;
+mod queue;
 mod run;
 mod simulate;
 mod support;

@@ -13,13 +13,13 @@ use crate::support::Place;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// `trainyard up`, ended with the test.
-struct Up {
-    place: Place,
+pub(crate) struct Up {
+    pub(crate) place: Place,
     child: Child,
 }
 
 impl Up {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let place = Place::new();
         let mut command = place.command(&["up", "--listen", "127.0.0.1:0"]);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary runs");
@@ -29,7 +29,7 @@ impl Up {
         up
     }
 
-    fn eventually(&self, what: &str, probe: impl Fn() -> bool) {
+    pub(crate) fn eventually(&self, what: &str, probe: impl Fn() -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !probe() {
             assert!(Instant::now() < deadline, "not in time: {what}");
@@ -37,7 +37,7 @@ impl Up {
         }
     }
 
-    fn items(&self, kind: &str) -> Vec<Value> {
+    pub(crate) fn items(&self, kind: &str) -> Vec<Value> {
         let output = self.place.run(&["get", kind, "-A", "-o", "json"]);
         let list: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         list["items"].as_array().cloned().unwrap_or_default()
@@ -50,7 +50,7 @@ impl Up {
         all.map(|object| format!("{}/{}", object["metadata"]["name"], object["metadata"]["resourceVersion"])).collect()
     }
 
-    fn apply(&self, name: &str, text: &str) {
+    pub(crate) fn apply(&self, name: &str, text: &str) {
         let output = self.place.write(name, text).run(&["apply", name]);
         assert!(output.status.success(), "{output:?}");
     }
@@ -72,12 +72,12 @@ impl Drop for Up {
     }
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// A job that asks for so many CPUs and runs for an hour at most.
-fn job(name: &str, cpu: &str, more: &str) -> String {
+pub(crate) fn job(name: &str, cpu: &str, more: &str) -> String {
     format!(
         "apiVersion: trainyard.dev/v1alpha1\nkind: TrainingJob\nmetadata: {{name: {name}}}\nspec:\n  \
          command: [sleep, '1000']\n  activeDeadlineSeconds: 3600\n  resources: {{requests: {{cpu: '{cpu}'}}}}\n{more}"

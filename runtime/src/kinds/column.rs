@@ -203,6 +203,14 @@ pub(super) const CLUSTER_QUEUE: &[Column] = &[
     ACTIVE,
     AGE,
 ];
+pub(super) const CLUSTER_QUEUE_V1BETA2: &[Column] = &[
+    NAME,
+    at("Cohort", "string", ".spec.cohortName", "The cohort that it is part of."),
+    at("Pending", "integer", ".status.pendingWorkloads", "How many jobs wait."),
+    at("Admitted", "integer", ".status.admittedWorkloads", "How many jobs have their places."),
+    ACTIVE,
+    AGE,
+];
 pub(super) const LOCAL_QUEUE: &[Column] =
     &[NAME, at("ClusterQueue", "string", ".spec.clusterQueue", "Where its jobs wait."), ACTIVE, AGE];
 pub(super) const JOB_SET: &[Column] = &[

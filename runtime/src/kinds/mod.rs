@@ -48,7 +48,7 @@ pub struct Kind {
     pub builtin: bool,
     /// Whether clients may change objects (CustomResourceDefinitions are read-only here).
     pub read_only: bool,
-    /// The same objects are stored under this kind (events.k8s.io/v1 Event is a view of v1 Event).
+    /// The same objects are stored under this kind (`events.k8s.io/v1` Event is a view of `v1` Event).
     pub stored_as: Option<(&'static str, &'static str)>,
     source: Source,
     schema: OnceLock<Arc<Schema>>,

@@ -14,6 +14,9 @@ use super::{Kind, Part, Scale, Source};
 const REPLICAS: Scale =
     Scale { spec_replicas: ".spec.replicas", status_replicas: ".status.replicas", selector: ".spec.selector" };
 
+/// Kueue's group.
+const KUEUE: &str = "kueue.x-k8s.io";
+
 /// A kind of Kubernetes itself.
 fn native<T: JsonSchema>(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Kind {
     Kind::new(group, version, kind, plural, Source::Whole(part::<T>()), true)
@@ -159,16 +162,20 @@ fn custom_kinds() -> Vec<Kind> {
     ]
 }
 
-/// Kueue's, of which what is read here is used, and all is kept.
+/// Kueue's, of which what is read here is used, and all is kept: in both of its versions, the one that clients prefer first.
 fn queue_kinds() -> Vec<Kind> {
-    let kind = |kind: &'static str, plural: &'static str| {
-        Kind::new("kueue.x-k8s.io", "v1beta1", kind, plural, Source::Open, false).with_status()
+    let of = |version: &'static str, columns: &'static [super::Column]| {
+        let kind = |kind: &'static str, plural: &'static str| {
+            Kind::new(KUEUE, version, kind, plural, Source::Open, false).with_status()
+        };
+        vec![
+            kind("ClusterQueue", "clusterqueues").short(&["cq"]).cluster().columns(columns),
+            kind("LocalQueue", "localqueues").short(&["queue", "queues", "lq"]).columns(column::LOCAL_QUEUE),
+            kind("Cohort", "cohorts").cluster(),
+            kind("Topology", "topologies").cluster(),
+            kind("ResourceFlavor", "resourceflavors").short(&["flavor", "flavors", "rf"]).cluster(),
+        ]
     };
-    vec![
-        kind("ClusterQueue", "clusterqueues").short(&["cq"]).cluster().columns(column::CLUSTER_QUEUE),
-        kind("LocalQueue", "localqueues").short(&["queue", "queues", "lq"]).columns(column::LOCAL_QUEUE),
-        kind("Cohort", "cohorts").cluster(),
-        kind("Topology", "topologies").cluster(),
-        kind("ResourceFlavor", "resourceflavors").short(&["flavor", "flavors", "rf"]).cluster(),
-    ]
+    let newer = of("v1beta2", column::CLUSTER_QUEUE_V1BETA2).into_iter().map(|kind| kind.stored_as(KUEUE, "v1beta1"));
+    newer.chain(of("v1beta1", column::CLUSTER_QUEUE)).collect()
 }

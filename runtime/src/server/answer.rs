@@ -16,7 +16,7 @@ use crate::table::{self, RowObject};
 
 /// One stored object.
 pub(crate) fn object(call: &Call, status: StatusCode, object: &Object) -> Result<Response, ApiError> {
-    let shown = call.kind.stored_as.map(|_| view::shown(object.value()));
+    let shown = call.kind.stored_as.map(|_| view::shown(call.kind, object.value()));
     let value = shown.as_ref().unwrap_or_else(|| object.value());
     match call.form.view {
         View::Whole | View::AggregatedDiscovery if shown.is_none() => text(call.form, status, object.json(), value),
@@ -95,8 +95,9 @@ fn whole_page(call: &Call, page: &Page, meta: &Value) -> Result<Response, ApiErr
         }
         match (call.kind.stored_as, call.kind.builtin) {
             (None, false) => body.push_str(item.json()),
+            (Some(_), false) => body.push_str(&view::shown(call.kind, item.value()).to_string()),
             (None, true) => body.push_str(&untyped(item.value())),
-            (Some(_), _) => body.push_str(&untyped(&view::shown(item.value()))),
+            (Some(_), true) => body.push_str(&untyped(&view::shown(call.kind, item.value()))),
         }
     }
     body.push_str("]}");
@@ -121,7 +122,7 @@ fn untyped(object: &Value) -> String {
 fn values(call: &Call, page: &Page) -> Vec<Value> {
     let shown = |object: &std::sync::Arc<Object>| match call.kind.stored_as {
         None => object.value().clone(),
-        Some(_) => view::shown(object.value()),
+        Some(_) => view::shown(call.kind, object.value()),
     };
     page.items.iter().map(shown).collect()
 }

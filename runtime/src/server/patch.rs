@@ -61,7 +61,7 @@ async fn attempt(call: &Call, patch: Patch, gated: bool) -> Result<Response, Ref
         let (writer, key) = (writer.clone(), key.clone());
         let is_view = call.kind.stored_as.is_some();
         move |current: Option<&Object>| -> Result<Value, Refusal> {
-            let shown = current.filter(|_| is_view).map(|current| view::shown(current.value()));
+            let shown = current.filter(|_| is_view).map(|current| view::shown(writer.kind, current.value()));
             let old = shown.as_ref().or_else(|| current.map(Object::value));
             let (mut new, said) = match (old, patch) {
                 // A part of an object creates nothing.
@@ -82,7 +82,7 @@ async fn attempt(call: &Call, patch: Patch, gated: bool) -> Result<Response, Ref
             };
             heard.put(said);
             additions.complete(&writer, old, &mut new)?;
-            Ok(if is_view { view::stored(&new) } else { new })
+            Ok(if is_view { view::stored(writer.kind, &new) } else { new })
         }
     };
     let options = WriteOptions {

@@ -47,7 +47,7 @@ pub(super) fn selector(call: &Call) -> Result<Selector, ApiError> {
 /// Both selectors as they are written.
 pub(super) fn parsed(call: &Call) -> Result<Selector, ApiError> {
     let mut fields = call.params.field_selector.clone();
-    if call.kind.stored_as.is_some() {
+    if call.kind.kind == "Event" && call.kind.stored_as.is_some() {
         fields = view::stored_selector(&fields);
     }
     Selector::parse(&call.params.label_selector, &fields).map_err(|error| ApiError::bad_request(error.to_string()))

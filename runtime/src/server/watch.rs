@@ -206,7 +206,7 @@ impl Lines {
     }
 
     fn shown(&mut self, object: &Object) -> Value {
-        let viewed = self.call.kind.stored_as.map(|_| view::shown(object.value()));
+        let viewed = self.call.kind.stored_as.map(|_| view::shown(self.call.kind, object.value()));
         let value = viewed.as_ref().unwrap_or_else(|| object.value());
         match self.call.form.view {
             View::Whole | View::AggregatedDiscovery => value.clone(),

@@ -56,7 +56,7 @@ async fn store_new(
     let (mut value, said) = writer.created(value, true)?;
     *warnings = said;
     if call.kind.stored_as.is_some() {
-        value = view::stored(&value);
+        value = view::stored(call.kind, &value);
     }
     let options = WriteOptions {
         dry_run: call.params.dry_run,
@@ -113,13 +113,13 @@ async fn replace(call: &Call, writer: &Writer, new: Value, told: &[String]) -> R
                 return Err(StoreError::not_found(&key).into());
             };
             current.is_meant(&new)?;
-            let shown = is_view.then(|| view::shown(current.value()));
+            let shown = is_view.then(|| view::shown(writer.kind, current.value()));
             let (mut new, said) = writer.updated(shown.as_ref().unwrap_or_else(|| current.value()), new, true)?;
             if let Some(taken) = taken {
                 taken.settle(writer.kind, Some(current.value()), &mut new)?;
             }
             heard.put(said);
-            Ok(if is_view { view::stored(&new) } else { new })
+            Ok(if is_view { view::stored(writer.kind, &new) } else { new })
         }
     };
     let options = WriteOptions {

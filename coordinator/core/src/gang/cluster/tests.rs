@@ -436,7 +436,8 @@ fn flavors_are_in_the_intent_and_on_the_pods_with_what_they_tolerate() {
     // Whoever wrote the intent died: the next one writes the same.
     carry_out(&mut world, intent);
     let is_pod = |action: &Action| matches!(action, Action::Patch { object, .. } if object.kind == "Pod");
-    let again: Vec<Action> = writes(&place_on_cluster(&world, NOW + 1)).into_iter().filter(|action| is_pod(action)).collect();
+    let again: Vec<Action> =
+        writes(&place_on_cluster(&world, NOW + 1)).into_iter().filter(|action| is_pod(action)).collect();
     assert_eq!(again, gates);
     // The pods count for their flavor while they are on their way.
     world.gangs.pods.extend(queued("other", 1, 0));
