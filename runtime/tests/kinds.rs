@@ -78,12 +78,26 @@ fn wrong_pods_are_refused_with_the_path() {
         causes,
         [
             "spec.restartPolicy: Invalid value: \"integer\": spec.restartPolicy in body must be of type string: \"integer\"",
-            "spec.containers[0].name: Required value",
             "spec.containers[0].resources.requests[cpu]: Invalid value: \"much\": quantities must match the regular expression \
              '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
             "spec.containers[1].ports[0].containerPort: Invalid value: \"string\": spec.containers[1].ports[0].containerPort in body must be \
              of type integer: \"string\"",
-            "spec.containers[1].volumeMounts[1].mountPath: Duplicate value: \"/a\"",
+        ]
+    );
+    let mut typed = wrong.clone();
+    typed["spec"]["restartPolicy"] = json!("Never");
+    typed["spec"]["containers"][0]["resources"] = json!({"requests": {"nvidia.com/gpu": "1"}});
+    typed["spec"]["containers"][1]["ports"] = json!([{"containerPort": 0}]);
+    let causes: Vec<String> = pod.validate(&typed).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        causes,
+        [
+            "spec.containers[0].name: Required value",
+            "spec.containers[0].resources.limits: Required value: Limit must be set for non overcommitable resources",
+            "spec.containers[1].ports[0].containerPort: Required value",
+            "spec.containers[1].volumeMounts[0].name: Not found: \"v\"",
+            "spec.containers[1].volumeMounts[1].name: Not found: \"w\"",
+            "spec.containers[1].volumeMounts[1].mountPath: Invalid value: \"/a\": must be unique",
         ]
     );
     assert_eq!(unknown_fields(pod.schema(), &wrong)[0].to_string(), "unknown field \"spec.containers[0].imagee\"");
@@ -218,5 +232,10 @@ fn selectors_of_deployments_and_templates_of_jobs_do_not_change() {
     let job = registry().by_api_version("batch/v1", "Job").expect("a kind");
     let of = |image: &str, suspend: bool| json!({"spec": {"suspend": suspend, "template": {"spec": {"containers": [{"image": image}]}}}});
     assert_eq!(job.validate_update(&of("a", false), &of("b", false)).len(), 1);
-    assert_eq!(job.validate_update(&of("a", true), &of("b", false)), []);
+    assert_eq!(job.validate_update(&of("a", true), &of("b", false)).len(), 1);
+    // Where it goes may be settled until it starts.
+    let mut placed = of("a", true);
+    placed["spec"]["template"]["spec"]["nodeSelector"] = json!({"a": "b"});
+    assert_eq!(job.validate_update(&of("a", true), &placed), []);
+    assert_eq!(job.validate_update(&of("a", false), &placed).len(), 1);
 }

@@ -194,8 +194,16 @@ fn the_status_is_out_of_reach_of_the_object_and_the_other_way_round() {
     assert_eq!(owned(&live, "kubectl")["f:status"], Value::Null);
     let mut status = object(json!({"sneaky": "1"}), json!({"replicas": 9}));
     status["status"] = json!({"ready": 2});
-    let to_status = ApplyOptions { subresource: Some("status"), ..options("controller") };
-    let after = apply(Some(&live), &status, &schema, to_status).expect("no conflict");
+    let native = ApplyOptions { subresource: Some("status"), ..options("controller") };
+    let after = apply(Some(&live), &status, &schema, native).expect("no conflict");
+    assert_eq!((&after["spec"]["replicas"], &after["status"]["ready"]), (&json!(1), &json!(2)));
+    assert_eq!(
+        after["metadata"]["labels"],
+        json!({"sneaky": "1"}),
+        "labels of Kubernetes' own kinds change with either"
+    );
+    let custom = ApplyOptions { api_version: "example.com/v1", ..native };
+    let after = apply(Some(&live), &status, &schema, custom).expect("no conflict");
     assert_eq!((&after["spec"]["replicas"], &after["status"]["ready"]), (&json!(1), &json!(2)));
     assert_eq!(after["metadata"]["labels"], json!({}));
     assert_eq!(owned(&after, "controller"), json!({"f:status": {"f:ready": {}}}));
