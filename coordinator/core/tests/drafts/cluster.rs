@@ -40,6 +40,9 @@ struct State {
     services: BTreeMap<String, Value>,
 }
 
+/// A draft, with the version of its job that it was made for.
+type Known = (Option<String>, Arc<Draft>);
+
 struct Flight {
     who: Controller,
     actions: Vec<Action>,
@@ -61,7 +64,7 @@ pub struct Cluster {
     waits: BTreeMap<Controller, usize>,
     timers: BTreeMap<Controller, i64>,
     /// Drafts by the uid of their job, with the version of it that they were made for.
-    drafts: RefCell<BTreeMap<String, (Option<String>, Arc<Draft>)>>,
+    drafts: RefCell<BTreeMap<String, Known>>,
     now_ms: i64,
     next: u64,
 }
