@@ -83,7 +83,7 @@ mod tests {
     fn an_event_survives_the_way_there_and_back() {
         let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}, "involvedObject": {"name": "p"},
             "message": "hello", "reason": "Started", "count": 2, "source": {"component": "agent"}});
-        let kind = registry().by_api_version("events.k8s.io/v1", "Event").unwrap();
+        let kind = registry().by_api_version("events.k8s.io/v1", "Event").expect("it is there");
         let shown = shown(kind, &event);
         assert_eq!(shown["regarding"]["name"], "p");
         assert_eq!(shown["note"], "hello");
@@ -96,7 +96,7 @@ mod tests {
         let spec = json!({"cohort": "all", "parent": "top", "queueingStrategy": "StrictFIFO"});
         for (name, from, to) in [("ClusterQueue", "cohort", "cohortName"), ("Cohort", "parent", "parentName")] {
             let queue = json!({"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": name, "spec": spec});
-            let kind = registry().by_api_version("kueue.x-k8s.io/v1beta2", name).unwrap();
+            let kind = registry().by_api_version("kueue.x-k8s.io/v1beta2", name).expect("it is there");
             let shown = shown(kind, &queue);
             assert_eq!((&shown["apiVersion"], &shown["spec"][to]), (&json!("kueue.x-k8s.io/v1beta2"), &spec[from]));
             assert!(shown["spec"][from].is_null());

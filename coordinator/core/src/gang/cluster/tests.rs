@@ -455,7 +455,9 @@ fn flavors_are_written_on_pods_before_they_are_bound_here() {
         .map(|action| match action {
             Action::Patch { object, .. } => object.kind.as_str(),
             Action::Bind { .. } => "bind",
-            _ => panic!("{action:?}"),
+            Action::Create { .. } | Action::Delete { .. } | Action::PatchStatus { .. } | Action::Event { .. } => {
+                panic!("{action:?}")
+            }
         })
         .collect();
     assert_eq!(kinds, ["Job", "Pod", "Pod", "bind", "bind"]);

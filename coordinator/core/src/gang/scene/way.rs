@@ -17,13 +17,16 @@ use crate::schedule::Gang as Member;
 /// What pods of a queue ask for in each way in which they can be given flavors.
 pub(super) type Ways = Vec<(Assigned, Arc<Asked>)>;
 
+/// The names of flavors by what is counted with them.
+type Given = BTreeMap<String, String>;
+
 /// What pods ask for with flavors.
 #[derive(Default)]
 pub(super) struct Flavored {
     /// Of those that wait, by queue and by where what they ask for is; with that, which so keeps its place.
     ways: BTreeMap<(u32, usize), (Arc<Asked>, Ways)>,
     /// Of those that have nodes, by what they ask for as well as by their flavors.
-    used: BTreeMap<(usize, BTreeMap<String, String>), (Arc<Asked>, Arc<Asked>)>,
+    used: BTreeMap<(usize, Given), (Arc<Asked>, Arc<Asked>)>,
 }
 
 impl<'view> Maker<'view> {

@@ -34,12 +34,12 @@ fn job(name: &str, pods: usize, cpus: u32, age_ms: i64) -> Vec<Value> {
 }
 
 fn flavors_of(world: &World, pod: &str) -> Option<String> {
-    let pod = world.view.pods.iter().find(|one| one.metadata.name.as_deref() == Some(pod)).unwrap();
+    let pod = world.view.pods.iter().find(|one| one.metadata.name.as_deref() == Some(pod))?;
     pod.metadata.annotations.as_ref()?.get(label::FLAVORS).cloned()
 }
 
 fn node_of(world: &World, pod: &str) -> Option<String> {
-    let pod = world.view.pods.iter().find(|one| one.metadata.name.as_deref() == Some(pod)).unwrap();
+    let pod = world.view.pods.iter().find(|one| one.metadata.name.as_deref() == Some(pod))?;
     pod.spec.as_ref()?.node_name.clone()
 }
 
