@@ -147,7 +147,8 @@ class _Orders:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.caller), ctypes.py_object(Interrupted))
 
     def wake(self, *_: Any) -> None:
-        if self.inside:
+        # The signal may come late, when `train` has been left by itself and is in its next generation.
+        if self.inside and self.over >= generation():
             raise Interrupted("generation %d is over" % generation())
 
 
