@@ -164,14 +164,10 @@ impl Space {
     /// the middle of their range, or their first category.
     #[must_use]
     pub fn configuration(&self, point: &[f64]) -> Configuration {
-        let mut values = vec![None; self.parameters.len()];
-        for &at in &self.order {
-            if self.is_used(at, &values) {
-                let given = point.get(at).copied().filter(|coordinate| !coordinate.is_nan());
-                values[at] = Some(self.value(at, given));
-            }
-        }
-        Configuration::new(values)
+        self.filled(|at| {
+            let given = point.get(at).copied().filter(|coordinate| !coordinate.is_nan());
+            self.value(at, given)
+        })
     }
 
     /// The point of a configuration.
@@ -201,7 +197,6 @@ impl Space {
     #[must_use]
     pub fn numbered(&self, number: u64) -> Configuration {
         let mut left = number;
-        let mut values = vec![None; self.parameters.len()];
         let mut levels = Vec::with_capacity(self.parameters.len());
         for dimension in self.dimensions() {
             let (Dimension::Cells(count) | Dimension::Categories(count)) = dimension else {
@@ -211,12 +206,7 @@ impl Space {
             levels.push(left % count);
             left /= count;
         }
-        for &at in &self.order {
-            if self.is_used(at, &values) {
-                values[at] = Some(self.level(at, levels[at]));
-            }
-        }
-        Configuration::new(values)
+        self.filled(|at| self.level(at, levels[at]))
     }
 
     /// What identifies a configuration among those of this space.
@@ -270,14 +260,26 @@ impl Space {
 
     /// A constraint that does not hold.
     fn broken(&self, configuration: &Configuration) -> Option<&Expression> {
-        let values = configuration.values();
-        let value = |name: &str| self.position(name).and_then(|at| values[at].as_ref());
-        self.constraints.iter().find(|constraint| constraint.holds(&value) == Some(false))
+        self.constraints.iter().find(|constraint| self.holds(constraint, configuration.values()) == Some(false))
     }
 
     fn is_used(&self, at: usize, values: &[Option<Value>]) -> bool {
-        let value = |name: &str| self.position(name).and_then(|at| values[at].as_ref());
-        self.parameters[at].when.as_ref().is_none_or(|when| when.holds(&value) == Some(true))
+        self.parameters[at].when.as_ref().is_none_or(|when| self.holds(when, values) == Some(true))
+    }
+
+    fn holds(&self, expression: &Expression, values: &[Option<Value>]) -> Option<bool> {
+        expression.holds(&|name| self.position(name).and_then(|at| values[at].as_ref()))
+    }
+
+    /// The configuration whose parameters, as far as they are used, have these values.
+    fn filled(&self, value: impl Fn(usize) -> Value) -> Configuration {
+        let mut values = vec![None; self.parameters.len()];
+        for &at in &self.order {
+            if self.is_used(at, &values) {
+                values[at] = Some(value(at));
+            }
+        }
+        Configuration::new(values)
     }
 
     fn value(&self, at: usize, coordinate: Option<f64>) -> Value {
