@@ -97,6 +97,19 @@ pub enum Action {
 }
 
 impl Action {
+    /// The object that it is about.
+    #[must_use]
+    pub fn subject(&self) -> &ObjectRef {
+        match self {
+            Self::Create { object, .. }
+            | Self::Delete { object, .. }
+            | Self::Patch { object, .. }
+            | Self::PatchStatus { object, .. } => object,
+            Self::Bind { pod, .. } => pod,
+            Self::Event { regarding, .. } => regarding,
+        }
+    }
+
     /// Whether this one may be carried out at the same time as the one before it in a plan, and so as all that joined that
     /// one: creations of different objects (a service and the pods behind it then share a commit), deletions of one kind,
     /// bindings, changes of different objects of one kind.

@@ -345,6 +345,7 @@ fn a_dry_run_tells_and_does_nothing() {
     let mut world = World::new();
     let made = world.create_with(&widgets(), json!({ "metadata": { "name": "w" } }), false, true).unwrap();
     assert_eq!((made.effect, &*made.object.key().name), (Effect::Created, "w"));
+    assert_eq!(made.object.value()["metadata"].get("resourceVersion"), None, "it is at no version");
     assert!(world.store.get(&widget("w")).is_none());
     world.create(&widgets(), json!({ "metadata": { "name": "w" } })).unwrap();
     let delete = Delete { dry_run: true, ..Delete::of(widget("w")) };

@@ -180,21 +180,10 @@ fn api_of(client: &kube::Client, object: &ObjectRef) -> Api<DynamicObject> {
 }
 
 async fn in_time(target: &Target, action: Action) -> Result<Option<Expectation>, Error> {
-    let (verb, subject) = (verb(&action), subject(&action));
+    let (verb, subject) = (verb(&action), action.subject());
     let (kind, key) = (subject.kind.clone(), Key::from(subject));
     let answer = tokio::time::timeout(ACTION_LIMIT, one(target, action)).await;
     answer.unwrap_or(Err(Error::NoAnswer { verb, kind, key }))
-}
-
-fn subject(action: &Action) -> &ObjectRef {
-    match action {
-        Action::Create { object, .. }
-        | Action::Delete { object, .. }
-        | Action::Patch { object, .. }
-        | Action::PatchStatus { object, .. } => object,
-        Action::Bind { pod, .. } => pod,
-        Action::Event { regarding, .. } => regarding,
-    }
 }
 
 async fn one(target: &Target, action: Action) -> Result<Option<Expectation>, Error> {

@@ -146,10 +146,10 @@ impl Batch {
             Decision::Keep(object) => Ok(Outcome { object, effect: Effect::Unchanged }),
             Decision::Put { key, uid, value, effect } => {
                 let previous = self.get(store, &key).cloned();
-                // A dry run shows the version that is there, since the one to come is not known.
+                // A dry run shows the version that is there, if any, since the one to come is not known.
                 let version = match (&previous, dry_run) {
-                    (Some(previous), true) => previous.resource_version(),
-                    (None, true) | (_, false) => self.resource_version + 1,
+                    (previous, true) => previous.as_ref().map_or(0, |object| object.resource_version()),
+                    (_, false) => self.resource_version + 1,
                 };
                 depth::check_depth(&key, previous.as_deref(), &value)?;
                 let birth = previous.as_ref().map_or(version, |p| p.birth());

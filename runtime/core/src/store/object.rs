@@ -102,11 +102,16 @@ impl PartialEq for Object {
 }
 
 impl Object {
-    /// Files a complete value; `metadata.uid` and `metadata.resourceVersion` are overwritten with the given ones.
+    /// Files a complete value; `metadata.uid` and `metadata.resourceVersion` are overwritten with the given ones. What was
+    /// never stored, the outcome of a dry run, has the version 0 and does not show it.
     pub(crate) fn file(key: Key, uid: Arc<str>, resource_version: u64, birth: u64, mut value: Value) -> Self {
         if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
             meta.insert("uid".to_owned(), Value::from(&*uid));
-            meta.insert("resourceVersion".to_owned(), Value::from(resource_version.to_string()));
+            if resource_version == 0 {
+                meta.remove("resourceVersion");
+            } else {
+                meta.insert("resourceVersion".to_owned(), Value::from(resource_version.to_string()));
+            }
         }
         Self { key, uid, resource_version, birth, value: value.into(), json: OnceLock::new() }
     }

@@ -33,18 +33,6 @@ pub struct Draft {
     pub pods: Vec<Pod>,
 }
 
-/// The object that an action is about.
-fn subject(action: &Action) -> &ObjectRef {
-    match action {
-        Action::Create { object, .. }
-        | Action::Delete { object, .. }
-        | Action::Patch { object, .. }
-        | Action::PatchStatus { object, .. } => object,
-        Action::Bind { pod, .. } => pod,
-        Action::Event { regarding, .. } => regarding,
-    }
-}
-
 fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
@@ -124,7 +112,7 @@ impl<'view> Turn<'view> {
         let made: BTreeSet<ObjectRef> = self.view.gangs.pods.iter().map(reference).collect();
         let drafts = self.view.drafts.values().flat_map(|draft| &draft.pods).map(reference);
         let unmade: BTreeSet<ObjectRef> = drafts.filter(|pod| !made.contains(pod)).collect();
-        decided.retain(|action| !unmade.contains(subject(action)));
+        decided.retain(|action| !unmade.contains(action.subject()));
         decided
     }
 }
