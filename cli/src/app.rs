@@ -63,7 +63,7 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode, CliError> {
         Command::Delete(args) => command::delete::run(global, args),
         Command::Top(args) => command::top::run(global, args),
         Command::Simulate(args) => command::simulate::run(global, args),
-        Command::Tune(args) => command::tune::run(&args),
+        Command::Tune(args) => command::tune::run(global, &args),
         Command::Example(args) => command::example::run(args),
         Command::Completions(args) => command::completions::run(args),
         Command::Version(args) => command::version::run(global, args),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use trainyard_coordinator::{Config, Coordinator};
 use trainyard_runtime::embedded::{Embedded, Options, ServeError, ServerInfo};
+use trainyard_tuner::Tuner;
 use trainyard_worker::agent::{Agent, AgentConfig, ContainerMode, Containers};
 
 use crate::arg::{ContainerArgs, Engine};
@@ -13,6 +14,9 @@ use crate::session::{self, Owner, internal};
 
 /// How long the parts of a failed control plane may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Experiments, and trials, that are planned at the same time.
+const TUNER_WORKERS: usize = 2;
 
 /// Where launchers of this machine's jobs meet, in the state folder.
 pub(crate) const SOCKET: &str = "rendezvous.sock";
@@ -23,7 +27,15 @@ pub(crate) struct Plane {
     pub(crate) info: ServerInfo,
     embedded: Embedded,
     /// Absent where only the API is served.
-    workers: Option<(trainyard_coordinator::Handle, trainyard_worker::agent::Handle)>,
+    workers: Option<Workers>,
+}
+
+/// What acts on the objects of the API.
+#[derive(Debug)]
+struct Workers {
+    coordinator: trainyard_coordinator::Handle,
+    tuner: trainyard_tuner::Handle,
+    agent: trainyard_worker::agent::Handle,
 }
 
 /// What starting came to.
@@ -71,8 +83,9 @@ impl Plane {
 
     /// Waits until what is created from now on is acted upon at once.
     pub(crate) async fn ready(&self) {
-        if let Some((coordinator, _)) = &self.workers {
-            coordinator.ready().await;
+        if let Some(workers) = &self.workers {
+            workers.coordinator.ready().await;
+            workers.tuner.ready().await;
         }
     }
 
@@ -98,7 +111,8 @@ impl Plane {
 
     /// Stops every part. Pods that still run go on under their shims.
     pub(crate) async fn stop(self) {
-        if let Some((coordinator, agent)) = self.workers {
+        if let Some(Workers { coordinator, tuner, agent }) = self.workers {
+            tuner.shutdown().await;
             coordinator.shutdown().await;
             agent.shutdown().await;
         }
@@ -122,19 +136,17 @@ pub(crate) fn container_mode(args: ContainerArgs) -> Result<ContainerMode, CliEr
     })
 }
 
-async fn workers(
-    embedded: &Embedded,
-    mode: ContainerMode,
-) -> Result<(trainyard_coordinator::Handle, trainyard_worker::agent::Handle), CliError> {
+async fn workers(embedded: &Embedded, mode: ContainerMode) -> Result<Workers, CliError> {
     let client = embedded.client();
     let (rendezvous, containers) = (Some(embedded.home().join(SOCKET)), mode != ContainerMode::Process);
     let config = AgentConfig { mode, ..AgentConfig::for_home(embedded.home()) };
     let agent = Agent::start(client.clone(), config).await.map_err(internal("cannot start the node agent"))?;
+    let tuner = Tuner::start(&client, TUNER_WORKERS);
     let coordinator = Coordinator::start(client, Config { rendezvous, containers, ..Config::default() })
         .await
         .map_err(internal("cannot start the controllers"))?;
     coordinator.register_metrics(embedded.metrics());
-    Ok((coordinator, agent))
+    Ok(Workers { coordinator, tuner, agent })
 }
 
 fn refused(error: ServeError) -> CliError {

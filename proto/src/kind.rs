@@ -84,6 +84,8 @@ pub const KINDS: &[KindInfo] = &[
     <crate::trainer::TrainJob as CustomKind>::INFO,
     <crate::trainer::TrainingRuntime as CustomKind>::INFO,
     <crate::trainer::ClusterTrainingRuntime as CustomKind>::INFO,
+    <crate::tuning::Experiment as CustomKind>::INFO,
+    <crate::tuning::Trial as CustomKind>::INFO,
 ];
 
 /// Defines a kind: the struct with its type header, its registration, and the traits by which clients find it.

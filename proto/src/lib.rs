@@ -18,3 +18,4 @@ pub mod rendezvous;
 pub mod tempo;
 pub mod trainer;
 pub mod trainyard;
+pub mod tuning;

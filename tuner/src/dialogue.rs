@@ -54,9 +54,8 @@ struct Report {
 impl Dialogue {
     /// A dialogue about an experiment in which nothing has been tried.
     #[must_use]
-    pub fn new(definition: Definition) -> Self {
-        let sampler = definition.algorithm.sampler();
-        Self(Experiment::new(definition.space, definition.objectives, definition.seed, sampler))
+    pub fn new(definition: &Definition) -> Self {
+        Self(definition.experiment())
     }
 
     /// The answer to a line, if it has one.
@@ -152,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_program_can_search_by_lines() {
-        let mut dialogue = Dialogue::new(Definition::read(FILE).expect("it reads"));
+        let mut dialogue = Dialogue::new(&Definition::read(FILE).expect("it reads"));
         let asked: Json = dialogue.answer(r#"{"ask": 3}"#).expect("an answer");
         assert_eq!(asked["trials"].as_array().map(Vec::len), Some(3));
         assert_eq!((&asked["trials"][2]["id"], &asked["reason"]), (&json!(2), &Json::Null));
@@ -170,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_taken_is_told_and_changes_nothing() {
-        let mut dialogue = Dialogue::new(Definition::read(FILE).expect("it reads"));
+        let mut dialogue = Dialogue::new(&Definition::read(FILE).expect("it reads"));
         talk(&mut dialogue, r#"{"ask": 1}"#);
         for (line, part) in [
             ("nonsense", "expected {\"ask\": n}"),

@@ -16,7 +16,7 @@ pub(crate) mod phase;
 pub(crate) mod progress;
 mod scene;
 pub(crate) mod screen;
-mod signals;
+pub(crate) mod signals;
 pub(crate) mod stream;
 pub(crate) mod watcher;
 mod words;

@@ -147,12 +147,21 @@ impl<K: Resource> State<K> {
 impl<K: Cacheable> Cache<K> {
     /// Fill a cache from `api` and keep it current until `stop`.
     pub fn start(api: Api<K>, stop: CancellationToken) -> Self {
+        Self::start_with(api, watcher::Config::default(), stop)
+    }
+
+    /// The same for the objects that have a label.
+    pub fn start_labelled(api: Api<K>, label: &str, stop: CancellationToken) -> Self {
+        Self::start_with(api, watcher::Config::default().labels(label), stop)
+    }
+
+    fn start_with(api: Api<K>, config: watcher::Config, stop: CancellationToken) -> Self {
         let cache = Self::detached();
         let followed = cache.clone();
         // It ends with `stop`. A follower that begins anew lists everything again, so nothing is missed.
         drop(task::keep_until("cache", "controllers act on an old view of this kind", stop, move || {
-            let (cache, api) = (followed.clone(), api.clone());
-            async move { cache.follow(api).await }
+            let (cache, api, config) = (followed.clone(), api.clone(), config.clone());
+            async move { cache.follow(api, config).await }
         }));
         cache
     }
@@ -168,8 +177,8 @@ impl<K: Cacheable> Cache<K> {
         }
     }
 
-    async fn follow(&self, api: Api<K>) {
-        let stream = watcher(api, watcher::Config::default()).default_backoff();
+    async fn follow(&self, api: Api<K>, config: watcher::Config) {
+        let stream = watcher(api, config).default_backoff();
         futures::pin_mut!(stream);
         while let Some(event) = stream.next().await {
             match event {

@@ -184,6 +184,24 @@ pub(super) const STORAGE_CLASS: &[Column] = &[
     cell("AllowVolumeExpansion", "string", "Whether volumes can grow."),
     AGE,
 ];
+pub(super) const EXPERIMENT: &[Column] = &[
+    NAME,
+    at("Phase", "string", ".status.phase", "Where the experiment is in its life."),
+    at("Trials", "integer", ".status.trials.started", "Trials that were started."),
+    at("Running", "integer", ".status.trials.running", "Trials that have not ended."),
+    at("Failed", "integer", ".status.trials.failed", "Trials that told nothing of use."),
+    at("Best", "string", ".status.best.summary", "The values of the best trial."),
+    AGE,
+    wide(at("Message", "string", ".status.message", "Why it is in this phase.")),
+];
+pub(super) const TRIAL: &[Column] = &[
+    NAME,
+    at("Phase", "string", ".status.phase", "Where the trial is in its life."),
+    at("Values", "string", ".status.summary", "The values of the objectives."),
+    at("Step", "integer", ".status.report.step", "How far it was when it last told its values."),
+    AGE,
+    wide(at("Message", "string", ".status.message", "Why it failed or was stopped.")),
+];
 pub(super) const TRAINING_JOB: &[Column] = &[
     NAME,
     at("Phase", "string", ".status.phase", "Where the job is in its life."),

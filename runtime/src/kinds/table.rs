@@ -6,6 +6,7 @@ use trainyard_proto::kind::CustomKind;
 use trainyard_proto::kubeflow::{JAXJob, MPIJob, PaddleJob, PyTorchJob, TFJob, XGBoostJob};
 use trainyard_proto::trainer::{ClusterTrainingRuntime, TrainJob, TrainingRuntime};
 use trainyard_proto::trainyard::TrainingJob;
+use trainyard_proto::tuning::{Experiment, Trial};
 
 use super::column;
 use super::{Kind, Part, Scale, Source};
@@ -147,6 +148,8 @@ fn workload_kinds() -> Vec<Kind> {
 fn custom_kinds() -> Vec<Kind> {
     vec![
         custom::<TrainingJob>().all().columns(column::TRAINING_JOB),
+        custom::<Experiment>().all().columns(column::EXPERIMENT),
+        custom::<Trial>().columns(column::TRIAL),
         custom::<PyTorchJob>().columns(column::STATE_AGE),
         custom::<TFJob>().columns(column::STATE_AGE),
         custom::<MPIJob>().columns(column::AGE_STATE),

@@ -4,16 +4,25 @@
 //! - [`expression`] is the language of conditions and constraints.
 //! - [`experiment`] is asked what to try and told what came of it; [`history`] keeps it, for one or more [`objective`]s.
 //! - [`sampler`] has the algorithms.
+//! - [`search`] is an experiment whose trials are kept elsewhere, and that goes on from there.
+//! - [`budget`] says how much may be tried, [`template`] what a trial runs, [`metric`] and [`observation`] what it tells.
+//! - [`control`] decides what is done about the objects of experiments and trials.
 //! - [`stream`] makes random numbers that can be made again.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod budget;
+pub mod control;
 pub mod experiment;
 pub mod expression;
 pub mod history;
+pub mod metric;
 pub mod objective;
+pub mod observation;
 pub mod sampler;
+pub mod search;
 pub mod space;
 pub mod stream;
+pub mod template;
 mod walk;

@@ -18,6 +18,18 @@ pub struct Objective {
     pub goal: Goal,
     /// The value at which the experiment has reached what it is after.
     pub target: Option<f64>,
+    /// Which of the values that a trial tells counts.
+    pub take: Take,
+}
+
+/// Which of the values that a trial tells on its way is its value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Take {
+    /// The last one.
+    #[default]
+    Last,
+    /// The best one.
+    Best,
 }
 
 impl Objective {

@@ -1,19 +1,28 @@
 //! What the TOML file of an experiment means. All that is wrong with it is told at once, each with its place.
 
+mod json;
 mod parameter;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::ops::Range;
 
+use serde_json::{Map, Value as Json};
 use table::Table;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use trainyard_tuner_core::budget::Budget;
+use trainyard_tuner_core::control::Setup;
+use trainyard_tuner_core::experiment::Experiment;
 use trainyard_tuner_core::expression::Expression;
-use trainyard_tuner_core::objective::{Goal, Objective};
+use trainyard_tuner_core::objective::{Goal, Objective, Take};
 use trainyard_tuner_core::sampler::{Grid, Quasi, Random, Sampler, Tpe, tpe};
 use trainyard_tuner_core::space::{Dimension, Parameter, Space, SpaceError, Value, nearest};
+
+pub(crate) use trial::KINDS;
+pub use trial::Trial;
 
 /// An experiment as its file defines it.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +37,10 @@ pub struct Definition {
     pub space: Space,
     /// Who says what to try next.
     pub algorithm: Algorithm,
+    /// How much may be tried.
+    pub budget: Budget,
+    /// What a trial runs.
+    pub trial: Option<Trial>,
 }
 
 /// Who says what to try next.
@@ -121,6 +134,45 @@ impl Definition {
         }
     }
 
+    /// Reads what an experiment's object says, which has the keys of a file. Places are paths only.
+    pub fn of_spec(spec: &Map<String, Json>) -> Result<Self, Vec<DefinitionError>> {
+        let own = spec.iter().filter(|(name, _)| *name != "suspend");
+        Self::read(&json::to_text(&own.map(|(name, value)| (name.clone(), value.clone())).collect()))
+    }
+
+    /// What the object of an experiment says: the keys of a file but for its name.
+    ///
+    /// # Errors
+    /// When the text is no TOML.
+    pub fn spec(text: &str) -> Result<Map<String, Json>, String> {
+        let file = DeTable::parse(text).map_err(|error| error.message().to_owned())?;
+        let mut spec = json::of_table(file.get_ref());
+        spec.shift_remove("name");
+        Ok(spec)
+    }
+
+    /// The experiment in which nothing has been tried.
+    #[must_use]
+    pub fn experiment(&self) -> Experiment {
+        Experiment::new(self.space.clone(), self.objectives.clone(), self.seed, self.algorithm.sampler())
+    }
+
+    /// The job of the first trial of an experiment of this name, if it says what a trial runs.
+    #[must_use]
+    pub fn first_job(&self, name: &str) -> Option<Json> {
+        let setup = self.setup()?;
+        let mut experiment = self.experiment();
+        let configuration = experiment.ask().ok()?.configuration.clone();
+        Some(setup.first_job(name, &self.space, &configuration))
+    }
+
+    /// What its controller goes by, if it says what a trial runs.
+    #[must_use]
+    pub fn setup(&self) -> Option<Setup> {
+        let trial = self.trial.clone()?;
+        Some(Setup { objectives: self.objectives.clone(), budget: self.budget, job: trial.job, keep: trial.keep })
+    }
+
     fn of_table(file: &DeTable<'_>, errors: &mut Vec<DefinitionError>) -> Option<Self> {
         // What the whole file lacks is told at its start.
         let mut top = Table::new(file, 0..0, "", errors);
@@ -136,6 +188,8 @@ impl Definition {
         let parameters = parameters(&mut top);
         let constraints = constraints(&mut top);
         let algorithm = algorithm(&mut top);
+        let budget = trial::budget(&mut top);
+        let trial = trial::trial(&mut top, parameters.as_deref());
         let spans = Spans::new(&top);
         let space = match (parameters, constraints) {
             (Some(parameters), Some(constraints)) => match Space::new(parameters, constraints) {
@@ -148,7 +202,8 @@ impl Definition {
             _ => None,
         };
         top.end();
-        let definition = Self { name, seed: seed?, objectives: objectives?, space: space?, algorithm: algorithm? };
+        let (objectives, space, algorithm) = (objectives?, space?, algorithm?);
+        let definition = Self { name, seed: seed?, objectives, space, algorithm, budget: budget?, trial: trial? };
         if let Err(message) = definition.algorithm.check(&definition.space, &definition.objectives) {
             errors.push(DefinitionError { span: spans.algorithm, path: "algorithm".to_owned(), message, hint: None });
         }
@@ -234,8 +289,17 @@ fn objective(
     if let Some(target) = target.filter(|target| !target.is_finite()) {
         table.error("target", table.span_of("target"), format!("expected a finite number, found {target}"), None);
     }
+    let take = match table.text("take") {
+        Some(("last", _)) => Some(Take::Last),
+        Some(("best", _)) => Some(Take::Best),
+        Some((other, span)) => {
+            table.error("take", span, format!("expected \"last\" or \"best\", found \"{other}\""), None);
+            None
+        }
+        None => file.get("take").is_none().then(Take::default),
+    };
     table.end();
-    Some(Objective { name: name?, goal: goal?, target })
+    Some(Objective { name: name?, goal: goal?, target, take: take? })
 }
 
 fn parameters(top: &mut Table<'_, '_>) -> Option<Vec<Parameter>> {

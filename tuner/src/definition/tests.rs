@@ -56,7 +56,7 @@ fn a_whole_file_is_read() {
     assert_eq!((definition.name.as_deref(), definition.seed), (Some("wine"), 7));
     assert_eq!(
         definition.objectives[0],
-        Objective { name: "accuracy".to_owned(), goal: Goal::Maximize, target: Some(0.9) }
+        Objective { name: "accuracy".to_owned(), goal: Goal::Maximize, target: Some(0.9), take: Take::Last }
     );
     assert_eq!(definition.objectives[1].name, "latency");
     assert_eq!(definition.algorithm, Algorithm::Random);
@@ -180,4 +180,65 @@ fn many_errors_are_told_at_once_in_the_order_of_the_file() {
     let errors = Definition::read(&text).expect_err("wrong");
     let paths: Vec<&str> = errors.iter().map(|error| error.path.as_str()).collect();
     assert_eq!(paths, ["sead", "parameters.lr.min", "parameters.nesterov.type"]);
+}
+
+const TRIAL: &str = r#"
+objective = {metric = "loss", goal = "minimize", take = "best"}
+budget = {trials = 8, parallel = 2, time = "1h30m"}
+
+[parameters.lr]
+type = "float"
+min = 1e-5
+max = 1
+scale = "log"
+
+[trial]
+command = ["python", "train.py", "--lr={lr}"]
+env = {OMP_NUM_THREADS = 1}
+retries = 2
+keep = "failed"
+"#;
+
+#[test]
+fn a_command_is_a_job() {
+    let definition = Definition::read(TRIAL).unwrap();
+    let expected = serde_json::json!({
+        "apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob",
+        "spec": {
+            "command": ["python", "train.py", "--lr={lr}"], "env": {"OMP_NUM_THREADS": "1"},
+            "restartPolicy": "OnFailure", "backoffLimit": 2,
+        },
+    });
+    let setup = definition.setup().unwrap();
+    assert_eq!(setup.job, expected);
+    assert_eq!(setup.keep, trainyard_tuner_core::control::Keep::Failed);
+    let budget = Budget { trials: Some(8), parallel: 2, failures: None, seconds: Some(5_400) };
+    assert_eq!(setup.budget, budget);
+}
+
+#[test]
+fn an_object_says_what_its_file_says() {
+    for file in [WHOLE, TRIAL] {
+        let spec = Definition::spec(file).unwrap();
+        let read = Definition::of_spec(&spec).unwrap();
+        assert_eq!(read, Definition { name: None, ..Definition::read(file).unwrap() });
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_trial_is_told_with_its_place() {
+    let told = |from: &str, to: &str| {
+        let errors = Definition::read(&TRIAL.replace(from, to)).unwrap_err();
+        errors.iter().map(|error| format!("{error} / {}", error.hint.as_deref().unwrap_or("-"))).collect::<Vec<_>>()
+    };
+    let wrong = told("{lr}", "{lrr}");
+    assert!(wrong[0].starts_with("trial.command: the parameter `lr` has no place in it"), "{wrong:?}");
+    assert!(wrong[0].ends_with("/ {lrr} is no parameter; did you mean {lr}?"), "{wrong:?}");
+    assert!(told("\"1h30m\"", "\"soon\"")[0].starts_with("budget.time: expected a time such as"));
+    assert!(told("trials = 8", "trials = 0")[0].starts_with("budget.trials: expected 1 or more, found 0"));
+    assert!(told("retries = 2", "retires = 2")[0].contains("there is no key `retires` here"));
+    assert!(told("\"failed\"", "\"some\"")[0].starts_with("trial.keep: expected \"all\""));
+    let job = TRIAL.replace("[trial]\ncommand", "[trial.job]\napiVersion = \"batch/v1\"\nkind = \"Jobb\"\nspec");
+    let wrong = Definition::read(&job).unwrap_err();
+    assert_eq!(wrong[0].hint.as_deref(), Some("did you mean Job?"));
 }

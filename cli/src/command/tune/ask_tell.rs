@@ -3,13 +3,12 @@
 use std::io::{self, BufRead as _, Write as _};
 use std::path::PathBuf;
 
-use trainyard_tuner::definition::{Algorithm, Definition, DefinitionError};
+use trainyard_tuner::definition::Algorithm;
 use trainyard_tuner::dialogue::Dialogue;
 
+use super::file;
 use crate::error::CliError;
 use crate::exit_code;
-use crate::manifest::diagnostic::{Diagnostic, Position};
-use crate::manifest::{self, Source};
 
 /// Answer lines of JSON on stdin with lines of JSON on stdout.
 ///
@@ -45,7 +44,7 @@ pub(crate) struct AskTellArgs {
 }
 
 pub(crate) fn run(args: &AskTellArgs) -> Result<u8, CliError> {
-    let mut definition = read(args)?;
+    let (_, mut definition) = file::read(&args.file)?;
     if let Some(name) = &args.algorithm {
         let checked = Algorithm::named(name)
             .and_then(|algorithm| algorithm.check(&definition.space, &definition.objectives).map(|()| algorithm));
@@ -55,7 +54,7 @@ pub(crate) fn run(args: &AskTellArgs) -> Result<u8, CliError> {
         })?;
     }
     definition.seed = args.seed.unwrap_or(definition.seed);
-    let mut dialogue = Dialogue::new(definition);
+    let mut dialogue = Dialogue::new(&definition);
     let mut out = io::stdout().lock();
     for line in io::stdin().lock().lines() {
         let line = line?;
@@ -68,35 +67,4 @@ pub(crate) fn run(args: &AskTellArgs) -> Result<u8, CliError> {
         }
     }
     Ok(exit_code::SUCCESS)
-}
-
-fn read(args: &AskTellArgs) -> Result<Definition, CliError> {
-    let text = std::fs::read_to_string(&args.file).map_err(|source| CliError::File {
-        verb: "read",
-        path: args.file.clone(),
-        source,
-    })?;
-    let source = Source { name: args.file.display().to_string(), text, folder: None };
-    Definition::read(&source.text).map_err(|errors| {
-        let diagnostics: Vec<Diagnostic> = errors.iter().map(|error| diagnostic(&source, error)).collect();
-        let refused = manifest::refuse(&diagnostics).err();
-        refused.unwrap_or_else(|| CliError::Manifest { summary: format!("{} has an error", source.name) })
-    })
-}
-
-fn diagnostic(source: &Source, error: &DefinitionError) -> Diagnostic {
-    let diagnostic = Diagnostic::at(source, position(&source.text, error), &error.path, &error.message);
-    match &error.hint {
-        Some(hint) => diagnostic.hint(hint),
-        None => diagnostic,
-    }
-}
-
-/// The line and column of an error's first byte.
-fn position(text: &str, error: &DefinitionError) -> Position {
-    let before = text.get(..error.span.start).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    let meant = text.get(error.span.clone()).unwrap_or_default().lines().next().unwrap_or_default();
-    Position { line, column, length: meant.chars().count().max(1) }
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::expression::Expression;
-use crate::objective::Goal;
+use crate::objective::{Goal, Take};
 use crate::sampler::{Grid, Quasi, Random, Tpe};
 use crate::space::{Domain, Parameter, Scale, Value};
 
@@ -25,7 +25,7 @@ fn when(mut parameter: Parameter, condition: &str) -> Parameter {
 }
 
 fn loss() -> Vec<Objective> {
-    vec![Objective { name: "loss".to_owned(), goal: Goal::Minimize, target: None }]
+    vec![Objective { name: "loss".to_owned(), goal: Goal::Minimize, target: None, take: Take::Last }]
 }
 
 fn square(dimensions: usize) -> Space {
@@ -220,8 +220,8 @@ fn what_is_told_is_checked() {
 #[test]
 fn of_several_objectives_the_best_are_those_that_nothing_beats() {
     let objectives = vec![
-        Objective { name: "accuracy".to_owned(), goal: Goal::Maximize, target: None },
-        Objective { name: "latency".to_owned(), goal: Goal::Minimize, target: Some(5.0) },
+        Objective { name: "accuracy".to_owned(), goal: Goal::Maximize, target: None, take: Take::Last },
+        Objective { name: "latency".to_owned(), goal: Goal::Minimize, target: Some(5.0), take: Take::Last },
     ];
     assert!(objectives[1].is_reached(5.0) && !objectives[1].is_reached(5.1) && !objectives[0].is_reached(1.0));
     let mut experiment = Experiment::new(square(1), objectives, 0, Box::new(Random));

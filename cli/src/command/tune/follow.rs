@@ -1,0 +1,209 @@
+//! Shows an experiment while it runs.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::run::Wanted;
+use crate::api::query;
+use crate::command::run::process;
+use crate::error::CliError;
+use crate::exit_code;
+use crate::follow::phase;
+use crate::follow::screen::Screen;
+use crate::follow::signals::Signals;
+use crate::output::{duration, style};
+use crate::session::{Place, Session};
+
+/// How often it is looked.
+const PERIOD: Duration = Duration::from_millis(200);
+/// How long the pods of trials that are stopped may take.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What was shown.
+struct Shown {
+    /// Trials that have not been told of, and may be there.
+    open: BTreeSet<u64>,
+    next: u64,
+}
+
+/// Follows an experiment to its end. The exit code is 0 if it found something.
+pub(super) async fn follow(
+    session: &Session,
+    wanted: &Wanted,
+    object: &Value,
+    screen: &mut Screen,
+) -> Result<u8, CliError> {
+    let mut signals = Signals::new()?;
+    let began = std::time::Instant::now();
+    let started = object["status"]["trials"]["started"].as_u64().unwrap_or(0);
+    // What had ended before is not told again.
+    let mut shown = Shown { open: BTreeSet::new(), next: started };
+    for number in 0..started {
+        let trial = trial(session, wanted, number).await?;
+        if trial.is_some_and(|trial| !is_over(&trial)) {
+            shown.open.insert(number);
+        }
+    }
+    loop {
+        let found = session.api.find(&wanted.path(session)).await?;
+        let Some(now) = found else {
+            screen.clear();
+            screen.say(
+                "Deleted",
+                style::BAD,
+                &format!("experiment {} was deleted while it was followed", wanted.name),
+            )?;
+            return Ok(exit_code::FAILURE);
+        };
+        news(session, wanted, &now, &mut shown, screen).await?;
+        let status = &now["status"];
+        if matches!(status["phase"].as_str(), Some("Succeeded" | "Failed")) && shown.open.is_empty() {
+            screen.clear();
+            stopped(session, wanted).await?;
+            return summary(wanted, &now, began.elapsed(), screen);
+        }
+        screen.wait(&line(wanted, status, began.elapsed()));
+        tokio::select! {
+            () = tokio::time::sleep(PERIOD) => {}
+            signal = signals.next() => {
+                screen.wait("stopping the trials that run");
+                session.api.merge(&wanted.path(session), &json!({"spec": {"suspend": true}})).await?;
+                stopped(session, wanted).await?;
+                screen.clear();
+                screen.say("Stopped", style::CARE, &format!("experiment {}; go on with it with --resume", wanted.name))?;
+                return Ok(exit_code::SIGNAL_BASE.wrapping_add(u8::try_from(signal).unwrap_or(0)));
+            }
+        }
+    }
+}
+
+async fn trial(session: &Session, wanted: &Wanted, number: u64) -> Result<Option<Value>, CliError> {
+    let path = format!("/apis/trainyard.dev/v1alpha1/namespaces/{}/trials/{}-{number}", session.namespace, wanted.name);
+    Ok(session.api.find(&path).await?)
+}
+
+fn is_over(trial: &Value) -> bool {
+    matches!(trial["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Stopped"))
+}
+
+/// Tells of the trials that have ended since.
+async fn news(
+    session: &Session,
+    wanted: &Wanted,
+    now: &Value,
+    shown: &mut Shown,
+    screen: &Screen,
+) -> Result<(), CliError> {
+    let started = now["status"]["trials"]["started"].as_u64().unwrap_or(0);
+    shown.open.extend(shown.next..started);
+    shown.next = shown.next.max(started);
+    for number in shown.open.clone() {
+        let found = trial(session, wanted, number).await?;
+        if found.as_ref().is_none_or(is_over) {
+            shown.open.remove(&number);
+        }
+        let Some(trial) = found.filter(is_over) else { continue };
+        let status = &trial["status"];
+        let parameters = parameters(&trial["spec"]["parameters"]);
+        let (style, told) = match status["phase"].as_str() {
+            Some("Succeeded") => (style::GOOD, status["summary"].as_str().unwrap_or_default().to_owned()),
+            Some(other) => {
+                let message = status["message"].as_str().unwrap_or_default();
+                let style = if other == "Failed" { style::BAD } else { style::CARE };
+                (style, format!("{}: {message}", other.to_lowercase()))
+            }
+            None => continue,
+        };
+        screen.say(
+            &format!("Trial {number}"),
+            style,
+            &format!("{told}  {}{parameters}{:#}", style::DIM, style::DIM),
+        )?;
+    }
+    Ok(())
+}
+
+fn parameters(table: &Value) -> String {
+    let pairs = table.as_object().into_iter().flatten();
+    pairs.map(|(name, value)| format!("{name}={}", plain(value))).collect::<Vec<_>>().join(" ")
+}
+
+fn plain(value: &Value) -> String {
+    if let Some(text) = value.as_str() {
+        return text.to_owned();
+    }
+    match value.as_f64().filter(|_| value.is_f64()) {
+        Some(number) if number != 0.0 && !(1e-3..1e6).contains(&number.abs()) => format!("{number:.4e}"),
+        Some(number) => short(number),
+        None => value.to_string(),
+    }
+}
+
+fn short(number: f64) -> String {
+    let text = format!("{number:.6}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// `12 of 50 trials ended, 4 running; best accuracy=0.93 (trial 7)`.
+fn line(wanted: &Wanted, status: &Value, since: Duration) -> String {
+    let count = |name: &str| status["trials"][name].as_u64().unwrap_or(0);
+    let ended = count("succeeded") + count("failed") + count("stopped");
+    let all = wanted.definition.budget.trials.map(|trials| format!(" of {trials}")).unwrap_or_default();
+    let best = status["best"]["summary"].as_str().map(|best| format!("; best {best}")).unwrap_or_default();
+    let failed = if count("failed") > 0 { format!(", {} failed", count("failed")) } else { String::new() };
+    let left = wanted.definition.budget.trials.filter(|trials| ended > 0 && *trials > ended).map(|trials| {
+        let seconds = since.as_secs_f64() / ended as f64 * (trials - ended) as f64;
+        format!("; {} left", duration::span(seconds))
+    });
+    let left = left.unwrap_or_default();
+    format!("{ended}{all} trials ended{failed}, {} running{best}{left}", count("running"))
+}
+
+/// Waits until no pod of the experiment runs.
+async fn stopped(session: &Session, wanted: &Wanted) -> Result<(), CliError> {
+    let selector = query(&format!("trainyard.dev/experiment={}", wanted.name));
+    let path = format!("/api/v1/namespaces/{}/pods?labelSelector={selector}", session.namespace);
+    let deadline = tokio::time::Instant::now() + STOP_PATIENCE;
+    loop {
+        let pods = session.api.get(&path).await?;
+        let pods = pods["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let living: Vec<&Value> = pods.iter().filter(|pod| !phase::is_over(pod)).collect();
+        if living.is_empty() || tokio::time::Instant::now() >= deadline {
+            if let Place::InProcess { home } = &session.place {
+                let uid = |pod: &Value| pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+                process::gone(home, &pods.iter().map(uid).collect::<Vec<_>>()).await;
+            }
+            return Ok(());
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// The best configuration on stdout, the rest on stderr.
+fn summary(wanted: &Wanted, now: &Value, took: Duration, screen: &Screen) -> Result<u8, CliError> {
+    let status = &now["status"];
+    let message = status["message"].as_str().unwrap_or_default();
+    let took = duration::span(took.as_secs_f64());
+    let (word, style, code) = if status["phase"] == "Succeeded" {
+        ("Succeeded", style::GOOD, exit_code::SUCCESS)
+    } else {
+        ("Failed", style::BAD, exit_code::FAILURE)
+    };
+    screen.say(word, style, &format!("experiment {} in {took}: {message}", wanted.name))?;
+    let best = &status["best"];
+    if let Some(parameters) = best["parameters"].as_object() {
+        let (summary, trial) =
+            (best["summary"].as_str().unwrap_or_default(), best["trial"].as_str().unwrap_or_default());
+        screen.say("Best", style::GOOD, &format!("{summary} ({trial})"))?;
+        let mut out = anstream::stdout().lock();
+        for (name, value) in parameters {
+            writeln!(out, "{name} = {value}")?;
+        }
+    } else if status["trials"]["started"].as_u64().unwrap_or(0) > 0 {
+        screen.say("hint:", style::HINT, &format!("see what a trial wrote with `trainyard logs {}-0`", wanted.name))?;
+    }
+    Ok(code)
+}

@@ -1,0 +1,184 @@
+//! What an experiment does next.
+
+use serde_json::{Map, Value as Json, json};
+use trainyard_proto::plan::{Action, ObjectRef, Plan};
+use trainyard_proto::tuning::{Best, EXPERIMENT, ExperimentStatus, TrialCounts};
+
+use super::{API_VERSION, LONGEST_NAME, Setup, is_going, owner, reference, status, summary, table, text, time};
+use crate::search::{Proposal, Search, Stage};
+
+/// At most so many trials are made in one plan.
+const AT_ONCE: u64 = 64;
+
+/// What is known of an experiment.
+pub struct ExperimentView<'view> {
+    /// The object.
+    pub object: &'view Json,
+    /// What it says, or what is wrong with it.
+    pub setup: Result<&'view Setup, String>,
+}
+
+/// What an experiment does next. The search is asked for trials, and knows all that are stored.
+pub fn experiment(view: &ExperimentView<'_>, search: Option<&mut Search>, now_ms: i64) -> Plan {
+    let mut plan = Plan::default();
+    let old: ExperimentStatus =
+        view.object.get("status").and_then(|status| serde_json::from_value(status.clone()).ok()).unwrap_or_default();
+    if is_going(view.object) {
+        return plan;
+    }
+    let mut new = old.clone();
+    match (&view.setup, search) {
+        (Ok(setup), Some(search)) => {
+            if !is_over(&old) {
+                advance(view.object, setup, search, &mut new, &mut plan, now_ms);
+            }
+            count(view.object, search, &mut new);
+        }
+        (Err(wrong), _) if !is_over(&old) => end(&mut new, "Failed", wrong.clone(), now_ms),
+        (Err(_) | Ok(_), _) => {}
+    }
+    plan.actions.extend(status(view.object, &new));
+    plan
+}
+
+fn is_over(status: &ExperimentStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
+fn end(status: &mut ExperimentStatus, phase: &str, message: String, now_ms: i64) {
+    status.phase = Some(phase.to_owned());
+    status.message = Some(message);
+    status.completion_time = Some(time(now_ms));
+}
+
+/// Makes trials, or ends the experiment.
+fn advance(
+    object: &Json,
+    setup: &Setup,
+    search: &mut Search,
+    status: &mut ExperimentStatus,
+    plan: &mut Plan,
+    now_ms: i64,
+) {
+    let name = text(object, "/metadata/name");
+    if name.len() > LONGEST_NAME {
+        let message = format!("the name has {} bytes; give it at most {LONGEST_NAME}, for its trials", name.len());
+        return end(status, "Failed", message, now_ms);
+    }
+    let start_ms = status.start_time.as_ref().map_or(now_ms, |start| start.0.as_millisecond());
+    if let Some((phase, message)) = ending(setup, search, start_ms, now_ms) {
+        return end(status, phase, message, now_ms);
+    }
+    status.message = None;
+    if object.pointer("/spec/suspend").is_some_and(|suspend| suspend == true) {
+        status.phase = Some("Suspended".to_owned());
+        return;
+    }
+    status.phase = Some("Running".to_owned());
+    if status.start_time.is_none() {
+        status.start_time = Some(time(now_ms));
+    }
+    let (counts, budget) = (search.counts(), &setup.budget);
+    let is_late = budget.seconds.is_some_and(|seconds| now_ms >= late(start_ms, seconds));
+    let left = budget.trials.map_or(u64::MAX, |trials| trials.saturating_sub(counts.started));
+    let room = if is_late { 0 } else { budget.parallel.saturating_sub(counts.running).min(left).min(AT_ONCE) };
+    if let Err(reason) = search.ask(usize::try_from(room).unwrap_or(usize::MAX)) {
+        if counts.running == 0 && search.asked().is_empty() {
+            return end(status, "Succeeded", reason.to_string(), now_ms);
+        }
+        status.message = Some(reason.to_string());
+    }
+    plan.actions
+        .extend(search.asked().iter().take(room as usize).map(|(number, proposal)| made(object, *number, proposal)));
+    plan.wake_at_ms = budget.seconds.map(|seconds| late(start_ms, seconds)).filter(|at| *at > now_ms);
+}
+
+fn late(start_ms: i64, seconds: u64) -> i64 {
+    start_ms.saturating_add(i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX))
+}
+
+/// How the experiment ends now, if it does.
+fn ending(setup: &Setup, search: &Search, start_ms: i64, now_ms: i64) -> Option<(&'static str, String)> {
+    let (counts, budget) = (search.counts(), &setup.budget);
+    if let Some(best) = search.best()
+        && let Some(Stage::Succeeded(values)) = search.get(best).map(|trial| &trial.stage)
+        && setup.objectives.iter().any(|objective| objective.target.is_some())
+    {
+        let mut aims = setup.objectives.iter().zip(values).filter(|(objective, _)| objective.target.is_some());
+        if aims.all(|(objective, value)| objective.is_reached(*value)) {
+            return Some((
+                "Succeeded",
+                format!("trial {best} has reached the target: {}", summary(&setup.objectives, values)),
+            ));
+        }
+    }
+    if let Some(message) = budget.given_up(counts.failed, counts.succeeded) {
+        return Some(("Failed", message));
+    }
+    if counts.running > 0 {
+        return None;
+    }
+    if budget.trials.is_some_and(|trials| counts.started >= trials) {
+        let ended = ("Succeeded", format!("all {} trials have ended", counts.started));
+        return Some(if counts.succeeded == 0 && counts.stopped == 0 && counts.started > 0 {
+            ("Failed", format!("all {} trials failed", counts.failed))
+        } else {
+            ended
+        });
+    }
+    let seconds = budget.seconds.filter(|seconds| now_ms >= late(start_ms, *seconds) && counts.started > 0)?;
+    Some(("Succeeded", format!("its time of {seconds} s is over")))
+}
+
+fn count(object: &Json, search: &Search, status: &mut ExperimentStatus) {
+    let counts = search.counts();
+    status.trials = Some(TrialCounts {
+        started: counts.started,
+        running: counts.running,
+        succeeded: counts.succeeded,
+        failed: counts.failed,
+        stopped: counts.stopped,
+    });
+    let best = search.best().and_then(|number| Some((number, search.get(number)?)));
+    status.best = best.and_then(|(number, trial)| {
+        let Stage::Succeeded(values) = &trial.stage else { return None };
+        Some(Best {
+            trial: trial_name(object, number),
+            values: table(search.objectives(), values),
+            parameters: parameters(&trial.parameters),
+            summary: summary(search.objectives(), values),
+        })
+    });
+}
+
+fn parameters(values: &std::collections::BTreeMap<String, crate::space::Value>) -> Map<String, Json> {
+    values.iter().map(|(name, value)| (name.clone(), json!(value))).collect()
+}
+
+fn trial_name(experiment: &Json, number: u64) -> String {
+    format!("{}-{number}", text(experiment, "/metadata/name"))
+}
+
+/// The creation of a trial.
+fn made(experiment: &Json, number: u64, proposal: &Proposal) -> Action {
+    let (name, namespace) = (trial_name(experiment, number), text(experiment, "/metadata/namespace"));
+    let object = ObjectRef {
+        api_version: API_VERSION.to_owned(),
+        kind: "Trial".to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.clone(),
+    };
+    let mut spec = json!({"number": number, "parameters": parameters(&proposal.parameters)});
+    if !proposal.learned.is_empty() {
+        spec["learned"] = json!(proposal.learned);
+    }
+    let body = json!({
+        "apiVersion": API_VERSION, "kind": "Trial",
+        "metadata": {
+            "name": name, "namespace": namespace, "labels": {EXPERIMENT: reference(experiment).name},
+            "ownerReferences": [owner(experiment)],
+        },
+        "spec": spec,
+    });
+    Action::Create { object, body }
+}

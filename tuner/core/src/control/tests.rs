@@ -1,0 +1,325 @@
+//! A world of objects in which plans are carried out, jobs end as chance has it, and the controllers die between any two writes.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+use trainyard_proto::plan::{Action, Plan};
+
+use super::*;
+use crate::experiment::Experiment;
+use crate::objective::{Goal, Take};
+use crate::observation::Observation;
+use crate::sampler::Random;
+use crate::search::Search;
+use crate::space::{Domain, Parameter, Scale, Space};
+
+fn objectives() -> Vec<Objective> {
+    vec![Objective { name: "loss".to_owned(), goal: Goal::Minimize, target: None, take: Take::Last }]
+}
+
+fn setup(budget: Budget) -> Setup {
+    let job = json!({
+        "apiVersion": "batch/v1", "kind": "Job",
+        "spec": {"template": {"spec": {"containers": [{"name": "a", "command": ["x", "{x}", "{trial.name}"]}]}}},
+    });
+    Setup { objectives: objectives(), budget, job, keep: Keep::All }
+}
+
+fn search() -> Search {
+    let x = Parameter {
+        name: "x".to_owned(),
+        domain: Domain::Float { min: 0.0, max: 1.0, scale: Scale::Linear, step: None },
+        when: None,
+    };
+    let space = Space::new(vec![x], Vec::new()).unwrap();
+    Search::new(Experiment::new(space, objectives(), 1, Box::new(Random)))
+}
+
+struct World {
+    objects: BTreeMap<(String, String), Json>,
+    /// What the pods of a trial wrote.
+    seen: BTreeMap<String, (Observation, bool)>,
+    setup: Setup,
+    search: Search,
+    uids: u64,
+    now_ms: i64,
+    /// How many jobs were ever made for a trial.
+    made: BTreeMap<String, u64>,
+}
+
+impl World {
+    fn new(budget: Budget) -> Self {
+        let experiment = json!({
+            "apiVersion": API_VERSION, "kind": "Experiment",
+            "metadata": {"name": "e", "namespace": "n", "uid": "e-uid"}, "spec": {"parameters": {"x": {}}},
+        });
+        let objects = BTreeMap::from([(("Experiment".to_owned(), "e".to_owned()), experiment)]);
+        let (seen, made) = (BTreeMap::new(), BTreeMap::new());
+        Self { objects, seen, setup: setup(budget), search: search(), uids: 0, now_ms: 1_000_000, made }
+    }
+
+    fn get(&self, kind: &str, name: &str) -> Option<&Json> {
+        self.objects.get(&(kind.to_owned(), name.to_owned()))
+    }
+
+    fn experiment(&self) -> &Json {
+        self.get("Experiment", "e").unwrap()
+    }
+
+    fn phase(&self) -> &str {
+        text(self.experiment(), "/status/phase")
+    }
+
+    fn names(&self, kind: &str) -> Vec<String> {
+        self.objects.keys().filter(|(of, _)| of == kind).map(|(_, name)| name.clone()).collect()
+    }
+
+    fn plans(&mut self) -> Vec<Plan> {
+        let object = self.experiment().clone();
+        let view = ExperimentView { object: &object, setup: Ok(&self.setup) };
+        let mut plans = vec![experiment(&view, Some(&mut self.search), self.now_ms)];
+        for name in self.names("Trial") {
+            let seen = match self.seen.get(&name) {
+                None => Seen::Nothing,
+                Some((observation, true)) => Seen::Whole(observation),
+                Some((observation, false)) => Seen::Part(observation),
+            };
+            let view = TrialView {
+                object: self.get("Trial", &name).unwrap(),
+                experiment: Some(&object),
+                setup: Some(&self.setup),
+                job: self.get("Job", &name),
+                seen,
+            };
+            plans.push(trial(&view, self.now_ms));
+        }
+        plans
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        let key = (action.subject().kind.clone(), action.subject().name.clone());
+        match action {
+            Action::Create { mut body, .. } => {
+                if !self.objects.contains_key(&key) {
+                    self.uids += 1;
+                    body["metadata"]["uid"] = json!(format!("uid-{}", self.uids));
+                    if key.0 == "Job" {
+                        *self.made.entry(key.1.clone()).or_default() += 1;
+                    }
+                    self.objects.insert(key.clone(), body);
+                }
+            }
+            Action::Delete { .. } => {
+                self.objects.remove(&key);
+            }
+            Action::Patch { patch, .. } | Action::PatchStatus { patch, .. } => {
+                merge(self.objects.get_mut(&key).unwrap(), &patch);
+            }
+            Action::Bind { .. } | Action::Event { .. } => unreachable!("the tuner has no such action"),
+        }
+        let (search, object) = (&mut self.search, self.objects.get(&key));
+        if key.0 == "Trial" {
+            let (number, known) = stored(object.unwrap(), &self.setup.objectives).unwrap();
+            search.observe(number, Some(known));
+        }
+    }
+
+    /// A new process: only what is stored is known.
+    fn restart(&mut self) {
+        self.search = search();
+        for name in self.names("Trial") {
+            let (number, known) = stored(self.get("Trial", &name).unwrap(), &self.setup.objectives).unwrap();
+            self.search.observe(number, Some(known));
+        }
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..1000 {
+            let actions: Vec<Action> = self.plans().into_iter().flat_map(|plan| plan.actions).collect();
+            if actions.is_empty() {
+                return;
+            }
+            actions.into_iter().for_each(|action| self.carry_out(action));
+        }
+        panic!("plans do not end");
+    }
+
+    /// A job that runs comes to its end.
+    fn end_one(&mut self, which: usize, how: u8) {
+        let is_active = |name: &String| {
+            let job = self.get("Job", name).unwrap();
+            matches!(job::stage(job), job::Stage::Active) && !job::is_suspended(job)
+        };
+        let active: Vec<String> = self.names("Job").into_iter().filter(is_active).collect();
+        let Some(name) = active.get(which % active.len().max(1)).cloned() else { return };
+        let job = self.objects.get_mut(&("Job".to_owned(), name.clone())).unwrap();
+        let kind = if how == 0 { "Failed" } else { "Complete" };
+        job["status"] = json!({"conditions": [{"type": kind, "status": "True", "message": "exit code 1"}]});
+        let mut observation = Observation::new(1);
+        observation.line(if how == 1 { "other=1" } else { "loss=0.5" }, &self.setup.objectives);
+        self.seen.insert(name, (observation, true));
+    }
+}
+
+fn merge(value: &mut Json, patch: &Json) {
+    let Json::Object(entries) = patch else { return *value = patch.clone() };
+    if !value.is_object() {
+        *value = json!({});
+    }
+    for (name, entry) in entries {
+        if entry.is_null() {
+            value.as_object_mut().unwrap().shift_remove(name);
+        } else {
+            merge(&mut value[name], entry);
+        }
+    }
+}
+
+fn budget(trials: u64, parallel: u64) -> Budget {
+    Budget { trials: Some(trials), parallel, failures: Some(1000), seconds: None }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_crash_between_any_two_writes_loses_nothing_and_starts_nothing_twice(
+        trials in 1_u64..12,
+        parallel in 1_u64..5,
+        moves in prop::collection::vec((0_usize..8, 0_u8..5, 0_usize..6, any::<bool>()), 1..60),
+    ) {
+        let mut world = World::new(budget(trials, parallel));
+        let mut ended: BTreeMap<String, Json> = BTreeMap::new();
+        for (which, how, written, suspend) in moves {
+            let actions: Vec<Action> = world.plans().into_iter().flat_map(|plan| plan.actions).collect();
+            if written < actions.len() {
+                // The process dies before the rest is written.
+                actions.into_iter().take(written).for_each(|action| world.carry_out(action));
+                world.restart();
+            } else {
+                actions.into_iter().for_each(|action| world.carry_out(action));
+            }
+            world.objects.get_mut(&("Experiment".to_owned(), "e".to_owned())).unwrap()["spec"]["suspend"] = json!(suspend && which == 0);
+            world.end_one(which, how);
+            let running = world.search.counts().running;
+            prop_assert!(running <= parallel, "{running} of {parallel} run");
+            for name in world.names("Trial") {
+                let object = world.get("Trial", &name).unwrap();
+                if ["Succeeded", "Failed", "Stopped"].contains(&text(object, "/status/phase")) {
+                    let status = object["status"].clone();
+                    prop_assert_eq!(ended.entry(name).or_insert_with(|| status.clone()), &status, "what has ended stays so");
+                }
+            }
+        }
+        world.objects.get_mut(&("Experiment".to_owned(), "e".to_owned())).unwrap()["spec"]["suspend"] = json!(false);
+        for _ in 0..100 {
+            world.settle();
+            world.end_one(0, 2);
+        }
+        prop_assert!(["Succeeded", "Failed"].contains(&world.phase()), "{}", world.experiment());
+        prop_assert_eq!(world.search.counts().started, trials);
+        prop_assert_eq!(world.search.counts().running, 0);
+        prop_assert!(world.made.values().all(|count| *count == 1), "{:?}", world.made);
+        let tried: BTreeSet<String> = world.names("Trial").iter().map(|name| world.get("Trial", name).unwrap()["spec"]["parameters"].to_string()).collect();
+        prop_assert_eq!(tried.len() as u64, trials, "nothing was tried twice");
+    }
+}
+
+#[test]
+fn an_experiment_runs_to_its_end() {
+    let mut world = World::new(budget(3, 2));
+    world.settle();
+    assert_eq!(world.names("Job"), ["e-0", "e-1"]);
+    let job = world.get("Job", "e-0").unwrap();
+    let x = &world.get("Trial", "e-0").unwrap()["spec"]["parameters"]["x"];
+    assert_eq!(job["spec"]["template"]["spec"]["containers"][0]["command"], json!(["x", x.to_string(), "e-0"]));
+    let labels = json!({"trainyard.dev/experiment": "e", "trainyard.dev/trial": "e-0"});
+    assert_eq!(job["metadata"]["labels"], labels);
+    assert_eq!(job["spec"]["template"]["metadata"]["labels"], labels);
+    for how in [2, 1, 0] {
+        world.end_one(0, how);
+        world.settle();
+    }
+    let status = &world.experiment()["status"];
+    assert_eq!(status["trials"], json!({"started": 3, "running": 0, "succeeded": 1, "failed": 2, "stopped": 0}));
+    assert_eq!((&status["phase"], &status["best"]["summary"]), (&json!("Succeeded"), &json!("loss=0.5")));
+    let messages: Vec<&str> =
+        ["e-0", "e-1", "e-2"].map(|name| text(world.get("Trial", name).unwrap(), "/status/message")).into();
+    assert_eq!(messages, ["", "it told no `loss`; it told `other`", "exit code 1"]);
+}
+
+#[test]
+fn a_target_that_is_reached_stops_the_rest() {
+    let mut world = World::new(budget(9, 3));
+    world.setup.objectives[0].target = Some(0.5);
+    world.search = {
+        let mut objectives = objectives();
+        objectives[0].target = Some(0.5);
+        let x = Parameter {
+            name: "x".to_owned(),
+            domain: Domain::Float { min: 0.0, max: 1.0, scale: Scale::Linear, step: None },
+            when: None,
+        };
+        Search::new(Experiment::new(Space::new(vec![x], Vec::new()).unwrap(), objectives, 1, Box::new(Random)))
+    };
+    world.settle();
+    world.end_one(1, 2);
+    world.settle();
+    assert_eq!(world.phase(), "Succeeded");
+    assert_eq!(text(world.experiment(), "/status/message"), "trial 1 has reached the target: loss=0.5");
+    assert_eq!(world.names("Job"), ["e-1"], "jobs that still ran are gone");
+    assert_eq!(text(world.get("Trial", "e-0").unwrap(), "/status/phase"), "Stopped");
+}
+
+#[test]
+fn hopeless_experiments_end() {
+    let mut world = World::new(Budget { failures: None, ..budget(100, 1) });
+    for _ in 0..6 {
+        world.settle();
+        world.end_one(0, 0);
+    }
+    world.settle();
+    assert_eq!(world.phase(), "Failed");
+    assert!(text(world.experiment(), "/status/message").starts_with("the first 5 trials failed and none succeeded"));
+}
+
+#[test]
+fn time_that_is_over_ends_an_experiment_when_its_trials_have_ended() {
+    let mut world = World::new(Budget { trials: None, seconds: Some(60), ..budget(1, 2) });
+    world.settle();
+    let plan = world.plans().remove(0);
+    assert_eq!(plan.wake_at_ms, Some(1_000_000 + 60_000));
+    world.now_ms += 60_000;
+    world.end_one(0, 2);
+    world.settle();
+    assert_eq!((world.phase(), world.names("Trial").len()), ("Running", 2), "no trial is begun any more");
+    world.end_one(0, 2);
+    world.settle();
+    assert_eq!(text(world.experiment(), "/status/message"), "its time of 60 s is over");
+}
+
+#[test]
+fn pods_that_are_gone_with_what_they_told_fail_their_trial() {
+    let mut world = World::new(budget(1, 1));
+    world.settle();
+    world.end_one(0, 2);
+    let ended = jiff::Timestamp::from_millisecond(world.now_ms).unwrap().to_string();
+    world.objects.get_mut(&("Job".to_owned(), "e-0".to_owned())).unwrap()["status"]["completionTime"] = json!(ended);
+    world.seen.clear();
+    world.settle();
+    let plan = world.plans().remove(1);
+    assert_eq!(plan.wake_at_ms, Some(1_005_000), "they may come into sight");
+    world.now_ms += 5_000;
+    world.settle();
+    let message = text(world.get("Trial", "e-0").unwrap(), "/status/message");
+    assert_eq!(message, "its pods are gone, and with them what they told");
+}
+
+#[test]
+fn numbers_are_shown_short() {
+    let shown = [0.0, 0.5, 0.123_456_789, 12.5, 1234.567_89, -3.0, 1e-7, 123_456_789_012.0].map(short);
+    assert_eq!(shown, ["0", "0.5", "0.12346", "12.5", "1234.57", "-3", "1.00000e-7", "1.23457e11"]);
+}

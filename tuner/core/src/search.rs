@@ -1,0 +1,256 @@
+//! An experiment whose trials are kept elsewhere: as what is stored changes it is shown here, and what was asked for and is
+//! not yet stored is remembered.
+//!
+//! Each trial says which ends were learned just before it was suggested. So a new search that is shown the same trials, in
+//! whatever order, goes on as the first one would have, bit for bit.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::experiment::{AskError, Experiment, Outcome};
+use crate::history::TrialId;
+use crate::objective::{Objective, dominates};
+use crate::space::{Configuration, Value};
+
+/// Where a stored trial is in its life.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stage {
+    /// It has not ended.
+    Running,
+    /// It told the values of the objectives, in their order.
+    Succeeded(Vec<f64>),
+    /// It told nothing of use.
+    Failed,
+    /// It was stopped early; the last values that it told, with how far it was.
+    Stopped(Option<(u64, Vec<f64>)>),
+}
+
+/// A trial as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// What it tries, by name.
+    pub parameters: BTreeMap<String, Value>,
+    /// The trials whose ends were learned just before it was suggested.
+    pub learned: Vec<u64>,
+    /// Where it is.
+    pub stage: Stage,
+}
+
+/// A trial that was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proposal {
+    /// What it tries, by name.
+    pub parameters: BTreeMap<String, Value>,
+    /// The trials whose ends were learned just before it was suggested.
+    pub learned: Vec<u64>,
+}
+
+/// How many trials there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All of them.
+    pub started: u64,
+    /// Those that have not ended.
+    pub running: u64,
+    /// Those that told their values.
+    pub succeeded: u64,
+    /// Those that told nothing of use.
+    pub failed: u64,
+    /// Those that were stopped early.
+    pub stopped: u64,
+}
+
+/// See the [module](self).
+pub struct Search {
+    experiment: Experiment,
+    trials: BTreeMap<u64, Stored>,
+    ids: BTreeMap<u64, TrialId>,
+    /// Trials that have ended, and of which that was not yet told.
+    news: BTreeSet<u64>,
+    asked: BTreeMap<u64, Proposal>,
+    counts: Counts,
+    /// The trials that no other one beats, with their losses.
+    front: Vec<(u64, Vec<f64>)>,
+}
+
+impl Search {
+    /// A search of which no trial is known.
+    #[must_use]
+    pub fn new(experiment: Experiment) -> Self {
+        Self {
+            experiment,
+            trials: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            news: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            counts: Counts::default(),
+            front: Vec::new(),
+        }
+    }
+
+    /// What it is after.
+    #[must_use]
+    pub fn objectives(&self) -> &[Objective] {
+        self.experiment.objectives()
+    }
+
+    /// How many trials are stored.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// A stored trial.
+    #[must_use]
+    pub fn get(&self, number: u64) -> Option<&Stored> {
+        self.trials.get(&number)
+    }
+
+    /// The best stored trial: the first of those that no other one beats.
+    #[must_use]
+    pub fn best(&self) -> Option<u64> {
+        self.front.iter().map(|(number, _)| *number).min()
+    }
+
+    /// Takes in a trial as it is stored now; `None` if it is not there any more.
+    pub fn observe(&mut self, number: u64, stored: Option<Stored>) {
+        let old = self.trials.get(&number);
+        if old == stored.as_ref() {
+            return;
+        }
+        if let Some(old) = old {
+            *self.count(&old.stage.clone()) -= 1;
+            self.counts.started -= 1;
+        }
+        self.front.retain(|(known, _)| *known != number);
+        let Some(stored) = stored else {
+            let was_best = self.trials.remove(&number).is_some_and(|old| matches!(old.stage, Stage::Succeeded(_)));
+            self.news.insert(number);
+            if was_best {
+                self.rank_all();
+            }
+            return;
+        };
+        *self.count(&stored.stage) += 1;
+        self.counts.started += 1;
+        self.asked.remove(&number);
+        if stored.stage != Stage::Running {
+            self.news.insert(number);
+        }
+        if let Stage::Succeeded(values) = &stored.stage {
+            let losses = self.losses(values);
+            self.rank(number, losses);
+        }
+        self.trials.insert(number, stored);
+    }
+
+    fn count(&mut self, stage: &Stage) -> &mut u64 {
+        match stage {
+            Stage::Running => &mut self.counts.running,
+            Stage::Succeeded(_) => &mut self.counts.succeeded,
+            Stage::Failed => &mut self.counts.failed,
+            Stage::Stopped(_) => &mut self.counts.stopped,
+        }
+    }
+
+    fn losses(&self, values: &[f64]) -> Vec<f64> {
+        self.objectives().iter().zip(values).map(|(objective, value)| objective.loss(*value)).collect()
+    }
+
+    fn rank_all(&mut self) {
+        self.front.clear();
+        let told = |(number, stored): (&u64, &Stored)| match &stored.stage {
+            Stage::Succeeded(values) => Some((*number, self.losses(values))),
+            Stage::Running | Stage::Failed | Stage::Stopped(_) => None,
+        };
+        let all: Vec<(u64, Vec<f64>)> = self.trials.iter().filter_map(told).collect();
+        all.into_iter().for_each(|(number, losses)| self.rank(number, losses));
+    }
+
+    /// Of equal ones the first stays.
+    fn rank(&mut self, number: u64, losses: Vec<f64>) {
+        let beats = |one: &(u64, Vec<f64>), other: &(u64, Vec<f64>)| {
+            dominates(&one.1, &other.1) || one.1 == other.1 && one.0 < other.0
+        };
+        let new = (number, losses);
+        if !self.front.iter().any(|known| beats(known, &new)) {
+            self.front.retain(|known| !beats(&new, known));
+            self.front.push(new);
+        }
+    }
+
+    /// What was asked for and is not stored, by number.
+    #[must_use]
+    pub fn asked(&self) -> &BTreeMap<u64, Proposal> {
+        &self.asked
+    }
+
+    /// Asks for trials until so many were asked for that are not stored.
+    ///
+    /// # Errors
+    /// When there are fewer.
+    pub fn ask(&mut self, count: usize) -> Result<(), AskError> {
+        if self.asked.len() >= count {
+            return Ok(());
+        }
+        self.catch_up();
+        let mut learned: Vec<u64> = std::mem::take(&mut self.news).into_iter().collect();
+        learned.retain(|number| self.tell(*number));
+        while self.asked.len() < count {
+            let next = self.ids.last_key_value().map_or(0, |(number, _)| number + 1);
+            let trial = self.experiment.ask().map(|trial| (trial.id, trial.configuration.clone()));
+            let (id, configuration) = trial.inspect_err(|_| {
+                // Told they are, but no trial says so: the next one will.
+                self.news.extend(learned.iter().copied());
+            })?;
+            self.ids.insert(next, id);
+            let parameters = configuration.named(self.experiment.space());
+            self.asked.insert(next, Proposal { parameters, learned: std::mem::take(&mut learned) });
+        }
+        Ok(())
+    }
+
+    /// Goes through the trials that are stored and were not asked for here.
+    fn catch_up(&mut self) {
+        let unknown: Vec<u64> = self.trials.keys().filter(|number| !self.ids.contains_key(number)).copied().collect();
+        for number in unknown {
+            let Some(stored) = self.trials.get(&number) else { continue };
+            let (learned, configuration) = (stored.learned.clone(), self.configuration(&stored.parameters));
+            for ended in learned {
+                self.tell(ended);
+                self.news.remove(&ended);
+            }
+            // What cannot be read is not known to the sampler.
+            if let Some(configuration) = configuration {
+                let id = self.experiment.begin(configuration).id;
+                self.ids.insert(number, id);
+            }
+        }
+    }
+
+    fn configuration(&self, parameters: &BTreeMap<String, Value>) -> Option<Configuration> {
+        self.experiment.space().read(parameters).ok()
+    }
+
+    /// Tells the end of a trial. Whether it was one that is known.
+    fn tell(&mut self, number: u64) -> bool {
+        let Some(id) = self.ids.get(&number).copied() else { return false };
+        let outcome = match self.trials.get(&number).map(|stored| &stored.stage) {
+            Some(Stage::Running) => return false,
+            Some(Stage::Succeeded(values)) => Outcome::Values(values.clone()),
+            Some(Stage::Failed) => Outcome::Failed { reason: "it failed".to_owned() },
+            Some(Stage::Stopped(last)) => {
+                if let Some((step, values)) = last.clone() {
+                    // Values that make no report make none here.
+                    let _ = self.experiment.report(id, step, values);
+                }
+                Outcome::Stopped
+            }
+            None => Outcome::Failed { reason: "it was deleted".to_owned() },
+        };
+        // It may have been told before, then deleted: what was told stays.
+        self.experiment.tell(id, outcome).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

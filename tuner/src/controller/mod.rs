@@ -1,0 +1,278 @@
+//! The controllers of experiments and trials: they observe and carry out. What is done is decided in
+//! `trainyard_tuner_core::control`.
+
+mod held;
+mod observer;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, DynamicObject};
+use kube::core::{ApiResource, GroupVersionKind, ObjectMeta};
+use serde_json::Value as Json;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use trainyard_proto::plan::Plan;
+use trainyard_proto::tuning::TRIAL;
+use trainyard_runtime::driver::apply::Target;
+use trainyard_runtime::driver::cache::Probe;
+use trainyard_runtime::driver::{Cache, Controller, EventSink, Key, Probes, Queue};
+use trainyard_tuner_core::control::{API_VERSION, ExperimentView, Setup, TrialView, experiment, trial};
+
+use crate::definition::KINDS;
+use held::Searches;
+use observer::Observer;
+
+/// The controllers, running. Dropping it stops them without waiting for them.
+pub struct Handle {
+    stop: CancellationToken,
+    tuner: Tuner,
+    tasks: JoinSet<()>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    /// Waits until what is created from now on is acted upon at once.
+    pub async fn ready(&self) {
+        self.tuner.ready().await;
+    }
+
+    /// Stops: actions in flight are finished, nothing new is begun. Jobs that run go on.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "controller ended badly");
+            }
+        }
+        self.tuner.events.flush().await;
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// What the controllers share.
+#[derive(Clone)]
+pub struct Tuner {
+    experiments: Cache<DynamicObject>,
+    trials: Cache<DynamicObject>,
+    /// The jobs of trials, by kind.
+    jobs: Arc<BTreeMap<&'static str, (&'static str, Cache<DynamicObject>)>>,
+    /// The pods of trials.
+    pods: Cache<Pod>,
+    searches: Searches,
+    observer: Observer,
+    client: kube::Client,
+    probes: Probes,
+    events: EventSink,
+    experiment_queue: Queue,
+    trial_queue: Queue,
+}
+
+fn resource(api_version: &str, kind: &str) -> ApiResource {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
+}
+
+impl Tuner {
+    /// Starts the controllers of experiments and trials. They become active when their caches have been filled.
+    #[must_use]
+    pub fn start(client: &kube::Client, workers: usize) -> Handle {
+        let stop = CancellationToken::new();
+        let tuner = Self::new(client, &stop);
+        let mut tasks = JoinSet::new();
+        for controller in tuner.controllers() {
+            let (tuner, stop) = (tuner.clone(), stop.clone());
+            tasks.spawn(async move {
+                tokio::select! { () = tuner.ready() => {}, () = stop.cancelled() => return }
+                controller.run(workers, stop).await;
+            });
+        }
+        Handle { stop, tuner, tasks }
+    }
+
+    fn new(client: &kube::Client, stop: &CancellationToken) -> Self {
+        let mut probes: Vec<(String, String, Arc<dyn Probe>)> = Vec::new();
+        let mut cache = |api_version: &str, kind: &str, label: Option<&str>| {
+            let api = Api::all_with(client.clone(), &resource(api_version, kind));
+            let cache: Cache<DynamicObject> = match label {
+                Some(label) => Cache::start_labelled(api, label, stop.clone()),
+                None => Cache::start(api, stop.clone()),
+            };
+            probes.push((api_version.to_owned(), kind.to_owned(), Arc::new(cache.clone())));
+            cache
+        };
+        let experiments = cache(API_VERSION, "Experiment", None);
+        let trials = cache(API_VERSION, "Trial", None);
+        let jobs = KINDS.map(|(version, kind)| (kind, (version, cache(version, kind, Some(TRIAL)))));
+        let pods = Cache::start_labelled(Api::all(client.clone()), TRIAL, stop.clone());
+        let trial_queue = Queue::default();
+        let tuner = Self {
+            searches: Searches::default(),
+            observer: Observer::new(client.clone(), pods.clone(), trial_queue.clone(), stop.clone()),
+            experiments,
+            trials,
+            jobs: Arc::new(BTreeMap::from(jobs)),
+            pods,
+            client: client.clone(),
+            probes: Probes::new(probes),
+            events: EventSink::start(client.clone(), "trainyard-tuner"),
+            experiment_queue: Queue::default(),
+            trial_queue,
+        };
+        tuner.subscribe();
+        tuner
+    }
+
+    fn subscribe(&self) {
+        let this = self.clone();
+        self.experiments.subscribe(move |old, new| {
+            let Some(object) = new.or(old) else { return };
+            this.experiment_queue.wake(key(&object.metadata));
+            let uid = object.metadata.uid.clone().unwrap_or_default();
+            if new.is_none() {
+                this.searches.forget(&uid);
+            }
+            if old.map(|old| turning(old)) != new.map(|new| turning(new)) {
+                this.trials.owned_by(&uid).iter().for_each(|trial| this.trial_queue.wake(key(&trial.metadata)));
+            }
+        });
+        let this = self.clone();
+        self.trials.subscribe(move |old, new| {
+            let Some(object) = new.or(old) else { return };
+            let own = key(&object.metadata);
+            if let Some((uid, experiment)) = owner(&object.metadata) {
+                this.searches.observe(&uid, object, new.is_some());
+                this.experiment_queue.wake(Key::new(own.namespace.clone(), experiment));
+            }
+            if new.is_none() {
+                this.observer.forget(&own);
+            }
+            this.trial_queue.wake(own);
+        });
+        for (_, jobs) in self.jobs.values() {
+            let queue = self.trial_queue.clone();
+            jobs.subscribe(move |old, new| {
+                let Some(object) = new.or(old) else { return };
+                if let Some((_, trial)) = owner(&object.metadata) {
+                    queue.wake(Key::new(object.metadata.namespace.clone().unwrap_or_default(), trial));
+                }
+            });
+        }
+        let observer = self.observer.clone();
+        self.pods.subscribe(move |old, new| observer.pod(old, new));
+    }
+
+    async fn ready(&self) {
+        self.experiments.ready().await;
+        self.trials.ready().await;
+        for (_, jobs) in self.jobs.values() {
+            jobs.ready().await;
+        }
+        self.pods.ready().await;
+    }
+
+    fn controllers(&self) -> [Controller; 2] {
+        let (experiments, trials) = (self.clone(), self.clone());
+        [
+            Controller {
+                name: "experiments",
+                plan: Arc::new(move |key, now_ms| experiments.plan_experiment(key, now_ms)),
+                trace: Arc::new(|_, _| None),
+                target: self.target("experiments"),
+                queue: self.experiment_queue.clone(),
+            },
+            Controller {
+                name: "trials",
+                plan: Arc::new(move |key, now_ms| trials.plan_trial(key, now_ms)),
+                trace: Arc::new(|_, _| None),
+                target: self.target("trials"),
+                queue: self.trial_queue.clone(),
+            },
+        ]
+    }
+
+    fn target(&self, controller: &'static str) -> Target {
+        Target {
+            client: self.client.clone(),
+            probes: self.probes.clone(),
+            events: self.events.clone(),
+            controller,
+            reads_back: true,
+        }
+    }
+
+    fn plan_experiment(&self, key: &Key, now_ms: i64) -> Option<Plan> {
+        let object = as_value(&*self.experiments.get(key)?, API_VERSION, "Experiment");
+        Some(self.searches.with(&object, &self.trials, |setup, search| {
+            experiment(&ExperimentView { object: &object, setup }, search, now_ms)
+        }))
+    }
+
+    fn plan_trial(&self, key: &Key, now_ms: i64) -> Option<Plan> {
+        let found = self.trials.get(key)?;
+        let object = as_value(&found, API_VERSION, "Trial");
+        let (uid, name) = owner(&found.metadata)?;
+        let experiment = self.experiments.get(&Key::new(key.namespace.clone(), name));
+        let experiment = experiment.filter(|experiment| experiment.metadata.uid.as_ref() == Some(&uid))?;
+        let experiment = as_value(&experiment, API_VERSION, "Experiment");
+        let setup = self.searches.setup(&experiment, &self.trials)?;
+        let job = self.job(key, &setup, found.metadata.uid.as_deref().unwrap_or_default());
+        let plan = self.observer.with(key, &setup.objectives, |seen| {
+            let (experiment, setup) = (Some(&experiment), Some(&*setup));
+            trial(&TrialView { object: &object, experiment, setup, job: job.as_ref(), seen }, now_ms)
+        });
+        if is_over(&object) {
+            self.observer.forget(key);
+        }
+        Some(plan)
+    }
+
+    /// The job of a trial.
+    fn job(&self, key: &Key, setup: &Setup, trial_uid: &str) -> Option<Json> {
+        let kind = setup.job.get("kind").and_then(Json::as_str)?;
+        let (kind, (api_version, jobs)) = self.jobs.get_key_value(kind)?;
+        let found = jobs.get(key)?;
+        let is_ours = owner(&found.metadata).is_some_and(|(uid, _)| uid == trial_uid);
+        is_ours.then(|| as_value(&found, api_version, kind))
+    }
+}
+
+fn is_over(trial: &Json) -> bool {
+    matches!(trial.pointer("/status/phase").and_then(Json::as_str), Some("Succeeded" | "Failed" | "Stopped"))
+}
+
+/// What of an experiment its trials go by.
+fn turning(experiment: &DynamicObject) -> (Option<&Json>, Option<&Json>, Option<i64>) {
+    let data = &experiment.data;
+    (data.pointer("/spec/suspend"), data.pointer("/status/phase"), experiment.metadata.generation)
+}
+
+fn key(meta: &ObjectMeta) -> Key {
+    Key::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+/// Who controls an object: uid and name.
+fn owner(meta: &ObjectMeta) -> Option<(String, String)> {
+    let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
+    Some((owner.uid.clone(), owner.name.clone()))
+}
+
+/// A dynamic object as JSON. Items of a list come without their kind, so it is put in.
+fn as_value(object: &DynamicObject, api_version: &str, kind: &str) -> Json {
+    let mut value = serde_json::to_value(object).unwrap_or(Json::Null);
+    value["apiVersion"] = Json::from(api_version);
+    value["kind"] = Json::from(kind);
+    value
+}

@@ -1,0 +1,202 @@
+//! Follows what the pods of trials write.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::{AsyncBufReadExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, LogParams};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use trainyard_proto::tuning::TRIAL;
+use trainyard_runtime::driver::{Cache, Key, Queue};
+use trainyard_tuner_core::control::Seen;
+use trainyard_tuner_core::objective::Objective;
+use trainyard_tuner_core::observation::Observation;
+
+/// A trial that goes on telling is looked at so often.
+const PACE: Duration = Duration::from_secs(1);
+/// Before a log that ended early is read anew.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Labels by which the first pod of a job is known, among those that have them.
+const INDICES: [&str; 3] =
+    ["training.kubeflow.org/replica-index", "batch.kubernetes.io/job-completion-index", "jobset.sigs.k8s.io/job-index"];
+/// The role of a pod.
+const ROLE: &str = "training.kubeflow.org/replica-type";
+
+/// What is known of one pod.
+struct Followed {
+    created_ms: i64,
+    is_leader: bool,
+    can_be_read: bool,
+    /// Stops the task that reads, once there is one.
+    reader: Option<CancellationToken>,
+    observation: Observation,
+    is_whole: bool,
+}
+
+/// Cloning shares it.
+#[derive(Clone)]
+pub(super) struct Observer {
+    client: kube::Client,
+    pods: Cache<Pod>,
+    queue: Queue,
+    stop: CancellationToken,
+    /// By trial, then by uid of the pod.
+    all: Arc<Mutex<HashMap<Key, BTreeMap<String, Followed>>>>,
+}
+
+impl Observer {
+    /// Wakes trials in the queue when there is something new about them.
+    pub(super) fn new(client: kube::Client, pods: Cache<Pod>, queue: Queue, stop: CancellationToken) -> Self {
+        Self { client, pods, queue, stop, all: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, BTreeMap<String, Followed>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A pod came, changed or went.
+    pub(super) fn pod(&self, old: Option<&Arc<Pod>>, new: Option<&Arc<Pod>>) {
+        let Some(pod) = new.or(old) else { return };
+        let labels = pod.metadata.labels.as_ref();
+        let (Some(trial), Some(uid)) = (labels.and_then(|labels| labels.get(TRIAL)), pod.metadata.uid.clone()) else {
+            return;
+        };
+        let is_first = |label: &str| labels.and_then(|labels| labels.get(label)).is_none_or(|index| index == "0");
+        if !INDICES.into_iter().all(is_first) {
+            return;
+        }
+        let trial = Key::new(pod.metadata.namespace.clone().unwrap_or_default(), trial.clone());
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        let can_be_read = matches!(phase, Some("Running" | "Succeeded" | "Failed"));
+        let mut all = self.lock();
+        let pods = all.entry(trial.clone()).or_default();
+        if new.is_none() {
+            // What it told counts if that was all.
+            let is_lost = pods.get(&uid).is_some_and(|pod| !pod.is_whole);
+            if is_lost && let Some(lost) = pods.remove(&uid) {
+                lost.reader.iter().for_each(CancellationToken::cancel);
+            }
+        } else {
+            let role = labels.and_then(|labels| labels.get(ROLE)).map(String::as_str);
+            let created = pod.metadata.creation_timestamp.as_ref();
+            let followed = pods.entry(uid).or_insert_with(|| Followed {
+                created_ms: created.map_or(0, |created| created.0.as_millisecond()),
+                is_leader: matches!(role, Some("master" | "chief" | "launcher")),
+                can_be_read: false,
+                reader: None,
+                observation: Observation::new(0),
+                is_whole: false,
+            });
+            if followed.can_be_read == can_be_read {
+                return;
+            }
+            followed.can_be_read = can_be_read;
+        }
+        drop(all);
+        self.queue.wake(trial);
+    }
+
+    /// The trial has ended, or is gone.
+    pub(super) fn forget(&self, trial: &Key) {
+        for pod in self.lock().remove(trial).into_iter().flat_map(BTreeMap::into_values) {
+            pod.reader.iter().for_each(CancellationToken::cancel);
+        }
+    }
+
+    /// Does something with what was seen of a trial's pods, and sees to it that they are read.
+    pub(super) fn with<T>(&self, trial: &Key, objectives: &[Objective], act: impl FnOnce(Seen<'_>) -> T) -> T {
+        let mut all = self.lock();
+        let Some(pods) = all.get_mut(trial) else { return act(Seen::Nothing) };
+        for (uid, pod) in pods.iter_mut().filter(|(_, pod)| pod.can_be_read && pod.reader.is_none()) {
+            let stop = self.stop.child_token();
+            pod.reader = Some(stop.clone());
+            pod.observation = Observation::new(objectives.len());
+            let reading = self.clone().read(trial.clone(), uid.clone(), objectives.to_vec());
+            tokio::spawn(async move {
+                tokio::select! { () = reading => {}, () = stop.cancelled() => {} }
+            });
+        }
+        // The job's first pod tells for it; of several that were made one after the other, the last.
+        let best = pods.values().filter(|pod| pod.reader.is_some());
+        let best = best.max_by_key(|pod| (pod.is_leader, pod.created_ms, !pod.observation.reports().is_empty()));
+        act(match best {
+            None => Seen::Nothing,
+            Some(pod) if pod.is_whole => Seen::Whole(&pod.observation),
+            Some(pod) => Seen::Part(&pod.observation),
+        })
+    }
+
+    /// Reads a pod's log to its end, from its beginning as often as it breaks off.
+    async fn read(self, trial: Key, uid: String, objectives: Vec<Objective>) {
+        loop {
+            let Some(pod) = self.pod_of(&trial, &uid) else { return };
+            if let Err(error) = self.follow(&trial, &uid, &pod, &objectives).await {
+                tracing::debug!(%trial, %error, "the log of a trial's pod broke off");
+            }
+            // The end of the log may be told before that of the pod.
+            let deadline = Instant::now() + PACE;
+            while Instant::now() < deadline {
+                if self.pod_of(&trial, &uid).is_none_or(|pod| has_ended(&pod)) {
+                    self.change(&trial, &uid, |pod| pod.is_whole = true);
+                    self.queue.wake(trial);
+                    return;
+                }
+                tokio::time::sleep(PAUSE / 10).await;
+            }
+            tokio::time::sleep(PAUSE).await;
+            self.change(&trial, &uid, |pod| pod.observation = Observation::new(objectives.len()));
+        }
+    }
+
+    fn pod_of(&self, trial: &Key, uid: &str) -> Option<Arc<Pod>> {
+        let of_trial = |pod: &Arc<Pod>| {
+            pod.metadata.uid.as_deref() == Some(uid)
+                && pod.metadata.labels.as_ref().and_then(|labels| labels.get(TRIAL)) == Some(&trial.name)
+        };
+        // Pods are named after their job, and the job after its trial.
+        self.pods.named(&trial.namespace, &trial.name).into_iter().find(of_trial)
+    }
+
+    fn change<T>(&self, trial: &Key, uid: &str, act: impl FnOnce(&mut Followed) -> T) -> Option<T> {
+        self.lock().get_mut(trial).and_then(|pods| pods.get_mut(uid)).map(act)
+    }
+
+    async fn follow(&self, trial: &Key, uid: &str, pod: &Pod, objectives: &[Objective]) -> Result<(), Error> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &trial.namespace);
+        let container = pod.spec.as_ref().and_then(|spec| spec.containers.first()).map(|first| first.name.clone());
+        let params = LogParams { follow: true, container, ..LogParams::default() };
+        let log = api.log_stream(pod.metadata.name.as_deref().unwrap_or_default(), &params).await?;
+        let mut lines = log.lines();
+        let mut told: Option<Instant> = None;
+        while let Some(line) = lines.try_next().await? {
+            let is_new = self.change(trial, uid, |pod| {
+                let doubtful = pod.observation.is_doubtful();
+                pod.observation.line(&line, objectives) || pod.observation.is_doubtful() != doubtful
+            });
+            if is_new == Some(true) && told.is_none_or(|told| told.elapsed() >= PACE) {
+                told = Some(Instant::now());
+                self.queue.wake(trial.clone());
+            } else if is_new == Some(true) {
+                self.queue.wake_in(trial.clone(), PACE);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a log could not be read on.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Refused(#[from] kube::Error),
+    #[error(transparent)]
+    Broken(#[from] std::io::Error),
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
+}
