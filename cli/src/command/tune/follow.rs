@@ -107,7 +107,9 @@ async fn news(
         }
         let Some(trial) = found.filter(is_over) else { continue };
         let status = &trial["status"];
-        let parameters = parameters(&trial["spec"]["parameters"]);
+        let parameters = parameters(wanted, &trial["spec"]["parameters"]);
+        let parameters =
+            parameters.map(|(name, value)| format!("{name}={}", plain(value))).collect::<Vec<_>>().join(" ");
         let (style, told) = match status["phase"].as_str() {
             Some("Succeeded") => (style::GOOD, status["summary"].as_str().unwrap_or_default().to_owned()),
             Some(other) => {
@@ -126,9 +128,10 @@ async fn news(
     Ok(())
 }
 
-fn parameters(table: &Value) -> String {
-    let pairs = table.as_object().into_iter().flatten();
-    pairs.map(|(name, value)| format!("{name}={}", plain(value))).collect::<Vec<_>>().join(" ")
+/// The values that are there, in the order of the file.
+fn parameters<'table>(wanted: &Wanted, table: &'table Value) -> impl Iterator<Item = (String, &'table Value)> {
+    let names = wanted.definition.space.parameters().iter().map(|parameter| parameter.name.clone());
+    names.collect::<Vec<_>>().into_iter().filter_map(|name| table.get(&name).map(|value| (name, value)))
 }
 
 fn plain(value: &Value) -> String {
@@ -194,12 +197,12 @@ fn summary(wanted: &Wanted, now: &Value, took: Duration, screen: &Screen) -> Res
     };
     screen.say(word, style, &format!("experiment {} in {took}: {message}", wanted.name))?;
     let best = &status["best"];
-    if let Some(parameters) = best["parameters"].as_object() {
+    if best["trial"].is_string() {
         let (summary, trial) =
             (best["summary"].as_str().unwrap_or_default(), best["trial"].as_str().unwrap_or_default());
         screen.say("Best", style::GOOD, &format!("{summary} ({trial})"))?;
         let mut out = anstream::stdout().lock();
-        for (name, value) in parameters {
+        for (name, value) in parameters(wanted, &best["parameters"]) {
             writeln!(out, "{name} = {value}")?;
         }
     } else if status["trials"]["started"].as_u64().unwrap_or(0) > 0 {

@@ -1,0 +1,164 @@
+"""`trainyard tune`: trials as jobs, from a file to the best configuration."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+
+from conftest import TRAINYARD, eventually
+
+SPACE = """
+objective = {metric = "loss", goal = "minimize"}
+parameters.x = {type = "float", min = -2, max = 2}
+parameters.opt = {type = "categorical", choices = ["sgd", "adam"]}
+parameters.momentum = {type = "float", min = 0, max = 1, when = "opt == 'sgd'"}
+"""
+# Each start of a trial leaves a line in a file of its own name, and one at its end.
+PROGRAM = """
+import os, sys, time
+name, seconds, x = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
+with open(f"starts/{name}", "a") as out: print(os.getpid(), *sys.argv[4:], file=out)
+for step in range(1, 6):
+    print({'step': step, 'loss': x * x + 1 / step}, flush=True)
+    time.sleep(seconds / 5)
+with open(f"starts/{name}", "a") as out: print("end", file=out)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "starts").mkdir()
+    (tmp_path / "train.py").write_text(PROGRAM)
+    return tmp_path
+
+
+def experiment(folder, name, trials, parallel, seconds=0.0, trial=None):
+    command = f'command = ["python3", "train.py", "{{trial.name}}", "{seconds}", "{{x}}", "{{opt}}", "{{momentum}}"]'
+    path = folder / f"{name}.toml"
+    path.write_text(f"{SPACE}\nbudget = {{trials = {trials}, parallel = {parallel}}}\n[trial]\n{trial or command}\n")
+    return path
+
+
+def lines(folder, name):
+    path = folder / "starts" / name
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def best_of(trials):
+    told = {t["metadata"]["name"]: t["status"]["values"]["loss"] for t in trials if t["status"]["phase"] == "Succeeded"}
+    return min(told.items(), key=lambda each: (each[1], int(each[0].rpartition("-")[2])))
+
+
+def test_an_experiment_runs_from_its_file_to_the_best_configuration(own_server, folder):
+    done = own_server.trainyard("tune", experiment(folder, "wine", 6, 3), cwd=folder)
+    trials = own_server.get("trials.trainyard.dev")["items"]
+    assert sorted(t["metadata"]["name"] for t in trials) == [f"wine-{n}" for n in range(6)]
+    assert {t["status"]["phase"] for t in trials} == {"Succeeded"}
+    for t in trials:
+        spec, status = t["spec"]["parameters"], t["status"]
+        assert status["values"]["loss"] == pytest.approx(spec["x"] ** 2 + 0.2)
+        assert status["report"]["step"] == 5
+        # A parameter that is not used is not passed on.
+        given = [f"{spec['momentum']}"] if "momentum" in spec else []
+        started = lines(folder, t["metadata"]["name"])
+        assert started[0].split()[1:2] == [spec["opt"]] and len(started[0].split()) == 2 + len(given)
+        assert started[1:] == ["end"]
+    name, loss = best_of(trials)
+    shown = own_server.get("experiment", "wine")["status"]
+    assert shown["phase"] == "Succeeded" and shown["best"]["trial"] == name and shown["best"]["values"] == {"loss": loss}
+    best = next(t for t in trials if t["metadata"]["name"] == name)["spec"]["parameters"]
+    told = dict(line.split(" = ") for line in done.stdout.splitlines())
+    assert float(told["x"]) == best["x"] and told["opt"] == f'"{best["opt"]}"'
+    # The same seed suggests the same, and an experiment that has ended is replaced.
+    again = own_server.trainyard("tune", "wine.toml", cwd=folder)
+    assert again.stdout == done.stdout
+
+
+def test_what_is_interrupted_goes_on_and_starts_no_trial_that_ended_again(folder):
+    home = {**os.environ, "TRAINYARD_HOME": str(folder / "home"), "NO_COLOR": "1"}
+    home.pop("KUBECONFIG", None)
+    file = experiment(folder, "long", 6, 2, seconds=1.5)
+
+    def tune(*flags):
+        return subprocess.Popen([TRAINYARD, "tune", file, *flags], env=home, cwd=folder, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def ended():
+        return {path.name for path in (folder / "starts").iterdir() if "end" in path.read_text()}
+
+    def succeeded():
+        """Trials of which that is on record: a process may have ended and not be counted yet when it is interrupted."""
+        found = subprocess.run([TRAINYARD, "get", "trials", "-o", "json"], env=home, capture_output=True, check=True)
+        trials = json.loads(found.stdout)["items"]
+        return {t["metadata"]["name"] for t in trials if t.get("status", {}).get("phase") == "Succeeded"}
+
+    def written(names):
+        return {name: lines(folder, name) for name in names}
+
+    def running():
+        return [pid for pid in os.listdir("/proc") if pid.isdigit() and str(folder) == cwd(pid)]
+
+    def cwd(pid):
+        try:
+            return os.readlink(f"/proc/{pid}/cwd") if b"train.py" in open(f"/proc/{pid}/cmdline", "rb").read() else ""
+        except OSError:
+            return ""
+
+    first = tune()
+    eventually(lambda: ended(), "a trial has ended")
+    first.send_signal(signal.SIGINT)
+    assert first.wait(timeout=60) == 130
+    assert not running(), "Ctrl-C leaves no trial behind"
+    before = written(succeeded())
+    refused = tune()
+    assert refused.wait(timeout=60) == 5 and "--resume" in refused.stderr.read()
+
+    second = tune("--resume")
+    eventually(lambda: len(ended()) >= len(before) + 2, "others have ended")
+    second.kill()
+    second.wait()
+    before |= written(succeeded())
+    third = tune("--resume")
+    out, err = third.communicate(timeout=120)
+    assert third.returncode == 0, err
+    assert ended() == {f"long-{n}" for n in range(6)}
+    assert {name: lines(folder, name) for name in before} == before, "what is on record is not run again"
+    assert not running()
+    assert re.search(r"Best .*\(long-\d\)", err), err
+
+    # A larger budget goes on from there.
+    experiment(folder, "long", 8, 2)
+    more = tune("--resume")
+    assert more.wait(timeout=120) == 0, more.stderr.read()
+    assert ended() == {f"long-{n}" for n in range(8)}
+
+
+def test_a_wrong_metric_is_told_with_the_nearest_name(own_server, folder):
+    file = experiment(folder, "wrong", 9, 1)
+    file.write_text(file.read_text().replace('"loss"', '"los"'))
+    done = own_server.trainyard("tune", file, cwd=folder, check=False)
+    assert done.returncode == 1
+    assert "Trial 0 failed: it told no `los` (did you mean `loss`?); it told `loss`, `step`" in done.stderr
+    assert "the first 5 trials failed and none succeeded" in done.stderr
+
+
+def test_trials_are_jobs_of_any_kind(own_server, folder):
+    containers = f'''containers = [{{name = "main", image = "x", workingDir = "{folder}",
+      command = ["python3", "train.py", "{{trial.name}}", "0", "{{x}}", "{{opt}}", "{{momentum}}"]}}]'''.replace("\n", " ")
+    trial = f'''keep = "none"
+[trial.job]
+apiVersion = "batch/v1"
+kind = "Job"
+[trial.job.spec]
+backoffLimit = 0
+template = {{spec = {{restartPolicy = "Never", {containers}}}}}'''
+    own_server.trainyard("tune", experiment(folder, "jobs", 4, 2, trial=trial), cwd=folder)
+    assert {t["status"]["phase"] for t in own_server.get("trials.trainyard.dev")["items"]} == {"Succeeded"}
+    eventually(lambda: not own_server.get("jobs")["items"], "jobs that are not kept are gone")
+    wrong = experiment(folder, "wrong-job", 4, 2, trial=trial.replace("backoffLimit = 0", 'backoffLimit = "none"'))
+    refused = own_server.trainyard("tune", wrong, cwd=folder, check=False)
+    assert refused.returncode == 2 and "spec.backoffLimit" in refused.stderr
+    assert own_server.kubectl("get", "experiment", "wrong-job", check=False).returncode != 0, "nothing was started"
