@@ -320,6 +320,6 @@ fn pods_that_are_gone_with_what_they_told_fail_their_trial() {
 
 #[test]
 fn numbers_are_shown_short() {
-    let shown = [0.0, 0.5, 0.123_456_789, 12.5, 1234.567_89, -3.0, 1e-7, 123_456_789_012.0].map(short);
+    let shown = [0.0, 0.5, 0.123_456_789, 12.5, 1_234.567_89, -3.0, 1e-7, 123_456_789_012.0].map(short);
     assert_eq!(shown, ["0", "0.5", "0.12346", "12.5", "1234.57", "-3", "1.00000e-7", "1.23457e11"]);
 }
