@@ -19,6 +19,8 @@ pub enum Purpose {
     Order = 3,
     /// The candidates of a model.
     Candidate = 4,
+    /// Where a search begins anew.
+    Restart = 5,
 }
 
 /// A stream of random numbers.
