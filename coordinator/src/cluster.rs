@@ -82,21 +82,38 @@ impl Starter<'_> {
         cache
     }
 
+    /// Pods, of which many change at once.
+    fn pods(&mut self) -> Cache<Pod> {
+        let api: Api<Pod> = match self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        };
+        self.note(kind("v1", "Pod"), Cache::start(api, self.stop.clone()))
+    }
+
+    /// Nodes, which send heartbeats.
+    fn nodes(&mut self) -> Cache<Node> {
+        self.note(kind("v1", "Node"), Cache::start(Api::all(self.client.clone()), self.stop.clone()))
+    }
+
     fn namespaced<K>(&mut self) -> Cache<K>
     where
         K: Cacheable + Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
-        let api: Api<K> = match self.namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
+        let resource = ApiResource::erase::<K>(&());
+        let api = match self.namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
         };
-        let of = kind(&K::api_version(&()), &K::kind(&()));
-        self.note(of, Cache::start(api, self.stop.clone()))
+        let of = kind(&resource.api_version, &resource.kind);
+        self.note(of, Cache::start_untyped(api, None, self.stop.clone()))
     }
 
     fn cluster_wide<K: Cacheable + Resource<DynamicType = ()>>(&mut self) -> Cache<K> {
-        let of = kind(&K::api_version(&()), &K::kind(&()));
-        self.note(of, Cache::start(Api::all(self.client.clone()), self.stop.clone()))
+        let resource = ApiResource::erase::<K>(&());
+        let api = Api::all_with(self.client.clone(), &resource);
+        let of = kind(&resource.api_version, &resource.kind);
+        self.note(of, Cache::start_untyped(api, None, self.stop.clone()))
     }
 
     fn custom(&mut self, api_version: &str, of_kind: &str, namespaced: bool) -> Cache<DynamicObject> {
@@ -106,7 +123,7 @@ impl Starter<'_> {
             Some(namespace) if namespaced => Api::namespaced_with(self.client.clone(), namespace, &resource),
             Some(_) | None => Api::all_with(self.client.clone(), &resource),
         };
-        self.note(kind(api_version, of_kind), Cache::start(api, self.stop.clone()))
+        self.note(kind(api_version, of_kind), Cache::start_dynamic(api, None, self.stop.clone()))
     }
 
     /// On a cluster that has Kueue, its kinds are Kueue's.
@@ -163,7 +180,7 @@ impl Cluster {
             queues.insert(kind(api_version, of_kind), Queue::default());
         }
         let gangs = (config.embedded || config.gangs.is_some()).then(|| Gangs {
-            nodes: starter.cluster_wide(),
+            nodes: starter.nodes(),
             priority_classes: starter.cluster_wide(),
             queues: Arc::new(starter.queues(config.embedded, peers)),
             namespaces: (config.embedded || !peers.queues.is_empty()).then(|| starter.cluster_wide()),
@@ -175,7 +192,7 @@ impl Cluster {
             sets: starter.namespaced(),
         });
         let this = Self {
-            pods: starter.namespaced(),
+            pods: starter.pods(),
             services: starter.namespaced(),
             embedded,
             gangs,

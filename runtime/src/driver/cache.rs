@@ -6,7 +6,8 @@ use std::hash::Hash;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use futures::StreamExt as _;
-use kube::api::Api;
+use futures::stream::BoxStream;
+use kube::api::{Api, DynamicObject};
 use kube::core::Resource;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde::de::DeserializeOwned;
@@ -144,24 +145,63 @@ impl<K: Resource> State<K> {
     }
 }
 
+impl Cache<DynamicObject> {
+    /// A cache of a kind that is known by name only; see [`Cache::start_untyped`].
+    pub fn start_dynamic(api: Api<DynamicObject>, label: Option<&str>, stop: CancellationToken) -> Self {
+        let label = label.map(str::to_owned);
+        Self::start_from(stop, move || untyped(api.clone(), label.as_deref()))
+    }
+}
+
+/// What a watch tells.
+type Events<K> = BoxStream<'static, Result<watcher::Event<K>, watcher::Error>>;
+
+fn untyped(api: Api<DynamicObject>, label: Option<&str>) -> Events<DynamicObject> {
+    let config = watcher::Config::default();
+    watcher(api, label.into_iter().fold(config, watcher::Config::labels)).default_backoff().boxed()
+}
+
+/// The event of a kind. An object that cannot be read as one of it is left out.
+fn read_as<K: Cacheable>(event: watcher::Event<DynamicObject>) -> Option<watcher::Event<K>> {
+    Some(match event {
+        watcher::Event::Init => watcher::Event::Init,
+        watcher::Event::InitDone => watcher::Event::InitDone,
+        watcher::Event::InitApply(object) => watcher::Event::InitApply(typed(object)?),
+        watcher::Event::Apply(object) => watcher::Event::Apply(typed(object)?),
+        watcher::Event::Delete(object) => watcher::Event::Delete(typed(object)?),
+    })
+}
+
+fn typed<K: Cacheable>(object: DynamicObject) -> Option<K> {
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let read = serde_json::to_value(object).and_then(serde_json::from_value);
+    let kind = std::any::type_name::<K>();
+    read.inspect_err(|error| tracing::warn!(kind, name, %error, "an object that cannot be read is left out")).ok()
+}
+
 impl<K: Cacheable> Cache<K> {
     /// Fill a cache from `api` and keep it current until `stop`.
     pub fn start(api: Api<K>, stop: CancellationToken) -> Self {
-        Self::start_with(api, watcher::Config::default(), stop)
+        Self::start_from(stop, move || watcher(api.clone(), watcher::Config::default()).default_backoff().boxed())
     }
 
-    /// The same for the objects that have a label.
-    pub fn start_labelled(api: Api<K>, label: &str, stop: CancellationToken) -> Self {
-        Self::start_with(api, watcher::Config::default().labels(label), stop)
+    /// The same through a watch that does not know the kind, of the objects that have the label, if one is given. The program holds
+    /// such a watch once for all kinds, and each object is read twice: for kinds of which few objects change in a second.
+    pub fn start_untyped(api: Api<DynamicObject>, label: Option<&str>, stop: CancellationToken) -> Self {
+        let label = label.map(str::to_owned);
+        Self::start_from(stop, move || {
+            let events = untyped(api.clone(), label.as_deref());
+            events.filter_map(async |event| event.map(read_as).transpose()).boxed()
+        })
     }
 
-    fn start_with(api: Api<K>, config: watcher::Config, stop: CancellationToken) -> Self {
+    fn start_from(stop: CancellationToken, events: impl Fn() -> Events<K> + Send + 'static) -> Self {
         let cache = Self::detached();
         let followed = cache.clone();
         // It ends with `stop`. A follower that begins anew lists everything again, so nothing is missed.
         drop(task::keep_until("cache", "controllers act on an old view of this kind", stop, move || {
-            let (cache, api, config) = (followed.clone(), api.clone(), config.clone());
-            async move { cache.follow(api, config).await }
+            let (cache, events) = (followed.clone(), events());
+            async move { cache.follow(events).await }
         }));
         cache
     }
@@ -177,10 +217,8 @@ impl<K: Cacheable> Cache<K> {
         }
     }
 
-    async fn follow(&self, api: Api<K>, config: watcher::Config) {
-        let stream = watcher(api, config).default_backoff();
-        futures::pin_mut!(stream);
-        while let Some(event) = stream.next().await {
+    async fn follow(&self, mut events: Events<K>) {
+        while let Some(event) = events.next().await {
             match event {
                 Ok(event) => self.observe(event),
                 Err(error) => self.failed(&error),

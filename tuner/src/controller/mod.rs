@@ -106,17 +106,15 @@ impl Tuner {
         let mut probes: Vec<(String, String, Arc<dyn Probe>)> = Vec::new();
         let mut cache = |api_version: &str, kind: &str, label: Option<&str>| {
             let api = Api::all_with(client.clone(), &resource(api_version, kind));
-            let cache: Cache<DynamicObject> = match label {
-                Some(label) => Cache::start_labelled(api, label, stop.clone()),
-                None => Cache::start(api, stop.clone()),
-            };
+            let cache = Cache::start_dynamic(api, label, stop.clone());
             probes.push((api_version.to_owned(), kind.to_owned(), Arc::new(cache.clone())));
             cache
         };
         let experiments = cache(API_VERSION, "Experiment", None);
         let trials = cache(API_VERSION, "Trial", None);
         let jobs = KINDS.map(|(version, kind)| (kind, (version, cache(version, kind, Some(TRIAL)))));
-        let pods = Cache::start_labelled(Api::all(client.clone()), TRIAL, stop.clone());
+        let pods =
+            Cache::start_untyped(Api::all_with(client.clone(), &resource("v1", "Pod")), Some(TRIAL), stop.clone());
         let trial_queue = Queue::default();
         let tuner = Self {
             searches: Searches::default(),
