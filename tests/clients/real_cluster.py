@@ -88,7 +88,7 @@ class Cluster:
                    "--disable-admission-plugins", "TaintNodesByCondition")
         self.write_kubeconfig(self.kubeconfig, "admin")
         eventually(lambda: self.http.request("GET", self.url + "/readyz", headers={"Authorization": "Bearer admin"},
-                                             retries=False).status == 200, "kube-apiserver is ready", 90)
+                                             retries=False).status == 200, "kube-apiserver is ready", 300)
         # Before the controllers: the garbage collector looks for new kinds only every thirty seconds.
         for each in definitions:
             assert self.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", each)[0] == 201
@@ -104,7 +104,7 @@ class Cluster:
                        config, "--leader-elect=false", "--secure-port", free_port(), "--bind-address", "127.0.0.1", *more)
         self.node = Node(self).start()
         eventually(lambda: self.call("GET", "/api/v1/namespaces/default/serviceaccounts/default")[0] == 200,
-                   "the namespace has its service account", 60)
+                   "the namespace has its service account")
         return self
 
     def stop(self):
@@ -136,7 +136,7 @@ class Cluster:
         env |= {"KUBECONFIG": str(kubeconfig or self.kubeconfig), "TRAINYARD_HOME": str(self.folder / "home"), "NO_COLOR": "1"}
         return [TRAINYARD, *map(str, args), "--context", context], env
 
-    def run(self, *args, code=0, input=None, timeout=60, **more):
+    def run(self, *args, code=0, input=None, timeout=120, **more):
         argv, env = self.command(*args, **more)
         done = subprocess.run(argv, env=env, capture_output=True, text=True, input=input, timeout=timeout)
         assert done.returncode == code, f"trainyard {args} -> {done.returncode}, not {code}\n{done.stdout}\n{done.stderr}"
