@@ -143,6 +143,10 @@ class Cluster:
         return done
 
 
+# A call that failed (no answer, no JSON, or no list in it) is one that kubelets and operators make again.
+FAILED_CALLS = urllib3.exceptions.HTTPError, ValueError, KeyError
+
+
 class Container:
     """The process of a pod, with the lines that it has written."""
 
@@ -231,13 +235,17 @@ class Node:
 
     def work(self):
         while not self.stopping.wait(0.1):
-            _, pods = self.cluster.call("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode1")
-            for pod in pods["items"]:
-                self.look_at(pod)
-            there = {pod["metadata"]["uid"] for pod in pods["items"]}
-            for uid, container in self.containers.items():
-                if uid not in there:  # deleted without grace
-                    container.kill()
+            with contextlib.suppress(*FAILED_CALLS):
+                self.look()
+
+    def look(self):
+        _, pods = self.cluster.call("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode1")
+        there = {pod["metadata"]["uid"] for pod in pods["items"]}
+        for pod in pods["items"]:
+            self.look_at(pod)
+        for uid, container in self.containers.items():
+            if uid not in there:  # deleted without grace
+                container.kill()
 
     def look_at(self, pod):
         meta, container = pod["metadata"], self.containers.get(pod["metadata"]["uid"])
@@ -311,9 +319,9 @@ class TrainingOperator(threading.Thread):
 
     def run(self):
         while not self.stopping.wait(0.1):
-            status, jobs = self.cluster.call("GET", self.jobs)
-            for job in jobs["items"] if status == 200 else []:
-                self.look_at(job)
+            with contextlib.suppress(*FAILED_CALLS):
+                for job in self.cluster.call("GET", self.jobs)[1]["items"]:
+                    self.look_at(job)
 
     def look_at(self, job):
         name = job["metadata"]["name"]
