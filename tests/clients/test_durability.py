@@ -41,14 +41,16 @@ def test_acknowledged_writes_survive_kill_9(own_server):
         assert not lost, f"round {round}: {len(lost)} of {len(acknowledged)} acknowledged writes are lost: {lost[:5]}"
 
 
-def test_training_outlives_a_killed_server(own_server):
-    own_server.kubectl("apply", "-f", "-", input="""
+def test_training_outlives_a_killed_server(own_server, tmp_path):
+    # It goes on until it is told to end, however long it takes to look at it.
+    script = f"i=0; while [ ! -e {tmp_path}/go ]; do i=$((i+1)); echo line $i; sleep 0.1; done; echo $i lines"
+    own_server.kubectl("apply", "-f", "-", input=f"""
 apiVersion: trainyard.dev/v1alpha1
 kind: TrainingJob
-metadata: {name: steady}
+metadata: {{name: steady}}
 spec:
-  command: [sh, -c, "for i in $(seq 40); do echo line $i; sleep 0.1; done"]
-""".replace("$(seq 40)", "`seq 40`"))
+  command: [sh, -c, {json.dumps(script)}]
+""")
     pods = lambda: own_server.get("pods", "-l", "training.kubeflow.org/job-name=steady")["items"]
     eventually(lambda: pods() and pods()[0]["status"]["phase"] == "Running", "the job runs")
     uid = pods()[0]["metadata"]["uid"]
@@ -56,12 +58,14 @@ spec:
     own_server.kill()
     time.sleep(1)
     own_server.start()
+    (tmp_path / "go").touch()
     def phase():
         return own_server.get("trainingjob", "steady").get("status", {}).get("phase")
     assert eventually(lambda: phase() in ("Succeeded", "Failed") and phase(), "it ends") == "Succeeded"
     assert pods()[0]["metadata"]["uid"] == uid, "the pod was adopted, not made anew"
     lines = own_server.kubectl("logs", pods()[0]["metadata"]["name"]).stdout.splitlines()
-    assert [l for l in lines if l.startswith("line ")] == [f"line {i}" for i in range(1, 41)]
+    said = [line for line in lines if line.startswith("line ")]
+    assert said == [f"line {i + 1}" for i in range(len(said))] and f"{len(said)} lines" in lines, lines
 
 
 def test_no_process_is_left_after_delete(own_server):
