@@ -4,9 +4,11 @@ Every test session starts `trainyard up` on a fresh home folder and a free loopb
 condition with a deadline; a deadline that passes fails the test with what was last seen.
 """
 
+import contextlib
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -21,8 +23,9 @@ TRAINYARD = os.environ.get("TRAINYARD_BIN", str(ROOT / "target" / "release" / "t
 KUBECTL = os.environ.get("KUBECTL", "kubectl")
 
 
-def eventually(probe, what, seconds=30, pause=0.05):
-    """Call `probe` until it returns something true, and return that."""
+def eventually(probe, what, seconds=120, pause=0.05):
+    """Call `probe` until it returns something true, and return that. The deadline is far beyond what a slow machine needs: it only
+    ends what would never come."""
     deadline = time.monotonic() + seconds
     last = None
     while time.monotonic() < deadline:
@@ -81,7 +84,7 @@ class Server:
     def stop(self):
         if self.process and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(timeout=30)
+            self.process.wait(timeout=120)
 
     def trainyard(self, *args, check=True, input=None, timeout=120, cwd=None):
         done = subprocess.run([TRAINYARD, *args], env=self.env, capture_output=True, text=True,
@@ -102,9 +105,18 @@ class Server:
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that nobody listens at. Not one of those that outgoing connections get: one of them could take it before it is used."""
+    while True:
+        port = random.randrange(10_000, 20_000)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            if port not in GIVEN:
+                GIVEN.add(port)
+                return port
+
+
+# What `free_port` has given to this process: it may not be listened at yet.
+GIVEN = set()
 
 
 @pytest.fixture(scope="session")

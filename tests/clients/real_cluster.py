@@ -88,7 +88,7 @@ class Cluster:
                    "--disable-admission-plugins", "TaintNodesByCondition")
         self.write_kubeconfig(self.kubeconfig, "admin")
         eventually(lambda: self.http.request("GET", self.url + "/readyz", headers={"Authorization": "Bearer admin"},
-                                             retries=False).status == 200, "kube-apiserver is ready", 90)
+                                             retries=False).status == 200, "kube-apiserver is ready", 300)
         # Before the controllers: the garbage collector looks for new kinds only every thirty seconds.
         for each in definitions:
             assert self.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", each)[0] == 201
@@ -104,7 +104,7 @@ class Cluster:
                        config, "--leader-elect=false", "--secure-port", free_port(), "--bind-address", "127.0.0.1", *more)
         self.node = Node(self).start()
         eventually(lambda: self.call("GET", "/api/v1/namespaces/default/serviceaccounts/default")[0] == 200,
-                   "the namespace has its service account", 60)
+                   "the namespace has its service account")
         return self
 
     def stop(self):
@@ -136,11 +136,15 @@ class Cluster:
         env |= {"KUBECONFIG": str(kubeconfig or self.kubeconfig), "TRAINYARD_HOME": str(self.folder / "home"), "NO_COLOR": "1"}
         return [TRAINYARD, *map(str, args), "--context", context], env
 
-    def run(self, *args, code=0, input=None, timeout=60, **more):
+    def run(self, *args, code=0, input=None, timeout=120, **more):
         argv, env = self.command(*args, **more)
         done = subprocess.run(argv, env=env, capture_output=True, text=True, input=input, timeout=timeout)
         assert done.returncode == code, f"trainyard {args} -> {done.returncode}, not {code}\n{done.stdout}\n{done.stderr}"
         return done
+
+
+# A call that failed (no answer, no JSON, or no list in it) is one that kubelets and operators make again.
+FAILED_CALLS = urllib3.exceptions.HTTPError, ValueError, KeyError
 
 
 class Container:
@@ -231,13 +235,17 @@ class Node:
 
     def work(self):
         while not self.stopping.wait(0.1):
-            _, pods = self.cluster.call("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode1")
-            for pod in pods["items"]:
-                self.look_at(pod)
-            there = {pod["metadata"]["uid"] for pod in pods["items"]}
-            for uid, container in self.containers.items():
-                if uid not in there:  # deleted without grace
-                    container.kill()
+            with contextlib.suppress(*FAILED_CALLS):
+                self.look()
+
+    def look(self):
+        _, pods = self.cluster.call("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dnode1")
+        there = {pod["metadata"]["uid"] for pod in pods["items"]}
+        for pod in pods["items"]:
+            self.look_at(pod)
+        for uid, container in self.containers.items():
+            if uid not in there:  # deleted without grace
+                container.kill()
 
     def look_at(self, pod):
         meta, container = pod["metadata"], self.containers.get(pod["metadata"]["uid"])
@@ -311,9 +319,9 @@ class TrainingOperator(threading.Thread):
 
     def run(self):
         while not self.stopping.wait(0.1):
-            status, jobs = self.cluster.call("GET", self.jobs)
-            for job in jobs["items"] if status == 200 else []:
-                self.look_at(job)
+            with contextlib.suppress(*FAILED_CALLS):
+                for job in self.cluster.call("GET", self.jobs)[1]["items"]:
+                    self.look_at(job)
 
     def look_at(self, job):
         name = job["metadata"]["name"]

@@ -18,7 +18,7 @@ def finished(server, namespace, name):
     def probe():
         status = server.get("trainingjob", name, "-n", namespace).get("status", {})
         return status if status.get("phase") in ("Succeeded", "Failed") else None
-    return eventually(probe, f"{name} is finished", seconds=90)
+    return eventually(probe, f"{name} is finished", seconds=300)
 
 
 def log(server, namespace, pod):

@@ -134,7 +134,7 @@ def test_without_a_collector_nothing_is_said_and_nothing_waits(tmp_path):
         silent.listen(64)
         for endpoint in [f"http://127.0.0.1:{silent.getsockname()[1]}", "http://127.0.0.1:1"]:
             done, seconds = run(tmp_path, environment(tmp_path / "home", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint))
-            assert seconds < 20, f"{endpoint}: {seconds} s"
+            assert seconds < 60, f"{endpoint}: {seconds} s"
             assert "otel" not in done.stderr.lower() and "opentelemetry" not in done.stderr.lower(), done.stderr
 
 
@@ -150,7 +150,7 @@ def test_json_logs(tmp_path):
         run(tmp_path, server.env, name="logged", code=1)
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     for line in lines:
         assert {"timestamp", "level", "target", "message"} <= line.keys(), line

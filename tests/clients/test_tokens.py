@@ -42,7 +42,7 @@ def begin(folder, *options):
         yield call
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_a_token_file_that_others_can_read_is_refused(tmp_path):
     tokens.write_text(f"{ROOT} root *=admin\n")
     tokens.chmod(0o644)
     done = subprocess.run([TRAINYARD, "up", "--listen", "127.0.0.1:0", "--token-file", tokens],
-                          env={**os.environ, "TRAINYARD_HOME": str(tmp_path / "home")}, capture_output=True, text=True, timeout=20)
+                          env={**os.environ, "TRAINYARD_HOME": str(tmp_path / "home")}, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0 and "chmod 600" in done.stderr and ROOT not in done.stderr
 
 

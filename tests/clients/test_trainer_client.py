@@ -36,7 +36,7 @@ def test_a_job_from_train_to_delete(trainer):
         options=[lambda spec, *_: spec.setdefault("spec", {}).setdefault("trainer", {}).update(
             command=["sh", "-c", program])],
     )
-    job = trainer.wait_for_job_status(name, timeout=120, polling_interval=1)
+    job = trainer.wait_for_job_status(name, timeout=600, polling_interval=1)
     assert job.status == "Complete" and job.num_nodes == 2
     assert {s.name for s in job.steps} == {"node-0", "node-1"}
     assert [j.name for j in trainer.list_jobs()] == [name]
@@ -57,5 +57,5 @@ def test_a_job_past_its_deadline_is_told_as_failed(trainer):
         options=[lambda spec, *_: spec.setdefault("spec", {}).update(
             activeDeadlineSeconds=3, trainer={"command": ["sh", "-c", "echo broken; exit 3"]})],
     )
-    job = trainer.wait_for_job_status(name, status={"Failed"}, timeout=60, polling_interval=1)
+    job = trainer.wait_for_job_status(name, status={"Failed"}, timeout=600, polling_interval=1)
     assert job.status == "Failed"

@@ -22,7 +22,7 @@ def test_a_function_runs_on_every_replica(training):
     training.create_job(name="fn", train_func=ranks, num_workers=2, num_procs_per_worker=1,
                         base_image="python", env_vars={"COLOUR": "red"})
     eventually(lambda: training.is_job_created("fn"), "the job is taken up")
-    job = training.wait_for_job_conditions("fn", polling_interval=1, timeout=120)
+    job = training.wait_for_job_conditions("fn", polling_interval=1, timeout=600)
     assert training.is_job_succeeded("fn") and not training.is_job_failed("fn")
     types = [c.type for c in job.status.conditions]
     assert types[0] == "Created" and types[-1] == "Succeeded"
@@ -46,9 +46,9 @@ def test_logs_follow(training):
             print("step", n, flush=True)
             time.sleep(0.2)
     training.create_job(name="slow", train_func=count, num_workers=1, base_image="python")
-    eventually(lambda: training.is_job_running("slow") or training.is_job_succeeded("slow"), "it runs", 60)
+    eventually(lambda: training.is_job_running("slow") or training.is_job_succeeded("slow"), "it runs", 300)
     logs, _ = training.get_job_logs("slow", is_master=True, follow=True)
-    training.wait_for_job_conditions("slow", polling_interval=1, timeout=60)
+    training.wait_for_job_conditions("slow", polling_interval=1, timeout=600)
 
 
 def test_a_failing_function_fails_the_job(training):
@@ -56,7 +56,7 @@ def test_a_failing_function_fails_the_job(training):
         raise SystemExit(3)
     training.create_job(name="bad", train_func=fail, num_workers=1, base_image="python")
     eventually(lambda: _never_restart(training, "bad"), "the policy is changed")
-    eventually(lambda: training.is_job_failed("bad") or training.is_job_restarting("bad"), "it fails", 60)
+    eventually(lambda: training.is_job_failed("bad") or training.is_job_restarting("bad"), "it fails", 300)
 
 
 def _never_restart(training, name):
