@@ -24,9 +24,12 @@ pub(crate) fn controller(cluster: &Cluster) -> Option<Controller> {
     let gangs = cluster.gangs.clone()?;
     let queue = Queue::default();
     queue.wake(whole());
-    let wake = queue.clone();
+    let known: Arc<Mutex<Drafts>> = Arc::default();
+    let (wake, expected) = (queue.clone(), Arc::clone(&known));
     cluster.pods.subscribe(move |old, new| {
-        if old.map(|pod| placing(pod)) != new.map(|pod| placing(pod)) {
+        let is_known = old.is_none_or(|pod| is_at_its_place(pod))
+            && new.is_some_and(|pod| is_at_its_place(pod) && is_expected(pod, &expected));
+        if !is_known && old.map(|pod| placing(pod)) != new.map(|pod| placing(pod)) {
             wake.wake(whole());
         }
     });
@@ -54,7 +57,6 @@ pub(crate) fn controller(cluster: &Cluster) -> Option<Controller> {
         wake_by_drafts(cluster, &queue);
     }
     let (planning, tracing) = (cluster.clone(), cluster.clone());
-    let known = Mutex::new(Drafts::new());
     Some(Controller {
         name: "gangs",
         plan: Arc::new(move |_, now_ms| Some(plan(&planning, &gangs, &known, now_ms))),
@@ -103,6 +105,23 @@ fn placing(pod: &Pod) -> impl PartialEq + use<> {
         condition,
         [label::PREEMPTED, label::RESERVATION].map(|name| pod.metadata.annotations.as_ref()?.get(name).cloned()),
     )
+}
+
+/// Whether a pod was made on its node and goes on there: it holds what its draft held.
+fn is_at_its_place(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let told = |name: &str| pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(name));
+    told(label::PLACED)
+        && !told(label::PREEMPTED)
+        && pod.metadata.deletion_timestamp.is_none()
+        && matches!(phase, None | Some("Pending" | "Running"))
+}
+
+/// Whether the decision before this one saw it as about to be made. Of an attempt that is taken back none is.
+fn is_expected(pod: &Pod, known: &Mutex<Drafts>) -> bool {
+    let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut owners = pod.metadata.owner_references.iter().flatten();
+    owners.any(|owner| owner.controller == Some(true) && known.contains_key(&owner.uid))
 }
 
 /// What placing looks at in a node: not its heartbeat.
