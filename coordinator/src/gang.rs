@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use trainyard_coordinator_core::gang::cluster::{ClusterView, Draft, Owner, place_on_cluster};
+use kube::api::DynamicObject;
+use trainyard_coordinator_core::gang::cluster::{ClusterView, Draft, Owner, is_as_decided, place_on_cluster};
 use trainyard_coordinator_core::gang::{GangView, place};
 use trainyard_coordinator_core::job;
 use trainyard_coordinator_core::label;
@@ -24,9 +25,11 @@ pub(crate) fn controller(cluster: &Cluster) -> Option<Controller> {
     let gangs = cluster.gangs.clone()?;
     let queue = Queue::default();
     queue.wake(whole());
-    let wake = queue.clone();
+    let known: Arc<Known> = Arc::default();
+    let (wake, decided) = (queue.clone(), Arc::clone(&known));
     cluster.pods.subscribe(move |old, new| {
-        if old.map(|pod| placing(pod)) != new.map(|pod| placing(pod)) {
+        let is_known = || is_as_decided(old.map(AsRef::as_ref), new.map(AsRef::as_ref), |uid| decided.placed_ms(uid));
+        if old.map(|pod| placing(pod)) != new.map(|pod| placing(pod)) && !is_known() {
             wake.wake(whole());
         }
     });
@@ -54,7 +57,6 @@ pub(crate) fn controller(cluster: &Cluster) -> Option<Controller> {
         wake_by_drafts(cluster, &queue);
     }
     let (planning, tracing) = (cluster.clone(), cluster.clone());
-    let known = Mutex::new(Drafts::new());
     Some(Controller {
         name: "gangs",
         plan: Arc::new(move |_, now_ms| Some(plan(&planning, &gangs, &known, now_ms))),
@@ -70,18 +72,23 @@ pub(crate) fn controller(cluster: &Cluster) -> Option<Controller> {
     })
 }
 
-/// Where pods are made on their nodes, a job that has none yet may wait for a decision.
+/// Where pods are made on their nodes, a job that has none yet may wait for a decision. Of others the decision itself matters: it is waited
+/// for until it is seen.
 fn wake_by_drafts(cluster: &Cluster, queue: &Queue) {
     for info in dialects().iter().map(|dialect| dialect.info()) {
         let Some(jobs) = cluster.custom.get(&(info.api_version.to_owned(), info.kind.to_owned())) else { continue };
         let (pods, wake) = (cluster.pods.clone(), queue.clone());
-        jobs.subscribe(move |_, new| {
+        jobs.subscribe(move |old, new| {
             let uid = new.and_then(|job| job.metadata.uid.as_deref());
-            if uid.is_none_or(|uid| !pods.owns_any(uid)) {
+            if uid.is_none_or(|uid| !pods.owns_any(uid)) || old.map(placement) != new.map(placement) {
                 wake.wake(whole());
             }
         });
     }
+}
+
+fn placement(job: &Arc<DynamicObject>) -> Option<&String> {
+    job.metadata.annotations.as_ref()?.get(label::PLACEMENT)
 }
 
 /// What placing looks at in a pod. Progress and container states change often and do not matter here; what the
@@ -124,7 +131,7 @@ fn offering(node: &Node) -> impl PartialEq + use<> {
     )
 }
 
-fn plan(cluster: &Cluster, gangs: &Gangs, known: &Mutex<Drafts>, now_ms: i64) -> Plan {
+fn plan(cluster: &Cluster, gangs: &Gangs, known: &Known, now_ms: i64) -> Plan {
     let classes = gangs.priority_classes.list();
     let view = GangView {
         nodes: gangs.nodes.list().iter().map(|node| Node::clone(node)).collect(),
@@ -148,6 +155,7 @@ fn plan(cluster: &Cluster, gangs: &Gangs, known: &Mutex<Drafts>, now_ms: i64) ->
             let mut view = on_cluster(cluster, view, patience);
             if cluster.view_config.binds {
                 view.drafts = drafts(cluster, &view, known, now_ms);
+                known.note(&view);
             }
             place_on_cluster(&view, now_ms).plan
         }
@@ -183,10 +191,29 @@ fn on_cluster(cluster: &Cluster, gangs: GangView, patience: Duration) -> Cluster
 /// Drafts by the uid of their job, with the version of the job that they were made for.
 type Drafts = HashMap<String, (Option<String>, Arc<Draft>)>;
 
+/// What the last decision was made from, as far as it is asked for again.
+#[derive(Default)]
+struct Known {
+    drafts: Mutex<Drafts>,
+    /// When places were decided for pods yet to be made, by the uid of their job.
+    placed_ms: Mutex<HashMap<String, i64>>,
+}
+
+impl Known {
+    fn placed_ms(&self, uid: &str) -> Option<i64> {
+        self.placed_ms.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied()
+    }
+
+    fn note(&self, view: &ClusterView) {
+        let placed = view.owners.iter().filter_map(|(uid, owner)| Some((uid.clone(), owner.placed_ms()?))).collect();
+        *self.placed_ms.lock().unwrap_or_else(PoisonError::into_inner) = placed;
+    }
+}
+
 /// The pods that jobs are about to have: of jobs without pods, and of those of whose places some are free yet. While pods are made the
 /// job stays as it is, and its draft with it.
-fn drafts(cluster: &Cluster, view: &ClusterView, known: &Mutex<Drafts>, now_ms: i64) -> BTreeMap<String, Arc<Draft>> {
-    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+fn drafts(cluster: &Cluster, view: &ClusterView, known: &Known, now_ms: i64) -> BTreeMap<String, Arc<Draft>> {
+    let mut known = known.drafts.lock().unwrap_or_else(PoisonError::into_inner);
     let mut found = BTreeMap::new();
     for (uid, owner) in &view.owners {
         let places = owner.intent.as_ref().and_then(|intent| intent.drafted.as_ref());

@@ -107,6 +107,19 @@ fn a_pod_that_is_lost_after_the_gang_ran_takes_no_place_of_others() {
 }
 
 #[test]
+fn a_gang_is_decided_as_often_however_many_pods_it_has() {
+    let decisions = |pods: usize| {
+        let mut cluster = Cluster::new(&[20], vec![job("first", pods)]);
+        cluster.settle();
+        cluster.run_all();
+        cluster.settle();
+        assert_eq!(cluster.placed("first"), (pods, pods));
+        cluster.decisions()
+    };
+    assert_eq!(decisions(3), decisions(20));
+}
+
+#[test]
 fn random_schedules_neither_overfill_a_node_nor_leave_a_part_of_a_gang() {
     for seed in 0..30 {
         cluster::random(seed);

@@ -33,7 +33,7 @@ use crate::{backoff, label};
 mod draft;
 mod intent;
 
-pub use draft::Draft;
+pub use draft::{Draft, is_as_decided};
 pub use intent::{Drafted, Intent, Owner, Runs, placed};
 
 /// By which label a pod is sent to its node.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, PodSpec, ResourceRequirements, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{
+    Container, EmptyDirVolumeSource, EnvVar, PodSpec, ResourceRequirements, Volume, VolumeMount,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// The volume, and the init container.
@@ -13,6 +15,31 @@ const FOLDER: &str = "/.trainyard";
 const PROGRAM: &str = "trainyard";
 /// Where the operator's image has the program.
 const IN_IMAGE: &str = "/trainyard";
+
+/// What a launcher assumes where it is not told otherwise, and its ranks read from nobody but the launcher.
+const ASSUMED: [(&str, &str); 4] = [
+    ("TRAINYARD_GENERATION", "0"),
+    ("TRAINYARD_RESTARTS", "0"),
+    ("TRAINYARD_MAX_RESTARTS", "0"),
+    ("TRAINYARD_STOP_GRACE_SECONDS", "30"),
+];
+
+/// Whether a container runs our launcher, which assumes of this variable what it says, and nothing else of the container is about it.
+pub(super) fn assumes(container: &Container, variable: &EnvVar) -> bool {
+    let launches = container.command.as_ref().is_some_and(|command| {
+        command.first().is_some_and(|program| program == PROGRAM) && command.get(1).is_some_and(|verb| verb == "launch")
+    });
+    let known = (variable.name.as_str(), variable.value.as_deref().unwrap_or_default());
+    launches && ASSUMED.contains(&known) && container.env_from.is_none() && !mentions(container, &variable.name)
+}
+
+/// Whether a container's own variables, its command or its arguments name a variable.
+fn mentions(container: &Container, name: &str) -> bool {
+    let texts = container.command.iter().chain(&container.args).flatten();
+    let env = container.env.iter().flatten();
+    let mut values = texts.chain(env.clone().filter_map(|variable| variable.value.as_ref()));
+    env.clone().any(|variable| variable.name == name) || values.any(|text| text.contains(name))
+}
 
 /// Brings the program to every container of a pod that runs it.
 pub(super) fn bring(spec: &mut PodSpec, image: &str) {
@@ -87,6 +114,32 @@ mod tests {
         assert_eq!(spec.containers[0].volume_mounts.as_ref().unwrap().len(), 1);
         assert_eq!(spec.containers[1].volume_mounts, None);
         assert_eq!(spec.volumes.unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_launcher_is_not_told_what_it_assumes() {
+        let variable =
+            |name: &str, value: &str| EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None };
+        let none = variable("TRAINYARD_RESTARTS", "0");
+        let container = |more: serde_json::Value| -> Container {
+            let mut whole = json!({"name": "c", "command": ["trainyard", "launch", "--", "sh", "-c", "train"]});
+            whole.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            serde_json::from_value(whole).unwrap()
+        };
+        assert!(assumes(&container(json!({})), &none));
+        assert!(!assumes(&container(json!({})), &variable("TRAINYARD_RESTARTS", "1")));
+        assert!(!assumes(&container(json!({})), &variable("TRAINYARD_JOB", "0")));
+        let others = [
+            json!({"command": ["python", "train.py"]}),
+            json!({"command": ["trainyard", "preflight"]}),
+            json!({"args": ["echo $TRAINYARD_RESTARTS"]}),
+            json!({"env": [{"name": "TRAINYARD_RESTARTS", "value": "7"}]}),
+            json!({"env": [{"name": "TRY", "value": "$(TRAINYARD_RESTARTS)"}]}),
+            json!({"envFrom": [{"configMapRef": {"name": "more"}}]}),
+        ];
+        for other in others {
+            assert!(!assumes(&container(other.clone()), &none), "{other}");
+        }
     }
 
     #[test]

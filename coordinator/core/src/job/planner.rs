@@ -457,6 +457,7 @@ impl<'view> Planner<'view> {
             binds: self.view.config.binds,
             native_group: self.native_group(model),
             terms: self.terms(model),
+            terse: !self.view.config.embedded,
             launcher: self.view.config.launcher_image.as_deref(),
             avoid: self.ledger.avoided(self.now_ms).into_iter().map(|(node, _)| node).collect(),
             queue: self

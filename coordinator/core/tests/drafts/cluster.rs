@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use serde_json::{Value, json};
 use trainyard_coordinator_core::gang::GangView;
-use trainyard_coordinator_core::gang::cluster::{ClusterView, Draft, Owner, place_on_cluster};
+use trainyard_coordinator_core::gang::cluster::{ClusterView, Draft, Owner, is_as_decided, place_on_cluster};
 use trainyard_coordinator_core::view::{Config, JobView};
 use trainyard_coordinator_core::{instant, job as planner, label};
 use trainyard_proto::plan::{Action, Fence, ObjectRef};
@@ -65,8 +65,11 @@ pub struct Cluster {
     timers: BTreeMap<Controller, i64>,
     /// Drafts by the uid of their job, with the version of it that they were made for.
     drafts: RefCell<BTreeMap<String, Known>>,
+    /// What the last decision saw of decisions before it, by the uid of their job.
+    placed_ms: RefCell<BTreeMap<String, i64>>,
     now_ms: i64,
     next: u64,
+    decisions: usize,
 }
 
 /// RFC 7396.
@@ -112,8 +115,10 @@ impl Cluster {
             waits: BTreeMap::new(),
             timers: BTreeMap::new(),
             drafts: RefCell::default(),
+            placed_ms: RefCell::default(),
             now_ms: START_MS,
             next: 0,
+            decisions: 0,
         };
         for job in jobs {
             let name = job["metadata"]["name"].as_str().unwrap().to_owned();
@@ -160,9 +165,35 @@ impl Cluster {
     }
 
     fn wake_all(&mut self) {
+        self.wake_jobs();
+        self.dirty.insert(Controller::Gangs);
+    }
+
+    fn wake_jobs(&mut self) {
         let jobs: Vec<Controller> = self.jobs().keys().cloned().map(Controller::Job).collect();
         self.dirty.extend(jobs);
-        self.dirty.insert(Controller::Gangs);
+    }
+
+    /// Wakes whom the last change wakes: gangs are not decided anew for a pod that is there as it was decided.
+    fn wake_by_change(&mut self) {
+        self.wake_jobs();
+        let [.., before, after] = self.history.as_slice() else { return };
+        let read = |pod: &Value| serde_json::from_value::<Pod>(pod.clone()).unwrap();
+        let names: BTreeSet<&String> = before.pods.keys().chain(after.pods.keys()).collect();
+        let of_pods = names.into_iter().any(|name| {
+            let (old, new) = (before.pods.get(name), after.pods.get(name));
+            let (old_pod, new_pod) = (old.map(read), new.map(read));
+            let placed_ms = |uid: &str| self.placed_ms.borrow().get(uid).copied();
+            old != new && !is_as_decided(old_pod.as_ref(), new_pod.as_ref(), placed_ms)
+        });
+        let of_jobs = after.jobs.iter().any(|(name, job)| {
+            let placement = |job: &Value| job["metadata"]["annotations"][label::PLACEMENT].clone();
+            let old = before.jobs.get(name).unwrap_or(&Value::Null);
+            old != job && (self.pods(name).next().is_none() || placement(old) != placement(job))
+        });
+        if of_pods || of_jobs {
+            self.dirty.insert(Controller::Gangs);
+        }
     }
 
     /// Everything that only the process knew is gone; the next one lists everything.
@@ -171,6 +202,7 @@ impl Cluster {
         self.waits.clear();
         self.timers.clear();
         self.drafts.borrow_mut().clear();
+        self.placed_ms.borrow_mut().clear();
         let now = self.history.len() - 1;
         self.seen = (now, now);
         self.wake_all();
@@ -233,6 +265,9 @@ impl Cluster {
                 drafts.insert(uid, draft);
             }
         }
+        let placed =
+            owners.iter().filter_map(|(uid, owner): (&String, &Owner)| Some((uid.clone(), owner.placed_ms()?)));
+        *self.placed_ms.borrow_mut() = placed.collect();
         let gangs = GangView { nodes, pods, ..GangView::default() };
         ClusterView { gangs, owners, drafts, patience_ms: PATIENCE_MS }
     }
@@ -251,6 +286,7 @@ impl Cluster {
 
     fn plan(&mut self, who: Controller) {
         self.dirty.remove(&who);
+        self.decisions += usize::from(who == Controller::Gangs);
         let (actions, wake) = self.actions(&who);
         if let Some(at) = wake {
             let timer = self.timers.entry(who.clone()).or_insert(at);
@@ -360,14 +396,19 @@ impl Cluster {
         if done {
             self.writes.push(said);
         }
-        self.wake_all();
+        self.wake_by_change();
         done
+    }
+
+    /// How often gangs were decided.
+    pub fn decisions(&self) -> usize {
+        self.decisions
     }
 
     pub fn remove(&mut self, pod: &str) {
         self.writes.push(format!("# {pod} is removed"));
         self.change(|state, _| drop(state.pods.remove(pod)));
-        self.wake_all();
+        self.wake_by_change();
     }
 
     fn set_phase(&mut self, pod: &str, phase: &str) {
@@ -377,7 +418,7 @@ impl Cluster {
             pod["status"]["phase"] = json!(phase);
             pod["metadata"]["resourceVersion"] = version;
         });
-        self.wake_all();
+        self.wake_by_change();
     }
 
     fn on_nodes(&self, of: impl Fn(&Value) -> bool) -> Vec<String> {

@@ -20,8 +20,11 @@ use trainyard_proto::plan::{Action, ObjectRef};
 
 use super::super::answer::reference;
 use super::super::demand::is_ready;
-use super::{Drafted, Turn, given, on_node};
-use crate::instant;
+use super::{Drafted, Turn, given, is_leaving, is_over, node_of, on_node, owner_uid, placed};
+use crate::{instant, label};
+
+/// Pods that were told something before they were made are looked at again after this.
+const LOOK_AGAIN_MS: i64 = 1000;
 
 /// The pods of a gang as they are about to be made.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +36,22 @@ pub struct Draft {
     pub pods: Vec<Pod>,
 }
 
+/// Whether a change of a pod tells nothing to whoever decided last: it was made on its node by a decision that was looked at, or was there
+/// before, and holds what its draft held. `placed_ms` is [`super::Owner::placed_ms`] of the job with a uid, as it was looked at.
+#[must_use]
+pub fn is_as_decided(old: Option<&Pod>, new: Option<&Pod>, placed_ms: impl FnOnce(&str) -> Option<i64>) -> bool {
+    let Some(new) = new else { return false };
+    let was_there = old.is_none_or(|old| old.metadata.uid == new.metadata.uid && holds_its_place(old));
+    let decided_ms = || placed_ms(owner_uid(new)?);
+    was_there && holds_its_place(new) && placed(new) == decided_ms()
+}
+
+/// Whether a pod was made on its node and goes on there.
+fn holds_its_place(pod: &Pod) -> bool {
+    let told_to_go = pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(label::PREEMPTED));
+    placed(pod).is_some() && node_of(pod).is_some() && !told_to_go && !is_leaving(pod) && !is_over(pod)
+}
+
 fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
@@ -40,6 +59,12 @@ fn name(pod: &Pod) -> &str {
 fn made_at(mut pod: Pod, at_ms: i64) -> Pod {
     pod.metadata.creation_timestamp = Some(instant::time(at_ms));
     pod
+}
+
+/// Whether it tells a pod to make room.
+fn makes_room(action: &Action) -> bool {
+    let Action::Patch { patch, .. } = action else { return false };
+    patch.pointer("/metadata/annotations").is_some_and(|annotations| annotations[label::PREEMPTED].is_string())
 }
 
 impl<'view> Turn<'view> {
@@ -112,6 +137,10 @@ impl<'view> Turn<'view> {
         let made: BTreeSet<ObjectRef> = self.view.gangs.pods.iter().map(reference).collect();
         let drafts = self.view.drafts.values().flat_map(|draft| &draft.pods).map(reference);
         let unmade: BTreeSet<ObjectRef> = drafts.filter(|pod| !made.contains(pod)).collect();
+        if decided.iter().any(|action| makes_room(action) && unmade.contains(action.subject())) {
+            // Their coming is no news that wakes anybody ([`is_as_decided`]).
+            self.wake(self.now_ms.saturating_add(LOOK_AGAIN_MS));
+        }
         decided.retain(|action| !unmade.contains(action.subject()));
         decided
     }

@@ -240,6 +240,13 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// When places were decided for its pods before they were made, unless they were taken back.
+    #[must_use]
+    pub fn placed_ms(&self) -> Option<i64> {
+        let intent = self.intent.as_ref().filter(|intent| intent.not_before_ms.is_none())?;
+        intent.drafted.as_ref().filter(|drafted| !drafted.places.is_empty()).map(|_| intent.at_ms)
+    }
+
     /// Reads what a job's annotation says. One that makes no sense says nothing.
     #[must_use]
     pub fn read(object: ObjectRef, version: Option<String>, annotations: Option<&BTreeMap<String, String>>) -> Self {

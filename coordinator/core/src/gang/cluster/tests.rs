@@ -381,6 +381,58 @@ fn a_gang_makes_room_in_its_queue_and_a_pod_of_others_never_does() {
     );
 }
 
+/// It cannot be told so before it is made, and that it is made wakes nobody.
+#[test]
+fn a_gang_that_has_to_make_room_before_it_is_made_is_looked_at_again_soon() {
+    let low: Vec<Pod> = queued("low", 2, 0)
+        .into_iter()
+        .map(|mut pod| {
+            pod.spec.as_mut().unwrap().scheduling_gates = None;
+            pod.metadata.uid = None;
+            pod
+        })
+        .collect();
+    let mut world = view(vec![node("a", 9)], [low.clone(), queued("high", 2, 5)].concat());
+    world.gangs.pods.drain(..2);
+    world.gangs.queues = queue(2);
+    world.patience_ms = 3_600_000;
+    let drafted = Drafted { id: "draft".to_owned(), places: ["a", "a"].into_iter().collect() };
+    let intent = Intent { at_ms: NOW, drafted: Some(drafted), ..Intent::default() };
+    world.owners.get_mut("low").unwrap().intent = Some(intent);
+    world.drafts.insert("low".to_owned(), Arc::new(Draft { id: "draft".to_owned(), pods: low.clone() }));
+    let now_ms = NOW + 120_000;
+    let placement = place_on_cluster(&world, now_ms);
+    let about_low = |action: &Action| action.subject().name.starts_with("low");
+    assert!(!placement.plan.actions.iter().any(about_low), "it is not there yet: {:?}", placement.plan.actions);
+    assert_eq!(placement.plan.wake_at_ms, Some(now_ms + 1000));
+    for (at, pod) in low.into_iter().enumerate() {
+        let (mut made, mut elsewhere) = (pod.clone(), pod);
+        made.metadata.uid = Some(format!("low-{at}-made"));
+        made.spec.as_mut().unwrap().node_name = Some("a".to_owned());
+        made.metadata.annotations.as_mut().unwrap().insert(label::PLACED.to_owned(), NOW.to_string());
+        elsewhere.metadata.uid.clone_from(&made.metadata.uid);
+        let placed_ms = |owner: &str| world.owners.get(owner)?.placed_ms();
+        assert!(is_as_decided(None, Some(&made), placed_ms));
+        assert!(!is_as_decided(None, Some(&elsewhere), placed_ms), "it has no node");
+        assert!(!is_as_decided(None, Some(&made), |_| Some(NOW + 1)), "of another decision");
+        assert!(!is_as_decided(Some(&made), None, placed_ms), "it is gone");
+        let mut ended = made.clone();
+        ended.status.get_or_insert_default().phase = Some("Failed".to_owned());
+        assert!(!is_as_decided(Some(&made), Some(&ended), placed_ms), "it holds nothing any more");
+        world.gangs.pods.push(made);
+    }
+    let placement = place_on_cluster(&world, now_ms);
+    assert_eq!(
+        placement
+            .plan
+            .actions
+            .iter()
+            .filter(|action| matches!(action, Action::Patch { object, .. } if object.name.starts_with("low-")))
+            .count(),
+        2
+    );
+}
+
 #[test]
 fn a_pod_whose_node_the_cluster_chooses_stays_with_its_flavor() {
     let mut all = queued("job", 2, 0);
