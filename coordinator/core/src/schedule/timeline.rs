@@ -166,8 +166,19 @@ pub(super) fn fresh(grid: &Grid, kind: usize, classes: &Classes) -> Caps {
     let kind = &classes.kinds[kind];
     let allowed = &classes.allowed[kind.rules].nodes;
     let nodes = grid_len(grid, allowed);
-    let of: Vec<u32> =
-        (0..nodes).map(|node| if allowed.get(node) { room(grid.row(node), &kind.needs) } else { 0 }).collect();
+    // Nodes often have as much free as their neighbour, and comparing is cheaper than dividing.
+    let mut last: (&[i64], u32) = (&[], room(&[], &[]));
+    let mut cap = |node: usize| {
+        if !allowed.get(node) {
+            return 0;
+        }
+        let row = grid.row(node);
+        if last.0 != row {
+            last = (row, room(row, &kind.needs));
+        }
+        last.1
+    };
+    let of: Vec<u32> = (0..nodes).map(&mut cap).collect();
     let total = of.iter().map(|cap| u64::from(*cap)).sum();
     Caps { of, total, seen: 0 }
 }
