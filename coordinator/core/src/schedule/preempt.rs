@@ -225,10 +225,10 @@ impl Engine<'_> {
     /// The cheapest way there is, over domains where the gang has to be in one.
     fn search(&mut self, id: usize, slot: usize, items: &[Item]) -> Option<Way> {
         let all: Vec<usize> = (0..items.len()).collect();
+        let Some(level) = self.level_of_room(id) else { return self.way(id, slot, items, &all) };
         self.free(items, &all, -1);
-        let counts = self.class(id).least.clone();
         let possible = self.fits_least(id, slot);
-        let spans = if possible { self.spans(id, slot, &counts) } else { Vec::new() };
+        let spans = if possible { self.spans(id, slot, level) } else { Vec::new() };
         self.free(items, &all, 1);
         if !possible {
             return None;
@@ -246,19 +246,20 @@ impl Engine<'_> {
         ways.into_iter().min_by(|a, b| a.cost.cmp(&b.cost).then(a.chosen.cmp(&b.chosen)))
     }
 
-    /// Domains that would have room if everything were taken: nodes for a single pod, the required level's for others. Those
-    /// with the most room are tried.
-    fn spans(&self, id: usize, slot: usize, counts: &[u32]) -> Vec<Span> {
+    /// The level in whose domains room is sought one by one: nodes for a single pod, the required level for others.
+    fn level_of_room(&self, id: usize) -> Option<usize> {
         let class = self.class(id);
-        let level = match class.required {
-            Some(level) => level,
-            None if counts.iter().sum::<u32>() == 1 => self.cluster.tiers.len(),
-            None => return Vec::new(),
-        };
+        let single = class.least.iter().sum::<u32>() == 1;
+        class.required.or_else(|| single.then_some(self.cluster.tiers.len()))
+    }
+
+    /// Domains that would have room if everything were taken. Those with the most room are tried.
+    fn spans(&self, id: usize, slot: usize, level: usize) -> Vec<Span> {
+        let class = self.class(id);
         let sums: Vec<(Vec<u64>, u32)> = class
             .parts
             .iter()
-            .zip(counts)
+            .zip(&class.least)
             .map(|(part, count)| {
                 (super::place::sums(&self.cluster, part, self.timeline.known_caps(slot, part.kind)), *count)
             })

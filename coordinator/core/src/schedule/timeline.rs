@@ -121,11 +121,11 @@ impl Timeline {
         let at = self.slots.iter().position(|other| other.at_ms > slot.at_ms).unwrap_or(self.slots.len());
         self.slots.insert(at, slot);
         for at in at..self.slots.len() {
-            let before = at.checked_sub(1).map(|before| self.slots[before].least.clone());
-            let slot = &mut self.slots[at];
+            let (before, rest) = self.slots.split_at_mut(at);
+            let slot = &mut rest[0];
             slot.least.clone_from(&slot.free);
-            if let Some(before) = before {
-                slot.least.lower_to(&before);
+            if let Some(before) = before.last() {
+                slot.least.lower_to(&before.least);
             }
             slot.caps.iter_mut().for_each(|caps| *caps = None);
             slot.log.clear();
