@@ -257,7 +257,7 @@ async fn kubelet(endpoint: &Endpoint, seen: &Arc<Mutex<Seen>>, version: u64) -> 
     let receiver = Arc::new(tokio::sync::Mutex::new(receiver));
     for _ in 0..WIDE {
         let connection = Connection::open(endpoint).await?;
-        tasks.spawn(report(connection, Arc::clone(&receiver), Arc::clone(seen)));
+        tasks.spawn(report(connection, endpoint.clone(), Arc::clone(&receiver), Arc::clone(seen)));
     }
     let (mut connection, seen) = (Connection::open(endpoint).await?, Arc::clone(seen));
     tasks.spawn(async move {
@@ -307,13 +307,22 @@ async fn follow(
 /// Says of one pod after the other that it has ended.
 async fn report(
     mut connection: Connection,
+    endpoint: Endpoint,
     ends: Arc<tokio::sync::Mutex<UnboundedReceiver<String>>>,
     seen: Arc<Mutex<Seen>>,
 ) {
     loop {
         let Some(name) = ends.lock().await.recv().await else { return };
+        let path = format!("{PODS}/{name}/status");
         let status = Bytes::from_static(br#"{"status":{"phase":"Succeeded"}}"#);
-        let told = connection.call(Method::PATCH, &format!("{PODS}/{name}/status"), status).await;
+        let mut told = connection.call(Method::PATCH, &path, status.clone()).await;
+        // A server closes connections on which nothing was said for long.
+        if told.is_err()
+            && let Ok(another) = Connection::open(&endpoint).await
+        {
+            connection = another;
+            told = connection.call(Method::PATCH, &path, status).await;
+        }
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         match told {
             Ok(_) => seen.ended += 1,
