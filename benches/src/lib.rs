@@ -2,6 +2,7 @@
 
 pub mod http;
 pub mod kill;
+pub mod queues;
 pub mod samples;
 pub mod scale;
 pub mod server;

@@ -3,23 +3,22 @@
 //! on decisions is time in which quota stands idle: whoever ended gives room only when the next decision sees it.
 //!
 //! It is the engine alone, in this process: there is no API server, no object and no write. A workload that is stopped begins anew, as
-//! under Kueue's runner.
+//! under Kueue's runner. With `--objects` each workload is a pod of a server with its controllers instead.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use trainyard_benches::Error;
+use trainyard_benches::queues::{BORROWING, Class, QUOTA, Scenario, Which, objects};
 use trainyard_benches::samples::Samples;
 use trainyard_coordinator_core::schedule::{
     ClusterQueue, Cohort, Gang, Node, Phase, Policy, PreemptionPolicy, Quota, Role, Shape, View, decide,
 };
 
 const START_MS: i64 = 1_700_000_000_000;
-/// Quota of a queue, and what it may borrow at most.
-const QUOTA: i64 = 20;
-const BORROWING: i64 = 100;
 
 #[derive(Parser)]
 struct Arguments {
@@ -32,132 +31,52 @@ struct Arguments {
     /// For how long a workload that began is not stopped for others; without it the policy's own time, which is longer than any workload here runs
     #[arg(long)]
     min_run_ms: Option<i64>,
+    /// With workloads as objects of a server
+    #[arg(long)]
+    objects: bool,
+    /// The server's binary
+    #[arg(long, default_value = "target/release/trainyard")]
+    trainyard: PathBuf,
+    /// Where the server keeps its data; must be on the disk that is meant
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// One of so many queues of each cohort only
+    #[arg(long, default_value_t = 1)]
+    share: usize,
+    /// Seconds after which workloads as objects are given up
+    #[arg(long, default_value_t = 600)]
+    limit: u64,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Which {
-    /// 50,000 workloads in 1,000 queues
-    LargeScale,
-    /// 15,000 workloads in 30 queues
-    Baseline,
-}
-
-/// Workloads of one kind in each queue.
-struct Class {
-    name: &'static str,
-    count: usize,
-    every_ms: i64,
-    run_ms: i64,
-    priority: i32,
-    request: i64,
-}
-
-impl Class {
-    const fn new(
-        name: &'static str,
-        count: usize,
-        (every_ms, run_ms): (i64, i64),
-        priority: i32,
-        request: i64,
-    ) -> Self {
-        Self { name, count, every_ms, run_ms, priority, request }
-    }
-}
-
-struct Scenario {
-    name: &'static str,
-    cohorts: usize,
-    queues: usize,
-    classes: [Class; 3],
-    limit_s: f64,
-}
-
-impl Which {
-    fn scenario(self) -> Scenario {
-        match self {
-            Self::LargeScale => Scenario {
-                name: "large-scale",
-                cohorts: 10,
-                queues: 100,
-                classes: [
-                    Class::new("small", 35, (60, 150), 50, 1),
-                    Class::new("medium", 11, (300, 350), 100, 5),
-                    Class::new("large", 4, (700, 700), 200, 20),
-                ],
-                limit_s: 10.0,
-            },
-            Self::Baseline => Scenario {
-                name: "baseline",
-                cohorts: 5,
-                queues: 6,
-                classes: [
-                    Class::new("small", 350, (100, 200), 50, 1),
-                    Class::new("medium", 100, (500, 500), 100, 5),
-                    Class::new("large", 50, (1_200, 1_000), 200, 20),
-                ],
-                limit_s: 72.0,
-            },
-        }
+/// One node that has room for everything: only quotas decide, as there.
+fn view(scenario: &Scenario, policy: Policy) -> View {
+    let quota = Quota { resource: 0, nominal: QUOTA, borrowing_limit: Some(BORROWING), lending_limit: None };
+    let cohort = |at| Cohort { name: format!("cohort-{at}"), parent: None, quotas: Vec::new(), weight_milli: 1_000 };
+    let queue = |at: usize| ClusterQueue {
+        name: format!("queue-{at}"),
+        cohort: u32::try_from(at / scenario.queues).ok(),
+        quotas: vec![quota],
+        weight_milli: 1_000,
+        within_cluster_queue: PreemptionPolicy::LowerPriority,
+        reclaim_within_cohort: PreemptionPolicy::Any,
+        ..ClusterQueue::default()
+    };
+    View {
+        resources: vec!["cpu".to_owned()],
+        nodes: vec![Node { name: "all".to_owned(), capacity: vec![i64::from(i32::MAX)], ..Node::default() }],
+        cohorts: (0..scenario.cohorts).map(cohort).collect(),
+        queues: (0..scenario.cohorts * scenario.queues).map(queue).collect(),
+        gangs: Vec::new(),
+        policy,
     }
 }
 
-impl Scenario {
-    fn total(&self) -> usize {
-        self.cohorts * self.queues * self.classes.iter().map(|class| class.count).sum::<usize>()
-    }
-
-    /// Seconds that the work takes if the quota is never idle.
-    #[expect(clippy::cast_precision_loss)]
-    fn floor_s(&self) -> f64 {
-        let of = |class: &Class| class.count as f64 * class.run_ms as f64 * class.request as f64;
-        self.classes.iter().map(of).sum::<f64>() / (QUOTA as f64 * 1_000.0)
-    }
-
-    /// One node that has room for everything: only quotas decide, as there.
-    fn view(&self, policy: Policy) -> View {
-        let quota = Quota { resource: 0, nominal: QUOTA, borrowing_limit: Some(BORROWING), lending_limit: None };
-        let cohort =
-            |at| Cohort { name: format!("cohort-{at}"), parent: None, quotas: Vec::new(), weight_milli: 1_000 };
-        let queue = |at: usize| ClusterQueue {
-            name: format!("queue-{at}"),
-            cohort: u32::try_from(at / self.queues).ok(),
-            quotas: vec![quota],
-            weight_milli: 1_000,
-            within_cluster_queue: PreemptionPolicy::LowerPriority,
-            reclaim_within_cohort: PreemptionPolicy::Any,
-            ..ClusterQueue::default()
-        };
-        View {
-            resources: vec!["cpu".to_owned()],
-            nodes: vec![Node { name: "all".to_owned(), capacity: vec![i64::from(i32::MAX)], ..Node::default() }],
-            cohorts: (0..self.cohorts).map(cohort).collect(),
-            queues: (0..self.cohorts * self.queues).map(queue).collect(),
-            gangs: Vec::new(),
-            policy,
-        }
-    }
-
-    /// All workloads, by when they come: (moment, queue, class).
-    fn arrivals(&self) -> Vec<(i64, usize, usize)> {
-        let mut all = Vec::with_capacity(self.total());
-        for (kind, class) in self.classes.iter().enumerate() {
-            for queue in 0..self.cohorts * self.queues {
-                all.extend(
-                    (1..=class.count).map(|nth| (class.every_ms * i64::try_from(nth).unwrap_or(0), queue, kind)),
-                );
-            }
-        }
-        all.sort_unstable();
-        all
-    }
-
-    fn shapes(&self) -> Vec<Arc<Shape>> {
-        let shape = |class: &Class| {
-            let role = Role { count: 1, min: 1, requests: vec![class.request], ..Role::default() };
-            Arc::new(Shape { roles: vec![role], ..Shape::default() })
-        };
-        self.classes.iter().map(shape).collect()
-    }
+fn shapes(scenario: &Scenario) -> Vec<Arc<Shape>> {
+    let shape = |class: &Class| {
+        let role = Role { count: 1, min: 1, requests: vec![class.request], ..Role::default() };
+        Arc::new(Shape { roles: vec![role], ..Shape::default() })
+    };
+    scenario.classes.iter().map(shape).collect()
 }
 
 /// One run of a scenario.
@@ -177,8 +96,8 @@ impl<'a> Run<'a> {
         Self {
             scenario,
             began: Instant::now(),
-            view: scenario.view(policy),
-            shapes: scenario.shapes(),
+            view: view(scenario, policy),
+            shapes: shapes(scenario),
             waits: scenario.classes.iter().map(|_| Samples::default()).collect(),
             decisions: Samples::default(),
             preempted: 0,
@@ -263,8 +182,8 @@ impl<'a> Run<'a> {
     }
 }
 
-fn main() -> Result<(), Error> {
-    let arguments = Arguments::parse();
+/// The engine alone.
+fn engine(arguments: &Arguments) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
@@ -274,12 +193,9 @@ fn main() -> Result<(), Error> {
     let defaults = Policy::default();
     let policy = Policy { min_run_ms: arguments.min_run_ms.unwrap_or(defaults.min_run_ms), ..defaults };
     for which in &arguments.scenarios {
-        let scenario = which.scenario();
+        let scenario = which.scenario().part(arguments.share);
         for _ in 0..arguments.rounds {
             let (took, run) = Run::new(&scenario, policy.clone()).all()?;
-            let wait =
-                |(class, waits): (&Class, &Samples)| format!("{} {:.2}", class.name, waits.quantile(0.5).as_secs_f64());
-            let waits: Vec<String> = scenario.classes.iter().zip(&run.waits).map(wait).collect();
             writeln!(
                 out,
                 "| {} | {} | {:.2} | {:.0} | {:.2} | {} | {} | {} | {} |",
@@ -290,7 +206,7 @@ fn main() -> Result<(), Error> {
                 took.as_secs_f64(),
                 run.decisions.len(),
                 run.decisions.line(),
-                waits.join(", "),
+                waits(&scenario, &run.waits),
                 run.preempted
             )?;
             out.flush()?;
@@ -299,17 +215,54 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_scenarios_are_those_of_which_the_floors_are_known() {
-        let (large, base) = (Which::LargeScale.scenario(), Which::Baseline.scenario());
-        assert_eq!((large.total(), base.total()), (50_000, 15_000));
-        assert!((large.floor_s() - 4.025).abs() < 1e-9 && (base.floor_s() - 66.0).abs() < 1e-9);
-        assert_eq!(large.arrivals().len(), 50_000);
-        let names: Vec<&str> = large.classes.iter().map(|class| class.name).collect();
-        assert_eq!(names, ["small", "medium", "large"]);
+/// Workloads as objects.
+#[tokio::main]
+async fn as_objects(arguments: &Arguments) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "| scenario | workloads | floor s | limit s | ended | after s | created after s | writes of the server, by workload | its processor time s | its memory MiB | median wait s |"
+    )?;
+    writeln!(out, "|---|---|---|---|---|---|---|---|---|---|---|")?;
+    for which in &arguments.scenarios {
+        let scenario = which.scenario().part(arguments.share);
+        for _ in 0..arguments.rounds {
+            let folder = match &arguments.folder {
+                Some(folder) => tempfile::tempdir_in(folder)?,
+                None => tempfile::tempdir()?,
+            };
+            let limit = Duration::from_secs(arguments.limit);
+            let run = objects::run(&arguments.trainyard, &folder.path().join("home"), &scenario, limit).await?;
+            #[expect(clippy::cast_precision_loss)]
+            let (writes, total) = (run.writes as f64, scenario.total() as f64);
+            writeln!(
+                out,
+                "| {} | {} | {:.2} | {:.0} | {} | {:.2} | {:.2} | {:.2} | {:.1} | {} | {} |",
+                scenario.name,
+                scenario.total(),
+                scenario.floor_s(),
+                scenario.limit_s,
+                run.ended,
+                run.took.as_secs_f64(),
+                run.created.as_secs_f64(),
+                writes / total,
+                run.processor.as_secs_f64(),
+                run.resident_bytes >> 20,
+                waits(&scenario, &run.waits),
+            )?;
+            out.flush()?;
+        }
     }
+    Ok(())
+}
+
+/// The median of each class.
+fn waits(scenario: &Scenario, waits: &[Samples]) -> String {
+    let one = |(class, waits): (&Class, &Samples)| format!("{} {:.2}", class.name, waits.quantile(0.5).as_secs_f64());
+    scenario.classes.iter().zip(waits).map(one).collect::<Vec<String>>().join(", ")
+}
+
+fn main() -> Result<(), Error> {
+    let arguments = Arguments::parse();
+    if arguments.objects { as_objects(&arguments) } else { engine(&arguments) }
 }

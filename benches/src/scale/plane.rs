@@ -203,7 +203,7 @@ impl Cost {
 }
 
 /// User and system time of a process.
-fn processor_time(pid: u32) -> Result<Duration, Error> {
+pub(crate) fn processor_time(pid: u32) -> Result<Duration, Error> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
     let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();

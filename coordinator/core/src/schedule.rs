@@ -16,6 +16,7 @@
 //! | `preempt`, `reserve`, `moment`, `grow` | what is done when there is none, and when there is more |
 //! | `fragment`, `network` | what makes a place a good one |
 //! | [`pack`] | the same for nodes whose accelerators are shared in parts, beside `decide` |
+//! | `ends` | when what runs ends, for estimates |
 //! | `history`, `learn` | what the past tells: shares of queues, run times of jobs |
 //! | `answer`, `estimate`, `standing` | reasons, estimates, and how queues stand |
 
@@ -23,6 +24,7 @@ mod answer;
 mod bits;
 mod cluster;
 mod decision;
+mod ends;
 mod engine;
 mod estimate;
 mod exact;

@@ -4,7 +4,7 @@ use super::cluster::{Span, len};
 use super::decision::{Decision, Reason, Waiting};
 use super::engine::{Engine, Member};
 use super::place::{Ground, place, possible, sums};
-use super::quota::Usage;
+use super::quota::Available;
 use super::shape::Part;
 use super::timeline::{Caps, FOREVER, fresh};
 use super::view::Phase;
@@ -24,15 +24,15 @@ pub(super) struct Line {
 }
 
 impl Line {
-    fn new(id: usize, member: &Member<'_>) -> Self {
-        let Member { class, queue, ends_ms, submitted_ms, expected_ms, at, valid, held, .. } = member;
+    fn new(id: usize, member: &Member<'_>, holds: bool) -> Self {
+        let Member { class, queue, ends_ms, submitted_ms, expected_ms, at, valid, .. } = member;
         Self {
             id,
             at: *at,
             class: *class,
             queue: *queue,
             valid: *valid,
-            holds: held.is_some(),
+            holds,
             ends_ms: *ends_ms,
             submitted_ms: *submitted_ms,
             expected_ms: *expected_ms,
@@ -42,7 +42,9 @@ impl Line {
 
 /// What is found out once for many gangs.
 struct Known {
-    none: Usage,
+    /// What each queue may take if nothing runs; and now, and in each slot.
+    none: Available,
+    free: Vec<Available>,
     /// Gangs with places set aside, in the order of their turns.
     holders: Vec<usize>,
     /// Room for each kind of pod on empty nodes.
@@ -58,7 +60,8 @@ impl Known {
         let order = &engine.order;
         let classes = engine.classes.classes.len();
         Self {
-            none: engine.tree.none(),
+            none: engine.tree.all_available(&engine.tree.none(), engine.view.queues.len()),
+            free: engine.available(),
             holders: order.sequence.iter().copied().filter(|id| order.holders.contains(id)).collect(),
             caps: vec![None; engine.classes.kinds.len()],
             never: vec![None; classes],
@@ -70,7 +73,9 @@ impl Known {
 impl Engine<'_> {
     /// The answer, when nothing changes any more.
     pub(super) fn finish(mut self) -> Decision {
-        let sequence: Vec<Line> = self.sequence().into_iter().map(|id| Line::new(id, &self.members[id])).collect();
+        let holds = |id: usize| self.order.holders.contains(&id);
+        let line = |id: usize| Line::new(id, &self.members[id], holds(id));
+        let sequence: Vec<Line> = self.sequence().into_iter().map(line).collect();
         let estimates = self.estimates(&sequence);
         let reasons = self.reasons(&sequence);
         let wake_at_ms = self.wake_at(&sequence);
@@ -115,7 +120,7 @@ impl Engine<'_> {
             let one = &self.settle_option(*one, &mut known);
             let lasting = self.lasting(one, &mut known);
             let now = |engine: &mut Self| {
-                if one.holds { Some(engine.of_holder(one, &known)) } else { engine.passing(one, &known) }
+                if one.holds { Some(engine.of_holder(one, &known)) } else { engine.passing(one, &known, &known.free) }
             };
             let reason = lasting.or_else(|| now(self));
             if reason.is_none() {
@@ -131,7 +136,7 @@ impl Engine<'_> {
 
     /// A gang that may have several shapes waits for the first in which it could start at all.
     fn settle_option(&mut self, one: Line, known: &mut Known) -> Line {
-        if one.holds || !one.valid {
+        if one.holds || !one.valid || !self.classes.has_options() {
             return one;
         }
         let options = self.classes.options_of(one.at).to_vec();
@@ -159,7 +164,7 @@ impl Engine<'_> {
             return Some(Reason::BehindHead { head: self.members[*head].at });
         }
         let asks = &self.classes.classes[one.class].asks;
-        if let Some((resource, asked, limit)) = self.tree.lacks(&known.none, one.queue, asks) {
+        if let Some((resource, asked, limit)) = known.none.lacks(one.queue, asks) {
             return Some(Reason::AboveQuota { resource: len(resource), asked, limit: limit.max(0) });
         }
         if known.never[one.class].is_none() {
@@ -169,19 +174,27 @@ impl Engine<'_> {
     }
 
     /// Why it does not start now, unless nodes have to be looked at.
-    fn passing(&self, one: &Line, known: &Known) -> Option<Reason> {
-        if let Some((resource, asked, available)) = self.lacks_asked(one.class, one.queue, 0) {
+    fn passing(&self, one: &Line, known: &Known, free: &[Available]) -> Option<Reason> {
+        let asks = &self.classes.classes[one.class].asks;
+        let slots = self.timeline.last_before(one.ends_ms) + 1;
+        let mut lacks = free[..slots].iter().map(|free| free.lacks(one.queue, asks));
+        if let Some((resource, asked, available)) = lacks.next().flatten() {
             return Some(Reason::QuotaUsed { resource: len(resource), asked, available: available.max(0) });
         }
-        let slot = self.timeline.last_before(one.ends_ms);
-        self.lacks_asked(one.class, one.queue, slot).map(|_| self.reserved(one.id, known))
+        lacks.flatten().next().map(|_| self.reserved(one.id, known))
+    }
+
+    /// What each queue may take more in each slot.
+    fn available(&self) -> Vec<Available> {
+        let queues = self.view.queues.len();
+        self.timeline.slots.iter().map(|slot| self.tree.all_available(&slot.usage, queues)).collect()
     }
 
     /// Why a gang does not start now for which places are set aside: they do not count for it.
     fn of_holder(&mut self, one: &Line, known: &Known) -> Reason {
         let id = one.id;
         let lifted = self.lift(id);
-        let reason = self.passing(one, known).unwrap_or_else(|| {
+        let reason = self.passing(one, known, &self.available()).unwrap_or_else(|| {
             let fits = self.fit_without_holders(&[id]);
             if fits == [true] { self.reserved(id, known) } else { self.no_room(id) }
         });
@@ -285,18 +298,24 @@ impl Engine<'_> {
     fn wake_at(&self, waiting: &[Line]) -> Option<i64> {
         let policy = &self.view.policy;
         let starts = self.order.holders.iter().filter_map(|id| Some(self.members[*id].held.as_ref()?.start_ms));
-        let waits = || waiting.iter().filter(|one| one.valid);
-        let first = |after: i64| {
-            let due = waits().map(|one| one.submitted_ms.saturating_add(after));
-            due.filter(|at| *at > self.now_ms).min()
-        };
-        let any = waits().next().is_some();
+        let mut any = false;
+        let mut first = [(policy.hold_after_ms, FOREVER), (policy.age_after_ms, FOREVER)];
+        for one in waiting.iter().filter(|one| one.valid) {
+            any = true;
+            for (after, first) in &mut first {
+                let due = one.submitted_ms.saturating_add(*after);
+                if due > self.now_ms {
+                    *first = due.min(*first);
+                }
+            }
+        }
+        let first = first.into_iter().map(|(_, first)| first);
         let free = self.running.iter().filter(|_| any).filter_map(|id| match self.members[*id].gang.phase {
             Phase::Running { changed_ms, .. } => Some(changed_ms.saturating_add(policy.min_run_ms)),
             Phase::Waiting { .. } => None,
         });
         let later = |at: &i64| *at > self.now_ms && *at < FOREVER;
-        starts.chain(first(policy.hold_after_ms)).chain(first(policy.age_after_ms)).chain(free).filter(later).min()
+        starts.chain(first).chain(free).filter(later).min()
     }
 }
 

@@ -3,11 +3,9 @@
 //! An estimate looks at one resource, the scarce one, and at the cluster as one pool: gangs start in the order of their turns as soon as enough of it is
 //! free. It knows nothing of fragments, quota and topology, and so is rather early than late. A reservation says it exactly.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use super::answer::Line;
 use super::decision::Estimate;
+use super::ends::Ends;
 use super::engine::{Engine, Member};
 use super::timeline::FOREVER;
 
@@ -44,27 +42,26 @@ impl Engine<'_> {
     ) -> Vec<Option<i64>> {
         let used = |member: &Member<'_>| member.uses.get(scarce).copied().unwrap_or(0);
         let mut free = self.tree.total.get(scarce).copied().unwrap_or(0);
-        let mut ending: Vec<Reverse<(i64, i64)>> = Vec::new();
+        let mut ending = Ends::new(self.now_ms);
         for member in self.running.iter().map(|id| &self.members[*id]) {
             free -= used(member);
             if ends(member) < FOREVER {
-                ending.push(Reverse((ends(member), used(member))));
+                ending.push(ends(member), used(member));
             }
         }
-        let mut ending = BinaryHeap::from(ending);
         let mut now = self.now_ms;
         let mut starts = vec![None; sequence.len()];
         for (at, asked) in sequence.iter().enumerate().filter_map(|(at, asked)| Some((at, (*asked)?))) {
             while free < asked {
                 // The rest never has room.
-                let Some(Reverse((end, amount))) = ending.pop() else { return starts };
+                let Some((end, amount)) = ending.pop() else { return starts };
                 now = now.max(end);
                 free += amount;
             }
             starts[at] = Some(now);
             free -= asked;
             if let Some(run) = run(at) {
-                ending.push(Reverse((now.saturating_add(run), asked)));
+                ending.push(now.saturating_add(run), asked);
             }
         }
         starts

@@ -115,14 +115,18 @@ fn on_one_node(ground: &Ground<'_>, class: &Class, counts: &[u32], asked: &[usiz
         return None;
     }
     let within = |at: usize| class.required.is_none_or(|level| ground.cluster.tiers[level].of[at] != NONE);
-    let enough = |at: &usize| asked.iter().all(|part| ground.caps[*part][*at] >= counts[*part]) && within(*at);
+    // Most often no node has room for all of one role, which is told by a look at that role alone.
+    let has_first = (0..).zip(ground.caps[first]).filter(|(_, cap)| **cap >= counts[first]);
+    let mut nodes: Vec<usize> = has_first.map(|(at, _)| at).collect();
+    nodes.retain(|at| asked.iter().all(|part| ground.caps[*part][*at] >= counts[*part]) && within(*at));
     // What pods prefer comes before how close they are.
     let liking: Vec<&[i32]> = asked.iter().filter_map(|part| ground.liking(class, *part)).collect();
-    let liked = |at: usize| liking.iter().map(|liking| i64::from(liking[at])).sum::<i64>();
-    let some = |at: &usize| asked.iter().any(|part| ground.caps[*part][*at] > 0) && within(*at);
-    let best = if liking.is_empty() { Some(0) } else { (0..ground.cluster.len()).filter(some).map(liked).max() };
-    let mut nodes: Vec<usize> =
-        (0..ground.cluster.len()).filter(|at| Some(liked(*at)) == best).filter(enough).collect();
+    if !(liking.is_empty() || nodes.is_empty()) {
+        let liked = |at: usize| liking.iter().map(|liking| i64::from(liking[at])).sum::<i64>();
+        let some = |at: &usize| asked.iter().any(|part| ground.caps[*part][*at] > 0) && within(*at);
+        let best = (0..ground.cluster.len()).filter(some).map(liked).max();
+        nodes.retain(|at| Some(liked(*at)) == best);
+    }
     let tightest = |at: &usize| (ground.caps[first][*at], *at);
     if nodes.len() > TRIES {
         nodes.select_nth_unstable_by_key(TRIES, tightest);

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cluster::Span;
 use super::decision::subtract;
-use super::engine::{Engine, Member};
+use super::engine::{Engine, Likeness, Member};
 use super::view::{Phase, Place, PreemptionPolicy};
 
 /// Searches in one pass, at most.
@@ -58,13 +58,14 @@ impl Engine<'_> {
             return None;
         }
         self.searches -= 1;
-        let items = self.items(id);
+        let refused = self.gains_too_little(class, queue, priority);
+        // What is not looked for would not have been found: every test of the engine checks it.
+        let items = if refused && cfg!(not(debug_assertions)) { Vec::new() } else { self.items(id) };
         let slot = self.timeline.last_before(self.members[id].ends_ms);
-        let Some(way) = self.search(id, slot, &items) else {
-            if self.spared.0 != self.changes {
-                self.spared = (self.changes, Vec::new());
-            }
-            self.spared.1.push(likeness);
+        let found = if items.is_empty() { None } else { self.search(id, slot, &items) };
+        debug_assert!(!(refused && found.is_some()), "room is found that was said to be refused");
+        let Some(way) = found else {
+            self.is_in_vain(likeness);
             return None;
         };
         for (victim, (places, stops, lost)) in self.merged(&items, &way.chosen) {
@@ -73,6 +74,31 @@ impl Engine<'_> {
             self.take(victim, id, &places, stops, lost);
         }
         Some(way.places)
+    }
+
+    /// Remembers that no room is found for such a gang until something changes.
+    fn is_in_vain(&mut self, likeness: Likeness) {
+        if self.spared.0 != self.changes {
+            self.spared = (self.changes, Vec::new());
+        }
+        self.spared.1.push(likeness);
+    }
+
+    /// Whether a gang could take of its own priority only, and [`raises`](Self::raises) would refuse whatever that is: even if nobody lost anything
+    /// of what they are entitled to, its own queue would not gain enough of it.
+    fn gains_too_little(&self, class: usize, queue: usize, priority: i32) -> bool {
+        if self.prey.lowest[queue] < priority || self.prey.lowest_over < priority {
+            return false;
+        }
+        let mut before = vec![0; self.tree.total.len()];
+        for member in self.running.iter().map(|id| &self.members[*id]) {
+            if member.queue == queue && member.priority >= priority {
+                add(&mut before, &member.uses, 1);
+            }
+        }
+        let mut after = before.clone();
+        add(&mut after, &self.classes.classes[class].asks, 1);
+        self.nearer(queue, &before, &after) <= i128::from(self.view.policy.hysteresis_ppm)
     }
 
     /// Whether there is anybody of whom a gang of a class, a queue and a priority might take.
@@ -199,10 +225,10 @@ impl Engine<'_> {
     /// The cheapest way there is, over domains where the gang has to be in one.
     fn search(&mut self, id: usize, slot: usize, items: &[Item]) -> Option<Way> {
         let all: Vec<usize> = (0..items.len()).collect();
+        let Some(level) = self.level_of_room(id) else { return self.way(id, slot, items, &all) };
         self.free(items, &all, -1);
-        let counts = self.class(id).least.clone();
         let possible = self.fits_least(id, slot);
-        let spans = if possible { self.spans(id, slot, &counts) } else { Vec::new() };
+        let spans = if possible { self.spans(id, slot, level) } else { Vec::new() };
         self.free(items, &all, 1);
         if !possible {
             return None;
@@ -220,19 +246,20 @@ impl Engine<'_> {
         ways.into_iter().min_by(|a, b| a.cost.cmp(&b.cost).then(a.chosen.cmp(&b.chosen)))
     }
 
-    /// Domains that would have room if everything were taken: nodes for a single pod, the required level's for others. Those
-    /// with the most room are tried.
-    fn spans(&self, id: usize, slot: usize, counts: &[u32]) -> Vec<Span> {
+    /// The level in whose domains room is sought one by one: nodes for a single pod, the required level for others.
+    fn level_of_room(&self, id: usize) -> Option<usize> {
         let class = self.class(id);
-        let level = match class.required {
-            Some(level) => level,
-            None if counts.iter().sum::<u32>() == 1 => self.cluster.tiers.len(),
-            None => return Vec::new(),
-        };
+        let single = class.least.iter().sum::<u32>() == 1;
+        class.required.or_else(|| single.then_some(self.cluster.tiers.len()))
+    }
+
+    /// Domains that would have room if everything were taken. Those with the most room are tried.
+    fn spans(&self, id: usize, slot: usize, level: usize) -> Vec<Span> {
+        let class = self.class(id);
         let sums: Vec<(Vec<u64>, u32)> = class
             .parts
             .iter()
-            .zip(counts)
+            .zip(&class.least)
             .map(|(part, count)| {
                 (super::place::sums(&self.cluster, part, self.timeline.known_caps(slot, part.kind)), *count)
             })
@@ -358,9 +385,6 @@ impl Engine<'_> {
         for queue in equal.iter().chain([&id]).map(|id| self.members[*id].queue) {
             queues.entry(queue).or_insert_with(|| (vec![0; resources], vec![0; resources]));
         }
-        let add = |sum: &mut [i64], amounts: &[i64], sign: i64| {
-            sum.iter_mut().zip(amounts).for_each(|(sum, one)| *sum += one * sign)
-        };
         let amounts = |id: usize, places: &[Place]| super::timeline::uses(self.class(id), places, resources);
         for other in self.running.iter().filter(|other| self.members[**other].priority >= priority) {
             let member = &self.members[*other];
@@ -377,14 +401,21 @@ impl Engine<'_> {
         if let Some((_, after)) = queues.get_mut(&self.members[id].queue) {
             add(after, &self.class(id).asks, 1);
         }
-        let mut risen: i128 = 0;
-        for (queue, (before, after)) in queues {
-            for at in self.tree.counted.iter().copied() {
-                let entitled = self.tree.entitled(queue, at);
-                let change = i128::from(after[at].min(entitled)) - i128::from(before[at].min(entitled));
-                risen += change * 1_000_000 / i128::from(self.tree.total[at].max(1));
-            }
-        }
+        let risen: i128 = queues.iter().map(|(queue, (before, after))| self.nearer(*queue, before, after)).sum();
         risen > i128::from(self.view.policy.hysteresis_ppm)
     }
+
+    /// How much nearer a queue comes to what it is entitled to, in millionths of the cluster, if it uses `after` instead of `before`.
+    fn nearer(&self, queue: usize, before: &[i64], after: &[i64]) -> i128 {
+        let one = |at: usize| {
+            let entitled = self.tree.entitled(queue, at);
+            let change = i128::from(after[at].min(entitled)) - i128::from(before[at].min(entitled));
+            change * 1_000_000 / i128::from(self.tree.total[at].max(1))
+        };
+        self.tree.counted.iter().copied().map(one).sum()
+    }
+}
+
+fn add(sum: &mut [i64], amounts: &[i64], sign: i64) {
+    sum.iter_mut().zip(amounts).for_each(|(sum, one)| *sum += one * sign);
 }

@@ -39,6 +39,23 @@ pub(super) struct Tree {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Usage(Vec<i64>);
 
+/// What every queue may take more, found out once for thousands of gangs.
+#[derive(Clone, Debug)]
+pub(super) struct Available {
+    resources: usize,
+    cells: Vec<i64>,
+}
+
+impl Available {
+    /// As [`Tree::lacks`].
+    pub(super) fn lacks(&self, queue: usize, amounts: &[i64]) -> Option<(usize, i64, i64)> {
+        let free = &self.cells[queue * self.resources..][..self.resources];
+        let mut asked = amounts.iter().zip(free).enumerate();
+        let (at, (asked, free)) = asked.find(|(_, (asked, free))| **asked > 0 && asked > free)?;
+        Some((at, *asked, *free))
+    }
+}
+
 impl Tree {
     pub(super) fn new(view: &View) -> Self {
         let (queues, resources) = (view.queues.len(), view.resources.len());
@@ -175,6 +192,12 @@ impl Tree {
     pub(super) fn lacks(&self, usage: &Usage, queue: usize, amounts: &[i64]) -> Option<(usize, i64, i64)> {
         let asked = amounts.iter().enumerate().filter(|(_, amount)| **amount > 0);
         asked.map(|(at, amount)| (at, *amount, self.available(usage, queue, at))).find(|(_, asked, free)| asked > free)
+    }
+
+    /// What each of the first `queues` may take more, of each resource.
+    pub(super) fn all_available(&self, usage: &Usage, queues: usize) -> Available {
+        let cell = |at: usize| self.available(usage, at / self.resources, at % self.resources);
+        Available { resources: self.resources, cells: (0..queues * self.resources).map(cell).collect() }
     }
 
     /// Whether a queue that takes these amounts uses more of some resource than its own quota.

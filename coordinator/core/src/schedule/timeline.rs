@@ -121,11 +121,11 @@ impl Timeline {
         let at = self.slots.iter().position(|other| other.at_ms > slot.at_ms).unwrap_or(self.slots.len());
         self.slots.insert(at, slot);
         for at in at..self.slots.len() {
-            let before = at.checked_sub(1).map(|before| self.slots[before].least.clone());
-            let slot = &mut self.slots[at];
+            let (before, rest) = self.slots.split_at_mut(at);
+            let slot = &mut rest[0];
             slot.least.clone_from(&slot.free);
-            if let Some(before) = before {
-                slot.least.lower_to(&before);
+            if let Some(before) = before.last() {
+                slot.least.lower_to(&before.least);
             }
             slot.caps.iter_mut().for_each(|caps| *caps = None);
             slot.log.clear();
@@ -166,8 +166,19 @@ pub(super) fn fresh(grid: &Grid, kind: usize, classes: &Classes) -> Caps {
     let kind = &classes.kinds[kind];
     let allowed = &classes.allowed[kind.rules].nodes;
     let nodes = grid_len(grid, allowed);
-    let of: Vec<u32> =
-        (0..nodes).map(|node| if allowed.get(node) { room(grid.row(node), &kind.needs) } else { 0 }).collect();
+    // Nodes often have as much free as their neighbour, and comparing is cheaper than dividing.
+    let mut last: (&[i64], u32) = (&[], room(&[], &[]));
+    let mut cap = |node: usize| {
+        if !allowed.get(node) {
+            return 0;
+        }
+        let row = grid.row(node);
+        if last.0 != row {
+            last = (row, room(row, &kind.needs));
+        }
+        last.1
+    };
+    let of: Vec<u32> = (0..nodes).map(&mut cap).collect();
     let total = of.iter().map(|cap| u64::from(*cap)).sum();
     Caps { of, total, seen: 0 }
 }
