@@ -192,3 +192,16 @@ def test_where_namespaces_are_forbidden_a_volume_is_refused_with_the_switch(with
     done = without_namespaces("run", manifest)
     assert done.returncode == 1
     assert "VolumeNotMountable" in done.stderr and "sysctl user.max_user_namespaces" in done.stderr, done.stderr
+
+
+def test_an_experiment_finds_settings_of_the_main_job(trainyard):
+    done = trainyard("tune", ROOT / "examples" / "wine-tune.toml")
+    assert done.returncode == 0, done.stderr
+    trials = json.loads(trainyard("get", "trials", "-o", "json").stdout)["items"]
+    told = [t["status"]["values"]["validation_accuracy"] for t in trials if t["status"]["phase"] == "Succeeded"]
+    # A trial with too high a rate may diverge, which is a failure.
+    assert len(trials) == 16 and len(told) >= 10
+    best = json.loads(trainyard("get", "experiment", "wine-tune", "-o", "json").stdout)["status"]["best"]
+    assert best["values"]["validation_accuracy"] == max(told) > 0.7
+    assert set(re.findall(r"^(\w+) = ", done.stdout, re.M)) == {"lr", "momentum", "weight_decay", "hidden"}
+    eventually(lambda: not leftovers(trainyard.home), "no process is left")
