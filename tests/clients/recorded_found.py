@@ -1,8 +1,8 @@
 """Sequences that were answered differently once, as `generated.py` found and shrank them; for `recorded.py`."""
 
 from recorded import (
-    APPLY, CMS, DEPLOYMENTS, EVENTS, JOBS, JSON, LEASES, MERGE, PARTIAL, PARTIAL_LIST, PODS, SECRETS, SERVICES,
-    STRATEGIC, cm, event, job, lease, meta, owner, pod, service, with_version,
+    APPLY, CMS, DEPLOYMENTS, EVENTS, JOBS, JSON, JSON_PATCH, LEASES, MERGE, PARTIAL, PARTIAL_LIST, PODS, SECRETS, SERVICES,
+    STRATEGIC, TABLE, cm, deployment, event, job, lease, meta, owner, pod, service, with_version,
 )
 
 PRIORITIES = "/apis/scheduling.k8s.io/v1/priorityclasses"
@@ -85,7 +85,69 @@ FOUND = {
         ("PATCH", CMS + "/a?fieldManager=one", {**cm("a"), "data": {"k": False}}, APPLY),
         ("PATCH", CMS + "/a", {"metadata": {"generateName": "x-"}}, MERGE),
     ],
+    "classes that pods name": [
+        ("POST", PODS, pod("a", priorityClassName="absent")),
+        ("PATCH", PODS + "/a?fieldManager=one", pod("a", priorityClassName="absent"), APPLY),
+        ("POST", PODS, pod("a", priority=5)),
+        ("POST", PODS, pod("a", priorityClassName="system-node-critical", containers=[{"name": {}}])),
+        ("POST", PODS, pod("a", priorityClassName="system-node-critical")),
+        ("PUT", PODS + "/a", pod("a", priorityClassName="system-node-critical")),
+        ("PATCH", PODS + "/b?fieldManager=one", pod("b", priorityClassName="system-cluster-critical"), APPLY),
+        ("GET", PODS + "/b"),
+    ],
+    "the end of an object": [
+        ("POST", CMS, cm("a")),
+        ("PUT", CMS + "/a", meta("a", deletionTimestamp="2001-01-01T00:00:00Z", deletionGracePeriodSeconds=5)),
+        ("PATCH", CMS + "/a", {"metadata": {"deletionGracePeriodSeconds": 0, "finalizers": ["example.com/hold"]}}, MERGE),
+        ("PATCH", CMS + "/a", {"metadata": {"finalizers": ["example.com/hold"]}}, MERGE),
+        ("DELETE", CMS + "/a"),
+        ("PATCH", CMS + "/a", {"metadata": {"deletionTimestamp": "2001-01-01T00:00:00Z"}}, MERGE),
+        ("PATCH", CMS + "/a", {"metadata": {"deletionGracePeriodSeconds": 9}}, MERGE),
+        ("PATCH", CMS + "/a", {"metadata": {"finalizers": None}}, MERGE),
+        ("watch", CMS),
+    ],
+    "strategies and deadlines of deployments": [
+        ("POST", DEPLOYMENTS, deployment("a")),
+        ("PATCH", DEPLOYMENTS + "/a?fieldManager=one&force=true", {
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}, "spec": {"strategy": {"type": "Recreate"}}}, APPLY),
+        ("PATCH", DEPLOYMENTS + "/a", {"spec": {"strategy": {"type": "Recreate"}}}, MERGE),
+        ("PATCH", DEPLOYMENTS + "/a", {"spec": {"strategy": {"type": "Recreate", "rollingUpdate": None}}}, MERGE),
+        ("PATCH", DEPLOYMENTS + "/a", {"spec": {"template": {"spec": {"activeDeadlineSeconds": 5}}}}, MERGE),
+    ],
+    "writes of a status": [
+        ("POST", DEPLOYMENTS, {**deployment("a"), "metadata": {"name": "a", "labels": {"x": "1"}}}),
+        ("PUT", DEPLOYMENTS + "/a/status", deployment("a")),
+        ("PATCH", DEPLOYMENTS + "/a/status", {"status": {}, "metadata": {"labels": {"x": "2"}}}, MERGE),
+        ("PATCH", DEPLOYMENTS + "/a/status", {"status": {"replicas": 1}}, MERGE),
+        ("POST", JOBS, {**job("j"), "metadata": {"name": "j", "labels": {"x": "1"}}}),
+        ("PATCH", JOBS + "/j/status", {"status": {}}, MERGE),
+    ],
+    "who scaled": [
+        ("POST", DEPLOYMENTS, {**deployment("a"), "spec": {**deployment("a")["spec"], "replicas": 1}}),
+        ("PATCH", DEPLOYMENTS + "/a/scale?fieldManager=two", {"spec": {"replicas": 3}}, MERGE),
+        ("GET", DEPLOYMENTS + "/a"),
+        ("PATCH", DEPLOYMENTS + "/a/scale?fieldManager=two", {"spec": {"replicas": 0}}, MERGE),
+        ("GET", DEPLOYMENTS + "/a"),
+        ("PATCH", DEPLOYMENTS + "/a/scale?fieldManager=three", {"spec": {"replicas": 2}}, MERGE),
+        ("GET", DEPLOYMENTS + "/a"),
+    ],
+    "pods that are over": [
+        ("POST", PODS, pod("a")),
+        ("PATCH", PODS + "/a/status", {"status": {"phase": "Failed"}}, MERGE),
+        ("GET", PODS + "/a", None, JSON, TABLE),
+        ("POST", PODS, pod("b")),
+        ("PATCH", PODS + "/b/status", {"status": {"phase": "Succeeded"}}, MERGE),
+        ("GET", PODS, None, JSON, TABLE),
+    ],
+    "a patch that makes no object": [
+        ("POST", CMS, cm("a", labels={"x": "1"})),
+        ("PATCH", CMS + "/a", [{"op": "move", "path": "/metadata/name", "from": "/metadata/labels"}], JSON_PATCH),
+    ],
     "conflicts in their order": [
+        ("POST", PODS, pod("p")),
+        ("PATCH", PODS + "/p/status", {"metadata": {"labels": {"x": "2"}}}, MERGE),
+        ("PATCH", PODS + "/p?fieldManager=one", {**pod("p", containers=[{"name": "main", "image": "other"}]), "metadata": {
+            "name": "p", "labels": {"x": "1"}}}, APPLY),
         ("POST", JOBS, {**job("a"), "metadata": {"name": "a"}}),
         ("PATCH", JOBS + "/a?fieldManager=one", job("a", parallelism=3, template={"metadata": {"labels": {"l": "m"}}, "spec": {
             "restartPolicy": "OnFailure", "containers": [{"name": "main", "image": "other"}]}}), APPLY),

@@ -145,7 +145,7 @@ def test_watch_sees_each_change(k, server):
 
 def test_describe_shows_the_object_and_its_events(k):
     k("apply", "-f", "-", input=JOB)
-    k("wait", "--for=condition=complete", "job/hello", "--timeout=30s")
+    k("wait", "--for=condition=complete", "job/hello", "--timeout=120s")
     out = k("describe", "job", "hello").stdout
     assert "Pods Statuses" in out and "SuccessfulCreate" in out
     pod = k("get", "pods", "-o", "name").stdout.strip()
@@ -197,9 +197,9 @@ def test_label_and_annotate(k):
 
 def test_scale_and_rollout(k):
     k("apply", "-f", "-", input=DEPLOYMENT)
-    k("rollout", "status", "deployment/web", "--timeout=60s")
+    k("rollout", "status", "deployment/web", "--timeout=120s")
     k("scale", "deployment/web", "--replicas=3")
-    k("wait", "--for=jsonpath={.status.readyReplicas}=3", "deployment/web", "--timeout=60s")
+    k("wait", "--for=jsonpath={.status.readyReplicas}=3", "deployment/web", "--timeout=120s")
     assert len(k.json("pods", "-l", "app=web")["items"]) == 3
     assert k("scale", "deployment/web", "--current-replicas=9", "--replicas=1", check=False).returncode != 0
     first = {p["metadata"]["uid"] for p in k.json("pods", "-l", "app=web")["items"]}
@@ -214,7 +214,7 @@ def test_scale_and_rollout(k):
 
 def test_a_job_runs_and_its_log_is_there(k):
     k("apply", "-f", "-", input=JOB)
-    k("wait", "--for=condition=complete", "job/hello", "--timeout=30s")
+    k("wait", "--for=condition=complete", "job/hello", "--timeout=120s")
     assert k("logs", "job/hello").stdout == "hello from a job\n"
     assert k("logs", "job/hello", "--timestamps").stdout.split(" ", 1)[1] == "hello from a job\n"
     row = k("get", "job", "hello", "--no-headers").stdout.split()
@@ -236,25 +236,25 @@ def test_wait_for_deletion_and_finalizers(k):
     k("delete", "cm", "held", "--wait=false")
     assert "deletionTimestamp" in k.json("cm", "held")["metadata"]
     k("patch", "cm", "held", "--type=json", "-p", '[{"op":"remove","path":"/metadata/finalizers"}]')
-    k("wait", "--for=delete", "cm/held", "--timeout=10s")
+    k("wait", "--for=delete", "cm/held", "--timeout=120s")
 
 
 @pytest.mark.parametrize("cascade, pods_left", [("background", 0), ("foreground", 0), ("orphan", 2)])
 def test_delete_cascades(k, cascade, pods_left):
     k("apply", "-f", "-", input=DEPLOYMENT)
-    k("rollout", "status", "deployment/web", "--timeout=60s")
-    k("delete", "deployment", "web", f"--cascade={cascade}", "--timeout=60s")
+    k("rollout", "status", "deployment/web", "--timeout=120s")
+    k("delete", "deployment", "web", f"--cascade={cascade}", "--timeout=120s")
     if cascade == "orphan":
         sets = k.json("rs")["items"]
         assert len(sets) == 1 and not sets[0]["metadata"].get("ownerReferences")
     else:
-        eventually(lambda: not k.json("rs")["items"], "replica sets are gone", 60)
-    eventually(lambda: len(k.json("pods")["items"]) == pods_left, "pods left", 60)
+        eventually(lambda: not k.json("rs")["items"], "replica sets are gone")
+    eventually(lambda: len(k.json("pods")["items"]) == pods_left, "pods left")
 
 
 def test_events(k):
     k("apply", "-f", "-", input=JOB)
-    k("wait", "--for=condition=complete", "job/hello", "--timeout=30s")
+    k("wait", "--for=condition=complete", "job/hello", "--timeout=120s")
     eventually(lambda: "SuccessfulCreate" in k("events").stdout, "the event is listed")
     assert "SuccessfulCreate" in k("get", "events").stdout
     assert "SuccessfulCreate" in k("events", "--for", "job/hello").stdout
@@ -335,7 +335,7 @@ def test_a_pytorchjob_scales_through_its_subresource(k):
 def test_namespaces_take_their_objects_along(server):
     server.kubectl("create", "namespace", "doomed")
     server.kubectl("-n", "doomed", "create", "configmap", "c")
-    server.kubectl("delete", "namespace", "doomed", "--timeout=30s")
+    server.kubectl("delete", "namespace", "doomed", "--timeout=120s")
     assert server.kubectl("get", "namespace", "doomed", check=False).returncode != 0
     gone = server.kubectl("-n", "doomed", "create", "configmap", "c", check=False)
     assert gone.returncode != 0 and "not found" in gone.stderr
@@ -347,3 +347,34 @@ def test_secrets_stay_out_of_tables(k):
     for args in (("get", "secrets"), ("get", "secrets", "-o", "wide"), ("describe", "secret", "s")):
         out = k(*args).stdout
         assert "hunter2" not in out and "aHVudGVyMg" not in out
+
+
+@pytest.fixture
+def priority_class(server, namespace):
+    """Makes classes, and takes them away again: they are there for every namespace."""
+    names = []
+
+    def make(name, value, **fields):
+        names.append(f"{name}-{namespace}")
+        server.kubectl("create", "-f", "-", input=json.dumps({
+            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": names[-1]}, "value": value, **fields}))
+        return names[-1]
+    yield make
+    server.kubectl("delete", "priorityclass", *names)
+
+
+@pytest.mark.parametrize("how", [("create",), ("apply", "--server-side")])
+def test_a_pod_has_the_priority_of_its_class(k, priority_class, how):
+    def spec(**fields):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {
+            "containers": [{"name": "main", "image": "none", "command": ["true"]}], **fields}}
+        made = k(*how, "--dry-run=server", "-o", "json", "-f", "-", input=json.dumps(pod), check=False)
+        return json.loads(made.stdout)["spec"] if made.returncode == 0 else made.stderr
+    high = priority_class("high", 7, preemptionPolicy="Never")
+    named = spec(priorityClassName=high)
+    assert (named["priority"], named["preemptionPolicy"]) == (7, "Never")
+    assert "must not be provided in pod spec; priority admission controller computed 7" in spec(priorityClassName=high, priority=5)
+    assert "no PriorityClass with name absent was found" in spec(priorityClassName="absent")
+    assert not spec().get("priorityClassName")
+    default = priority_class("default", 3, globalDefault=True)
+    assert (spec()["priority"], spec()["priorityClassName"]) == (3, default)

@@ -58,7 +58,7 @@ fn forced(manager: &str) -> ApplyOptions<'_> {
 }
 
 fn by(manager: &str) -> UpdateOptions<'_> {
-    UpdateOptions { manager, now_ms: NOW, subresource: None, has_status: true, api_version: "apps/v1" }
+    UpdateOptions { manager, now_ms: NOW, subresource: None, has_status: true, api_version: "apps/v1", disowned: false }
 }
 
 fn object(labels: Value, spec: Value) -> Value {

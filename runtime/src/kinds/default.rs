@@ -91,6 +91,17 @@ fn phase(map: &mut Map<String, Value>, phase: &str) {
 }
 
 fn namespace(map: &mut Map<String, Value>) {
+    each(map, "metadata", |metadata| {
+        // Whatever its writer says of it.
+        if let Some(name) =
+            metadata.get("name").filter(|name| name.as_str().is_some_and(|name| !name.is_empty())).cloned()
+        {
+            set(metadata, "labels", json!({}));
+            each(metadata, "labels", |labels| {
+                drop(labels.insert("kubernetes.io/metadata.name".to_owned(), name.clone()))
+            });
+        }
+    });
     set(map, "spec", json!({}));
     each(map, "spec", |spec| set(spec, "finalizers", json!(["kubernetes"])));
     phase(map, "Active");

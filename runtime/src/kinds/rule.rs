@@ -240,6 +240,16 @@ impl Causes {
         let pod = spec.pointer("/template/spec").unwrap_or(&Value::Null);
         self.pod(pod, "spec.template.spec", &["Always", "OnFailure", "Never"]);
         self.one_of(pod.get("restartPolicy"), "spec.template.spec.restartPolicy".to_owned(), &["Always"]);
+        if !pod["activeDeadlineSeconds"].is_null() {
+            let message = "Forbidden: activeDeadlineSeconds in ReplicaSet is not Supported".to_owned();
+            self.add(CauseReason::Forbidden, "spec.template.spec.activeDeadlineSeconds".to_owned(), message);
+        }
+        let strategy = &spec["strategy"];
+        self.one_of(strategy.get("type"), "spec.strategy.type".to_owned(), &["Recreate", "RollingUpdate"]);
+        if strategy["type"] == "Recreate" && !strategy["rollingUpdate"].is_null() {
+            let message = "Forbidden: may not be specified when strategy `type` is 'Recreate'".to_owned();
+            self.add(CauseReason::Forbidden, "spec.strategy.rollingUpdate".to_owned(), message);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a cluster's admission and strategies do to objects of its own kinds, beyond defaults of the schema. Pure.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::check::map_at;
 use crate::kinds::Kind;
@@ -55,6 +55,8 @@ pub(super) fn updated(kind: &Kind, old: &Value, new: &mut Value) {
     match (kind.group, kind.plural) {
         ("", "secrets") => secret_data(new),
         ("", "services") => keep_addresses(old, new),
+        // What the pod's class gave it.
+        ("", "pods") => keep(old, new, &["priority", "preemptionPolicy"]),
         _ => {}
     }
 }
@@ -104,16 +106,32 @@ fn keep_addresses(old: &Value, new: &mut Value) {
 /// Completes a pod's status: what a node agent reports in one of two forms is there in both, and what was settled when the
 /// pod was made stays.
 pub(super) fn reported(kind: &Kind, old: &Value, object: &mut Value) {
-    if (kind.group, kind.plural) != ("", "pods") {
-        return;
+    // A status that says nothing is none.
+    if let (true, None, Some(root)) = (kind.builtin, old.get("status"), object.as_object_mut())
+        && root.get("status").and_then(Value::as_object).is_some_and(Map::is_empty)
+    {
+        root.remove("status");
     }
-    let owners = old["metadata"].get("ownerReferences").cloned();
+    match (kind.group, kind.plural) {
+        ("apps", "deployments") => keep_metadata(old, object, "labels"),
+        ("", "pods") => reported_of_pod(old, object),
+        _ => {}
+    }
+}
+
+/// A field of the metadata that writers of the status do not change.
+fn keep_metadata(old: &Value, object: &mut Value, field: &str) {
+    let had = old["metadata"].get(field).cloned();
     if let Some(metadata) = object["metadata"].as_object_mut() {
-        match owners {
-            Some(owners) => drop(metadata.insert("ownerReferences".to_owned(), owners)),
-            None => drop(metadata.remove("ownerReferences")),
+        match had {
+            Some(had) => drop(metadata.insert(field.to_owned(), had)),
+            None => drop(metadata.remove(field)),
         }
     }
+}
+
+fn reported_of_pod(old: &Value, object: &mut Value) {
+    keep_metadata(old, object, "ownerReferences");
     let class = old["status"].get("qosClass").filter(|class| class.is_string()).cloned();
     if let (Some(class), Some(status)) = (class, map_at(object, "status")) {
         status.entry("qosClass").or_insert(class);
@@ -197,6 +215,15 @@ mod tests {
         reported(kind, &old, &mut new);
         let status = json!({"qosClass": "BestEffort", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]});
         assert_eq!(new, json!({"metadata": {}, "status": status}));
+    }
+
+    #[test]
+    fn a_status_that_says_nothing_changes_nothing() {
+        let kind = registry().find("deployments").expect("deployments are served");
+        let old = json!({"metadata": {"labels": {"a": "b"}}});
+        let mut new = json!({"metadata": {"labels": {"a": "c"}, "annotations": {"d": "e"}}, "status": {}});
+        reported(kind, &old, &mut new);
+        assert_eq!(new, json!({"metadata": {"labels": {"a": "b"}, "annotations": {"d": "e"}}}));
     }
 
     #[test]

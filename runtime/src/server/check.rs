@@ -30,6 +30,8 @@ pub(super) struct Writer {
     pub(super) subresource: Option<&'static str>,
     /// Fields that the body says more than once.
     pub(super) duplicates: Vec<String>,
+    /// Whether nobody comes to own what is written: whoever owned it no longer does.
+    pub(super) disowned: bool,
 }
 
 impl Writer {
@@ -46,6 +48,7 @@ impl Writer {
             part,
             subresource,
             duplicates: Vec::new(),
+            disowned: false,
         }
     }
 
@@ -56,6 +59,7 @@ impl Writer {
             subresource: self.subresource,
             has_status: self.kind.status,
             api_version: &self.kind.api_version(),
+            disowned: self.disowned,
         };
         apply::track_update(old, new, self.kind.schema(), options);
     }
@@ -102,6 +106,7 @@ impl Writer {
             Part::Status => self.kind.validate_status(old, &new),
             Part::Main | Part::Whole => self.kind.validate_update(old, &new),
         };
+        let frozen = Frozen { deletion: deletion_changes(&old["metadata"], &new["metadata"]), fields: frozen };
         self.valid(&new, Checked::Changed(frozen)).map_err(|error| error.warning(&warnings))?;
         if self.part != Part::Status {
             warnings.extend(self.kind.warnings(Some(old), &new));
@@ -283,6 +288,10 @@ impl Writer {
                 if self.kind.status {
                     set(&mut new, "status", old.get("status"));
                 }
+                // Its finalizers are changed through `/finalize` alone.
+                if self.kind.builtin && self.kind.plural == "namespaces" {
+                    set(&mut new, "spec", old.get("spec"));
+                }
                 new
             }
             Part::Status => {
@@ -343,15 +352,16 @@ impl Writer {
                     first = new_causes(&rule(self.kind), name, metadata);
                 }
             }
-            // What is immutable about a secret is said first.
-            Checked::Changed(frozen) if self.kind.kind == "Secret" => drop(causes.splice(0..0, frozen)),
-            Checked::Changed(frozen) => {
+            Checked::Changed(Frozen { deletion, fields }) => {
                 // The API server looks at the whole job, and then at its spec again for what may not change.
                 if self.kind.kind == "Job" && self.part != Part::Status {
                     let again: Vec<Cause> = causes.iter().filter(|c| c.field.starts_with("spec.")).cloned().collect();
                     causes.extend(again);
                 }
-                causes.extend(frozen);
+                // What is immutable about a secret is said first.
+                let place = if self.kind.kind == "Secret" { 0 } else { causes.len() };
+                causes.splice(place..place, fields);
+                causes.splice(0..0, deletion);
             }
         }
         if causes.is_empty() {
@@ -373,7 +383,31 @@ enum Checked {
     /// A new object.
     New,
     /// A changed one, and what must not have changed of it.
-    Changed(Vec<Cause>),
+    Changed(Frozen),
+}
+
+/// What must not have changed of an object.
+struct Frozen {
+    /// When it goes: that is for deletions to say.
+    deletion: Vec<Cause>,
+    fields: Vec<Cause>,
+}
+
+/// An object's end is told by a deletion, and by no other write. What a writer says of the end of one that is going does not count.
+fn deletion_changes(old: &Value, new: &Value) -> Vec<Cause> {
+    let changed = ["deletionTimestamp", "deletionGracePeriodSeconds"].into_iter().filter(|field| {
+        let going = *field == "deletionTimestamp" && old[*field].is_string();
+        !new[*field].is_null() && !going && new[*field] != old[*field]
+    });
+    let causes: Vec<Cause> = changed
+        .map(|field| Cause {
+            reason: CauseReason::Invalid,
+            field: format!("metadata.{field}"),
+            message: format!("Invalid value: {}: field is immutable", new[field]),
+        })
+        .collect();
+    // The API server looks twice, and says so.
+    [causes.clone(), causes].concat()
 }
 
 /// A time as objects have it.
@@ -499,6 +533,21 @@ pub(super) fn map_at<'a>(object: &'a mut Value, field: &str) -> Option<&'a mut M
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_deletion_says_when_an_object_goes() {
+        let going = json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0});
+        let fields = |old: &Value, new: &Value| -> Vec<String> {
+            deletion_changes(old, new).into_iter().map(|cause| cause.field).collect()
+        };
+        let both = ["metadata.deletionTimestamp", "metadata.deletionGracePeriodSeconds"];
+        assert_eq!(fields(&json!({}), &going), [both, both].concat());
+        assert_eq!(fields(&going, &going), [""; 0]);
+        // Who has read it before it was deleted.
+        assert_eq!(fields(&going, &json!({})), [""; 0]);
+        let later = json!({"deletionTimestamp": "2027-01-01T00:00:00Z", "deletionGracePeriodSeconds": 9});
+        assert_eq!(fields(&going, &later), [both[1]; 2]);
+    }
 
     #[test]
     fn owners_that_are_stored_are_not_lost_by_a_write() {

@@ -15,6 +15,7 @@ mod idle;
 pub(crate) mod limit;
 pub(crate) mod listen;
 mod patch;
+mod priority;
 mod protobuf;
 pub(crate) mod query;
 mod quota;

@@ -14,6 +14,7 @@ use trainyard_runtime_core::store::{Effect, Object, StoreError};
 
 use super::call::Call;
 use super::check::{self, Refusal, Writer};
+use super::priority::Given;
 use super::query::FieldValidation;
 use super::status::{ApiError, Subject};
 use super::write::{Warnings, has_address, in_namespace, names_itself, writable};
@@ -120,6 +121,7 @@ struct Gates<'a> {
 /// What admission adds to an object that nobody applied.
 #[derive(Clone, Debug, Default)]
 struct Additions {
+    priority: Option<Given>,
     limit_ranges: Vec<Arc<Object>>,
     /// For services.
     addresses: Option<service_ip::Taken>,
@@ -128,6 +130,9 @@ struct Additions {
 impl Additions {
     fn complete(&self, writer: &Writer, old: Option<&Value>, object: &mut Value) -> Result<(), ApiError> {
         if old.is_none() {
+            if let Some(given) = &self.priority {
+                given.write(object);
+            }
             quota::complete(&self.limit_ranges, object);
         }
         self.addresses.as_ref().map_or(Ok(()), |taken| taken.settle(writer.kind, old, object))
@@ -141,6 +146,7 @@ impl<'a> Gates<'a> {
         if let Some(created) = created {
             let mut value = created.clone();
             if (call.kind.group, call.kind.plural) == ("", "pods") {
+                gates.additions.priority = Some(Given::to(&call.api, &value)?);
                 gates.additions.limit_ranges = quota::limit_ranges(&call.api, &call.namespace);
                 gates._quota = quota::admit_pod(&call.api, &call.namespace, &mut value).await?;
             } else {
@@ -282,7 +288,11 @@ fn patched(
         }
     };
     let (mut new, told) = writer.read(new).map_err(ApiError::of_patch)?;
-    same_object(old, &mut new).map_err(|error| error.preceded_by(told.clone()))?;
+    // What is no object of the kind is not asked for its name.
+    same_object(old, &mut new).map_err(|error| {
+        let unread = writer.typed(&new).map_err(ApiError::of_patch).err();
+        unread.unwrap_or_else(|| error.preceded_by(told.clone()))
+    })?;
     if let Some(current) = current {
         current.is_meant(&new)?;
     }

@@ -55,11 +55,11 @@ pub(super) async fn write(call: &Call, verb: &str, content_type: &str, bytes: &B
                 in_range(writer.kind, current.value(), &new["spec"]["replicas"])?;
                 return Ok(writer.updated(current.value(), new, false)?.0);
             }
-            let new = scaled(writer.kind, current.value(), asked)?;
+            let (new, replicas) = scaled(writer.kind, current.value(), asked)?;
             current.is_meant(&new)?;
-            // A scale of none says nothing, which nobody owns.
-            let says = writer.kind.builtin && new.pointer("/spec/replicas") != Some(&Value::from(0));
-            let (new, said) = writer.updated(current.value(), new, says)?;
+            // A scale of none says nothing, which nobody owns; and who changes what nobody owns does not come to own it.
+            let writer = Writer { disowned: replicas == 0 || !is_owned(writer.kind, current.value()), ..writer };
+            let (new, said) = writer.updated(current.value(), new, true)?;
             heard.put(said);
             Ok(new)
         }
@@ -123,8 +123,8 @@ enum Asked {
     Merge(Value),
 }
 
-/// The object with the replica count that was asked for.
-fn scaled(kind: &Kind, object: &Value, asked: Asked) -> Result<Value, ApiError> {
+/// The object with the replica count that was asked for, and that count.
+fn scaled(kind: &Kind, object: &Value, asked: Asked) -> Result<(Value, i64), ApiError> {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let refused = |error| check::patch_error(error, Subject::new("autoscaling", "Scale", name));
     let mut before = scale_of(kind, object);
@@ -147,7 +147,15 @@ fn scaled(kind: &Kind, object: &Value, asked: Asked) -> Result<Value, ApiError> 
     }
     let paths = kind.scale.ok_or_else(ApiError::no_such_path)?;
     set(&mut new, paths.spec_replicas, Value::from(replicas));
-    Ok(new)
+    Ok((new, replicas))
+}
+
+/// Whether some manager owns the replica count.
+fn is_owned(kind: &Kind, object: &Value) -> bool {
+    let Some(paths) = kind.scale else { return false };
+    let field = paths.spec_replicas.replace('.', "/f:");
+    let managers = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+    managers.filter_map(|manager| manager.get("fieldsV1")).any(|owned| owned.pointer(&field).is_some())
 }
 
 /// A number of replicas that there can be; absent is 0, as Go's JSON leaves zeros out.
@@ -233,8 +241,11 @@ mod tests {
         let scale = scale_of(kind, &job);
         assert_eq!((&scale["spec"]["replicas"], &scale["status"]["replicas"]), (&json!(2), &json!(1)));
         assert_eq!(scale["status"]["selector"], "a=b");
-        let new = scaled(kind, &job, Asked::Merge(json!({"spec": {"replicas": 5}}))).expect("scales");
+        let (new, _) = scaled(kind, &job, Asked::Merge(json!({"spec": {"replicas": 5}}))).expect("scales");
         assert_eq!(new["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"], 5);
+        assert!(!is_owned(kind, &job));
+        let fields = json!({"f:spec": {"f:pytorchReplicaSpecs": {"f:Worker": {"f:replicas": {}}}}});
+        assert!(is_owned(kind, &json!({"metadata": {"managedFields": [{"fieldsV1": {}}, {"fieldsV1": fields}]}})));
         assert!(scaled(kind, &job, Asked::Merge(json!({"spec": {"replicas": -1}}))).is_err());
     }
 }

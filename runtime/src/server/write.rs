@@ -10,6 +10,7 @@ use trainyard_runtime_core::store::{Object, StoreError};
 
 use super::call::Call;
 use super::check::{Refusal, Writer};
+use super::priority::Given;
 use super::status::ApiError;
 use super::{admit, answer, body, duplicate, quota, service_ip, view};
 use crate::kinds::Kind;
@@ -52,6 +53,11 @@ async fn store_new(
     admit::named(&mut value, &suffix());
     if call.kind.namespaced {
         value["metadata"]["namespace"] = Value::from(call.namespace.as_str());
+    }
+    if (call.kind.group, call.kind.plural) == ("", "pods") {
+        // What is no pod has no class.
+        let given = Given::to(&call.api, &value).map_err(|error| writer.typed(&value).err().unwrap_or(error))?;
+        given.write(&mut value);
     }
     let (mut value, said) = writer.created(value, true)?;
     *warnings = said;

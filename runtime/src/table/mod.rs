@@ -65,6 +65,11 @@ fn columns(kind: &Kind) -> Value {
 fn row(kind: &Kind, object: &Value, row_object: RowObject, now_ms: i64) -> Value {
     let cells: Vec<Value> = kind.columns.iter().map(|column| cell_of(kind, column, object, now_ms)).collect();
     let mut row = json!({"cells": cells});
+    if (kind.group, kind.plural) == ("", "pods")
+        && let Some(condition) = pod::condition(object)
+    {
+        row["conditions"] = json!([condition]);
+    }
     match row_object {
         RowObject::None => {}
         RowObject::Metadata => row["object"] = partial(object),

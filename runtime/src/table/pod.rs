@@ -1,6 +1,6 @@
 //! Cells of pods. `STATUS` is not a field: it is what a person would say, and the order of questions is kubectl's.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::age;
 use super::cell::{items, text};
@@ -17,6 +17,16 @@ pub(super) fn cell(pod: &Value, column: &str, now_ms: i64) -> Option<Value> {
         "readiness gates" => Value::from("<none>"),
         _ => return None,
     })
+}
+
+/// What a row says of a pod that is over.
+pub(super) fn condition(pod: &Value) -> Option<Value> {
+    let (reason, message) = match text(&pod["status"]["phase"]) {
+        "Succeeded" => ("Succeeded", "The pod has completed successfully."),
+        "Failed" => ("Failed", "The pod failed."),
+        _ => return None,
+    };
+    Some(json!({"type": "Completed", "status": "True", "reason": reason, "message": message}))
 }
 
 fn ready(pod: &Value) -> String {

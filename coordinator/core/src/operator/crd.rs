@@ -121,9 +121,7 @@ impl Shaper<'_> {
         if let (Some(text), true, Some(out)) = (map.get("description"), described, out.as_object_mut()) {
             out.insert("description".to_owned(), text.clone());
         }
-        if let (Some(default), Some(out)) = (map.get("default").filter(|it| !it.is_null()), out.as_object_mut()) {
-            out.insert("default".to_owned(), default.clone());
-        }
+        // Without its default: that says how the Rust type reads what is absent, and would be stored as if somebody had written it.
         out
     }
 
@@ -246,7 +244,7 @@ mod tests {
         let any = map.get("x-kubernetes-preserve-unknown-fields").is_some();
         let either = map.get("x-kubernetes-int-or-string").is_some();
         assert!(any || either || map["type"].is_string(), "{path} has no type");
-        for word in ["$ref", "anyOf", "oneOf", "allOf", "const", "definitions", "components"] {
+        for word in ["$ref", "anyOf", "oneOf", "allOf", "const", "definitions", "components", "default"] {
             assert!(!map.contains_key(word), "{path} has {word}");
         }
         assert!(!(map.contains_key("properties") && map.contains_key("additionalProperties")), "{path}");

@@ -42,6 +42,31 @@ impl Manager {
     }
 }
 
+impl Manager {
+    /// What the API server knows a manager by: his entry as JSON, without what he owns and since when.
+    pub(super) fn identifier(&self) -> String {
+        let mut identity = Map::new();
+        identity.insert("manager".to_owned(), json!(self.name));
+        identity.insert("operation".to_owned(), json!(self.operation.as_str()));
+        if self.operation == Operation::Update {
+            identity.insert("apiVersion".to_owned(), json!(self.api_version));
+        }
+        if !self.subresource.is_empty() {
+            identity.insert("subresource".to_owned(), json!(self.subresource));
+        }
+        Value::Object(identity).to_string()
+    }
+}
+
+impl Operation {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Apply => "Apply",
+            Self::Update => "Update",
+        }
+    }
+}
+
 impl Entry {
     /// The manager as messages name it.
     pub(super) fn described(&self) -> String {
@@ -119,11 +144,7 @@ fn encode_entry(entry: &Entry) -> Value {
     map.insert("fieldsType".to_owned(), json!("FieldsV1"));
     map.insert("fieldsV1".to_owned(), entry.set.encode());
     map.insert("manager".to_owned(), json!(entry.manager.name));
-    let operation = match entry.manager.operation {
-        Operation::Apply => "Apply",
-        Operation::Update => "Update",
-    };
-    map.insert("operation".to_owned(), json!(operation));
+    map.insert("operation".to_owned(), json!(entry.manager.operation.as_str()));
     if !entry.manager.subresource.is_empty() {
         map.insert("subresource".to_owned(), json!(entry.manager.subresource));
     }

@@ -56,6 +56,8 @@ pub struct Conflict {
     pub described: String,
     /// The field: `.spec.replicas`.
     pub field: String,
+    /// What managers stand in order by in messages.
+    rank: String,
 }
 
 impl Conflict {
@@ -73,7 +75,7 @@ pub fn conflict_message(conflicts: &[Conflict]) -> String {
     let mut lines: Vec<String> = Vec::new();
     let mut last = None;
     let mut sorted: Vec<&Conflict> = conflicts.iter().collect();
-    sorted.sort_by(|a, b| a.described.cmp(&b.described));
+    sorted.sort_by(|a, b| a.rank.cmp(&b.rank));
     for conflict in sorted {
         if last != Some(&conflict.described) {
             lines.push(format!("conflicts with {}:", conflict.described));
@@ -195,7 +197,12 @@ fn take(entries: &mut Vec<Entry>, difference: &typed::Difference, force: bool) -
         let conflicts: Vec<Conflict> = entries
             .iter()
             .flat_map(|entry| entry.set.intersection(&changed).paths().into_iter().map(move |field| (entry, field)))
-            .map(|(entry, field)| Conflict { manager: entry.manager.name.clone(), described: entry.described(), field })
+            .map(|(entry, field)| Conflict {
+                manager: entry.manager.name.clone(),
+                described: entry.described(),
+                field,
+                rank: entry.manager.identifier(),
+            })
             .collect();
         if !conflicts.is_empty() {
             return Err(ApplyError::Conflicts(conflicts));
@@ -221,6 +228,8 @@ pub struct UpdateOptions<'a> {
     pub has_status: bool,
     /// The version that the manager speaks.
     pub api_version: &'a str,
+    /// Whether the manager does not come to own what was written; whoever owned it loses it all the same.
+    pub disowned: bool,
 }
 
 /// Writes into `new.metadata.managedFields` who owns what after an ordinary write that turned `old` (`None`: it is created) into `new`.
@@ -246,7 +255,7 @@ pub fn track_update(old: Option<&Value>, new: &mut Value, schema: &Schema, optio
     let mine = stripped(difference.added.union(&difference.modified));
     // By force, so it cannot fail.
     let _ = take(&mut entries, &difference, true);
-    if !mine.is_empty() {
+    if !mine.is_empty() && !options.disowned {
         let me = Manager {
             name: options.manager.to_owned(),
             operation: Operation::Update,

@@ -76,7 +76,9 @@ pub fn validate(schema: &Schema, value: &Value) -> Vec<Cause> {
 pub fn nulls(schema: &Schema, value: &Value) -> Vec<Cause> {
     let mut check = Check { causes: Vec::new(), nulls: true };
     check.value(schema, value, &FieldPath::ROOT, 0);
-    check.causes.retain(|cause| cause.message.ends_with(": \"null\"") && !cause.field.starts_with("metadata"));
+    // Definitions say nothing of what metadata holds, be it the object's own or that of a template.
+    let is_metadata = |field: &str| field.starts_with("metadata") || field.contains(".metadata.");
+    check.causes.retain(|cause| cause.message.ends_with(": \"null\"") && !is_metadata(&cause.field));
     check.causes
 }
 
@@ -99,7 +101,7 @@ impl Check {
             return;
         }
         // Null means absent; a field that must be there was looked for by its parent.
-        let allowed = !self.nulls || schema.nullable || schema.default.is_some() || schema.shape == Shape::Any;
+        let allowed = !self.nulls || schema.default.is_some() || schema.shape == Shape::Any;
         if value.is_null() && allowed {
             return;
         }
@@ -281,8 +283,7 @@ fn shape_name(shape: &Shape) -> String {
         Shape::Integer { .. } => "integer".to_owned(),
         Shape::Number => "number".to_owned(),
         Shape::Boolean => "boolean".to_owned(),
-        Shape::IntOrString => "integer or string".to_owned(),
-        Shape::Quantity => "quantity (string or number)".to_owned(),
+        Shape::IntOrString | Shape::Quantity => "integer,string".to_owned(),
         Shape::Union(alternatives) => {
             alternatives.iter().map(|alternative| shape_name(&alternative.shape)).collect::<Vec<_>>().join(" or ")
         }
