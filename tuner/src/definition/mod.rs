@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use trainyard_tuner_core::expression::Expression;
 use trainyard_tuner_core::objective::{Goal, Objective};
-use trainyard_tuner_core::sampler::{Grid, Quasi, Random, Sampler, Tpe, tpe};
+use trainyard_tuner_core::sampler::{Gp, Grid, Quasi, Random, Sampler, Tpe, gp, tpe};
 use trainyard_tuner_core::space::{Dimension, Parameter, Space, SpaceError, Value, nearest};
 
 /// An experiment as its file defines it.
@@ -41,10 +41,12 @@ pub enum Algorithm {
     Quasi,
     /// [`Tpe`].
     Tpe(tpe::Settings),
+    /// [`Gp`].
+    Gp(gp::Settings),
 }
 
 /// The names of algorithms.
-const ALGORITHMS: [&str; 5] = ["tpe", "random", "quasi", "sobol", "grid"];
+const ALGORITHMS: [&str; 6] = ["tpe", "gp", "random", "quasi", "sobol", "grid"];
 
 impl Algorithm {
     /// The algorithm of a name, with its settings as they are by default. The error names those there are.
@@ -54,6 +56,7 @@ impl Algorithm {
             "grid" => Ok(Self::Grid),
             "quasi" | "sobol" => Ok(Self::Quasi),
             "tpe" => Ok(Self::Tpe(tpe::Settings::default())),
+            "gp" => Ok(Self::Gp(gp::Settings::default())),
             _ => {
                 let hint = nearest(name, ALGORITHMS).map(|name| format!(" (did you mean {name}?)")).unwrap_or_default();
                 Err(format!("there is no algorithm \"{name}\"{hint}; there are {}", ALGORITHMS.join(", ")))
@@ -72,10 +75,11 @@ impl Algorithm {
                     None => Ok(()),
                 }
             }
-            Self::Tpe(_) if objectives.len() > 1 => {
-                Err("tpe has one objective; random, quasi and grid may have several".to_owned())
+            Self::Tpe(_) | Self::Gp(_) if objectives.len() > 1 => {
+                let name = if matches!(self, Self::Gp(_)) { "gp" } else { "tpe" };
+                Err(format!("{name} has one objective; random, quasi and grid may have several"))
             }
-            Self::Random | Self::Quasi | Self::Tpe(_) => Ok(()),
+            Self::Random | Self::Quasi | Self::Tpe(_) | Self::Gp(_) => Ok(()),
         }
     }
 
@@ -87,6 +91,7 @@ impl Algorithm {
             Self::Grid => Box::new(Grid),
             Self::Quasi => Box::new(Quasi),
             Self::Tpe(settings) => Box::new(Tpe::new(*settings)),
+            Self::Gp(settings) => Box::new(Gp::new(*settings)),
         }
     }
 }
@@ -298,7 +303,8 @@ fn algorithm(top: &mut Table<'_, '_>) -> Option<Algorithm> {
         return None;
     };
     let read = match Algorithm::named(name) {
-        Ok(Algorithm::Tpe(settings)) => self::settings(&mut table, settings).map(Algorithm::Tpe),
+        Ok(Algorithm::Tpe(settings)) => tpe_settings(&mut table, settings).map(Algorithm::Tpe),
+        Ok(Algorithm::Gp(settings)) => gp_settings(&mut table, settings).map(Algorithm::Gp),
         Ok(other) => Some(other),
         Err(message) => {
             table.error("name", span, message, None);
@@ -311,28 +317,38 @@ fn algorithm(top: &mut Table<'_, '_>) -> Option<Algorithm> {
     read
 }
 
-fn settings(table: &mut Table<'_, '_>, mut settings: tpe::Settings) -> Option<tpe::Settings> {
+/// A number between these, if it is given. One that is not is an error.
+fn range(table: &mut Table<'_, '_>, key: &'static str, least: f64, most: f64, is_good: &mut bool) -> Option<f64> {
+    let number = table.number(key)?;
+    if (least..=most).contains(&number) {
+        return Some(number);
+    }
+    *is_good = false;
+    table.error(key, table.span_of(key), format!("expected a number from {least} to {most}, found {number}"), None);
+    None
+}
+
+fn tpe_settings(table: &mut Table<'_, '_>, mut settings: tpe::Settings) -> Option<tpe::Settings> {
     let mut is_good = true;
-    let mut range = |table: &mut Table<'_, '_>, key: &'static str, least: f64, most: f64| {
-        let number = table.number(key)?;
-        if (least..=most).contains(&number) {
-            return Some(number);
-        }
-        is_good = false;
-        table.error(key, table.span_of(key), format!("expected a number from {least} to {most}, found {number}"), None);
-        None
-    };
-    if let Some(startup) = range(table, "startup", 0.0, 1e6) {
+    if let Some(startup) = range(table, "startup", 0.0, 1e6, &mut is_good) {
         settings.startup = startup as usize;
     }
-    if let Some(candidates) = range(table, "candidates", 1.0, 1e4) {
+    if let Some(candidates) = range(table, "candidates", 1.0, 1e4, &mut is_good) {
         settings.candidates = candidates as usize;
     }
-    if let Some(gamma) = range(table, "gamma", 1e-3, 1.0) {
+    if let Some(gamma) = range(table, "gamma", 1e-3, 1.0, &mut is_good) {
         settings.gamma = gamma;
     }
-    if let Some(weight) = range(table, "prior_weight", 1e-6, 1e6) {
+    if let Some(weight) = range(table, "prior_weight", 1e-6, 1e6, &mut is_good) {
         settings.prior_weight = weight;
+    }
+    is_good.then_some(settings)
+}
+
+fn gp_settings(table: &mut Table<'_, '_>, mut settings: gp::Settings) -> Option<gp::Settings> {
+    let mut is_good = true;
+    if let Some(startup) = range(table, "startup", 0.0, 1e6, &mut is_good) {
+        settings.startup = startup as usize;
     }
     is_good.then_some(settings)
 }
