@@ -3,11 +3,11 @@
 //! What is suggested is the configuration of which most improvement is expected, as its logarithm (Ament et al., arXiv 2310.20708). The
 //! process has a Matérn kernel with a length for each parameter, whose prior grows with the number of parameters (Hvarfner et al., arXiv
 //! 2402.02229); noise is learned, and what is to be undercut is the least loss that is expected at a trial, not the luckiest that was
-//! told. Trials that run are taken to come out as expected, so that a batch spreads out. Failed trials teach a second process where
-//! trials fail, and a configuration's promise is what it is worth if it succeeds times how likely that is. In more than 20 dimensions it
-//! is looked in a box around the best trial.
+//! told. Every fourth trial has to promise more than a little, so that it leaves a valley of which all is known. Trials that run are
+//! taken to come out as expected, so that a batch spreads out. Failed trials teach a second process where trials fail, and how likely
+//! success is weighs with the improvement. In more than 20 dimensions it is looked in a box around the best trial.
 //!
-//! A suggestion is a function of the history: see [`surrogate`] for what is kept, and why a new sampler goes on the same way.
+//! A suggestion is a function of the history: see `surrogate` for what is kept, and why a new sampler goes on the same way.
 
 mod fit;
 mod improvement;
@@ -45,6 +45,11 @@ impl Default for Settings {
         Self { startup: 10 }
     }
 }
+
+/// Every so manieth trial has to promise this much more, in deviations of the losses: near the end of a valley it costs little, and it
+/// leads to other valleys, which small improvements never do.
+const LEAP_EVERY: u64 = 4;
+const LEAP: f64 = 0.1;
 
 /// At most so many running trials are looked at, the last ones: each costs as much as one that ended.
 const OPEN: usize = 128;
@@ -141,7 +146,8 @@ impl Gp {
         let loss = self.loss.model(&self.encoding, &self.losses, &open)?;
         let success = if self.failed > 0 { self.success.model(&self.encoding, &self.fates, &open) } else { None };
         let best = loss.expected().iter().chain(loss.expected_open()).copied().fold(f64::INFINITY, f64::min);
-        Some(Promise { loss, success, best })
+        let leap = if context.trial.0.is_multiple_of(LEAP_EVERY) { LEAP } else { 0.0 };
+        Some(Promise { loss, success, best: best - leap })
     }
 
     /// The points of the trials of which least loss is expected, the best first.
@@ -149,7 +155,7 @@ impl Gp {
         let mut ranked: Vec<(f64, usize)> =
             promise.loss.expected().iter().copied().zip(self.loss.members().iter().copied()).collect();
         ranked.sort_by(|one, other| one.0.total_cmp(&other.0).then(other.1.cmp(&one.1)));
-        let trials = ranked.iter().take(search::parents()).filter_map(|(_, at)| context.history.get(self.told[*at]));
+        let trials = ranked.iter().take(search::PARENTS).filter_map(|(_, at)| context.history.get(self.told[*at]));
         trials.map(|trial| trial.point.clone()).collect()
     }
 }

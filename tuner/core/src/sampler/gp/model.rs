@@ -178,3 +178,82 @@ impl Model {
 fn product(one: &[f64], other: &[f64]) -> f64 {
     one.iter().zip(other).map(|(one, other)| one * other).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampler::gp::kernel::Encoding;
+    use crate::space::{Domain, Parameter, Scale, Space, Value};
+    use crate::stream::{Purpose, Stream};
+
+    /// Two numbers and a category.
+    fn encoding() -> Encoding {
+        let float = || Domain::Float { min: 0.0, max: 1.0, scale: Scale::Linear, step: None };
+        let kinds = Domain::Categorical((0..3).map(Value::Int).collect());
+        let parameter = |name: &str, domain| Parameter { name: name.to_owned(), domain, when: None };
+        let parameters = vec![parameter("x", float()), parameter("y", float()), parameter("kind", kinds)];
+        Encoding::new(&Space::new(parameters, vec![]).expect("a space"))
+    }
+
+    fn rows(count: usize) -> Vec<Vec<f64>> {
+        let mut stream = Stream::new(6, 0, Purpose::Prior, 0);
+        (0..count).map(|_| vec![stream.uniform(), stream.uniform(), stream.below(3) as f64]).collect()
+    }
+
+    fn base(rows: &[Vec<f64>]) -> Base {
+        let mut base = Base::new(Rows::new(&encoding()), Parameters::short(3));
+        assert!(base.extend(rows.iter().map(Vec::as_slice)));
+        base
+    }
+
+    #[test]
+    fn the_slopes_are_those_of_what_is_expected() {
+        let rows = rows(15);
+        let values: Vec<f64> = rows.iter().map(|row| (5.0 * row[0]).sin() + row[1] + 0.3 * row[2]).collect();
+        let model = base(&rows[..13]).model(&values[..13], &rows[13..]);
+        for row in [[0.31, 0.62, 1.0], [0.9, 0.05, 2.0]] {
+            let expected = model.expect(&row);
+            let predict = |row: &[f64]| model.predict([row, &rows[0], row, &rows[1]])[2];
+            assert_eq!((expected.mean, expected.deviation), predict(&row), "the same at four rows and at one");
+            for column in 0..2 {
+                let near = |step: f64| {
+                    let mut near = row;
+                    near[column] += step;
+                    predict(&near)
+                };
+                let (above, below) = (near(1e-6), near(-1e-6));
+                let (mean, deviation) = ((above.0 - below.0) / 2e-6, (above.1 - below.1) / 2e-6);
+                assert!((mean - expected.mean_slopes[column]).abs() < 1e-5, "{mean} {expected:?}");
+                assert!((deviation - expected.deviation_slopes[column]).abs() < 1e-5, "{deviation} {expected:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_sure_where_something_is_known() {
+        let rows = rows(12);
+        let values: Vec<f64> = rows.iter().map(|row| row[0] - row[1]).collect();
+        let model = base(&rows).model(&values, &[]);
+        for (row, value) in rows.iter().zip(&values) {
+            let (mean, deviation) = model.predict([row; 4])[0];
+            assert!((mean - value).abs() < 0.02 && deviation < 0.02, "{mean} {deviation} {value}");
+        }
+        assert!(model.expected().iter().zip(&values).all(|(expected, value)| (expected - value).abs() < 0.02));
+        // What runs changes no mean, and leaves less to find out there.
+        let there = [0.5, 0.5, 0.0];
+        let open = base(&rows).model(&values, &[there.to_vec(), there.to_vec()]);
+        let (alone, beside) = (model.predict([&there; 4])[0], open.predict([&there; 4])[0]);
+        assert!((alone.0 - beside.0).abs() < 1e-12 && beside.1 < 0.1 * alone.1, "{alone:?} {beside:?}");
+        assert!((open.expected_open()[0] - alone.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn rows_that_are_all_the_same_get_a_factor() {
+        let mut base = Base::new(Rows::new(&encoding()), Parameters::short(3));
+        assert!(base.extend(std::iter::repeat_n([0.5, 0.5, 0.0].as_slice(), 60)));
+        let model = base.model(&[1.0; 60], &vec![vec![0.5, 0.5, 0.0]; 3]);
+        let (mean, deviation) = model.predict([&[0.5, 0.5, 0.0]; 4])[0];
+        assert!((mean - 1.0).abs() < 0.01 && deviation < 0.05 && deviation > 0.0);
+        assert!(!Base::new(Rows::new(&encoding()), Parameters::short(3)).extend([[f64::NAN; 3].as_slice()]));
+    }
+}

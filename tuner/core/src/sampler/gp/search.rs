@@ -17,7 +17,7 @@ const ALL: u64 = 512;
 const WORK: usize = 12_000_000;
 const LOOKS: (usize, usize) = (96, 512);
 /// Around how many of the best trials it is looked.
-const PARENTS: usize = 5;
+pub(super) const PARENTS: usize = 5;
 /// How many are made better, and how far.
 const STARTS: usize = 4;
 const ROUNDS: usize = 3;
@@ -28,6 +28,13 @@ const APART: f64 = 0.02;
 const FINE: u64 = 16;
 /// How many neighbours that differ in one parameter are looked at in each round.
 const NEIGHBOURS: usize = 160;
+
+/// A trial is hoped to succeed where it looks more like success than this, between -1 and 1. At 0, every second one along the edge of
+/// where trials fail would fail.
+const HOPE: f64 = 0.5;
+/// How much the logarithm of the chance of success weighs beside that of the improvement. At 1, a great improvement that has one chance
+/// in a thousand would be tried before a small one that is sure, a thousand times.
+const CAUTION: f64 = 4.0;
 
 /// What is expected of configurations.
 #[derive(Debug)]
@@ -42,7 +49,7 @@ pub(super) struct Promise {
 impl Promise {
     fn score(&self, loss: (f64, f64), success: Option<(f64, f64)>) -> f64 {
         let improvement = log_improvement(loss.0, loss.1, self.best).0;
-        improvement + success.map_or(0.0, |(mean, deviation)| log_below(mean / deviation).0)
+        improvement + success.map_or(0.0, |(mean, deviation)| CAUTION * log_below((mean - HOPE) / deviation).0)
     }
 
     fn scores(&self, rows: &[Vec<f64>]) -> Vec<f64> {
@@ -64,11 +71,12 @@ impl Promise {
         let mut slopes: Vec<f64> = pairs.map(|(mean, deviation)| by_mean * mean + by_deviation * deviation).collect();
         if let Some(success) = &self.success {
             let success = success.expect(row);
-            let (log, slope) = log_below(success.mean / success.deviation);
-            score += log;
+            let distance = (success.mean - HOPE) / success.deviation;
+            let (log, slope) = log_below(distance);
+            score += CAUTION * log;
             let pairs = success.mean_slopes.iter().zip(&success.deviation_slopes);
             for (sum, (mean, deviation)) in slopes.iter_mut().zip(pairs) {
-                *sum += slope * (mean - deviation * success.mean / success.deviation) / success.deviation;
+                *sum += CAUTION * slope * (mean - deviation * distance) / success.deviation;
             }
         }
         (score, slopes)
@@ -298,8 +306,10 @@ impl Search<'_> {
         let mut neighbours: Vec<(usize, f64)> = Vec::new();
         for (at, dimension) in dimensions.iter().enumerate() {
             let own = start.point[at];
+            if own.is_nan() {
+                continue;
+            }
             match dimension {
-                _ if own.is_nan() => {}
                 Dimension::Continuous => {}
                 Dimension::Categories(count) => {
                     neighbours.extend(
@@ -341,11 +351,49 @@ impl Search<'_> {
     }
 }
 
-/// The number of trials around which it is looked.
-pub(super) const fn parents() -> usize {
-    PARENTS
-}
-
 fn uses_the_same(one: &[f64], other: &[f64]) -> bool {
     one.iter().zip(other).all(|(one, other)| one.is_nan() == other.is_nan())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampler::gp::fit::Parameters;
+    use crate::sampler::gp::kernel::Rows;
+    use crate::sampler::gp::model::Base;
+    use crate::space::{Domain, Parameter, Scale, Space};
+
+    #[test]
+    fn the_slopes_are_those_of_the_score() {
+        let domain = Domain::Float { min: 0.0, max: 1.0, scale: Scale::Linear, step: None };
+        let parameter = |name: &str| Parameter { name: name.to_owned(), domain: domain.clone(), when: None };
+        let space = Space::new(vec![parameter("x"), parameter("y")], vec![]).expect("a space");
+        let encoding = Encoding::new(&space);
+        let mut stream = Stream::new(2, 0, Purpose::Prior, 0);
+        let rows: Vec<Vec<f64>> = (0..12).map(|_| vec![stream.uniform(), stream.uniform()]).collect();
+        let model = |value: &dyn Fn(&[f64]) -> f64| {
+            let mut base = Base::new(Rows::new(&encoding), Parameters::short(2));
+            assert!(base.extend(rows.iter().map(Vec::as_slice)));
+            base.model(&rows.iter().map(|row| value(row)).collect::<Vec<_>>(), &[])
+        };
+        let loss = model(&|row| row[0] - row[1]);
+        let success = model(&|row| if row[0] > 0.5 { 1.0 } else { -1.0 });
+        for success in [None, Some(success)] {
+            let promise = Promise { loss: loss.clone(), success, best: -0.5 };
+            for row in [[0.3, 0.6], [0.8, 0.1], [0.55, 0.95]] {
+                let (score, slopes) = promise.slopes(&row);
+                let at = |row: [f64; 2]| promise.scores(&[row.to_vec()])[0];
+                assert!((at(row) - score).abs() < 1e-12);
+                for column in 0..2 {
+                    let near = |step: f64| {
+                        let mut near = row;
+                        near[column] += step;
+                        at(near)
+                    };
+                    let around = (near(1e-6) - near(-1e-6)) / 2e-6;
+                    assert!((around - slopes[column]).abs() < 1e-4 * around.abs().max(1.0), "{around} {slopes:?}");
+                }
+            }
+        }
+    }
 }
