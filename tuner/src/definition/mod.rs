@@ -18,7 +18,7 @@ use trainyard_tuner_core::control::Setup;
 use trainyard_tuner_core::experiment::Experiment;
 use trainyard_tuner_core::expression::Expression;
 use trainyard_tuner_core::objective::{Goal, Objective, Take};
-use trainyard_tuner_core::sampler::{Grid, Quasi, Random, Sampler, Tpe, tpe};
+use trainyard_tuner_core::sampler::{CmaEs, Gp, Grid, Quasi, Random, Sampler, Tpe, cmaes, gp, tpe};
 use trainyard_tuner_core::space::{Dimension, Parameter, Space, SpaceError, Value, nearest};
 
 pub(crate) use trial::KINDS;
@@ -54,10 +54,14 @@ pub enum Algorithm {
     Quasi,
     /// [`Tpe`].
     Tpe(tpe::Settings),
+    /// [`Gp`].
+    Gp(gp::Settings),
+    /// [`CmaEs`].
+    CmaEs(cmaes::Settings),
 }
 
 /// The names of algorithms.
-const ALGORITHMS: [&str; 5] = ["tpe", "random", "quasi", "sobol", "grid"];
+const ALGORITHMS: [&str; 7] = ["tpe", "gp", "cmaes", "random", "quasi", "sobol", "grid"];
 
 impl Algorithm {
     /// The algorithm of a name, with its settings as they are by default. The error names those there are.
@@ -67,6 +71,8 @@ impl Algorithm {
             "grid" => Ok(Self::Grid),
             "quasi" | "sobol" => Ok(Self::Quasi),
             "tpe" => Ok(Self::Tpe(tpe::Settings::default())),
+            "gp" => Ok(Self::Gp(gp::Settings::default())),
+            "cmaes" => Ok(Self::CmaEs(cmaes::Settings::default())),
             _ => {
                 let hint = nearest(name, ALGORITHMS).map(|name| format!(" (did you mean {name}?)")).unwrap_or_default();
                 Err(format!("there is no algorithm \"{name}\"{hint}; there are {}", ALGORITHMS.join(", ")))
@@ -85,10 +91,10 @@ impl Algorithm {
                     None => Ok(()),
                 }
             }
-            Self::Tpe(_) if objectives.len() > 1 => {
-                Err("tpe has one objective; random, quasi and grid may have several".to_owned())
-            }
-            Self::Random | Self::Quasi | Self::Tpe(_) => Ok(()),
+            Self::Tpe(_) => one_objective("tpe", objectives),
+            Self::Gp(_) => one_objective("gp", objectives),
+            Self::CmaEs(_) => one_objective("cmaes", objectives),
+            Self::Random | Self::Quasi => Ok(()),
         }
     }
 
@@ -100,8 +106,17 @@ impl Algorithm {
             Self::Grid => Box::new(Grid),
             Self::Quasi => Box::new(Quasi),
             Self::Tpe(settings) => Box::new(Tpe::new(*settings)),
+            Self::Gp(settings) => Box::new(Gp::new(*settings)),
+            Self::CmaEs(settings) => Box::new(CmaEs::new(*settings)),
         }
     }
+}
+
+fn one_objective(name: &str, objectives: &[Objective]) -> Result<(), String> {
+    if objectives.len() > 1 {
+        return Err(format!("{name} has one objective; random, quasi and grid may have several"));
+    }
+    Ok(())
 }
 
 /// What is wrong with a file, and where.
@@ -362,7 +377,9 @@ fn algorithm(top: &mut Table<'_, '_>) -> Option<Algorithm> {
         return None;
     };
     let read = match Algorithm::named(name) {
-        Ok(Algorithm::Tpe(settings)) => self::settings(&mut table, settings).map(Algorithm::Tpe),
+        Ok(Algorithm::Tpe(settings)) => tpe_settings(&mut table, settings).map(Algorithm::Tpe),
+        Ok(Algorithm::Gp(settings)) => gp_settings(&mut table, settings).map(Algorithm::Gp),
+        Ok(Algorithm::CmaEs(settings)) => cmaes_settings(&mut table, settings).map(Algorithm::CmaEs),
         Ok(other) => Some(other),
         Err(message) => {
             table.error("name", span, message, None);
@@ -375,28 +392,60 @@ fn algorithm(top: &mut Table<'_, '_>) -> Option<Algorithm> {
     read
 }
 
-fn settings(table: &mut Table<'_, '_>, mut settings: tpe::Settings) -> Option<tpe::Settings> {
+/// A number between these, if it is given. One that is not is an error.
+fn range(table: &mut Table<'_, '_>, key: &'static str, least: f64, most: f64, is_good: &mut bool) -> Option<f64> {
+    let number = table.number(key)?;
+    if (least..=most).contains(&number) {
+        return Some(number);
+    }
+    *is_good = false;
+    table.error(key, table.span_of(key), format!("expected a number from {least} to {most}, found {number}"), None);
+    None
+}
+
+fn tpe_settings(table: &mut Table<'_, '_>, mut settings: tpe::Settings) -> Option<tpe::Settings> {
     let mut is_good = true;
-    let mut range = |table: &mut Table<'_, '_>, key: &'static str, least: f64, most: f64| {
-        let number = table.number(key)?;
-        if (least..=most).contains(&number) {
-            return Some(number);
-        }
-        is_good = false;
-        table.error(key, table.span_of(key), format!("expected a number from {least} to {most}, found {number}"), None);
-        None
-    };
-    if let Some(startup) = range(table, "startup", 0.0, 1e6) {
+    if let Some(startup) = range(table, "startup", 0.0, 1e6, &mut is_good) {
         settings.startup = startup as usize;
     }
-    if let Some(candidates) = range(table, "candidates", 1.0, 1e4) {
+    if let Some(candidates) = range(table, "candidates", 1.0, 1e4, &mut is_good) {
         settings.candidates = candidates as usize;
     }
-    if let Some(gamma) = range(table, "gamma", 1e-3, 1.0) {
+    if let Some(gamma) = range(table, "gamma", 1e-3, 1.0, &mut is_good) {
         settings.gamma = gamma;
     }
-    if let Some(weight) = range(table, "prior_weight", 1e-6, 1e6) {
+    if let Some(weight) = range(table, "prior_weight", 1e-6, 1e6, &mut is_good) {
         settings.prior_weight = weight;
+    }
+    is_good.then_some(settings)
+}
+
+fn gp_settings(table: &mut Table<'_, '_>, mut settings: gp::Settings) -> Option<gp::Settings> {
+    let mut is_good = true;
+    if let Some(startup) = range(table, "startup", 0.0, 1e6, &mut is_good) {
+        settings.startup = startup as usize;
+    }
+    is_good.then_some(settings)
+}
+
+fn cmaes_settings(table: &mut Table<'_, '_>, mut settings: cmaes::Settings) -> Option<cmaes::Settings> {
+    let mut is_good = true;
+    if let Some(sigma) = range(table, "sigma", 1e-6, 1.0, &mut is_good) {
+        settings.sigma = Some(sigma);
+    }
+    if let Some(population) = range(table, "population", 2.0, 1e5, &mut is_good) {
+        settings.population = Some(population as usize);
+    }
+    match table.text("restart") {
+        None => {}
+        Some(("none", _)) => settings.restart = cmaes::Restart::None,
+        Some(("ipop", _)) => settings.restart = cmaes::Restart::Ipop,
+        Some(("bipop", _)) => settings.restart = cmaes::Restart::Bipop,
+        Some((other, span)) => {
+            let message = format!("expected \"none\", \"ipop\" or \"bipop\", found \"{other}\"");
+            table.error("restart", span, message, None);
+            is_good = false;
+        }
     }
     is_good.then_some(settings)
 }

@@ -35,7 +35,7 @@ pub(crate) struct AskTellArgs {
     /// The experiment's file
     #[arg(value_name = "SPACE.toml")]
     file: PathBuf,
-    /// Who says what to try next, in place of what the file says: tpe, random, quasi or grid
+    /// Who says what to try next, in place of what the file says: tpe, gp, cmaes, random, quasi or grid
     #[arg(long, value_name = "NAME")]
     algorithm: Option<String>,
     /// What random numbers are made of, in place of what the file says

@@ -4,6 +4,7 @@
 //! quick, and a new one that is shown the same history goes on the same way, bit for bit.
 
 pub mod cmaes;
+pub mod gp;
 mod grid;
 mod quasi;
 mod random;
@@ -15,6 +16,7 @@ use crate::space::{Point, Space};
 use crate::stream::{Purpose, Stream};
 
 pub use cmaes::CmaEs;
+pub use gp::Gp;
 pub use grid::Grid;
 pub use quasi::Quasi;
 pub use random::Random;

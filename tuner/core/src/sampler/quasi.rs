@@ -24,16 +24,33 @@ impl Sampler for Quasi {
 pub(super) fn point(context: &Context<'_>, index: u64) -> Point {
     let block = index / POINTS;
     let index = (index % POINTS) as u32;
-    let dimensions = context.space.dimensions().enumerate();
+    // A suggestion that was of no use is not made again, but one of another sequence in its place.
+    let scramble = |part: usize| {
+        let key = block << 32 | part as u64;
+        Stream::new(context.seed, key, Purpose::Scramble, context.attempt).bits() as u32
+    };
+    scrambled(context.space.dimensions(), index, &scramble)
+}
+
+/// The point at a place of the sequence with this scrambling, of which there is one for each part of the dimensions.
+pub(super) fn scrambled(
+    dimensions: impl Iterator<Item = Dimension>,
+    index: u32,
+    scramble: &dyn Fn(usize) -> u32,
+) -> Point {
+    let mut known = None;
     let coordinate = |(at, dimension): (usize, Dimension)| {
-        // A suggestion that was of no use is not made again, but one of another sequence in its place.
-        let key = block << 32 | (at / DIMENSIONS) as u64;
-        let scramble = Stream::new(context.seed, key, Purpose::Scramble, context.attempt).bits() as u32;
-        let uniform = f64::from(sobol_burley::sample(index, (at % DIMENSIONS) as u32, scramble));
+        let (part, place) = (at / DIMENSIONS, (at % DIMENSIONS) as u32);
+        let scramble = match known {
+            Some((known, scramble)) if known == part => scramble,
+            _ => scramble(part),
+        };
+        known = Some((part, scramble));
+        let uniform = f64::from(sobol_burley::sample(index, place, scramble));
         match dimension {
             Dimension::Continuous | Dimension::Cells(_) => uniform,
             Dimension::Categories(count) => (uniform * count as f64).floor().min(count as f64 - 1.0),
         }
     };
-    dimensions.map(coordinate).collect()
+    dimensions.enumerate().map(coordinate).collect()
 }

@@ -177,6 +177,11 @@ impl Space {
         values.map(|(at, value)| value.as_ref().map_or(f64::NAN, |value| self.coordinate(at, value))).collect()
     }
 
+    /// Whether it has neither conditions nor constraints.
+    pub(crate) fn is_free(&self) -> bool {
+        self.constraints.is_empty() && self.parameters.iter().all(|parameter| parameter.when.is_none())
+    }
+
     /// Whether all constraints hold. One about a parameter that is not used holds.
     #[must_use]
     pub fn is_allowed(&self, configuration: &Configuration) -> bool {
