@@ -92,9 +92,10 @@ pub async fn run(binary: &Path, home: &Path, scenario: &Scenario, limit: Duratio
     }
     let took = start.elapsed();
     let pid = server.pids().last().copied().unwrap_or_default();
-    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-    let (ended, waits) = (seen.ended, seen.waits.clone());
-    drop(seen);
+    let (ended, waits) = {
+        let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        (seen.ended, seen.waits.clone())
+    };
     let created = *created.lock().unwrap_or_else(PoisonError::into_inner);
     let writes = version(endpoint).await?.saturating_sub(before);
     Ok(Outcome {
