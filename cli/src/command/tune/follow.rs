@@ -165,24 +165,55 @@ fn line(wanted: &Wanted, status: &Value, since: Duration) -> String {
     format!("{ended}{all} trials ended{failed}, {} running{best}{left}", count("running"))
 }
 
-/// Waits until no pod of the experiment runs.
+/// Waits until nothing of the experiment runs, and nothing will: the controllers have seen that it is over or suspended, and so have its
+/// jobs.
 async fn stopped(session: &Session, wanted: &Wanted) -> Result<(), CliError> {
-    let selector = query(&format!("trainyard.dev/experiment={}", wanted.name));
-    let path = format!("/api/v1/namespaces/{}/pods?labelSelector={selector}", session.namespace);
     let deadline = tokio::time::Instant::now() + STOP_PATIENCE;
     loop {
-        let pods = session.api.get(&path).await?;
+        let is_still = is_still(session, wanted).await?;
+        let pods = session.api.get(&labelled(session, wanted, "/api/v1", "pods")).await?;
         let pods = pods["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let living: Vec<&Value> = pods.iter().filter(|pod| !phase::is_over(pod)).collect();
-        if living.is_empty() || tokio::time::Instant::now() >= deadline {
+        if is_still && pods.iter().all(phase::is_over) || tokio::time::Instant::now() >= deadline {
             if let Place::InProcess { home } = &session.place {
                 let uid = |pod: &Value| pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
                 process::gone(home, &pods.iter().map(uid).collect::<Vec<_>>()).await;
             }
             return Ok(());
         }
-        tokio::time::sleep(PERIOD).await;
+        tokio::time::sleep(PERIOD / 4).await;
     }
+}
+
+async fn is_still(session: &Session, wanted: &Wanted) -> Result<bool, CliError> {
+    let rests = |object: &Value| {
+        matches!(object["status"]["phase"].as_str(), Some("Suspended" | "Succeeded" | "Failed" | "Stopped"))
+    };
+    let experiment = session.api.find(&wanted.path(session)).await?;
+    if experiment.is_some_and(|experiment| !rests(&experiment)) {
+        return Ok(false);
+    }
+    // Only now: before, the controller may have had trials on their way.
+    let trials = session.api.get(&labelled(session, wanted, "/apis/trainyard.dev/v1alpha1", "trials")).await?;
+    if !trials["items"].as_array().into_iter().flatten().all(rests) {
+        return Ok(false);
+    }
+    let Some(trial) = &wanted.definition.trial else { return Ok(true) };
+    let text = |name: &str| trial.job[name].as_str().unwrap_or_default();
+    let plural = format!("{}s", text("kind").to_lowercase());
+    let jobs = session.api.get(&labelled(session, wanted, &format!("/apis/{}", text("apiVersion")), &plural)).await?;
+    let rests = |job: &Value| {
+        let conditions = job["status"]["conditions"].as_array().into_iter().flatten();
+        let mut holding = conditions.filter(|condition| condition["status"] == "True");
+        let last = ["Suspended", "Complete", "Succeeded", "Failed"];
+        holding.any(|condition| condition["type"].as_str().is_some_and(|kind| last.contains(&kind)))
+    };
+    Ok(jobs["items"].as_array().into_iter().flatten().all(rests))
+}
+
+/// The collection of what belongs to the experiment.
+fn labelled(session: &Session, wanted: &Wanted, root: &str, plural: &str) -> String {
+    let selector = query(&format!("trainyard.dev/experiment={}", wanted.name));
+    format!("{root}/namespaces/{}/{plural}?labelSelector={selector}", session.namespace)
 }
 
 /// The best configuration on stdout, the rest on stderr.

@@ -70,7 +70,8 @@ pub fn trial(view: &TrialView<'_>, now_ms: i64) -> Plan {
     match view.job {
         _ if experiment_is_over => end(&mut new, "Stopped", "the experiment had ended".to_owned(), now_ms),
         None if old.job.is_some() => end(&mut new, "Failed", "its job was deleted".to_owned(), now_ms),
-        None if is_suspended => {}
+        // Said, so that whoever waits for it knows that no job will be made.
+        None if is_suspended => new.phase = Some("Suspended".to_owned()),
         None => plan.actions.push(make(view, setup, &mut new, now_ms)),
         Some(found) => {
             if new.job.is_none() {
