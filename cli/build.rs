@@ -4,18 +4,20 @@ use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    let target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
+    println!("cargo:rerun-if-env-changed=TRAINYARD_OLD_GLIBC");
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let target = |name: &str| variable(&format!("CARGO_CFG_TARGET_{name}"));
     // Rust brings its own linker for this platform. Whoever chose another one has to do without.
-    let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
-    let is_own = !flags.contains("link");
-    if target("ARCH") != "x86_64" || target("OS") != "linux" || target("ENV") != "gnu" || !is_own {
+    let is_own = !variable("CARGO_ENCODED_RUSTFLAGS").contains("link") && variable("RUSTC_LINKER").is_empty();
+    let is_known = target("ARCH") == "x86_64" && target("OS") == "linux" && target("ENV") == "gnu";
+    if !is_known || !is_own || variable("PROFILE") != "release" {
         return;
     }
     // One copy of functions that are the same: types have many such.
     println!("cargo:rustc-link-arg-bins=-Wl,--icf=all");
-    // Two million bytes of places to relocate become a few thousand, where the C library can read them: from 2.36 on. It is that of
-    // this machine that the program is linked with, so it needs one as new anyway.
-    if libc().is_some_and(|version| version >= (2, 36)) {
+    // Two million bytes of places to relocate become a few thousand, where the C library can read them: from 2.36 on. A program for
+    // images with an older one is built with TRAINYARD_OLD_GLIBC=1.
+    if variable("TRAINYARD_OLD_GLIBC").is_empty() && libc().is_some_and(|version| version >= (2, 36)) {
         println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
 }

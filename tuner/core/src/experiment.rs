@@ -35,6 +35,9 @@ pub enum AskError {
         /// How many there were.
         tried: usize,
     },
+    /// A trial has the greatest number that there is.
+    #[error("a trial has the greatest number that there is; delete it")]
+    Numbers,
     /// None that was drawn was allowed and new.
     #[error("of {draws} configurations that were drawn none was allowed by the constraints and new")]
     NothingNew {

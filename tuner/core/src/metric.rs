@@ -1,7 +1,9 @@
 //! Metrics in the lines that a program writes.
 
-/// A line has at most so many bytes that are looked at.
+/// So many bytes at the end of a line are looked at.
 const LONGEST: usize = 64 * 1024;
+/// A number has at most so many bytes.
+const NUMBER: usize = 64;
 /// Names under which programs tell how far they are.
 const STEPS: [&str; 4] = ["step", "global_step", "epoch", "iteration"];
 
@@ -18,10 +20,8 @@ pub struct Line {
 /// `name: number` in it. Spaces around the sign are allowed.
 #[must_use]
 pub fn read(line: &str) -> Line {
-    let line = line.trim();
-    if line.len() > LONGEST {
-        return Line::default();
-    }
+    let start = (line.len().saturating_sub(LONGEST)..=line.len()).find(|at| line.is_char_boundary(*at));
+    let line = line[start.unwrap_or(0)..].trim();
     let object = line.starts_with('{').then(|| serde_json::from_str::<serde_json::Map<_, _>>(line).ok()).flatten();
     let values = match object {
         Some(object) => object.iter().filter_map(|(name, value)| Some((name.clone(), json_number(value)?))).collect(),
@@ -65,6 +65,8 @@ fn is_of_name(sign: char) -> bool {
 
 /// The number that a text begins with, if nothing follows that would make it something else, such as a time or a version.
 fn number(text: &str) -> Option<f64> {
+    let most = (0..=text.len().min(NUMBER)).rev().find(|at| text.is_char_boundary(*at))?;
+    let text = &text[..most];
     let end = text.find(|sign: char| !(sign.is_alphanumeric() || matches!(sign, '+' | '-' | '.' | '_' | ':' | '/')));
     let word = text[..end.unwrap_or(text.len())].trim_end_matches(['.', ':']);
     word.parse().ok()

@@ -31,8 +31,17 @@ impl Observation {
         Self { last: none.clone(), best: none, told: 0, reports: Vec::new(), others: BTreeSet::new(), lines: 0 }
     }
 
-    /// Takes in a line. Whether it told anything about the objectives.
+    /// Takes in a line. Whether it told anything about the objectives. What a progress bar wrote before in the same line counts for
+    /// itself.
     pub fn line(&mut self, line: &str, objectives: &[Objective]) -> bool {
+        let mut is_told = false;
+        for piece in line.split('\r').filter(|piece| !piece.is_empty()) {
+            is_told |= self.piece(piece, objectives);
+        }
+        is_told
+    }
+
+    fn piece(&mut self, line: &str, objectives: &[Objective]) -> bool {
         self.lines += 1;
         let read = metric::read(line);
         let mut is_told = false;
@@ -69,7 +78,7 @@ impl Observation {
             let mut at = 0;
             self.reports.retain(|_| {
                 at += 1;
-                at % 2 == 0
+                at % 2 == 1
             });
         }
     }

@@ -196,7 +196,8 @@ impl Search {
         let mut learned: Vec<u64> = std::mem::take(&mut self.news).into_iter().collect();
         learned.retain(|number| self.tell(*number));
         while self.asked.len() < count {
-            let next = self.ids.last_key_value().map_or(0, |(number, _)| number + 1);
+            let last = self.ids.keys().next_back().max(self.trials.keys().next_back()).copied();
+            let next = last.map_or(Some(0), |last| last.checked_add(1)).ok_or(AskError::Numbers)?;
             let trial = self.experiment.ask().map(|trial| (trial.id, trial.configuration.clone()));
             let (id, configuration) = trial.inspect_err(|_| {
                 // Told they are, but no trial says so: the next one will.

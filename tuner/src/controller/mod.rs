@@ -19,7 +19,7 @@ use trainyard_proto::tuning::TRIAL;
 use trainyard_runtime::driver::apply::Target;
 use trainyard_runtime::driver::cache::Probe;
 use trainyard_runtime::driver::{Cache, Controller, EventSink, Key, Probes, Queue};
-use trainyard_tuner_core::control::{API_VERSION, ExperimentView, Setup, TrialView, experiment, trial};
+use trainyard_tuner_core::control::{API_VERSION, ExperimentView, Seen, TrialView, experiment, trial};
 
 use crate::definition::KINDS;
 use held::Searches;
@@ -225,21 +225,26 @@ impl Tuner {
         let experiment = self.experiments.get(&Key::new(key.namespace.clone(), name));
         let experiment = experiment.filter(|experiment| experiment.metadata.uid.as_ref() == Some(&uid))?;
         let experiment = as_value(&experiment, API_VERSION, "Experiment");
-        let setup = self.searches.setup(&experiment, &self.trials)?;
-        let job = self.job(key, &setup, found.metadata.uid.as_deref().unwrap_or_default());
-        let plan = self.observer.with(key, &setup.objectives, |seen| {
-            let (experiment, setup) = (Some(&experiment), Some(&*setup));
+        let setup = self.searches.setup(&experiment, &self.trials);
+        let made = object.pointer("/status/job/kind").and_then(Json::as_str);
+        let wanted = setup.as_ref().and_then(|setup| setup.job.get("kind")).and_then(Json::as_str);
+        let uid = found.metadata.uid.as_deref().unwrap_or_default();
+        let job = made.or(wanted).and_then(|kind| self.job(key, kind, uid));
+        let plan = |seen: Seen<'_>| {
+            let (experiment, setup) = (Some(&experiment), setup.as_deref());
             trial(&TrialView { object: &object, experiment, setup, job: job.as_ref(), seen }, now_ms)
-        });
-        if is_over(&object) {
-            self.observer.forget(key);
-        }
-        Some(plan)
+        };
+        Some(match setup.as_ref().filter(|_| !is_over(&object)) {
+            Some(setup) => self.observer.with(key, &setup.objectives, plan),
+            None => {
+                self.observer.forget(key);
+                plan(Seen::Nothing)
+            }
+        })
     }
 
     /// The job of a trial.
-    fn job(&self, key: &Key, setup: &Setup, trial_uid: &str) -> Option<Json> {
-        let kind = setup.job.get("kind").and_then(Json::as_str)?;
+    fn job(&self, key: &Key, kind: &str, trial_uid: &str) -> Option<Json> {
         let (kind, (api_version, jobs)) = self.jobs.get_key_value(kind)?;
         let found = jobs.get(key)?;
         let is_ours = owner(&found.metadata).is_some_and(|(uid, _)| uid == trial_uid);

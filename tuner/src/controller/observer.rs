@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::{AsyncBufReadExt as _, TryStreamExt as _};
+use futures::{AsyncBufReadExt as _, AsyncReadExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, LogParams};
 use tokio::time::Instant;
@@ -19,6 +19,10 @@ use trainyard_tuner_core::observation::Observation;
 const PACE: Duration = Duration::from_secs(1);
 /// Before a log that ended early is read anew.
 const PAUSE: Duration = Duration::from_millis(200);
+/// So often a log is begun that breaks off.
+const FAILURES: u32 = 8;
+/// A line is taken to end after so many bytes.
+const LONGEST: u64 = 1 << 20;
 
 /// Labels by which the first pod of a job is known, among those that have them.
 const INDICES: [&str; 3] =
@@ -73,14 +77,18 @@ impl Observer {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         let can_be_read = matches!(phase, Some("Running" | "Succeeded" | "Failed"));
         let mut all = self.lock();
-        let pods = all.entry(trial.clone()).or_default();
         if new.is_none() {
+            let Some(pods) = all.get_mut(&trial) else { return };
             // What it told counts if that was all.
             let is_lost = pods.get(&uid).is_some_and(|pod| !pod.is_whole);
             if is_lost && let Some(lost) = pods.remove(&uid) {
                 lost.reader.iter().for_each(CancellationToken::cancel);
             }
+            if pods.is_empty() {
+                all.remove(&trial);
+            }
         } else {
+            let pods = all.entry(trial.clone()).or_default();
             let role = labels.and_then(|labels| labels.get(ROLE)).map(String::as_str);
             let created = pod.metadata.creation_timestamp.as_ref();
             let followed = pods.entry(uid).or_insert_with(|| Followed {
@@ -132,10 +140,18 @@ impl Observer {
 
     /// Reads a pod's log to its end, from its beginning as often as it breaks off.
     async fn read(self, trial: Key, uid: String, objectives: Vec<Objective>) {
+        let mut failures = 0;
         loop {
             let Some(pod) = self.pod_of(&trial, &uid) else { return };
             if let Err(error) = self.follow(&trial, &uid, &pod, &objectives).await {
-                tracing::debug!(%trial, %error, "the log of a trial's pod broke off");
+                failures += 1;
+                tracing::warn!(%trial, %error, failures, "the log of a trial's pod broke off, reading it again");
+                // What is not there any more will not come back.
+                if failures < FAILURES {
+                    tokio::time::sleep(PAUSE * failures).await;
+                    self.change(&trial, &uid, |pod| pod.observation = Observation::new(objectives.len()));
+                    continue;
+                }
             }
             // The end of the log may be told before that of the pod.
             let deadline = Instant::now() + PACE;
@@ -170,12 +186,20 @@ impl Observer {
         let container = pod.spec.as_ref().and_then(|spec| spec.containers.first()).map(|first| first.name.clone());
         let params = LogParams { follow: true, container, ..LogParams::default() };
         let log = api.log_stream(pod.metadata.name.as_deref().unwrap_or_default(), &params).await?;
-        let mut lines = log.lines();
+        let mut log = std::pin::pin!(log);
         let mut told: Option<Instant> = None;
-        while let Some(line) = lines.try_next().await? {
+        let mut bytes = Vec::new();
+        loop {
+            bytes.clear();
+            if log.as_mut().take(LONGEST).read_until(b'\n', &mut bytes).await? == 0 {
+                return Ok(());
+            }
+            // Logs may hold anything; what is no UTF-8 is replaced, not refused.
+            let line = String::from_utf8_lossy(&bytes);
+            let line = line.trim_end_matches('\n');
             let is_new = self.change(trial, uid, |pod| {
                 let doubtful = pod.observation.is_doubtful();
-                pod.observation.line(&line, objectives) || pod.observation.is_doubtful() != doubtful
+                pod.observation.line(line, objectives) || pod.observation.is_doubtful() != doubtful
             });
             if is_new == Some(true) && told.is_none_or(|told| told.elapsed() >= PACE) {
                 told = Some(Instant::now());
@@ -184,7 +208,6 @@ impl Observer {
                 self.queue.wake_in(trial.clone(), PACE);
             }
         }
-        Ok(())
     }
 }
 

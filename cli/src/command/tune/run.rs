@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use trainyard_tuner::definition::Definition;
+use trainyard_tuner_core::control::LONGEST_NAME;
 
 use super::{file, follow};
 use crate::api::ApiError;
@@ -40,7 +41,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     parallel: Option<u64>,
     /// What random numbers are made of, in place of what the file says
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
     seed: Option<i64>,
     /// Start the experiment and return; needs a control plane that runs (`trainyard up`)
     #[arg(short, long)]
@@ -111,6 +112,7 @@ fn read(path: &Path, args: &RunArgs) -> Result<Wanted, CliError> {
     let (source, definition) = file::read(path)?;
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_lowercase().replace(['_', ' ', '.'], "-"));
     let name = args.name.clone().or_else(|| definition.name.clone()).or(stem).unwrap_or_default();
+    check_name(&name)?;
     let mut spec = Definition::spec(&source.text).map_err(|summary| CliError::Manifest { summary })?;
     for (key, value) in [("trials", args.trials), ("parallel", args.parallel)] {
         if let Some(value) = value {
@@ -131,6 +133,21 @@ fn read(path: &Path, args: &RunArgs) -> Result<Wanted, CliError> {
         });
     }
     Ok(Wanted { name, definition, spec })
+}
+
+/// Trials, their jobs and pods are named after the experiment.
+fn check_name(name: &str) -> Result<(), CliError> {
+    let is_good = |sign: char| sign.is_ascii_lowercase() || sign.is_ascii_digit() || sign == '-';
+    let begins = name.starts_with(|sign: char| sign.is_ascii_lowercase());
+    if begins && name.chars().all(is_good) && !name.ends_with('-') && name.len() <= LONGEST_NAME {
+        return Ok(());
+    }
+    Err(CliError::Usage {
+        message: format!(
+            "an experiment cannot be named \"{name}\": it has up to {LONGEST_NAME} lower-case letters, digits and dashes, begins with a letter and does not end with a dash"
+        ),
+        hint: "give it a name with --name, or with `name` in its file".to_owned(),
+    })
 }
 
 /// Fills in the folder in which trials work: that where the command is called, or that of the file if their program is there.
@@ -234,10 +251,8 @@ async fn resume(session: &Session, wanted: &Wanted, old: &Value, screen: &Screen
             hint: "only budget and trial may change; start a new one with --name".to_owned(),
         });
     }
-    let part = |name: &str| wanted.spec.get(name).cloned().unwrap_or(Value::Null);
-    // A table that is patched keeps what it is not told: first it goes.
+    let part = |name: &str| turned(&old["spec"][name], wanted.spec.get(name).unwrap_or(&Value::Null));
     let path = wanted.path(session);
-    session.api.merge(&path, &json!({"spec": {"budget": null}})).await?;
     let spec = json!({"spec": {"suspend": null, "budget": part("budget"), "trial": part("trial")}});
     let object = session.api.merge(&path, &spec).await?;
     if is_over(&object) {
@@ -246,6 +261,14 @@ async fn resume(session: &Session, wanted: &Wanted, old: &Value, screen: &Screen
     }
     screen.say("Resumed", style::GOOD, &format!("experiment {}", wanted.name))?;
     Ok(object)
+}
+
+/// The merge patch that makes one value of another: it names what is gone.
+fn turned(old: &Value, new: &Value) -> Value {
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return new.clone() };
+    let gone = old.keys().filter(|name| !new.contains_key(*name)).map(|name| (name.clone(), Value::Null));
+    let there = new.iter().map(|(name, value)| (name.clone(), turned(old.get(name).unwrap_or(&Value::Null), value)));
+    Value::Object(gone.chain(there).collect())
 }
 
 /// An experiment of that name is there: one that has ended is replaced, one that is the same is followed.

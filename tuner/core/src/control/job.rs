@@ -85,6 +85,9 @@ fn templates(value: Option<&mut Json>, experiment: &str, trial: &str) {
 }
 
 fn put(object: &mut Json, experiment: &str, trial: &str) {
+    if !object.is_object() {
+        return;
+    }
     if !object.get("metadata").is_some_and(Json::is_object) {
         object["metadata"] = json!({});
     }

@@ -56,19 +56,24 @@ pub fn trial(view: &TrialView<'_>, now_ms: i64) -> Plan {
     let mut plan = Plan::default();
     let old: TrialStatus =
         view.object.get("status").and_then(|status| serde_json::from_value(status.clone()).ok()).unwrap_or_default();
-    let (Some(experiment), Some(setup)) = (view.experiment, view.setup) else { return plan };
+    let Some(experiment) = view.experiment else { return plan };
     if is_going(view.object) || is_going(experiment) {
         return plan;
     }
     if is_over(old.phase.as_deref()) {
-        plan.actions.extend(cleaned_up(view, setup, &old));
+        plan.actions.extend(cleaned_up(view, view.setup, &old));
         return plan;
     }
     let mut new = old.clone();
-    let experiment_is_over = matches!(text(experiment, "/status/phase"), "Succeeded" | "Failed");
+    if matches!(text(experiment, "/status/phase"), "Succeeded" | "Failed") {
+        end(&mut new, "Stopped", "the experiment had ended".to_owned(), now_ms);
+        plan.actions.extend(status(view.object, &new));
+        return plan;
+    }
+    // An experiment that cannot be read ends next.
+    let Some(setup) = view.setup else { return plan };
     let is_suspended = experiment.pointer("/spec/suspend").is_some_and(|suspend| suspend == true);
     match view.job {
-        _ if experiment_is_over => end(&mut new, "Stopped", "the experiment had ended".to_owned(), now_ms),
         None if old.job.is_some() => end(&mut new, "Failed", "its job was deleted".to_owned(), now_ms),
         // Said, so that whoever waits for it knows that no job will be made.
         None if is_suspended => new.phase = Some("Suspended".to_owned()),
@@ -102,12 +107,12 @@ fn begin(status: &mut TrialStatus, job: &Json, now_ms: i64) {
 }
 
 /// The job of a trial that has ended goes if it still runs, or if it is not to be kept.
-fn cleaned_up(view: &TrialView<'_>, setup: &Setup, status: &TrialStatus) -> Option<Action> {
+fn cleaned_up(view: &TrialView<'_>, setup: Option<&Setup>, status: &TrialStatus) -> Option<Action> {
     let found = view.job.filter(|job| !is_going(job))?;
-    let is_kept = match setup.keep {
-        Keep::All => true,
-        Keep::Failed => status.phase.as_deref() == Some("Failed"),
-        Keep::Nothing => false,
+    let is_kept = match setup.map(|setup| setup.keep) {
+        Some(Keep::All) | None => true,
+        Some(Keep::Failed) => status.phase.as_deref() == Some("Failed"),
+        Some(Keep::Nothing) => false,
     };
     let reason = match job::stage(found) {
         job::Stage::Active => "its trial has ended",

@@ -99,7 +99,7 @@ impl CmaEs {
             self.used += count;
             self.spent[usize::from(!self.is_large)] += count;
             let (best, worst) = (generation[0].0, generation[generation.len() - 1].0);
-            let is_alike = worst - best <= ALIKE * best.abs().max(worst.abs());
+            let is_alike = worst.is_finite() && worst - best <= ALIKE * best.abs().max(worst.abs());
             let points: Vec<&Point> = generation.iter().map(|(_, point)| *point).collect();
             let is_over = !distribution.update(&points) || is_alike && best.is_finite();
             if is_over && self.settings.restart != Restart::None {

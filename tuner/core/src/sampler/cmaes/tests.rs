@@ -63,6 +63,26 @@ fn it_finds_the_bottom_of_long_valleys() {
 }
 
 #[test]
+fn trials_that_fail_do_not_make_it_begin_anew() {
+    let mut found: Vec<f64> = (0..5)
+        .map(|seed| {
+            let mut experiment = experiment(floats(5), seed, Settings::default());
+            let mut best = f64::INFINITY;
+            for number in 0..3_000 {
+                let trial = experiment.ask().unwrap();
+                let (id, value) = (trial.id, ellipsoid(trial.configuration.values()));
+                let value = if number % 10 == 3 { f64::NAN } else { value };
+                best = best.min(value);
+                experiment.tell(id, Outcome::Values(vec![value])).unwrap();
+            }
+            best
+        })
+        .collect();
+    found.sort_by(f64::total_cmp);
+    assert!(found[2] < 1e-4, "{found:?}");
+}
+
+#[test]
 fn whole_numbers_and_categories_are_found_too() {
     let mut parameters = floats(2);
     let int = Domain::Int { min: 0, max: 20, scale: Scale::Linear, step: 1 };
