@@ -9,7 +9,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{Api, DynamicObject};
-use kube::core::{ApiResource, GroupVersionKind, NamespaceResourceScope, ObjectMeta, Resource};
+use kube::core::{ApiResource, NamespaceResourceScope, ObjectMeta, Resource};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use trainyard_coordinator_core::gang::{QUEUE_API_VERSION, QUEUE_KINDS};
@@ -20,7 +20,7 @@ use trainyard_coordinator_core::view::Config as ViewConfig;
 use trainyard_proto::plan::ObjectRef;
 use trainyard_runtime::driver::apply::Target;
 use trainyard_runtime::driver::cache::{Cacheable, Probe};
-use trainyard_runtime::driver::{Cache, EventSink, Key, Probes, Queue};
+use trainyard_runtime::driver::{self, Cache, EventSink, Key, Probes, Queue, as_value};
 
 use crate::Config;
 
@@ -117,8 +117,7 @@ impl Starter<'_> {
     }
 
     fn custom(&mut self, api_version: &str, of_kind: &str, namespaced: bool) -> Cache<DynamicObject> {
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, of_kind));
+        let resource = driver::resource(api_version, of_kind);
         let api = match self.namespace {
             Some(namespace) if namespaced => Api::namespaced_with(self.client.clone(), namespace, &resource),
             Some(_) | None => Api::all_with(self.client.clone(), &resource),
@@ -279,8 +278,7 @@ impl Cluster {
 
     /// Objects of a custom kind in a namespace.
     pub(crate) fn api(&self, api_version: &str, of_kind: &str, namespace: &str) -> Api<DynamicObject> {
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, of_kind));
+        let resource = driver::resource(api_version, of_kind);
         Api::namespaced_with(self.client.clone(), namespace, &resource)
     }
 
@@ -321,7 +319,7 @@ impl Cluster {
 }
 
 pub(crate) fn key(meta: &ObjectMeta) -> Key {
-    Key::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    Key::from(meta)
 }
 
 /// Who controls an object: its kind and coordinates.
@@ -329,15 +327,6 @@ pub(crate) fn owner(meta: &ObjectMeta) -> Option<(Kind, Key)> {
     let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
     let key = Key::new(meta.namespace.clone().unwrap_or_default(), owner.name.clone());
     Some((kind(&owner.api_version, &owner.kind), key))
-}
-
-/// A dynamic object as JSON. Items of a list come without their kind, so it is put in.
-pub(crate) fn as_value(object: &DynamicObject, api_version: &str, kind: &str) -> Value {
-    // An object that came as JSON goes back to JSON.
-    let mut value = serde_json::to_value(object).unwrap_or(Value::Null);
-    value["apiVersion"] = Value::from(api_version);
-    value["kind"] = Value::from(kind);
-    value
 }
 
 /// The trace that an object belongs to.

@@ -12,9 +12,9 @@ use trainyard_coordinator_core::job;
 use trainyard_coordinator_core::label;
 use trainyard_coordinator_core::manifest::{dialect, dialects};
 use trainyard_proto::plan::{Action, ObjectRef, Plan};
-use trainyard_runtime::driver::{Controller, Key, Queue};
+use trainyard_runtime::driver::{Controller, Key, Queue, as_value};
 
-use crate::cluster::{Cluster, Gangs, as_value, traceparent};
+use crate::cluster::{Cluster, Gangs, traceparent};
 
 fn whole() -> Key {
     Key::new("", "gangs")

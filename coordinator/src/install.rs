@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use kube::api::{Api, DynamicObject, PostParams};
-use kube::core::{ApiResource, GroupVersionKind};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use trainyard_runtime::driver::resource;
 
 /// Namespace that Kubeflow's clients look for the trainer's version in.
 const SYSTEM_NAMESPACE: &str = "kubeflow-system";
@@ -79,8 +79,7 @@ pub(crate) async fn run(client: kube::Client, stop: CancellationToken) {
 
 async fn create(client: &kube::Client, object: &Value) -> Result<(), kube::Error> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    let (group, version) = text("/apiVersion").split_once('/').unwrap_or(("", text("/apiVersion")));
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, text("/kind")));
+    let resource = resource(text("/apiVersion"), text("/kind"));
     let api: Api<DynamicObject> = match text("/metadata/namespace") {
         "" => Api::all_with(client.clone(), &resource),
         namespace => Api::namespaced_with(client.clone(), namespace, &resource),

@@ -12,10 +12,10 @@ use trainyard_coordinator_core::manifest::{Dialect, dialects};
 use trainyard_coordinator_core::view::JobView;
 use trainyard_proto::plan::{ObjectRef, Plan};
 use trainyard_runtime::driver::cache::Cacheable;
-use trainyard_runtime::driver::{Cache, Controller, Key};
+use trainyard_runtime::driver::{Cache, Controller, Key, as_value};
 use trainyard_runtime::sockets;
 
-use crate::cluster::{Cluster, as_value, traceparent};
+use crate::cluster::{Cluster, traceparent};
 use crate::rendezvous::Hub;
 
 pub(crate) fn controllers(cluster: &Cluster, hub: Option<&Hub>) -> Vec<Controller> {

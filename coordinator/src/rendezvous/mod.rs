@@ -42,9 +42,9 @@ use trainyard_coordinator_core::rendezvous::{
 };
 use trainyard_proto::plan::ObjectRef;
 use trainyard_proto::rendezvous as wire;
-use trainyard_runtime::driver::Key;
+use trainyard_runtime::driver::{Key, as_value};
 
-use crate::cluster::{Cluster, as_value, key, owner};
+use crate::cluster::{Cluster, key, owner};
 pub(crate) use metrics::RendezvousMetrics;
 use room::{Job, Message, Room};
 pub(crate) use socket::Socket;

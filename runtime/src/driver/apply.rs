@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Binding, ObjectReference};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::{ApiResource, GroupVersionKind, ObjectMeta, Status};
+use kube::core::{ObjectMeta, Status};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tracing::Instrument as _;
@@ -170,8 +170,7 @@ pub async fn apply(
 }
 
 fn api_of(client: &kube::Client, object: &ObjectRef) -> Api<DynamicObject> {
-    let (group, version) = object.api_version.split_once('/').unwrap_or(("", &object.api_version));
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &object.kind));
+    let resource = super::resource(&object.api_version, &object.kind);
     if object.namespace.is_empty() {
         Api::all_with(client.clone(), &resource)
     } else {

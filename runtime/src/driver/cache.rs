@@ -80,8 +80,7 @@ impl<K> Default for State<K> {
 type Change<K> = (Option<Arc<K>>, Option<Arc<K>>);
 
 fn key_of<K: Resource>(object: &K) -> Key {
-    let meta = object.meta();
-    Key::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    Key::from(object.meta())
 }
 
 fn version_of<K: Resource>(object: &K) -> u64 {

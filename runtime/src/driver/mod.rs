@@ -14,6 +14,9 @@ mod queue;
 
 use std::fmt;
 
+use kube::api::DynamicObject;
+use kube::core::{ApiResource, GroupVersionKind, ObjectMeta};
+use serde_json::Value;
 use trainyard_proto::plan::ObjectRef;
 
 pub use cache::{Cache, Expectation, Probes};
@@ -44,10 +47,33 @@ impl From<&ObjectRef> for Key {
     }
 }
 
+impl From<&ObjectMeta> for Key {
+    fn from(meta: &ObjectMeta) -> Self {
+        Self::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
     }
+}
+
+/// The resource of a kind, by its `apiVersion`.
+#[must_use]
+pub fn resource(api_version: &str, kind: &str) -> ApiResource {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
+}
+
+/// A dynamic object as JSON. Items of a list come without their kind, so it is put in.
+#[must_use]
+pub fn as_value(object: &DynamicObject, api_version: &str, kind: &str) -> Value {
+    // An object that came as JSON goes back to JSON.
+    let mut value = serde_json::to_value(object).unwrap_or(Value::Null);
+    value["apiVersion"] = Value::from(api_version);
+    value["kind"] = Value::from(kind);
+    value
 }
 
 /// Milliseconds since the epoch: the clock that shells hand to cores.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DynamicObject};
-use kube::core::{ApiResource, GroupVersionKind, ObjectMeta};
+use kube::core::ObjectMeta;
 use serde_json::Value as Json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use trainyard_proto::plan::Plan;
 use trainyard_proto::tuning::TRIAL;
 use trainyard_runtime::driver::apply::Target;
 use trainyard_runtime::driver::cache::Probe;
-use trainyard_runtime::driver::{Cache, Controller, EventSink, Key, Probes, Queue};
+use trainyard_runtime::driver::{Cache, Controller, EventSink, Key, Probes, Queue, as_value, resource};
 use trainyard_tuner_core::control::{API_VERSION, ExperimentView, Seen, TrialView, experiment, trial};
 
 use crate::definition::KINDS;
@@ -80,11 +80,6 @@ pub struct Tuner {
     trial_queue: Queue,
 }
 
-fn resource(api_version: &str, kind: &str) -> ApiResource {
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
-}
-
 impl Tuner {
     /// Starts the controllers of experiments and trials. They become active when their caches have been filled.
     #[must_use]
@@ -137,19 +132,19 @@ impl Tuner {
         let this = self.clone();
         self.experiments.subscribe(move |old, new| {
             let Some(object) = new.or(old) else { return };
-            this.experiment_queue.wake(key(&object.metadata));
+            this.experiment_queue.wake(Key::from(&object.metadata));
             let uid = object.metadata.uid.clone().unwrap_or_default();
             if new.is_none() {
                 this.searches.forget(&uid);
             }
             if old.map(|old| turning(old)) != new.map(|new| turning(new)) {
-                this.trials.owned_by(&uid).iter().for_each(|trial| this.trial_queue.wake(key(&trial.metadata)));
+                this.trials.owned_by(&uid).iter().for_each(|trial| this.trial_queue.wake(Key::from(&trial.metadata)));
             }
         });
         let this = self.clone();
         self.trials.subscribe(move |old, new| {
             let Some(object) = new.or(old) else { return };
-            let own = key(&object.metadata);
+            let own = Key::from(&object.metadata);
             if let Some((uid, experiment)) = owner(&object.metadata) {
                 this.searches.observe(&uid, object, new.is_some());
                 this.experiment_queue.wake(Key::new(own.namespace.clone(), experiment));
@@ -262,20 +257,8 @@ fn turning(experiment: &DynamicObject) -> (Option<&Json>, Option<&Json>, Option<
     (data.pointer("/spec/suspend"), data.pointer("/status/phase"), experiment.metadata.generation)
 }
 
-fn key(meta: &ObjectMeta) -> Key {
-    Key::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
-}
-
 /// Who controls an object: uid and name.
 fn owner(meta: &ObjectMeta) -> Option<(String, String)> {
     let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
     Some((owner.uid.clone(), owner.name.clone()))
-}
-
-/// A dynamic object as JSON. Items of a list come without their kind, so it is put in.
-fn as_value(object: &DynamicObject, api_version: &str, kind: &str) -> Json {
-    let mut value = serde_json::to_value(object).unwrap_or(Json::Null);
-    value["apiVersion"] = Json::from(api_version);
-    value["kind"] = Json::from(kind);
-    value
 }
