@@ -4,7 +4,7 @@ Every test session starts `trainyard up` on a fresh home folder and a free loopb
 condition with a deadline; a deadline that passes fails the test with what was last seen.
 """
 
-import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import uuid
 
@@ -105,18 +106,26 @@ class Server:
 
 
 def free_port():
-    """A port that nobody listens at. Not one of those that outgoing connections get: one of them could take it before it is used."""
+    """A port that nobody listens at, and that no other test gets while this process is there, were it only for a moment that a
+    server which is killed and started again does not listen. Not one of those that outgoing connections get."""
+    folder = pathlib.Path(tempfile.gettempdir(), f"trainyard-test-ports-{os.getuid()}")
+    folder.mkdir(exist_ok=True)
     while True:
         port = random.randrange(10_000, 20_000)
-        with socket.socket() as s, contextlib.suppress(OSError):
-            s.bind(("127.0.0.1", port))
-            if port not in GIVEN:
-                GIVEN.add(port)
-                return port
+        claim = open(folder / str(port), "w")
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as s:
+                s.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+        else:
+            CLAIMS.append(claim)
+            return port
 
 
-# What `free_port` has given to this process: it may not be listened at yet.
-GIVEN = set()
+# Of the ports that `free_port` has given to this process: open, thus locked, as long as it runs.
+CLAIMS = []
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -12,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import driver  # noqa: E402
+from conftest import free_port  # noqa: E402
 
 BIN = os.environ.get("TORCH_BIN")
 pytestmark = pytest.mark.skipif(not BIN, reason="TORCH_BIN names no interpreter with torch")
@@ -54,12 +54,6 @@ def environment(rank, port, threads):
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return {**kept, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": threads, "GLOO_SOCKET_IFNAME": "lo", "RANK": str(rank),
             "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.mark.parametrize(("workers", "threads"), [("fork", "2"), ("spawn", "1")])
