@@ -135,6 +135,25 @@ fn suspending_takes_all_away_and_resuming_starts_the_clock_anew() {
     assert!(world.events.contains(&"PyTorchJobResumed".to_owned()));
 }
 
+/// A pod that the smaller job does not want any more still has its rank, until it has ended.
+#[test]
+fn a_job_that_is_resumed_smaller_waits_for_all_pods_of_its_last_start() {
+    let mut world = pytorch(json!({"suspend": false}));
+    world.run();
+    world.edit("/spec/runPolicy/suspend", json!(true));
+    world.plan();
+    world.edit("/spec/pytorchReplicaSpecs/Worker/replicas", json!(1));
+    world.edit("/spec/runPolicy/suspend", json!(false));
+    world.pods.remove("mnist-master-0");
+    world.pods.remove("mnist-worker-0");
+    world.plan();
+    assert_eq!(world.names(), ["mnist-worker-1"]);
+    assert!(world.codes.contains(&"WaitsForOldPods".to_owned()), "{:?}", world.codes);
+    world.reap();
+    world.plan();
+    assert_eq!(world.names(), ["mnist-master-0", "mnist-worker-0"]);
+}
+
 #[test]
 fn a_job_that_begins_suspended_has_no_start() {
     let mut world = pytorch(json!({"suspend": true}));

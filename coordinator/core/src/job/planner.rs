@@ -357,7 +357,7 @@ impl<'view> Planner<'view> {
         self.delete_counted();
         let stale = self.delete_foreign(model);
         self.create_services(model);
-        if stale && model.restart_scope == RestartScope::Gang {
+        if stale {
             self.reason(JobCode::WaitsForOldPods, "waits until the pods of its last start are gone", None);
         } else {
             self.create_pods(model);
