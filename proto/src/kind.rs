@@ -1,7 +1,5 @@
 //! What an API server must know about a custom kind beside its schema.
 
-use schemars::{Schema, SchemaGenerator, generate::SchemaSettings};
-
 /// A column of `kubectl get`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -57,19 +55,6 @@ pub struct KindInfo {
 pub trait CustomKind: schemars::JsonSchema {
     /// Its registration.
     const INFO: KindInfo;
-}
-
-/// The JSON schema of a kind with every reference inlined, as structural schemas demand.
-#[must_use]
-pub fn inlined_schema<K: CustomKind>() -> Schema {
-    let settings = SchemaSettings::openapi3().with(|settings| settings.inline_subschemas = true);
-    SchemaGenerator::new(settings).into_root_schema_for::<K>()
-}
-
-/// The JSON schema of a kind, with every named type described once in `components.schemas`.
-#[must_use]
-pub fn named_schema<K: CustomKind>() -> serde_json::Value {
-    SchemaGenerator::new(SchemaSettings::openapi3()).into_root_schema_for::<K>().to_value()
 }
 
 /// Every kind defined by this crate, in the order in which discovery lists them.

@@ -15,6 +15,7 @@ pub mod quantity;
 pub mod refusal;
 #[cfg(feature = "grpc")]
 pub mod rendezvous;
+pub mod schema;
 pub mod tempo;
 pub mod trainer;
 pub mod trainyard;

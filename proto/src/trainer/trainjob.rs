@@ -149,6 +149,8 @@ pub struct TrainJobStatus {
 /// JobStatus counts the pods of one step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+// Kubeflow's older kinds have a type of this name, too.
+#[schemars(rename = "TrainJobStep")]
 pub struct JobStatus {
     /// Name of the step.
     #[serde(default)]

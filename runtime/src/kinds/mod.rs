@@ -14,8 +14,7 @@ use serde_json::Value;
 use trainyard_runtime_core::schema::{self, Cause, CauseReason, Schema};
 
 pub use column::Column;
-use source::{Part, Source};
-pub(crate) use source::{generator, json_schema};
+pub(crate) use source::{METADATA, json_schema};
 
 /// One kind of the API.
 #[derive(Debug)]
@@ -50,7 +49,6 @@ pub struct Kind {
     pub read_only: bool,
     /// The same objects are stored under this kind (`events.k8s.io/v1` Event is a view of `v1` Event).
     pub stored_as: Option<(&'static str, &'static str)>,
-    source: Source,
     schema: OnceLock<Arc<Schema>>,
 }
 

@@ -1,68 +1,41 @@
-//! Where the schemas of kinds come from, and the building of them.
+//! The schemas of kinds, made of what [`trainyard_proto::schema`] knows.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use schemars::SchemaGenerator;
-use schemars::generate::SchemaSettings;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use trainyard_proto::schema;
 use trainyard_runtime_core::schema::{Builder, Schema};
 
 use super::{Column, Kind, Scale, annotation};
 
-/// Writes the schema of one Rust type.
-pub(super) type Part = fn(&mut SchemaGenerator) -> schemars::Schema;
+/// The definition of every object's metadata.
+pub(crate) const METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
-/// Where the schema of a kind comes from.
-#[derive(Clone, Copy)]
-pub(super) enum Source {
-    /// A Rust type that is the whole object.
-    Whole(Part),
-    /// Nothing is known of spec and status: everything is accepted there.
-    Open,
-}
-
-impl std::fmt::Debug for Source {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str(match self {
-            Self::Whole(_) => "Whole",
-            Self::Open => "Open",
-        })
+/// The JSON schema of a kind. Of a kind that has none spec and status may be anything.
+pub(crate) fn json_schema(kind: &Kind) -> Value {
+    if let Some(name) = schema::of(&kind.api_version(), kind.kind) {
+        return json!({"$ref": format!("#/$defs/{name}")});
     }
-}
-
-/// A generator whose definitions are found under `$defs`.
-pub(crate) fn generator() -> SchemaGenerator {
-    SchemaSettings::draft2020_12().into_generator()
-}
-
-/// Writes the JSON schema of a kind; the types it names are left in the generator.
-pub(crate) fn json_schema(kind: &Kind, generator: &mut SchemaGenerator) -> Value {
-    if let Source::Whole(part) = kind.source {
-        return part(generator).to_value();
-    }
+    let open = || json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     let properties = json!({
         "apiVersion": {"type": "string", "description": "Version of the schema of this object."},
         "kind": {"type": "string", "description": "What this object is."},
-        "metadata": generator.subschema_for::<ObjectMeta>().to_value(),
+        "metadata": {"$ref": format!("#/$defs/{METADATA}")},
         "spec": open(),
         "status": open(),
     });
     json!({"type": "object", "properties": properties})
 }
 
-fn open() -> Value {
-    json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-}
-
-/// Builds the schema of a kind. Kubernetes' own types are kept and shared between kinds; ours are not, since two types of the
-/// same short name may occur in different kinds.
+/// Builds the schema of a kind. Named types are built once.
 pub(super) fn build(kind: &Kind) -> Arc<Schema> {
-    static SHARED: OnceLock<Mutex<BTreeMap<String, Arc<Schema>>>> = OnceLock::new();
-    let mut generator = generator();
-    let root = json_schema(kind, &mut generator);
-    let mut definitions: Map<String, Value> = generator.take_definitions(true);
+    static KNOWN: OnceLock<Mutex<BTreeMap<String, Arc<Schema>>>> = OnceLock::new();
+    let shared = KNOWN.get_or_init(Mutex::default);
+    let known = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let root = json_schema(kind);
+    let name = schema::reference(&root);
+    let mut definitions = schema::definitions([name.unwrap_or(METADATA)], |name| known.contains_key(name));
     // Nobody must write `metadata`; what is missed is the name, and the server says so itself.
     for definition in
         definitions.values_mut().filter(|definition| definition.pointer("/properties/apiVersion").is_some())
@@ -71,15 +44,12 @@ pub(super) fn build(kind: &Kind) -> Arc<Schema> {
             required.retain(|name| name != "metadata");
         }
     }
-    let shared = SHARED.get_or_init(Mutex::default);
-    let known = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut builder = Builder::new(&definitions, &annotation::annotation, known);
-    let schema = match root.get("$ref").and_then(Value::as_str).and_then(|target| target.rsplit('/').next()) {
+    let schema = match name {
         Some(name) => builder.named(name),
         None => Arc::new(builder.schema("", &root)),
     };
-    let known = builder.into_known().into_iter().filter(|(name, _)| name.starts_with("io.k8s."));
-    shared.lock().unwrap_or_else(PoisonError::into_inner).extend(known);
+    shared.lock().unwrap_or_else(PoisonError::into_inner).extend(builder.into_known());
     schema
 }
 
@@ -89,7 +59,6 @@ impl Kind {
         version: &'static str,
         kind: &'static str,
         plural: &'static str,
-        source: Source,
         builtin: bool,
     ) -> Self {
         Self {
@@ -109,7 +78,6 @@ impl Kind {
             builtin,
             read_only: false,
             stored_as: None,
-            source,
             schema: OnceLock::new(),
         }
     }

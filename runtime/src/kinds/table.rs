@@ -1,7 +1,5 @@
 //! The kinds themselves.
 
-use k8s_openapi::api::{apps, batch, coordination, core, events, scheduling, storage};
-use schemars::JsonSchema;
 use trainyard_proto::kind::CustomKind;
 use trainyard_proto::kubeflow::{JAXJob, MPIJob, PaddleJob, PyTorchJob, TFJob, XGBoostJob};
 use trainyard_proto::trainer::{ClusterTrainingRuntime, TrainJob, TrainingRuntime};
@@ -9,7 +7,7 @@ use trainyard_proto::trainyard::TrainingJob;
 use trainyard_proto::tuning::{Experiment, Trial};
 
 use super::column;
-use super::{Kind, Part, Scale, Source};
+use super::{Kind, Scale};
 
 /// The short names of Kubernetes' own scale paths.
 const REPLICAS: Scale =
@@ -19,15 +17,14 @@ const REPLICAS: Scale =
 const KUEUE: &str = "kueue.x-k8s.io";
 
 /// A kind of Kubernetes itself.
-fn native<T: JsonSchema>(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Kind {
-    Kind::new(group, version, kind, plural, Source::Whole(part::<T>()), true)
+fn native(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Kind {
+    Kind::new(group, version, kind, plural, true)
 }
 
 /// A kind that came as a CustomResourceDefinition.
 fn custom<T: CustomKind>() -> Kind {
     let info = T::INFO;
-    let mut kind = Kind::new(info.group, info.version, info.kind, info.plural, Source::Whole(part::<T>()), false)
-        .short(info.short_names);
+    let mut kind = Kind::new(info.group, info.version, info.kind, info.plural, false).short(info.short_names);
     kind.singular = info.singular;
     kind.namespaced = info.namespaced;
     kind.status = info.status;
@@ -37,11 +34,6 @@ fn custom<T: CustomKind>() -> Kind {
         selector: scale.selector_path,
     });
     kind
-}
-
-/// The function that writes the schema of `T`.
-fn part<T: JsonSchema>() -> Part {
-    |generator| generator.subschema_for::<T>()
 }
 
 pub(super) fn kinds() -> Vec<Kind> {
@@ -54,94 +46,70 @@ pub(super) fn kinds() -> Vec<Kind> {
 
 fn core_kinds() -> Vec<Kind> {
     vec![
-        native::<core::v1::Namespace>("", "v1", "Namespace", "namespaces")
-            .short(&["ns"])
-            .cluster()
-            .with_status()
-            .columns(column::NAMESPACE),
-        native::<core::v1::Pod>("", "v1", "Pod", "pods")
+        native("", "v1", "Namespace", "namespaces").short(&["ns"]).cluster().with_status().columns(column::NAMESPACE),
+        native("", "v1", "Pod", "pods")
             .short(&["po"])
             .all()
             .with_status()
             .subresources(&["log", "binding", "eviction", "ephemeralcontainers", "resize"])
             .columns(column::POD),
-        native::<core::v1::Service>("", "v1", "Service", "services")
-            .short(&["svc"])
-            .all()
-            .with_status()
-            .columns(column::SERVICE),
-        native::<core::v1::ConfigMap>("", "v1", "ConfigMap", "configmaps").short(&["cm"]).columns(column::CONFIG_MAP),
-        native::<core::v1::Secret>("", "v1", "Secret", "secrets").columns(column::SECRET),
-        native::<core::v1::Node>("", "v1", "Node", "nodes")
-            .short(&["no"])
-            .cluster()
-            .with_status()
-            .columns(column::NODE),
-        native::<core::v1::Event>("", "v1", "Event", "events").short(&["ev"]).columns(column::EVENT),
-        native::<core::v1::ServiceAccount>("", "v1", "ServiceAccount", "serviceaccounts")
+        native("", "v1", "Service", "services").short(&["svc"]).all().with_status().columns(column::SERVICE),
+        native("", "v1", "ConfigMap", "configmaps").short(&["cm"]).columns(column::CONFIG_MAP),
+        native("", "v1", "Secret", "secrets").columns(column::SECRET),
+        native("", "v1", "Node", "nodes").short(&["no"]).cluster().with_status().columns(column::NODE),
+        native("", "v1", "Event", "events").short(&["ev"]).columns(column::EVENT),
+        native("", "v1", "ServiceAccount", "serviceaccounts")
             .short(&["sa"])
             .subresources(&["token"])
             .columns(column::SERVICE_ACCOUNT),
-        native::<core::v1::PersistentVolumeClaim>("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+        native("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
             .short(&["pvc"])
             .with_status()
             .columns(column::PVC),
-        native::<core::v1::PersistentVolume>("", "v1", "PersistentVolume", "persistentvolumes")
+        native("", "v1", "PersistentVolume", "persistentvolumes")
             .short(&["pv"])
             .cluster()
             .with_status()
             .columns(column::PV),
-        native::<core::v1::ResourceQuota>("", "v1", "ResourceQuota", "resourcequotas")
+        native("", "v1", "ResourceQuota", "resourcequotas")
             .short(&["quota"])
             .with_status()
             .columns(column::RESOURCE_QUOTA),
-        native::<core::v1::LimitRange>("", "v1", "LimitRange", "limitranges")
-            .short(&["limits"])
-            .columns(column::CREATED_AT),
+        native("", "v1", "LimitRange", "limitranges").short(&["limits"]).columns(column::CREATED_AT),
     ]
 }
 
 fn workload_kinds() -> Vec<Kind> {
     vec![
-        native::<apps::v1::Deployment>("apps", "v1", "Deployment", "deployments")
+        native("apps", "v1", "Deployment", "deployments")
             .short(&["deploy"])
             .all()
             .with_status()
             .scale(REPLICAS)
             .columns(column::DEPLOYMENT),
-        native::<apps::v1::ReplicaSet>("apps", "v1", "ReplicaSet", "replicasets")
+        native("apps", "v1", "ReplicaSet", "replicasets")
             .short(&["rs"])
             .all()
             .with_status()
             .scale(REPLICAS)
             .columns(column::REPLICA_SET),
-        native::<batch::v1::Job>("batch", "v1", "Job", "jobs").all().with_status().columns(column::JOB),
-        native::<events::v1::Event>("events.k8s.io", "v1", "Event", "events")
-            .short(&["ev"])
-            .columns(column::EVENT)
-            .stored_as("", "v1"),
-        native::<coordination::v1::Lease>("coordination.k8s.io", "v1", "Lease", "leases").columns(column::LEASE),
-        native::<scheduling::v1::PriorityClass>("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses")
+        native("batch", "v1", "Job", "jobs").all().with_status().columns(column::JOB),
+        native("events.k8s.io", "v1", "Event", "events").short(&["ev"]).columns(column::EVENT).stored_as("", "v1"),
+        native("coordination.k8s.io", "v1", "Lease", "leases").columns(column::LEASE),
+        native("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses")
             .short(&["pc"])
             .cluster()
             .columns(column::PRIORITY_CLASS),
-        native::<storage::v1::StorageClass>("storage.k8s.io", "v1", "StorageClass", "storageclasses")
+        native("storage.k8s.io", "v1", "StorageClass", "storageclasses")
             .short(&["sc"])
             .cluster()
             .columns(column::STORAGE_CLASS),
-        Kind::new(
-            "apiextensions.k8s.io",
-            "v1",
-            "CustomResourceDefinition",
-            "customresourcedefinitions",
-            Source::Open,
-            true,
-        )
-        .short(&["crd", "crds"])
-        .cluster()
-        .with_status()
-        .read_only()
-        .columns(column::CREATED_AT),
+        native("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions")
+            .short(&["crd", "crds"])
+            .cluster()
+            .with_status()
+            .read_only()
+            .columns(column::CREATED_AT),
     ]
 }
 
@@ -159,18 +127,15 @@ fn custom_kinds() -> Vec<Kind> {
         custom::<TrainJob>().columns(column::STATE_AGE),
         custom::<ClusterTrainingRuntime>(),
         custom::<TrainingRuntime>(),
-        Kind::new("jobset.x-k8s.io", "v1alpha2", "JobSet", "jobsets", Source::Open, false)
-            .with_status()
-            .columns(column::JOB_SET),
+        Kind::new("jobset.x-k8s.io", "v1alpha2", "JobSet", "jobsets", false).with_status().columns(column::JOB_SET),
     ]
 }
 
 /// Kueue's, of which what is read here is used, and all is kept: in both of its versions, the one that clients prefer first.
 fn queue_kinds() -> Vec<Kind> {
     let of = |version: &'static str, columns: &'static [super::Column]| {
-        let kind = |kind: &'static str, plural: &'static str| {
-            Kind::new(KUEUE, version, kind, plural, Source::Open, false).with_status()
-        };
+        let kind =
+            |kind: &'static str, plural: &'static str| Kind::new(KUEUE, version, kind, plural, false).with_status();
         vec![
             kind("ClusterQueue", "clusterqueues").short(&["cq"]).cluster().columns(columns),
             kind("LocalQueue", "localqueues").short(&["queue", "queues", "lq"]).columns(column::LOCAL_QUEUE),

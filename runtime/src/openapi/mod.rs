@@ -1,4 +1,4 @@
-//! OpenAPI documents, built from the Rust types when a client asks for them.
+//! OpenAPI documents, built from the schemas of the Rust types when a client asks for them.
 //!
 //! Nothing is kept: a document is asked for once per client and version of the binary (clients cache by hash), and all documents
 //! together are larger than everything else that an idle server holds.
@@ -10,11 +10,14 @@ mod protobuf;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::UNIX_EPOCH;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use serde_json::{Map, Value, json};
+use trainyard_proto::schema;
 
-use crate::kinds::{Kind, Registry};
+use crate::kinds::{Kind, METADATA, Registry};
 use convert::Dialect;
+
+/// The definition of every list's metadata.
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
 /// Swagger 2.0 (`/openapi/v2`).
 pub fn v2(registry: &Registry) -> Value {
@@ -73,22 +76,22 @@ fn info() -> Value {
 
 /// Paths and named types of some kinds.
 fn document<'k>(kinds: impl Iterator<Item = &'k Kind>, dialect: Dialect) -> (Map<String, Value>, Map<String, Value>) {
-    let mut generator = crate::kinds::generator();
     let (mut paths, mut definitions) = (Map::new(), Map::new());
-    let list_meta = generator.subschema_for::<ListMeta>().to_value();
+    let list_meta = json!({"$ref": format!("#/$defs/{LIST_META}")});
     let mut native = Vec::new();
     for kind in kinds {
         let name = definition_name(kind);
-        let json = crate::kinds::json_schema(kind, &mut generator);
+        let json = crate::kinds::json_schema(kind);
         path::paths(kind, &name, dialect, &mut paths);
-        if let Some(target) = json.get("$ref").and_then(Value::as_str) {
-            native.push((target.rsplit('/').next().unwrap_or(target).to_owned(), name.clone(), kind));
+        if let Some(target) = schema::reference(&json) {
+            native.push((target.to_owned(), name.clone(), kind));
         } else {
             definitions.insert(name.clone(), with_kind(convert::schema(&name, &json, dialect), kind, ""));
         }
         definitions.insert(format!("{name}List"), with_kind(list(&name, &list_meta, dialect), kind, "List"));
     }
-    for (name, json) in generator.take_definitions(true) {
+    let used = native.iter().map(|(target, ..)| target.as_str()).chain([LIST_META, METADATA]);
+    for (name, json) in schema::definitions(used, |_| false) {
         definitions.insert(name.clone(), convert::schema(&name, &json, dialect));
     }
     for (type_name, name, kind) in native {

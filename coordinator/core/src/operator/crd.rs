@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
-use trainyard_proto::kind::{CustomKind, KindInfo, named_schema};
+use trainyard_proto::kind::{CustomKind, KindInfo};
 use trainyard_proto::kubeflow::PyTorchJob;
+use trainyard_proto::schema;
 use trainyard_proto::trainer::{ClusterTrainingRuntime, TrainJob, TrainingRuntime};
 use trainyard_proto::trainyard::TrainingJob;
 
@@ -16,33 +17,22 @@ const FORMATS: [&str; 6] = ["int32", "int64", "float", "double", "byte", "date-t
 /// `kubectl apply` can store.
 const FOREIGN: [&str; 5] = ["template", "volumes", "volumeMounts", "tolerations", "metrics"];
 
-/// A kind with its schema.
-struct Definition {
-    info: KindInfo,
-    schema: fn() -> Value,
-}
-
-const fn of<K: CustomKind>() -> Definition {
-    Definition { info: K::INFO, schema: named_schema::<K> }
-}
-
-const OURS: [Definition; 1] = [of::<TrainingJob>()];
-const KUBEFLOW: [Definition; 4] =
-    [of::<PyTorchJob>(), of::<TrainJob>(), of::<TrainingRuntime>(), of::<ClusterTrainingRuntime>()];
+const OURS: [KindInfo; 1] = [TrainingJob::INFO];
+const KUBEFLOW: [KindInfo; 4] = [PyTorchJob::INFO, TrainJob::INFO, TrainingRuntime::INFO, ClusterTrainingRuntime::INFO];
 
 /// The definitions of our own kinds; with `kubeflow` also of Kubeflow's kinds that run here, for a cluster that has none.
 #[must_use]
 pub fn definitions(kubeflow: bool) -> Vec<Value> {
     let more = KUBEFLOW.iter().filter(|_| kubeflow);
-    OURS.iter().chain(more).map(|definition| manifest(&definition.info, &(definition.schema)())).collect()
+    OURS.iter().chain(more).map(manifest).collect()
 }
 
-fn manifest(info: &KindInfo, schema: &Value) -> Value {
+fn manifest(info: &KindInfo) -> Value {
     let mut version = json!({
         "name": info.version,
         "served": true,
         "storage": true,
-        "schema": {"openAPIV3Schema": structural(schema)},
+        "schema": {"openAPIV3Schema": structural(info)},
         "additionalPrinterColumns": columns(info),
     });
     let mut subresources = Map::new();
@@ -92,10 +82,10 @@ fn columns(info: &KindInfo) -> Vec<Value> {
 
 /// A schema as `schemars` writes it, in the form that a CustomResourceDefinition must have: nothing is referred to, every node has
 /// one type, and what has no type takes anything.
-fn structural(root: &Value) -> Value {
-    let empty = Map::new();
-    let names = root.pointer("/components/schemas").and_then(Value::as_object).unwrap_or(&empty);
-    let mut out = Shaper { names, open: BTreeSet::new() }.node(root, true);
+fn structural(info: &KindInfo) -> Value {
+    let name = schema::of(info.api_version, info.kind).unwrap_or_default();
+    let names = schema::definitions([name], |_| false);
+    let mut out = Shaper { names: &names, open: BTreeSet::new() }.named(name, true);
     if let Some(Value::Object(properties)) = out.get_mut("properties") {
         properties.insert("apiVersion".to_owned(), json!({"type": "string"}));
         properties.insert("kind".to_owned(), json!({"type": "string"}));
