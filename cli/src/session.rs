@@ -5,8 +5,10 @@
 //! 3. Else the store of the state folder is opened in process for the time of the command.
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use trainyard_runtime::embedded::{self, Embedded, OpenError, Options, ServerInfo};
 
 use crate::api::Api;
@@ -140,7 +142,7 @@ where
         .enable_all()
         .build()
         .map_err(internal("cannot start the asynchronous runtime"))?;
-    let code = runtime.block_on(async {
+    let code = complete(&runtime, async {
         let traces = telemetry::init_with_traces(global, Quiet::Service);
         let code = service.await;
         traces.finish().await;
@@ -160,10 +162,19 @@ where
         .enable_all()
         .build()
         .map_err(internal("cannot start the asynchronous runtime"))?;
-    runtime.block_on(async {
-        let session = Session::open(global).await?;
+    complete(&runtime, async {
+        let session = Box::pin(Session::open(global)).await?;
         let result = command(&session).await.map_err(|error| cluster::located(error, &session.place));
-        session.close().await;
+        Box::pin(session.close()).await;
         result
     })
+}
+
+/// Runs a command to its end. The program has the runtime's loop once, and not once for each command.
+pub(crate) fn complete<'command>(
+    runtime: &Runtime,
+    command: impl Future<Output = Result<u8, CliError>> + 'command,
+) -> Result<u8, CliError> {
+    let command: Pin<Box<dyn Future<Output = Result<u8, CliError>> + 'command>> = Box::pin(command);
+    runtime.block_on(command)
 }

@@ -87,7 +87,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         .enable_all()
         .build()
         .map_err(crate::session::internal("cannot start the asynchronous runtime"))?;
-    let code = runtime.block_on(async {
+    let code = crate::session::complete(&runtime, async {
         let traces = telemetry::init_with_traces(global, Quiet::Command);
         let job = documents.iter().find(|document| manifest::is_runnable(document)).map_or("", Document::name);
         let span = tracing::info_span!("run", job, otel.name = format!("run {job}"));

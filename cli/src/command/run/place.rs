@@ -79,10 +79,10 @@ where
         .enable_all()
         .build()
         .map_err(internal("cannot start the asynchronous runtime"))?;
-    let code = runtime.block_on(async {
-        let place = open(global, false, ContainerArgs::default()).await?;
+    let code = session::complete(&runtime, async {
+        let place = Box::pin(open(global, false, ContainerArgs::default())).await?;
         let result = command(&place.session).await;
-        place.close().await;
+        Box::pin(place.close()).await;
         result
     });
     runtime.shutdown_background();
