@@ -1,6 +1,7 @@
 //! Compiles the gRPC contracts, and packs the schemas. Nothing has to be installed for it: the compiler is a crate.
 
 use std::error::Error;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::{env, fs};
 
@@ -26,10 +27,10 @@ fn pack(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
     };
     let mut lines = String::new();
     for (kind, name) in part("kinds")? {
-        lines += &format!("{kind}\t{}\n", name.as_str().unwrap_or_default());
+        writeln!(lines, "{kind}\t{}", name.as_str().unwrap_or_default())?;
     }
     for (name, definition) in part("$defs")? {
-        lines += &format!("{name}\t{definition}\n");
+        writeln!(lines, "{name}\t{definition}")?;
     }
     Ok(fs::write(to, miniz_oxide::deflate::compress_to_vec(lines.as_bytes(), 10))?)
 }
