@@ -6,8 +6,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Binding, ObjectReference};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::{ObjectMeta, Status};
-use serde::Deserialize as _;
+use kube::core::{ObjectMeta, Request, Status};
 use serde_json::{Value, json};
 use tracing::Instrument as _;
 use trainyard_proto::plan::{Action, EventSeverity, Fence, ObjectRef};
@@ -151,7 +150,7 @@ pub async fn apply(
                 let span = span_of(&action);
                 in_time(target, action).instrument(span)
             })
-            .buffered(PARALLEL);
+            .buffer_unordered(PARALLEL);
         loop {
             match results.try_next().await {
                 Ok(Some(expectation)) => outcome.expectations.extend(expectation),
@@ -204,8 +203,8 @@ async fn one(target: &Target, action: Action) -> Result<Option<Expectation>, Err
     Ok(done)
 }
 
-fn seen(target: &Target, object: ObjectRef, meta: &ObjectMeta, list: Option<u64>) -> Option<Expectation> {
-    let version = meta.resource_version.as_deref()?.parse().ok()?;
+fn seen(target: &Target, object: ObjectRef, version: Option<&str>, list: Option<u64>) -> Option<Expectation> {
+    let version = version?.parse().ok()?;
     target.probes.of(&object)?;
     Some(Expectation::Seen { object, version, list: list? })
 }
@@ -226,20 +225,36 @@ fn status_of(error: &kube::Error) -> Option<&Status> {
     if let kube::Error::Api(status) = error { Some(status) } else { None }
 }
 
+/// What is read of the answer to a create.
+#[derive(serde::Deserialize)]
+struct Made {
+    metadata: MadeMeta,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MadeMeta {
+    resource_version: Option<String>,
+}
+
 async fn create(target: &Target, object: ObjectRef, body: Value) -> Result<Option<Expectation>, Error> {
     let api = api_of(&target.client, &object);
     let controller = controller_of(&body, &object.namespace);
     let owner = controller.as_ref().map(|(_, uid)| uid.clone());
-    let wanted = DynamicObject::deserialize(&body).map_err(|source| Error::Body {
+    // As text once, and of the answer only the version: pods are made by the thousand.
+    let text = serde_json::to_vec(&body).map_err(|source| Error::Body {
         kind: object.kind.clone(),
         key: Key::from(&object),
         source,
     })?;
+    drop(body);
     let params = PostParams { field_manager: Some(target.controller.to_owned()), ..PostParams::default() };
-    match api.create(&params, &wanted).await {
+    let request = Request::new(api.resource_url()).create(&params, text);
+    let request = request.map_err(|error| api_error("create", &object, kube::Error::BuildRequest(error)))?;
+    match target.client.request::<Made>(request).await {
         Ok(made) => {
             let list = next_list(target, &object);
-            Ok(seen(target, object, &made.metadata, list))
+            Ok(seen(target, object, made.metadata.resource_version.as_deref(), list))
         }
         Err(error) if status_of(&error).is_some_and(|status| status.reason == "AlreadyExists") => {
             let found = api.get_opt(&object.name).await.map_err(|error| api_error("get", &object, error))?;
@@ -278,7 +293,7 @@ fn existing(
         return Err(Error::Taken { kind: object.kind.clone(), key: Key::from(&object) });
     }
     let list = next_list(target, &object);
-    Ok(seen(target, object, &found.metadata, list))
+    Ok(seen(target, object, found.metadata.resource_version.as_deref(), list))
 }
 
 /// The controller that an object names, and its uid.
@@ -363,7 +378,7 @@ async fn merge(
     match answer {
         Ok(changed) => {
             let list = next_list(target, &object);
-            Ok(seen(target, object, &changed.metadata, list))
+            Ok(seen(target, object, changed.metadata.resource_version.as_deref(), list))
         }
         Err(error) => match status_of(&error).map(|status| status.code) {
             Some(404 | 409) => Err(superseded(verb, &object)),
@@ -399,7 +414,7 @@ async fn bind(target: &Target, pod: ObjectRef, fence: Fence, node: String) -> Re
 async fn bound(target: &Target, pod: ObjectRef) -> Option<Expectation> {
     let found = api_of(&target.client, &pod).get_opt(&pod.name).await.ok()??;
     let list = next_list(target, &pod);
-    seen(target, pod, &found.metadata, list)
+    seen(target, pod, found.metadata.resource_version.as_deref(), list)
 }
 
 #[cfg(test)]
