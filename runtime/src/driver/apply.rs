@@ -1,6 +1,7 @@
 //! Carries actions out through a `kube::Client`. It decides nothing: what counts as done is written at each action in
 //! `trainyard_proto::plan`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -94,7 +95,27 @@ impl Error {
             Self::Taken { .. } | Self::Body { .. } | Self::NoAnswer { .. } | Self::Api { .. } => false,
         }
     }
+
+    /// Why an object will not be made until somebody changes something: the server's words, or whose the name is.
+    pub fn refused_create(&self) -> Option<String> {
+        match self {
+            Self::Api { verb: "create", source, .. } => {
+                status_of(source).filter(|status| is_refusal(status)).map(|status| status.message.clone())
+            }
+            Self::Taken { kind, key, .. } => {
+                Some(format!("{kind} {} is there already, and belongs to something else", key.name))
+            }
+            Self::Superseded { .. }
+            | Self::StillLeaving { .. }
+            | Self::Body { .. }
+            | Self::NoAnswer { .. }
+            | Self::Api { .. } => None,
+        }
+    }
 }
+
+/// Told of each action that failed, with what it was about.
+pub type FailedFn = Arc<dyn Fn(&ObjectRef, &Error) + Send + Sync>;
 
 /// Where actions go.
 #[derive(Clone)]
@@ -110,6 +131,8 @@ pub struct Target {
     /// Whether a pod that was bound is read back: the version that a binding made is not in its answer. On a cluster that would be
     /// a third request for each pod.
     pub reads_back: bool,
+    /// Who wants to know what failed, besides the controller itself, which tries again.
+    pub failed: Option<FailedFn>,
 }
 
 /// How far a plan got.
@@ -181,8 +204,13 @@ fn api_of(client: &kube::Client, object: &ObjectRef) -> Api<DynamicObject> {
 async fn in_time(target: &Target, action: Action) -> Result<Option<Expectation>, Error> {
     let (verb, subject) = (verb(&action), action.subject());
     let (kind, key) = (subject.kind.clone(), Key::from(subject));
+    let told = target.failed.as_ref().map(|failed| (failed, subject.clone()));
     let answer = tokio::time::timeout(ACTION_LIMIT, one(target, action)).await;
-    answer.unwrap_or(Err(Error::NoAnswer { verb, kind, key }))
+    let answer = answer.unwrap_or(Err(Error::NoAnswer { verb, kind, key }));
+    if let (Err(error), Some((failed, subject))) = (&answer, told) {
+        failed(&subject, error);
+    }
+    answer
 }
 
 async fn one(target: &Target, action: Action) -> Result<Option<Expectation>, Error> {
@@ -229,7 +257,6 @@ fn status_of(error: &kube::Error) -> Option<&Status> {
 async fn create(target: &Target, object: ObjectRef, body: Value) -> Result<Option<Expectation>, Error> {
     let api = api_of(&target.client, &object);
     let controller = controller_of(&body, &object.namespace);
-    let owner = controller.as_ref().map(|(_, uid)| uid.clone());
     let wanted = DynamicObject::deserialize(&body).map_err(|source| Error::Body {
         kind: object.kind.clone(),
         key: Key::from(&object),
@@ -243,7 +270,7 @@ async fn create(target: &Target, object: ObjectRef, body: Value) -> Result<Optio
         }
         Err(error) if status_of(&error).is_some_and(|status| status.reason == "AlreadyExists") => {
             let found = api.get_opt(&object.name).await.map_err(|error| api_error("get", &object, error))?;
-            existing(target, object, owner.as_deref(), found)
+            existing(target, object, controller.as_ref(), found)
         }
         Err(error) => {
             if let (Some(status), Some((regarding, uid))) = (status_of(&error).filter(|s| is_refusal(s)), controller) {
@@ -265,16 +292,21 @@ fn is_refusal(status: &Status) -> bool {
 fn existing(
     target: &Target,
     object: ObjectRef,
-    owner: Option<&str>,
+    owner: Option<&(ObjectRef, String)>,
     found: Option<DynamicObject>,
 ) -> Result<Option<Expectation>, Error> {
     let Some(found) = found else { return Err(superseded("create", &object)) };
     let owners = found.metadata.owner_references.as_deref().unwrap_or_default();
-    let controller = owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str());
-    if found.metadata.deletion_timestamp.is_some() {
+    let controller = owners.iter().find(|owner| owner.controller == Some(true));
+    let is_ours = controller.map(|known| known.uid.as_str()) == owner.map(|(_, uid)| uid.as_str());
+    // What is left of an earlier owner of our name is collected.
+    let is_of_earlier = controller
+        .zip(owner)
+        .is_some_and(|(known, (owner, _))| known.kind == owner.kind && known.name == owner.name && !is_ours);
+    if found.metadata.deletion_timestamp.is_some() || is_of_earlier {
         return Err(Error::StillLeaving { kind: object.kind.clone(), key: Key::from(&object) });
     }
-    if controller != owner {
+    if !is_ours {
         return Err(Error::Taken { kind: object.kind.clone(), key: Key::from(&object) });
     }
     let list = next_list(target, &object);
@@ -415,6 +447,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_owns_a_refused_object_is_told() {
         let (told, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let (failed, mut failures) = tokio::sync::mpsc::unbounded_channel();
         let server = move |request: Request<Body>| {
             let told = told.clone();
             async move {
@@ -442,6 +475,10 @@ mod tests {
             probes: Probes::default(),
             controller: "test",
             reads_back: true,
+            failed: Some(Arc::new(move |object, error| {
+                // The test may be over.
+                let _ = failed.send((object.name.clone(), error.refused_create()));
+            })),
         };
         let object = ObjectRef {
             api_version: "v1".to_owned(),
@@ -461,5 +498,47 @@ mod tests {
         assert_eq!(event["involvedObject"]["name"], "sum");
         assert_eq!(event["reason"], "FailedCreate");
         assert_eq!(event["message"], "Error creating: pods \"a\" is forbidden: exceeded quota");
+        let refusal = "pods \"a\" is forbidden: exceeded quota".to_owned();
+        assert_eq!(failures.try_recv().ok(), Some(("a".to_owned(), Some(refusal))));
+    }
+
+    #[test]
+    fn a_name_is_taken_by_others_and_left_by_those_who_had_ours() {
+        let client = kube::Client::new(
+            tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>()),
+            "default",
+        );
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let _inside = runtime.enter();
+        let target = Target {
+            events: EventSink::start(client.clone(), "test"),
+            client,
+            probes: Probes::default(),
+            controller: "test",
+            reads_back: true,
+            failed: None,
+        };
+        let object = |kind: &str, name: &str| ObjectRef {
+            api_version: "batch/v1".to_owned(),
+            kind: kind.to_owned(),
+            namespace: "team".to_owned(),
+            name: name.to_owned(),
+        };
+        let told = |owner: Value| {
+            let found = json!({"metadata": {"name": "a", "ownerReferences": owner}});
+            let found = DynamicObject::deserialize(&found).ok();
+            let ours = (object("Trial", "a"), "u-2".to_owned());
+            existing(&target, object("Job", "a"), Some(&ours), found)
+        };
+        let owner = |kind: &str, name: &str, uid: &str| json!([{"apiVersion": "v1", "kind": kind, "name": name, "uid": uid, "controller": true}]);
+        assert!(told(owner("Trial", "a", "u-2")).is_ok());
+        assert!(matches!(told(owner("Trial", "a", "u-1")), Err(Error::StillLeaving { .. })), "it is collected");
+        for other in [owner("Trial", "b", "u-1"), owner("CronJob", "a", "u-1"), json!([])] {
+            let error = told(other).err();
+            assert_eq!(
+                error.and_then(|error| error.refused_create()).as_deref(),
+                Some("Job a is there already, and belongs to something else")
+            );
+        }
     }
 }
