@@ -273,6 +273,7 @@ impl Cluster {
             events: self.events.clone(),
             controller,
             reads_back: self.embedded.is_some(),
+            failed: None,
         }
     }
 

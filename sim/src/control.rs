@@ -285,18 +285,15 @@ impl Process {
         let made_pod = matches!(&action, Action::Create { object, .. } if object.kind == "Pod");
         let said = if telling { describe(&action) } else { String::new() };
         let work = self.flights[flight].work.clone();
-        let result = match fault {
-            Fault::Refused => Err(()),
-            Fault::None => apply(api, action, now_ms),
-            Fault::AnswerLost => apply(api, action, now_ms).and(Err(())),
-        };
-        match result {
-            Ok(expectation) => self.flights[flight].expectations.extend(expectation),
-            Err(()) => {
-                // What was on its way at the same time still lands or not: here it does not.
-                self.flights[flight].actions.clear();
-                self.dirty.insert(work.clone());
-            }
+        let result = if fault == Fault::Refused { Err(()) } else { apply(api, action, now_ms) };
+        if result.is_err() || fault != Fault::None {
+            // What was on its way at the same time still lands or not: here it does not.
+            self.flights[flight].actions.clear();
+            self.dirty.insert(work.clone());
+        }
+        // Where the answer was lost, the object is looked at, and the caches have to show what was found.
+        if let Ok(expectation) = result {
+            self.flights[flight].expectations.extend(expectation);
         }
         if self.flights[flight].actions.is_empty() {
             let done = self.flights.remove(flight);

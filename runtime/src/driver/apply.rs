@@ -1,9 +1,10 @@
 //! Carries actions out through a `kube::Client`. It decides nothing: what counts as done is written at each action in
 //! `trainyard_proto::plan`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Binding, ObjectReference};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ObjectMeta, Request, Status};
@@ -21,6 +22,14 @@ const PARALLEL: usize = 32;
 /// Longest time for one action. Kubernetes gives up on a request after 60 s; an answer that comes later than this belongs
 /// to a plan that is better made anew.
 const ACTION_LIMIT: Duration = Duration::from_secs(30);
+/// How long is waited before each look at what became of a write that was not answered.
+const LOOKS: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+];
 
 /// An action that was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +102,36 @@ impl Error {
             Self::Taken { .. } | Self::Body { .. } | Self::NoAnswer { .. } | Self::Api { .. } => false,
         }
     }
+
+    /// It may have been carried out all the same: nobody answered, or not whoever would know.
+    fn is_unclear(&self) -> bool {
+        match self {
+            Self::NoAnswer { .. } => true,
+            Self::Api { source, .. } => status_of(source).is_none_or(|status| status.code >= 500),
+            Self::Superseded { .. } | Self::Taken { .. } | Self::StillLeaving { .. } | Self::Body { .. } => false,
+        }
+    }
+
+    /// Why an object will not be made until somebody changes something: the server's words, or whose the name is.
+    pub fn refused_create(&self) -> Option<String> {
+        match self {
+            Self::Api { verb: "create", source, .. } => {
+                status_of(source).filter(|status| is_refusal(status)).map(|status| status.message.clone())
+            }
+            Self::Taken { kind, key, .. } => {
+                Some(format!("{kind} {} is there already, and belongs to something else", key.name))
+            }
+            Self::Superseded { .. }
+            | Self::StillLeaving { .. }
+            | Self::Body { .. }
+            | Self::NoAnswer { .. }
+            | Self::Api { .. } => None,
+        }
+    }
 }
+
+/// Told of each action that failed, with what it was about.
+pub type FailedFn = Arc<dyn Fn(&ObjectRef, &Error) + Send + Sync>;
 
 /// Where actions go.
 #[derive(Clone)]
@@ -109,6 +147,8 @@ pub struct Target {
     /// Whether a pod that was bound is read back: the version that a binding made is not in its answer. On a cluster that would be
     /// a third request for each pod.
     pub reads_back: bool,
+    /// Who wants to know what failed, besides the controller itself, which tries again.
+    pub failed: Option<FailedFn>,
 }
 
 /// How far a plan got.
@@ -151,21 +191,57 @@ pub async fn apply(
                 in_time(target, action).instrument(span)
             })
             .buffer_unordered(PARALLEL);
-        loop {
-            match results.try_next().await {
-                Ok(Some(expectation)) => outcome.expectations.extend(expectation),
-                Ok(None) => break,
+        let mut unclear = Vec::new();
+        while let Some((subject, result)) = results.next().await {
+            match result {
+                Ok(expectation) => outcome.expectations.extend(expectation),
                 // The rest of the batch is already on its way: let it land, so that its writes are expected too.
                 Err(error) => {
+                    unclear.extend(Some(subject).filter(|_| error.is_unclear()));
                     outcome.error.get_or_insert(error);
                 }
             }
         }
+        drop(results);
         if outcome.error.is_some() {
+            outcome.expectations.extend(settled(target, unclear).await);
             break;
         }
     }
     outcome
+}
+
+/// What has to be seen before it is known what became of writes that were not answered: the objects as the server has them now. A plan
+/// without that could give the place of a pod that was bound to another one.
+async fn settled(target: &Target, unclear: Vec<ObjectRef>) -> Vec<Expectation> {
+    let mut left = unclear.into_iter().filter(|object| target.probes.of(object).is_some());
+    let Some(first) = left.next() else { return Vec::new() };
+    // Most often it is the server that is away: it is waited for once, and not for each object.
+    let mut found = None;
+    for pause in LOOKS {
+        tokio::time::sleep(pause).await;
+        found = as_it_is(target, &first).await;
+        if found.is_some() {
+            break;
+        }
+    }
+    let Some(first) = found else { return Vec::new() };
+    let others = stream::iter(left).map(|object| async move { as_it_is(target, &object).await });
+    let others: Vec<Option<Expectation>> = others.buffer_unordered(PARALLEL).collect().await;
+    std::iter::once(first).chain(others.into_iter().flatten()).collect()
+}
+
+/// What a cache shows that has caught up with an object; `None` if the server does not say.
+async fn as_it_is(target: &Target, object: &ObjectRef) -> Option<Expectation> {
+    let api = api_of(&target.client, object);
+    let answer = tokio::time::timeout(ACTION_LIMIT, api.get_opt(&object.name)).await.ok()?.ok()?;
+    match answer {
+        Some(found) => {
+            let list = next_list(target, object);
+            seen(target, object.clone(), found.metadata.resource_version.as_deref(), list)
+        }
+        None => Some(Expectation::Left { object: object.clone(), uid: None }),
+    }
 }
 
 fn api_of(client: &kube::Client, object: &ObjectRef) -> Api<DynamicObject> {
@@ -177,11 +253,15 @@ fn api_of(client: &kube::Client, object: &ObjectRef) -> Api<DynamicObject> {
     }
 }
 
-async fn in_time(target: &Target, action: Action) -> Result<Option<Expectation>, Error> {
-    let (verb, subject) = (verb(&action), action.subject());
-    let (kind, key) = (subject.kind.clone(), Key::from(subject));
+async fn in_time(target: &Target, action: Action) -> (ObjectRef, Result<Option<Expectation>, Error>) {
+    let (verb, subject) = (verb(&action), action.subject().clone());
+    let (kind, key) = (subject.kind.clone(), Key::from(&subject));
     let answer = tokio::time::timeout(ACTION_LIMIT, one(target, action)).await;
-    answer.unwrap_or(Err(Error::NoAnswer { verb, kind, key }))
+    let answer = answer.unwrap_or(Err(Error::NoAnswer { verb, kind, key }));
+    if let (Err(error), Some(failed)) = (&answer, &target.failed) {
+        failed(&subject, error);
+    }
+    (subject, answer)
 }
 
 async fn one(target: &Target, action: Action) -> Result<Option<Expectation>, Error> {
@@ -240,7 +320,6 @@ struct MadeMeta {
 async fn create(target: &Target, object: ObjectRef, body: Value) -> Result<Option<Expectation>, Error> {
     let api = api_of(&target.client, &object);
     let controller = controller_of(&body, &object.namespace);
-    let owner = controller.as_ref().map(|(_, uid)| uid.clone());
     // As text once, and of the answer only the version: pods are made by the thousand.
     let text = serde_json::to_vec(&body).map_err(|source| Error::Body {
         kind: object.kind.clone(),
@@ -258,7 +337,7 @@ async fn create(target: &Target, object: ObjectRef, body: Value) -> Result<Optio
         }
         Err(error) if status_of(&error).is_some_and(|status| status.reason == "AlreadyExists") => {
             let found = api.get_opt(&object.name).await.map_err(|error| api_error("get", &object, error))?;
-            existing(target, object, owner.as_deref(), found)
+            existing(target, object, controller.as_ref(), found)
         }
         Err(error) => {
             if let (Some(status), Some((regarding, uid))) = (status_of(&error).filter(|s| is_refusal(s)), controller) {
@@ -280,16 +359,21 @@ fn is_refusal(status: &Status) -> bool {
 fn existing(
     target: &Target,
     object: ObjectRef,
-    owner: Option<&str>,
+    owner: Option<&(ObjectRef, String)>,
     found: Option<DynamicObject>,
 ) -> Result<Option<Expectation>, Error> {
     let Some(found) = found else { return Err(superseded("create", &object)) };
     let owners = found.metadata.owner_references.as_deref().unwrap_or_default();
-    let controller = owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str());
-    if found.metadata.deletion_timestamp.is_some() {
+    let controller = owners.iter().find(|owner| owner.controller == Some(true));
+    let is_ours = controller.map(|known| known.uid.as_str()) == owner.map(|(_, uid)| uid.as_str());
+    // What is left of an earlier owner of our name is collected.
+    let is_of_earlier = controller
+        .zip(owner)
+        .is_some_and(|(known, (owner, _))| known.kind == owner.kind && known.name == owner.name && !is_ours);
+    if found.metadata.deletion_timestamp.is_some() || is_of_earlier {
         return Err(Error::StillLeaving { kind: object.kind.clone(), key: Key::from(&object) });
     }
-    if controller != owner {
+    if !is_ours {
         return Err(Error::Taken { kind: object.kind.clone(), key: Key::from(&object) });
     }
     let list = next_list(target, &object);
@@ -430,6 +514,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_owns_a_refused_object_is_told() {
         let (told, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let (failed, mut failures) = tokio::sync::mpsc::unbounded_channel();
         let server = move |request: Request<Body>| {
             let told = told.clone();
             async move {
@@ -457,6 +542,10 @@ mod tests {
             probes: Probes::default(),
             controller: "test",
             reads_back: true,
+            failed: Some(Arc::new(move |object, error| {
+                // The test may be over.
+                let _ = failed.send((object.name.clone(), error.refused_create()));
+            })),
         };
         let object = ObjectRef {
             api_version: "v1".to_owned(),
@@ -476,5 +565,88 @@ mod tests {
         assert_eq!(event["involvedObject"]["name"], "sum");
         assert_eq!(event["reason"], "FailedCreate");
         assert_eq!(event["message"], "Error creating: pods \"a\" is forbidden: exceeded quota");
+        let refusal = "pods \"a\" is forbidden: exceeded quota".to_owned();
+        assert_eq!(failures.try_recv().ok(), Some(("a".to_owned(), Some(refusal))));
+    }
+
+    /// The server binds the pod, and the answer is lost; the first look at it fails, too.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_answered_is_looked_at() {
+        let looks = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let seen_by_server = Arc::clone(&looks);
+        let server = move |request: Request<Body>| {
+            let looks = Arc::clone(&seen_by_server);
+            async move {
+                let is_look = request.method() == http::Method::GET;
+                if is_look && looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 0 {
+                    let pod =
+                        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "resourceVersion": "7"}});
+                    return Ok::<_, Infallible>(Response::new(Body::from(pod.to_string().into_bytes())));
+                }
+                let mut response = Response::new(Body::from(b"gateway timeout".to_vec()));
+                *response.status_mut() = http::StatusCode::GATEWAY_TIMEOUT;
+                Ok(response)
+            }
+        };
+        let client = kube::Client::new(tower::service_fn(server), "default");
+        let pods: Arc<dyn super::super::cache::Probe> =
+            Arc::new(super::super::Cache::<k8s_openapi::api::core::v1::Pod>::detached());
+        let target = Target {
+            events: EventSink::start(client.clone(), "test"),
+            client,
+            probes: Probes::new([("v1".to_owned(), "Pod".to_owned(), pods)]),
+            controller: "test",
+            reads_back: false,
+            failed: None,
+        };
+        let pod = ObjectRef {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            namespace: "team".to_owned(),
+            name: "a".to_owned(),
+        };
+        let bind = Action::Bind { pod: pod.clone(), fence: Fence::default(), node: "n".to_owned() };
+        let outcome = apply(&target, vec![bind], &|_| tracing::Span::none()).await;
+        assert!(matches!(outcome.error, Some(Error::Api { verb: "bind", .. })), "{:?}", outcome.error);
+        assert_eq!(outcome.expectations, [Expectation::Seen { object: pod, version: 7, list: 1 }]);
+        assert_eq!(looks.load(std::sync::atomic::Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_taken_by_others_and_left_by_those_who_had_ours() {
+        let client = kube::Client::new(
+            tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>()),
+            "default",
+        );
+        let target = Target {
+            events: EventSink::start(client.clone(), "test"),
+            client,
+            probes: Probes::default(),
+            controller: "test",
+            reads_back: true,
+            failed: None,
+        };
+        let object = |kind: &str, name: &str| ObjectRef {
+            api_version: "batch/v1".to_owned(),
+            kind: kind.to_owned(),
+            namespace: "team".to_owned(),
+            name: name.to_owned(),
+        };
+        let told = |owner: Value| {
+            let found = json!({"metadata": {"name": "a", "ownerReferences": owner}});
+            let found = serde_json::from_value(found).ok();
+            let ours = (object("Trial", "a"), "u-2".to_owned());
+            existing(&target, object("Job", "a"), Some(&ours), found)
+        };
+        let owner = |kind: &str, name: &str, uid: &str| json!([{"apiVersion": "v1", "kind": kind, "name": name, "uid": uid, "controller": true}]);
+        assert!(told(owner("Trial", "a", "u-2")).is_ok());
+        assert!(matches!(told(owner("Trial", "a", "u-1")), Err(Error::StillLeaving { .. })), "it is collected");
+        for other in [owner("Trial", "b", "u-1"), owner("CronJob", "a", "u-1"), json!([])] {
+            let error = told(other).err();
+            assert_eq!(
+                error.and_then(|error| error.refused_create()).as_deref(),
+                Some("Job a is there already, and belongs to something else")
+            );
+        }
     }
 }

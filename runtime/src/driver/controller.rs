@@ -259,6 +259,7 @@ mod tests {
                 probes: Probes::default(),
                 controller: "test",
                 reads_back: true,
+                failed: None,
             },
             queue: Queue::default(),
         };
