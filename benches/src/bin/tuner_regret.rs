@@ -11,7 +11,7 @@ use trainyard_benches::Error;
 use trainyard_tuner_core::experiment::{Experiment, Outcome};
 use trainyard_tuner_core::expression::Expression;
 use trainyard_tuner_core::objective::{Goal, Objective, Take};
-use trainyard_tuner_core::sampler::{Gp, Quasi, Random, Sampler, Tpe};
+use trainyard_tuner_core::sampler::{Auto, Gp, Quasi, Random, Sampler, Tpe};
 use trainyard_tuner_core::space::{Configuration, Domain, Parameter, Scale, Space, Value};
 use trainyard_tuner_core::stream::{Purpose, Stream};
 
@@ -30,7 +30,7 @@ struct Arguments {
     #[arg(long, value_delimiter = ',')]
     functions: Vec<String>,
     /// Only these samplers
-    #[arg(long, value_delimiter = ',', default_value = "random,quasi,tpe,gp")]
+    #[arg(long, value_delimiter = ',', default_value = "random,quasi,tpe,gp,auto")]
     samplers: Vec<String>,
 }
 
@@ -211,6 +211,7 @@ fn sampler(name: &str) -> Option<Box<dyn Sampler>> {
         "quasi" => Some(Box::new(Quasi)),
         "tpe" => Some(Box::new(Tpe::default())),
         "gp" => Some(Box::new(Gp::default())),
+        "auto" => Some(Box::<Auto>::default()),
         _ => None,
     }
 }
@@ -280,7 +281,7 @@ fn main() -> Result<(), Error> {
             let mut time_s = 0.0;
             for seed in 0..arguments.seeds {
                 let Some(sampler) = sampler(name) else {
-                    return Err(wrong(format!("there is no sampler {name}: random, quasi, tpe, gp")));
+                    return Err(wrong(format!("there is no sampler {name}: random, quasi, tpe, gp, auto")));
                 };
                 let (lacks, run_s) = run(problem, sampler, seed, &arguments)?;
                 all.push(lacks);

@@ -52,6 +52,8 @@ pub struct Trial {
     pub configuration: Configuration,
     /// The same, as samplers see it.
     pub point: Point,
+    /// How many trials had ended when it was asked for.
+    pub known: usize,
     /// What became of it.
     pub state: State,
     /// What it told on the way, by step.
@@ -98,7 +100,8 @@ impl History {
 
     pub(crate) fn begin(&mut self, configuration: Configuration, point: Point) -> TrialId {
         let id = self.next_id();
-        self.trials.push(Trial { id, configuration, point, state: State::Running, reports: Vec::new() });
+        let known = self.ended.len();
+        self.trials.push(Trial { id, configuration, point, known, state: State::Running, reports: Vec::new() });
         id
     }
 

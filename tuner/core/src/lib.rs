@@ -20,6 +20,7 @@ pub mod history;
 pub mod metric;
 pub mod objective;
 pub mod observation;
+pub mod pareto;
 pub mod sampler;
 pub mod search;
 pub mod space;

@@ -3,19 +3,23 @@
 //! A sampler is a function of the experiment's seed, the number of the trial and the history; what it keeps besides is only there to be
 //! quick, and a new one that is shown the same history goes on the same way, bit for bit.
 
+mod auto;
 pub mod cmaes;
+pub mod evolve;
 pub mod gp;
 mod grid;
 mod quasi;
 mod random;
 pub mod tpe;
 
-use crate::history::{History, TrialId};
+use crate::history::{History, State, Trial, TrialId};
 use crate::objective::Objective;
 use crate::space::{Point, Space};
 use crate::stream::{Purpose, Stream};
 
+pub use auto::Auto;
 pub use cmaes::CmaEs;
+pub use evolve::Evolve;
 pub use gp::Gp;
 pub use grid::Grid;
 pub use quasi::Quasi;
@@ -53,4 +57,11 @@ pub trait Sampler: Send {
     /// experiment takes the nearest configuration, and asks again if that is of no use. `None` stands for any that is left of a finite
     /// space.
     fn suggest(&mut self, context: &Context<'_>) -> Option<Point>;
+}
+
+/// What a trial that has ended told, as losses in the order of the objectives; also one that was stopped early.
+fn losses(context: &Context<'_>, trial: &Trial) -> Option<Vec<f64>> {
+    let (State::Complete { values } | State::Stopped { values }) = &trial.state else { return None };
+    let losses = context.objectives.iter().zip(values).map(|(objective, value)| objective.loss(*value));
+    (values.len() == context.objectives.len()).then(|| losses.collect())
 }
