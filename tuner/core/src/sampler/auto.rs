@@ -1,8 +1,8 @@
 //! Several samplers, of which the one that earns them gets the next trials.
 //!
 //! All of them learn from every trial. Which one suggests a trial is decided as by the AUC bandit of OpenTuner (Ansel et al., 2014): a
-//! sampler earns where its trials were better than all before, the more the later, and one that was seldom asked is tried again. Where
-//! none has found anything better for long, all are asked in turn.
+//! sampler earns where its trials were better than all before, the more the later, and one that was asked less than its share is tried.
+//! So the one that finds most with few trials begins; where it finds nothing better for long, the others are asked as well.
 //!
 //! Each trial says how many others had ended when it was asked for, so that the decisions are a function of the history, too.
 
@@ -19,6 +19,8 @@ const STARTUP: usize = 10;
 const WINDOW: usize = 30;
 /// What a sampler that was seldom asked is worth.
 const CURIOSITY: f64 = 0.08;
+/// As if each sampler had been asked so often before: none is asked only because it never was.
+const HEAD_START: f64 = 4.0;
 /// A suggestion that was of no use this often is left to the next sampler.
 const PATIENCE: u64 = 4;
 
@@ -34,6 +36,8 @@ pub struct Auto {
 
 struct Arm {
     sampler: Box<dyn Sampler>,
+    /// Of the trials for which nothing speaks for another one.
+    share: f64,
     /// How many trials came from it.
     asked: usize,
     /// Whether each of its last trials was better than all before.
@@ -51,7 +55,8 @@ impl Auto {
     fn observe(&mut self, context: &Context<'_>) {
         if self.arms.is_empty() {
             let samplers = samplers(context);
-            self.arms = samplers.into_iter().map(|sampler| Arm { sampler, asked: 0, gains: VecDeque::new() }).collect();
+            let arm = |(share, sampler)| Arm { sampler, share, asked: 0, gains: VecDeque::new() };
+            self.arms = samplers.into_iter().map(arm).collect();
         }
         for trial in &context.history.trials()[self.origins.len()..] {
             self.judge(context, trial.known);
@@ -98,11 +103,8 @@ impl Auto {
         }
         let all: usize = self.arms.iter().map(|arm| arm.asked).sum();
         let score = |arm: &Arm| {
-            if arm.asked == 0 {
-                return f64::INFINITY;
-            }
-            let curiosity = (2.0 * ((all + 1) as f64).ln() / arm.asked as f64).sqrt();
-            arm.earned() + CURIOSITY * curiosity
+            let asked = (arm.asked as f64 + HEAD_START) / arm.share;
+            arm.earned() + CURIOSITY * (2.0 * ((all + 2) as f64).ln() / asked).sqrt()
         };
         let scores = self.arms.iter().map(score).enumerate();
         // Of equal ones the first.
@@ -123,16 +125,17 @@ impl Arm {
     }
 }
 
-/// Those that can search this space for these objectives, the one that finds most with few trials first.
-fn samplers(context: &Context<'_>) -> Vec<Box<dyn Sampler>> {
-    let tpe = || Box::new(Tpe::new(tpe::Settings { startup: STARTUP, ..tpe::Settings::default() }));
+/// Those that can search this space for these objectives, with their shares; the one that finds most with few trials first.
+fn samplers(context: &Context<'_>) -> Vec<(f64, Box<dyn Sampler>)> {
+    let tpe =
+        || -> Box<dyn Sampler> { Box::new(Tpe::new(tpe::Settings { startup: STARTUP, ..tpe::Settings::default() })) };
     if context.objectives.len() > 1 {
         let settings = evolve::Settings { startup: STARTUP, ..evolve::Settings::default() };
-        return vec![tpe(), Box::new(Evolve::new(settings))];
+        return vec![(0.5, tpe()), (0.5, Box::new(Evolve::new(settings)))];
     }
-    let mut samplers: Vec<Box<dyn Sampler>> = vec![Box::new(Gp::default()), tpe()];
+    let mut samplers: Vec<(f64, Box<dyn Sampler>)> = vec![(0.6, Box::new(Gp::default())), (0.2, tpe())];
     if is_numeric(context.space) {
-        samplers.push(Box::new(CmaEs::new(cmaes::Settings::default())));
+        samplers.push((0.2, Box::new(CmaEs::new(cmaes::Settings::default()))));
     }
     samplers
 }
@@ -239,6 +242,7 @@ mod tests {
     fn trials_go_to_whoever_earns_them() {
         let arm = |gains: &[bool], asked| Arm {
             sampler: Box::new(crate::sampler::Random),
+            share: 0.5,
             asked,
             gains: gains.iter().copied().collect(),
         };
@@ -251,6 +255,7 @@ mod tests {
         );
         assert_eq!(of(vec![arm(&[true, true], 5), arm(&[false], 5)]).choose(20), Some(0));
         assert_eq!(of(vec![arm(&[false; 9], 200), arm(&[false; 9], 10)]).choose(250), Some(1), "seldom asked");
-        assert_eq!(of(vec![arm(&[true; 9], 5), arm(&[], 0)]).choose(20), Some(1), "never asked");
+        assert_eq!(of(vec![arm(&[true; 9], 5), arm(&[], 0)]).choose(20), Some(0), "there is no need for another one");
+        assert_eq!(of(vec![arm(&[false; 9], 30), arm(&[], 0)]).choose(40), Some(1), "never asked");
     }
 }
