@@ -203,6 +203,7 @@ impl Tuner {
             events: self.events.clone(),
             controller,
             reads_back: true,
+            failed: None,
         }
     }
 
