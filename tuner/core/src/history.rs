@@ -43,6 +43,17 @@ pub struct Report {
     pub values: Vec<f64>,
 }
 
+/// How much a trial may use, where that grows from trial to trial of one configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// The step of the ladder, from 0.
+    pub rung: usize,
+    /// The bracket that it belongs to.
+    pub bracket: u64,
+    /// The first trial of the configuration, if that was an earlier one.
+    pub root: Option<TrialId>,
+}
+
 /// One configuration that is tried.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trial {
@@ -52,6 +63,8 @@ pub struct Trial {
     pub configuration: Configuration,
     /// The same, as samplers see it.
     pub point: Point,
+    /// How much it may use, where that grows.
+    pub level: Option<Level>,
     /// What became of it.
     pub state: State,
     /// What it told on the way, by step.
@@ -96,9 +109,9 @@ impl History {
         TrialId(self.trials.len() as u64)
     }
 
-    pub(crate) fn begin(&mut self, configuration: Configuration, point: Point) -> TrialId {
+    pub(crate) fn begin(&mut self, configuration: Configuration, point: Point, level: Option<Level>) -> TrialId {
         let id = self.next_id();
-        self.trials.push(Trial { id, configuration, point, state: State::Running, reports: Vec::new() });
+        self.trials.push(Trial { id, configuration, point, level, state: State::Running, reports: Vec::new() });
         id
     }
 

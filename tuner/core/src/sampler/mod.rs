@@ -3,6 +3,7 @@
 //! A sampler is a function of the experiment's seed, the number of the trial and the history; what it keeps besides is only there to be
 //! quick, and a new one that is shown the same history goes on the same way, bit for bit.
 
+pub mod bohb;
 pub mod cmaes;
 pub mod gp;
 mod grid;
@@ -15,6 +16,7 @@ use crate::objective::Objective;
 use crate::space::{Point, Space};
 use crate::stream::{Purpose, Stream};
 
+pub use bohb::Bohb;
 pub use cmaes::CmaEs;
 pub use gp::Gp;
 pub use grid::Grid;
