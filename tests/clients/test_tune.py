@@ -162,3 +162,90 @@ template = {{spec = {{restartPolicy = "Never", {containers}}}}}'''
     refused = own_server.trainyard("tune", wrong, cwd=folder, check=False)
     assert refused.returncode == 2 and "spec.backoffLimit" in refused.stderr
     assert own_server.kubectl("get", "experiment", "wrong-job", check=False).returncode != 0, "nothing was started"
+
+
+def container(folder, seconds=0, before=""):
+    run = f'{before} exec python3 train.py \\"$@\\"'
+    return f'''{{image = "x", workingDir = "{folder}", command = ["sh", "-c", "{run}", "sh", "{{trial.name}}",
+      "{seconds}", "{{x}}", "{{opt}}", "{{momentum}}"], name ='''.replace("\n", " ")
+
+
+def batch(folder, seconds=0, before="", grace=30):
+    return f'''[trial.job]
+apiVersion = "batch/v1"
+kind = "Job"
+[trial.job.spec]
+backoffLimit = 0
+[trial.job.spec.template.spec]
+restartPolicy = "Never"
+terminationGracePeriodSeconds = {grace}
+containers = [{container(folder, seconds, before)} "main"}}]'''
+
+
+def test_what_a_job_told_counts_whose_pods_go_at_its_end(own_server, folder):
+    trial = f'''[trial.job]
+apiVersion = "kubeflow.org/v1"
+kind = "PyTorchJob"
+[trial.job.spec]
+runPolicy = {{cleanPodPolicy = "All", ttlSecondsAfterFinished = 0}}
+pytorchReplicaSpecs.Master = {{restartPolicy = "Never", template = {{spec = {{containers = [{container(folder)} "pytorch"}}]}}}}}}'''
+    own_server.trainyard("tune", experiment(folder, "gone", 4, 2, trial=trial), cwd=folder)
+    assert {t["status"]["phase"] for t in own_server.get("trials.trainyard.dev")["items"]} == {"Succeeded"}
+    eventually(lambda: not own_server.get("pytorchjobs")["items"], "its own time to live is kept afterwards")
+
+
+def test_a_job_that_is_refused_fails_its_trial_and_says_why(own_server, folder):
+    own_server.kubectl("create", "quota", "few", "--hard=count/jobs.batch=2")
+    own_server.kubectl("create", "job", "full-2", "--image=x", "--", "true")
+    done = own_server.trainyard("tune", experiment(folder, "full", 3, 1, trial=batch(folder)), cwd=folder)
+    trials = {t["metadata"]["name"]: t["status"] for t in own_server.get("trials.trainyard.dev")["items"]}
+    assert trials["full-0"]["phase"] == "Succeeded", trials
+    assert "its job is refused: " in trials["full-1"]["message"] and "exceeded quota" in trials["full-1"]["message"]
+    assert trials["full-2"]["phase"] == "Failed" and "Trial 1 failed: its job is refused" in done.stderr
+
+    own_server.kubectl("delete", "quota", "few")
+    own_server.kubectl("create", "job", "name-1", "--image=x", "--", "true")
+    own_server.trainyard("tune", experiment(folder, "name", 2, 1, trial=batch(folder)), cwd=folder)
+    taken = own_server.get("trials.trainyard.dev", "name-1")["status"]
+    assert taken["message"] == "its job is refused: Job name-1 is there already, and belongs to something else"
+    own_server.kubectl("create", "job", "first-0", "--image=x", "--", "true")
+    refused = own_server.trainyard("tune", experiment(folder, "first", 2, 1, trial=batch(folder)), cwd=folder, check=False)
+    assert refused.returncode == 5 and "Job first-0 is there already" in refused.stderr
+    assert own_server.kubectl("get", "experiment", "first", check=False).returncode != 0, "nothing was started"
+
+
+def test_a_second_ctrl_c_ends_at_once(folder):
+    env = {**os.environ, "TRAINYARD_HOME": str(folder / "home"), "NO_COLOR": "1"}
+    env.pop("KUBECONFIG", None)
+    # It does not end when it is asked to, and would be given ten minutes.
+    job = batch(folder, 900, "trap : TERM INT;", grace=600).replace("exec python3", "echo $$ > starts/pid; python3")
+    file = experiment(folder, "deaf", 1, 1, trial=job.replace('\\"$@\\"', '\\"$@\\"; while :; do sleep 1; done'))
+    tune = subprocess.Popen([TRAINYARD, "tune", file], env=env, cwd=folder, text=True, stderr=subprocess.PIPE)
+    eventually(lambda: lines(folder, "pid") and lines(folder, "deaf-0"), "the trial runs")
+
+    def ended():
+        tune.send_signal(signal.SIGINT)
+        return tune.poll() is not None
+
+    eventually(ended, "it has ended", pause=0.5)
+    assert tune.returncode == 130 and "Left" in tune.stderr.read()
+    pid = lines(folder, "pid")[0]
+    assert not os.path.exists(f"/proc/{pid}"), "and left nothing behind"
+
+
+def test_an_experiment_is_followed_although_its_server_is_away(own_server, folder):
+    file = experiment(folder, "away", 3, 1, seconds=2)
+    tune = subprocess.Popen([TRAINYARD, "tune", file], env=own_server.env, cwd=folder, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    eventually(lambda: lines(folder, "away-0"), "a trial runs")
+    own_server.kill()
+    own_server.start()
+    out, err = tune.communicate(timeout=120)
+    assert tune.returncode == 0 and "Succeeded experiment away" in err, err
+
+
+def test_what_is_wrong_on_the_command_line_is_told_of_its_option(folder):
+    env = {**os.environ, "TRAINYARD_HOME": str(folder / "home"), "NO_COLOR": "1"}
+    file = experiment(folder, "many", 1, 1)
+    done = subprocess.run([TRAINYARD, "tune", file, "--trials", str(2**64 - 1)], env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and "--trials: expected a whole number" in done.stderr and "many.toml:" not in done.stderr

@@ -4,18 +4,19 @@
 //! |---|---|
 //! | `{"ask": 2}` | `{"trials": [{"id": 0, "params": {"lr": 0.1}}, ...]}`; where fewer are left, with `"reason"` |
 //! | `{"tell": {"id": 0, "values": [0.9]}}`; `null` for a trial that failed | none |
-//! | `{"report": {"id": 0, "step": 3, "values": [0.7]}}` | `{"stop": false}` |
+//! | `{"report": {"id": 0, "step": 3, "values": [0.7]}}` | `{"stop": false}`, or `{"stop": true, "reason": "..."}`: what is told next of it is no result |
 //! | `{"best": true}` | `{"trials": [{"id": 0, "params": {...}, "values": [0.9]}]}`: one, or the Pareto front |
 //!
 //! What cannot be taken is answered with `{"error": "..."}`, whatever the line was, and changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use trainyard_tuner_core::experiment::{Experiment, Outcome};
 use trainyard_tuner_core::history::{State, Trial, TrialId};
 use trainyard_tuner_core::space::Value;
+use trainyard_tuner_core::stopping::{Judge, Verdict, thinned};
 
 use crate::definition::Definition;
 
@@ -23,7 +24,12 @@ use crate::definition::Definition;
 const MOST: u64 = 100_000;
 
 /// An experiment that is spoken to in lines.
-pub struct Dialogue(Experiment);
+pub struct Dialogue {
+    experiment: Experiment,
+    judge: Option<Judge>,
+    /// Trials that were to be stopped when they last reported.
+    hopeless: BTreeSet<TrialId>,
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
@@ -55,7 +61,8 @@ impl Dialogue {
     /// A dialogue about an experiment in which nothing has been tried.
     #[must_use]
     pub fn new(definition: &Definition) -> Self {
-        Self(definition.experiment())
+        let judge = definition.stopping().map(Judge::new);
+        Self { experiment: definition.experiment(), judge, hopeless: BTreeSet::new() }
     }
 
     /// The answer to a line, if it has one.
@@ -79,8 +86,8 @@ impl Dialogue {
         }
         let mut trials = Vec::new();
         for _ in 0..count {
-            match self.0.ask().map(|trial| trial.id) {
-                Ok(id) => trials.extend(self.0.history().get(id).map(|trial| self.shown(trial))),
+            match self.experiment.ask().map(|trial| trial.id) {
+                Ok(id) => trials.extend(self.experiment.history().get(id).map(|trial| self.shown(trial))),
                 Err(error) => return Ok(json!({"trials": trials, "reason": error.to_string()})),
             }
         }
@@ -88,33 +95,59 @@ impl Dialogue {
     }
 
     fn best(&self) -> Json {
-        let trials: Vec<Json> = self.0.best().into_iter().map(|trial| self.shown(trial)).collect();
+        let trials: Vec<Json> = self.experiment.best().into_iter().map(|trial| self.shown(trial)).collect();
         json!({"trials": trials})
     }
 
     fn tell(&mut self, tell: Tell) -> Result<(), String> {
-        let outcome = match tell.values {
-            Some(values) => Outcome::Values(numbers(&values)?),
+        let id = TrialId(tell.id);
+        let outcome = match tell.values.as_deref().map(numbers).transpose()? {
+            Some(_) if self.hopeless.contains(&id) => Outcome::Stopped,
+            Some(values) => Outcome::Values(values),
             None => Outcome::Failed { reason: "it was told to have failed".to_owned() },
         };
-        self.0.tell(TrialId(tell.id), outcome).map_err(|error| error.to_string())
+        self.experiment.tell(id, outcome).map_err(|error| error.to_string())?;
+        if let (Some(judge), Some(trial)) = (&mut self.judge, self.experiment.history().get(id)) {
+            judge.ended(id.0, matches!(trial.state, State::Complete { .. }), &thinned(&trial.reports));
+        }
+        Ok(())
     }
 
     fn report(&mut self, report: &Report) -> Result<Json, String> {
         let values = numbers(&report.values)?;
-        self.0.report(TrialId(report.id), report.step, values).map_err(|error| error.to_string())?;
-        Ok(json!({"stop": false}))
+        let id = TrialId(report.id);
+        self.experiment.report(id, report.step, values).map_err(|error| error.to_string())?;
+        let reports = self.experiment.history().get(id).map(|trial| trial.reports.as_slice()).unwrap_or_default();
+        let verdict = self.judge.as_mut().and_then(|judge| judge.judge(id.0, reports));
+        // One that goes on nevertheless may come to better.
+        self.hopeless.remove(&id);
+        Ok(match verdict {
+            None => json!({"stop": false}),
+            Some(Verdict::Settled(reason)) => json!({"stop": true, "reason": reason}),
+            Some(Verdict::Hopeless(reason)) => {
+                self.hopeless.insert(id);
+                json!({"stop": true, "reason": reason})
+            }
+        })
     }
 
     fn shown(&self, trial: &Trial) -> Json {
-        let named: BTreeMap<String, Value> = trial.configuration.named(self.0.space());
+        let named: BTreeMap<String, Value> = trial.configuration.named(self.experiment.space());
         let mut params = Map::new();
-        for parameter in self.0.space().parameters() {
+        for parameter in self.experiment.space().parameters() {
             if let Some(value) = named.get(&parameter.name) {
                 params.insert(parameter.name.clone(), json!(value));
             }
         }
+        if let Some((ladder, level)) = self.experiment.ladder().zip(trial.level)
+            && let (Some(name), Some(value)) = (ladder.parameter(), ladder.value(level.rung))
+        {
+            params.insert(name.to_owned(), json!(value));
+        }
         let mut shown = json!({"id": trial.id.0, "params": params});
+        if let Some(first) = trial.level.and_then(|level| level.root) {
+            shown["continues"] = json!(first.0);
+        }
         if let State::Complete { values } = &trial.state {
             shown["values"] = json!(values);
         }
@@ -187,5 +220,43 @@ mod tests {
             assert!(answer["error"].as_str().is_some_and(|error| error.contains(part)), "{line}: {answer}");
         }
         assert_eq!(talk(&mut dialogue, r#"{"tell": {"id": 0, "values": [1]}}"#), "");
+    }
+
+    #[test]
+    fn a_program_is_told_to_stop_a_trial_and_what_it_told_is_no_result() {
+        let file = FILE.replace("algorithm = 'grid'", "stopping = {rule = 'median', trials = 2}");
+        let mut dialogue = Dialogue::new(&Definition::read(&file).expect("it reads"));
+        talk(&mut dialogue, r#"{"ask": 4}"#);
+        for (id, values) in [(0, [0.4, 0.2]), (1, [0.6, 0.4])] {
+            for (step, value) in values.iter().enumerate() {
+                let line = json!({"report": {"id": id, "step": step, "values": [value]}}).to_string();
+                assert_eq!(talk(&mut dialogue, &line), r#"{"stop":false}"#);
+            }
+            talk(&mut dialogue, &json!({"tell": {"id": id, "values": [values[1]]}}).to_string());
+        }
+        let why = "by step 0 it had loss=0.6 at best, and the median of 2 trials' averages is loss=0.5";
+        let answer = dialogue.answer(r#"{"report": {"id": 2, "step": 0, "values": [0.6]}}"#);
+        assert_eq!(answer, Some(json!({"stop": true, "reason": why})));
+        assert_eq!(talk(&mut dialogue, r#"{"tell": {"id": 2, "values": [0.0]}}"#), "");
+        assert_eq!(dialogue.answer(r#"{"best": true}"#).expect("an answer")["trials"][0]["id"], 0, "it was stopped");
+        // One that goes on nevertheless and becomes better has a result.
+        talk(&mut dialogue, r#"{"report": {"id": 3, "step": 0, "values": [0.6]}}"#);
+        assert_eq!(talk(&mut dialogue, r#"{"report": {"id": 3, "step": 1, "values": [0.1]}}"#), r#"{"stop":false}"#);
+        talk(&mut dialogue, r#"{"tell": {"id": 3, "values": [0.1]}}"#);
+        assert_eq!(dialogue.answer(r#"{"best": true}"#).expect("an answer")["trials"][0]["id"], 3);
+    }
+
+    #[test]
+    fn a_program_is_told_which_configuration_goes_on_and_how_far() {
+        let file = FILE.replace("'grid'", "'asha'") + "\n[fidelity]\nparameter = 'epochs'\nmin = 1\nmax = 9";
+        let mut dialogue = Dialogue::new(&Definition::read(&file).expect("it reads"));
+        let first: Json = dialogue.answer(r#"{"ask": 3}"#).expect("an answer");
+        for (id, value) in [(0, 0.5), (1, 0.25), (2, 0.75)] {
+            assert_eq!(first["trials"][id]["params"]["epochs"], 1);
+            talk(&mut dialogue, &json!({"tell": {"id": id, "values": [value]}}).to_string());
+        }
+        let next = dialogue.answer(r#"{"ask": 1}"#).expect("an answer")["trials"][0].clone();
+        assert_eq!((&next["continues"], &next["params"]["epochs"]), (&json!(1), &json!(3)));
+        assert_eq!(next["params"]["a"], first["trials"][1]["params"]["a"]);
     }
 }

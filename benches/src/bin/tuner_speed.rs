@@ -56,7 +56,7 @@ fn measure(make: Make, trials: usize, arguments: &Arguments) -> Result<Vec<f64>,
     for at in 0..trials + arguments.suggestions {
         let id = if at < trials {
             let drawn = space.draw(&mut stream).ok_or_else(|| wrong("nothing is allowed".to_owned()))?;
-            experiment.begin(drawn).id
+            experiment.begin(drawn, None).id
         } else {
             let before = processor_ms()?;
             let id = experiment.ask().map_err(|error| wrong(error.to_string()))?.id;

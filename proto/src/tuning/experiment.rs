@@ -46,6 +46,14 @@ pub struct ExperimentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "anything")]
     pub algorithm: Option<Value>,
+    /// What trials have more of the better they are: `{parameter, min, max, eta, checkpoints}`. For asha, hyperband and bohb.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "table")]
+    pub fidelity: Option<Value>,
+    /// When trials are ended early: the name of a rule, a table of rule and settings, or a list of such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "anything")]
+    pub stopping: Option<Value>,
     /// How much may be tried: `{trials, parallel, failures, time}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "table")]
@@ -96,6 +104,9 @@ pub struct TrialCounts {
     pub failed: u64,
     /// Those that were stopped early.
     pub stopped: u64,
+    /// One more than the highest number of a trial that is there.
+    #[serde(default)]
+    pub next: u64,
 }
 
 /// Best is the best trial of an experiment.

@@ -31,6 +31,12 @@ pub struct TrialSpec {
     /// experiment that is read anew goes on as if it had never been interrupted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub learned: Vec<u64>,
+    /// The first trial of the same configuration, if this one goes on from it with more of the resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continues: Option<u64>,
+    /// The bracket of Hyperband that it belongs to. Defaults to 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bracket: Option<u64>,
 }
 
 /// TrialStatus is what became of a trial.
@@ -53,6 +59,9 @@ pub struct TrialStatus {
     /// The last values that it told on its way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<TrialReport>,
+    /// What it told on its way, where trials are stopped early: step and values of each report, or of some of many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<Vec<f64>>,
     /// The job that it runs as.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobReference>,
@@ -85,4 +94,7 @@ pub struct JobReference {
     pub kind: String,
     /// Its name.
     pub name: String,
+    /// Its uid, once it has been seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
 }

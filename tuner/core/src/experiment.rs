@@ -5,7 +5,8 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::history::{History, Report, State, Trial, TrialId};
+use crate::fidelity::{Ladder, Next, Policy, Schedule};
+use crate::history::{History, Level, Report, State, Trial, TrialId};
 use crate::objective::{Objective, dominates};
 use crate::sampler::{Context, Sampler};
 use crate::space::{Configuration, Key, Space};
@@ -101,6 +102,7 @@ pub struct Experiment {
     tried: BTreeMap<Key, TrialId>,
     queued: VecDeque<Configuration>,
     walk: Option<Walk>,
+    schedule: Option<Schedule>,
 }
 
 impl Experiment {
@@ -110,7 +112,19 @@ impl Experiment {
         let size = space.size().filter(|size| *size <= WALKED);
         let walk = size.map(|size| Walk::new(size, &mut Stream::new(seed, 0, Purpose::Order, 0)));
         let (history, tried, queued) = (History::default(), BTreeMap::new(), VecDeque::new());
-        Self { space, objectives, seed, sampler, history, tried, queued, walk }
+        Self { space, objectives, seed, sampler, history, tried, queued, walk, schedule: None }
+    }
+
+    /// The same, with trials that first get a part of their resource.
+    #[must_use]
+    pub fn with_ladder(self, ladder: Ladder, policy: Policy) -> Self {
+        Self { schedule: Some(Schedule::new(ladder, policy)), ..self }
+    }
+
+    /// How the resource of trials grows, if it does.
+    #[must_use]
+    pub fn ladder(&self) -> Option<&Ladder> {
+        self.schedule.as_ref().map(Schedule::ladder)
     }
 
     /// What is searched.
@@ -136,21 +150,49 @@ impl Experiment {
         self.queued.push_back(configuration);
     }
 
-    /// Begins the next trial. No configuration is suggested twice.
+    /// Begins the next trial. No configuration is suggested twice; one whose trials have a [`Level`] is tried again with more.
     pub fn ask(&mut self) -> Result<&Trial, AskError> {
-        let configuration = match self.queued.pop_front() {
-            Some(queued) => queued,
-            None => self.suggest()?,
+        let (configuration, level) = self.next()?;
+        Ok(self.begin(configuration, level))
+    }
+
+    fn next(&mut self) -> Result<(Configuration, Option<Level>), AskError> {
+        let queued = self.queued.pop_front();
+        let (Some(schedule), Some(objective)) = (&mut self.schedule, self.objectives.first()) else {
+            return Ok((queued.map_or_else(|| self.suggest(), Ok)?, None));
         };
-        Ok(self.begin(configuration))
+        let next = schedule.next(&self.history, objective, false);
+        let level = match (next, queued) {
+            (Some(Next::Promoted(root, level)), None) => return self.promoted(root, level),
+            (Some(Next::New(level)), Some(queued)) => return Ok((queued, Some(level))),
+            (Some(Next::New(level)), None) => level,
+            (_, Some(queued)) => return Ok((queued, Some(Level { rung: 0, bracket: 0, root: None }))),
+            (None, None) => return Err(AskError::Exhausted { tried: self.tried.len() }),
+        };
+        match self.suggest() {
+            Ok(configuration) => Ok((configuration, Some(level))),
+            // Those that have been tried may still go on.
+            Err(error) => {
+                let schedule = self.schedule.as_mut();
+                match schedule.zip(self.objectives.first()).and_then(|(one, of)| one.next(&self.history, of, true)) {
+                    Some(Next::Promoted(root, level)) => self.promoted(root, level),
+                    Some(Next::New(_)) | None => Err(error),
+                }
+            }
+        }
+    }
+
+    fn promoted(&self, root: TrialId, level: Level) -> Result<(Configuration, Option<Level>), AskError> {
+        let configuration = self.history.get(root).map(|trial| trial.configuration.clone());
+        configuration.map(|configuration| (configuration, Some(level))).ok_or(AskError::Numbers)
     }
 
     /// Begins a trial with a configuration that was suggested before, by this experiment or an earlier form of it: to go on after a
     /// restart.
-    pub fn begin(&mut self, configuration: Configuration) -> &Trial {
+    pub fn begin(&mut self, configuration: Configuration, level: Option<Level>) -> &Trial {
         let point = self.space.point(&configuration);
         let key = self.space.key(&configuration);
-        let id = self.history.begin(configuration, point);
+        let id = self.history.begin(configuration, point, level);
         self.tried.entry(key).or_insert(id);
         &self.history.trials()[self.history.trials().len() - 1]
     }
@@ -237,14 +279,16 @@ impl Experiment {
     }
 
     /// The best trials: the one with the lowest loss, and the first of several; of several objectives, those that no other is better
-    /// than in all of them.
+    /// than in all of them. Where the resource of trials grows, of those that had the most.
     #[must_use]
     pub fn best(&self) -> Vec<&Trial> {
         let losses = |values: &[f64]| -> Vec<f64> {
             self.objectives.iter().zip(values).map(|(objective, value)| objective.loss(*value)).collect()
         };
-        let mut complete: Vec<(Vec<f64>, &Trial)> =
-            self.history.complete().map(|(trial, values)| (losses(values), trial)).collect();
+        let rung = |trial: &Trial| trial.level.map_or(0, |level| level.rung);
+        let most = self.history.complete().map(|(trial, _)| rung(trial)).max().unwrap_or(0);
+        let complete = self.history.complete().filter(|(trial, _)| rung(trial) == most);
+        let mut complete: Vec<(Vec<f64>, &Trial)> = complete.map(|(trial, values)| (losses(values), trial)).collect();
         if self.objectives.len() == 1 {
             let first =
                 complete.iter().min_by(|one, other| one.0[0].total_cmp(&other.0[0]).then(one.1.id.cmp(&other.1.id)));

@@ -43,6 +43,17 @@ pub struct Report {
     pub values: Vec<f64>,
 }
 
+/// How much a trial may use, where that grows from trial to trial of one configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// The step of the ladder, from 0.
+    pub rung: usize,
+    /// The bracket that it belongs to.
+    pub bracket: u64,
+    /// The first trial of the configuration, if that was an earlier one.
+    pub root: Option<TrialId>,
+}
+
 /// One configuration that is tried.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trial {
@@ -54,6 +65,8 @@ pub struct Trial {
     pub point: Point,
     /// How many trials had ended when it was asked for.
     pub known: usize,
+    /// How much it may use, where that grows.
+    pub level: Option<Level>,
     /// What became of it.
     pub state: State,
     /// What it told on the way, by step.
@@ -98,10 +111,10 @@ impl History {
         TrialId(self.trials.len() as u64)
     }
 
-    pub(crate) fn begin(&mut self, configuration: Configuration, point: Point) -> TrialId {
+    pub(crate) fn begin(&mut self, configuration: Configuration, point: Point, level: Option<Level>) -> TrialId {
         let id = self.next_id();
-        let known = self.ended.len();
-        self.trials.push(Trial { id, configuration, point, known, state: State::Running, reports: Vec::new() });
+        let (state, reports, known) = (State::Running, Vec::new(), self.ended.len());
+        self.trials.push(Trial { id, configuration, point, known, level, state, reports });
         id
     }
 

@@ -3,7 +3,7 @@
 //! - [`space`] says what is searched: parameters of all kinds, conditions, constraints.
 //! - [`expression`] is the language of conditions and constraints.
 //! - [`experiment`] is asked what to try and told what came of it; [`history`] keeps it, for one or more [`objective`]s.
-//! - [`sampler`] has the algorithms.
+//! - [`sampler`] has the algorithms; [`fidelity`] lets the better trials go on, [`stopping`] ends the worse ones early.
 //! - [`search`] is an experiment whose trials are kept elsewhere, and that goes on from there.
 //! - [`budget`] says how much may be tried, [`template`] what a trial runs, [`metric`] and [`observation`] what it tells.
 //! - [`control`] decides what is done about the objects of experiments and trials.
@@ -16,6 +16,7 @@ pub mod budget;
 pub mod control;
 pub mod experiment;
 pub mod expression;
+pub mod fidelity;
 pub mod history;
 pub mod metric;
 pub mod objective;
@@ -24,6 +25,7 @@ pub mod pareto;
 pub mod sampler;
 pub mod search;
 pub mod space;
+pub mod stopping;
 pub mod stream;
 pub mod template;
 mod walk;

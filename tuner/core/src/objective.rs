@@ -54,3 +54,13 @@ impl Objective {
 pub fn dominates(one: &[f64], other: &[f64]) -> bool {
     one.iter().zip(other).all(|(one, other)| one <= other) && one.iter().zip(other).any(|(one, other)| one < other)
 }
+
+/// A number to six digits.
+pub(crate) fn short(value: f64) -> String {
+    if value != 0.0 && !(1e-4..1e9).contains(&value.abs()) {
+        return format!("{value:.5e}");
+    }
+    let whole = format!("{:.0}", value.abs()).len();
+    let text = format!("{value:.*}", 6_usize.saturating_sub(whole));
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::experiment::{AskError, Experiment, Outcome};
-use crate::history::TrialId;
+use crate::history::{Level, Report, TrialId};
 use crate::objective::{Objective, dominates};
 use crate::space::{Configuration, Value};
 
@@ -31,8 +31,21 @@ pub struct Stored {
     pub parameters: BTreeMap<String, Value>,
     /// The trials whose ends were learned just before it was suggested.
     pub learned: Vec<u64>,
+    /// The first trial of its configuration, and the bracket, where the resource of trials grows.
+    pub place: Place,
+    /// What it told on its way, of those that have ended.
+    pub reports: Vec<Report>,
     /// Where it is.
     pub stage: Stage,
+}
+
+/// Where a trial is among those whose resource grows. How much it has is among its parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The first trial of its configuration, if that was an earlier one.
+    pub continues: Option<u64>,
+    /// The bracket that it belongs to.
+    pub bracket: u64,
 }
 
 /// A trial that was asked for.
@@ -42,6 +55,8 @@ pub struct Proposal {
     pub parameters: BTreeMap<String, Value>,
     /// The trials whose ends were learned just before it was suggested.
     pub learned: Vec<u64>,
+    /// The first trial of its configuration, and the bracket, where the resource of trials grows.
+    pub place: Place,
 }
 
 /// How many trials there are.
@@ -64,12 +79,16 @@ pub struct Search {
     experiment: Experiment,
     trials: BTreeMap<u64, Stored>,
     ids: BTreeMap<u64, TrialId>,
+    numbers: BTreeMap<TrialId, u64>,
+    /// Trials that are stored, were not asked for here, and have not been gone through.
+    unknown: BTreeSet<u64>,
     /// Trials that have ended, and of which that was not yet told.
     news: BTreeSet<u64>,
     asked: BTreeMap<u64, Proposal>,
     counts: Counts,
-    /// The trials that no other one beats, with their losses.
+    /// The trials that no other one beats, with their losses. Of those with the most resource.
     front: Vec<(u64, Vec<f64>)>,
+    front_rung: usize,
 }
 
 impl Search {
@@ -80,10 +99,13 @@ impl Search {
             experiment,
             trials: BTreeMap::new(),
             ids: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            unknown: BTreeSet::new(),
             news: BTreeSet::new(),
             asked: BTreeMap::new(),
             counts: Counts::default(),
             front: Vec::new(),
+            front_rung: 0,
         }
     }
 
@@ -91,6 +113,12 @@ impl Search {
     #[must_use]
     pub fn objectives(&self) -> &[Objective] {
         self.experiment.objectives()
+    }
+
+    /// One more than the highest number of a stored trial.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.trials.keys().next_back().map_or(0, |last| last.saturating_add(1))
     }
 
     /// How many trials are stored.
@@ -120,10 +148,13 @@ impl Search {
         if let Some(old) = old {
             *self.count(&old.stage.clone()) -= 1;
             self.counts.started -= 1;
+        } else if !self.ids.contains_key(&number) {
+            self.unknown.insert(number);
         }
         self.front.retain(|(known, _)| *known != number);
         let Some(stored) = stored else {
             let was_best = self.trials.remove(&number).is_some_and(|old| matches!(old.stage, Stage::Succeeded(_)));
+            self.unknown.remove(&number);
             self.news.insert(number);
             if was_best {
                 self.rank_all();
@@ -137,8 +168,8 @@ impl Search {
             self.news.insert(number);
         }
         if let Stage::Succeeded(values) = &stored.stage {
-            let losses = self.losses(values);
-            self.rank(number, losses);
+            let (losses, rung) = (self.losses(values), self.rung(&stored.parameters));
+            self.rank(number, losses, rung);
         }
         self.trials.insert(number, stored);
     }
@@ -158,16 +189,31 @@ impl Search {
 
     fn rank_all(&mut self) {
         self.front.clear();
+        self.front_rung = 0;
         let told = |(number, stored): (&u64, &Stored)| match &stored.stage {
-            Stage::Succeeded(values) => Some((*number, self.losses(values))),
+            Stage::Succeeded(values) => Some((*number, self.losses(values), self.rung(&stored.parameters))),
             Stage::Running | Stage::Failed | Stage::Stopped(_) => None,
         };
-        let all: Vec<(u64, Vec<f64>)> = self.trials.iter().filter_map(told).collect();
-        all.into_iter().for_each(|(number, losses)| self.rank(number, losses));
+        let all: Vec<(u64, Vec<f64>, usize)> = self.trials.iter().filter_map(told).collect();
+        all.into_iter().for_each(|(number, losses, rung)| self.rank(number, losses, rung));
+    }
+
+    /// The step of the ladder that a trial is on.
+    fn rung(&self, parameters: &BTreeMap<String, Value>) -> usize {
+        let ladder = self.experiment.ladder();
+        let resource = ladder.and_then(|ladder| parameters.get(ladder.parameter()?)?.number());
+        ladder.zip(resource).and_then(|(ladder, resource)| ladder.rung_of(resource)).unwrap_or(0)
     }
 
     /// Of equal ones the first stays.
-    fn rank(&mut self, number: u64, losses: Vec<f64>) {
+    fn rank(&mut self, number: u64, losses: Vec<f64>, rung: usize) {
+        if rung < self.front_rung {
+            return;
+        }
+        if rung > self.front_rung {
+            self.front_rung = rung;
+            self.front.clear();
+        }
         let beats = |one: &(u64, Vec<f64>), other: &(u64, Vec<f64>)| {
             dominates(&one.1, &other.1) || one.1 == other.1 && one.0 < other.0
         };
@@ -184,64 +230,96 @@ impl Search {
         &self.asked
     }
 
-    /// Asks for trials until so many were asked for that are not stored.
+    /// Asks for trials until so many were asked for that are not stored, or, after the first one, until there is to be no `more`.
+    /// What comes of them does not depend on how many are asked for at once.
     ///
     /// # Errors
     /// When there are fewer.
-    pub fn ask(&mut self, count: usize) -> Result<(), AskError> {
+    pub fn ask(&mut self, count: usize, more: &mut dyn FnMut() -> bool) -> Result<(), AskError> {
         if self.asked.len() >= count {
             return Ok(());
         }
         self.catch_up();
         let mut learned: Vec<u64> = std::mem::take(&mut self.news).into_iter().collect();
         learned.retain(|number| self.tell(*number));
-        while self.asked.len() < count {
+        let mut is_first = true;
+        while self.asked.len() < count && (std::mem::take(&mut is_first) || more()) {
             let last = self.ids.keys().next_back().max(self.trials.keys().next_back()).copied();
             let next = last.map_or(Some(0), |last| last.checked_add(1)).ok_or(AskError::Numbers)?;
-            let trial = self.experiment.ask().map(|trial| (trial.id, trial.configuration.clone()));
-            let (id, configuration) = trial.inspect_err(|_| {
+            let trial = self.experiment.ask().map(|trial| (trial.id, trial.configuration.clone(), trial.level));
+            let (id, configuration, level) = trial.inspect_err(|_| {
                 // Told they are, but no trial says so: the next one will.
                 self.news.extend(learned.iter().copied());
             })?;
-            self.ids.insert(next, id);
-            let parameters = configuration.named(self.experiment.space());
-            self.asked.insert(next, Proposal { parameters, learned: std::mem::take(&mut learned) });
+            let mut parameters = configuration.named(self.experiment.space());
+            parameters.extend(level.and_then(|level| self.resource(level)));
+            let place = Place {
+                continues: level.and_then(|level| self.numbers.get(&level.root?).copied()),
+                bracket: level.map_or(0, |level| level.bracket),
+            };
+            self.know(next, id);
+            self.asked.insert(next, Proposal { parameters, learned: std::mem::take(&mut learned), place });
         }
         Ok(())
     }
 
     /// Goes through the trials that are stored and were not asked for here.
     fn catch_up(&mut self) {
-        let unknown: Vec<u64> = self.trials.keys().filter(|number| !self.ids.contains_key(number)).copied().collect();
-        for number in unknown {
+        for number in std::mem::take(&mut self.unknown) {
             let Some(stored) = self.trials.get(&number) else { continue };
-            let (learned, configuration) = (stored.learned.clone(), self.configuration(&stored.parameters));
+            let learned = stored.learned.clone();
+            let read = self.configuration(&stored.parameters).map(|configuration| (configuration, self.level(stored)));
             for ended in learned {
                 self.tell(ended);
                 self.news.remove(&ended);
             }
             // What cannot be read is not known to the sampler.
-            if let Some(configuration) = configuration {
-                let id = self.experiment.begin(configuration).id;
-                self.ids.insert(number, id);
+            if let Some((configuration, level)) = read {
+                let id = self.experiment.begin(configuration, level).id;
+                self.know(number, id);
             }
         }
     }
 
+    fn know(&mut self, number: u64, id: TrialId) {
+        self.ids.insert(number, id);
+        self.numbers.insert(id, number);
+    }
+
+    /// The name and value of the parameter that is the resource, if one is.
+    fn resource(&self, level: Level) -> Option<(String, Value)> {
+        let ladder = self.experiment.ladder()?;
+        Some((ladder.parameter()?.to_owned(), ladder.value(level.rung)?))
+    }
+
+    fn level(&self, stored: &Stored) -> Option<Level> {
+        self.experiment.ladder()?;
+        let root = stored.place.continues.and_then(|number| self.ids.get(&number).copied());
+        Some(Level { rung: self.rung(&stored.parameters), bracket: stored.place.bracket, root })
+    }
+
     fn configuration(&self, parameters: &BTreeMap<String, Value>) -> Option<Configuration> {
-        self.experiment.space().read(parameters).ok()
+        let mut parameters = parameters.clone();
+        if let Some(resource) = self.experiment.ladder().and_then(|ladder| ladder.parameter()) {
+            parameters.remove(resource);
+        }
+        self.experiment.space().read(&parameters).ok()
     }
 
     /// Tells the end of a trial. Whether it was one that is known.
     fn tell(&mut self, number: u64) -> bool {
         let Some(id) = self.ids.get(&number).copied() else { return false };
+        let reports = self.trials.get(&number).map(|stored| stored.reports.clone()).unwrap_or_default();
+        for Report { step, values } in reports {
+            // Values that make no report make none here.
+            let _ = self.experiment.report(id, step, values);
+        }
         let outcome = match self.trials.get(&number).map(|stored| &stored.stage) {
             Some(Stage::Running) => return false,
             Some(Stage::Succeeded(values)) => Outcome::Values(values.clone()),
             Some(Stage::Failed) => Outcome::Failed { reason: "it failed".to_owned() },
             Some(Stage::Stopped(last)) => {
                 if let Some((step, values)) = last.clone() {
-                    // Values that make no report make none here.
                     let _ = self.experiment.report(id, step, values);
                 }
                 Outcome::Stopped

@@ -21,6 +21,8 @@ pub enum Purpose {
     Candidate = 4,
     /// Where a search begins anew.
     Restart = 5,
+    /// Which of several ways is taken.
+    Choice = 6,
 }
 
 /// A stream of random numbers.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 /// Places for what is no parameter.
-pub const OWN: [&str; 3] = ["trial.name", "trial.number", "trial.parameters"];
+pub const OWN: [&str; 4] = ["trial.name", "trial.number", "trial.parameters", "trial.checkpoint"];
 
 /// The values for the places of a template; `None` for a parameter that is not used.
 pub type Words = BTreeMap<String, Option<String>>;

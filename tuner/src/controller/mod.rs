@@ -3,27 +3,35 @@
 
 mod held;
 mod observer;
+mod refusal;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DynamicObject};
 use kube::core::ObjectMeta;
 use serde_json::Value as Json;
+use tokio::runtime::RuntimeFlavor;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use trainyard_proto::plan::Plan;
 use trainyard_proto::tuning::TRIAL;
-use trainyard_runtime::driver::apply::Target;
+use trainyard_runtime::driver::apply::{FailedFn, Target};
 use trainyard_runtime::driver::cache::Probe;
 use trainyard_runtime::driver::{Cache, Controller, EventSink, Key, Probes, Queue, as_value, resource};
-use trainyard_tuner_core::control::{API_VERSION, ExperimentView, Seen, TrialView, experiment, trial};
+use trainyard_tuner_core::control::{API_VERSION, ExperimentView, Seen, Setup, TrialView, experiment, trial};
+use trainyard_tuner_core::stopping::Verdict;
 
 use crate::definition::KINDS;
 use held::Searches;
 use observer::Observer;
+use refusal::Refusals;
+
+/// After so long the trials that were suggested are started before more are suggested.
+const BATCH: Duration = Duration::from_millis(50);
 
 /// The controllers, running. Dropping it stops them without waiting for them.
 pub struct Handle {
@@ -73,6 +81,7 @@ pub struct Tuner {
     pods: Cache<Pod>,
     searches: Searches,
     observer: Observer,
+    refusals: Refusals,
     client: kube::Client,
     probes: Probes,
     events: EventSink,
@@ -114,6 +123,7 @@ impl Tuner {
         let tuner = Self {
             searches: Searches::default(),
             observer: Observer::new(client.clone(), pods.clone(), trial_queue.clone(), stop.clone()),
+            refusals: Refusals::default(),
             experiments,
             trials,
             jobs: Arc::new(BTreeMap::from(jobs)),
@@ -146,11 +156,12 @@ impl Tuner {
             let Some(object) = new.or(old) else { return };
             let own = Key::from(&object.metadata);
             if let Some((uid, experiment)) = owner(&object.metadata) {
-                this.searches.observe(&uid, object, new.is_some());
+                this.searches.changed(&uid, object);
                 this.experiment_queue.wake(Key::new(own.namespace.clone(), experiment));
             }
             if new.is_none() {
                 this.observer.forget(&own);
+                this.refusals.forget(&own);
             }
             this.trial_queue.wake(own);
         });
@@ -183,34 +194,38 @@ impl Tuner {
                 name: "experiments",
                 plan: Arc::new(move |key, now_ms| experiments.plan_experiment(key, now_ms)),
                 trace: Arc::new(|_, _| None),
-                target: self.target("experiments"),
+                target: self.target("experiments", None),
                 queue: self.experiment_queue.clone(),
             },
             Controller {
                 name: "trials",
                 plan: Arc::new(move |key, now_ms| trials.plan_trial(key, now_ms)),
                 trace: Arc::new(|_, _| None),
-                target: self.target("trials"),
+                target: self.target("trials", Some(self.refusals.hearer(&self.trials))),
                 queue: self.trial_queue.clone(),
             },
         ]
     }
 
-    fn target(&self, controller: &'static str) -> Target {
+    fn target(&self, controller: &'static str, failed: Option<FailedFn>) -> Target {
         Target {
             client: self.client.clone(),
             probes: self.probes.clone(),
             events: self.events.clone(),
             controller,
             reads_back: true,
-            failed: None,
+            failed,
         }
     }
 
     fn plan_experiment(&self, key: &Key, now_ms: i64) -> Option<Plan> {
         let object = as_value(&*self.experiments.get(key)?, API_VERSION, "Experiment");
-        Some(self.searches.with(&object, &self.trials, |setup, search| {
-            experiment(&ExperimentView { object: &object, setup }, search, now_ms)
+        Some(apart(|| {
+            self.searches.with(&object, &self.trials, |setup, search| {
+                let began = Instant::now();
+                let mut more = || began.elapsed() < BATCH;
+                experiment(&ExperimentView { object: &object, setup }, search, &mut more, now_ms)
+            })
         }))
     }
 
@@ -221,22 +236,42 @@ impl Tuner {
         let experiment = self.experiments.get(&Key::new(key.namespace.clone(), name));
         let experiment = experiment.filter(|experiment| experiment.metadata.uid.as_ref() == Some(&uid))?;
         let experiment = as_value(&experiment, API_VERSION, "Experiment");
-        let setup = self.searches.setup(&experiment, &self.trials);
+        let setup = self.searches.setup(&experiment);
         let made = object.pointer("/status/job/kind").and_then(Json::as_str);
         let wanted = setup.as_ref().and_then(|setup| setup.job.get("kind")).and_then(Json::as_str);
         let uid = found.metadata.uid.as_deref().unwrap_or_default();
         let job = made.or(wanted).and_then(|kind| self.job(key, kind, uid));
+        let refused = self.refusals.of(key, uid);
         let plan = |seen: Seen<'_>| {
             let (experiment, setup) = (Some(&experiment), setup.as_deref());
-            trial(&TrialView { object: &object, experiment, setup, job: job.as_ref(), seen }, now_ms)
+            let refused = refused.as_deref();
+            let verdict = self.verdict(&object, experiment, setup, &seen);
+            let (job, verdict) = (job.as_ref(), verdict.as_ref());
+            trial(&TrialView { object: &object, experiment, setup, job, seen, refused, verdict }, now_ms)
         };
+        let job_uid = job.as_ref().and_then(|job| job.pointer("/metadata/uid")).and_then(Json::as_str);
         Some(match setup.as_ref().filter(|_| !is_over(&object)) {
-            Some(setup) => self.observer.with(key, &setup.objectives, plan),
+            Some(setup) => self.observer.with(key, job_uid, &setup.objectives, plan),
             None => {
                 self.observer.forget(key);
+                self.refusals.forget(key);
                 plan(Seen::Nothing)
             }
         })
+    }
+
+    /// Why a trial that runs is to be ended, if it is.
+    fn verdict(
+        &self,
+        trial: &Json,
+        experiment: Option<&Json>,
+        setup: Option<&Setup>,
+        seen: &Seen<'_>,
+    ) -> Option<Verdict> {
+        let (experiment, Seen::Part(told)) = (experiment?, seen) else { return None };
+        let number = trial.pointer("/spec/number").and_then(Json::as_u64)?;
+        let is_judged = setup?.stopping.is_some() && !told.reports().is_empty();
+        is_judged.then(|| self.searches.judge(experiment, &self.trials, number, told.reports()))?
     }
 
     /// The job of a trial.
@@ -246,6 +281,12 @@ impl Tuner {
         let is_ours = owner(&found.metadata).is_some_and(|(uid, _)| uid == trial_uid);
         is_ours.then(|| as_value(&found, api_version, kind))
     }
+}
+
+/// What takes its time holds up nobody else on its thread.
+fn apart<T>(act: impl FnOnce() -> T) -> T {
+    let flavor = tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor());
+    if matches!(flavor, Ok(RuntimeFlavor::MultiThread)) { tokio::task::block_in_place(act) } else { act() }
 }
 
 fn is_over(trial: &Json) -> bool {

@@ -32,13 +32,51 @@ const ROLE: &str = "training.kubeflow.org/replica-type";
 
 /// What is known of one pod.
 struct Followed {
-    created_ms: i64,
+    /// The uid of the job that it belongs to.
+    job: Option<String>,
+    /// Grows from pod to pod: seconds alone would not tell those apart that failed at once.
+    arrival: (i64, u64),
     is_leader: bool,
     can_be_read: bool,
+    has_succeeded: bool,
     /// Stops the task that reads, once there is one.
     reader: Option<CancellationToken>,
     observation: Observation,
-    is_whole: bool,
+    /// The pod has ended, and its log was read to the end.
+    is_read: bool,
+}
+
+impl Followed {
+    fn new(pod: &Pod) -> Self {
+        let labels = pod.metadata.labels.as_ref();
+        let role = labels.and_then(|labels| labels.get(ROLE)).map(String::as_str);
+        let created = pod.metadata.creation_timestamp.as_ref().map_or(0, |created| created.0.as_millisecond());
+        let version = pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
+        Self {
+            job: super::owner(&pod.metadata).map(|(uid, _)| uid),
+            arrival: (created, version.unwrap_or(0)),
+            is_leader: matches!(role, Some("master" | "chief" | "launcher")),
+            can_be_read: false,
+            has_succeeded: false,
+            reader: None,
+            observation: Observation::new(0),
+            is_read: false,
+        }
+    }
+
+    fn seen(&self) -> Seen<'_> {
+        match (self.is_read, self.has_succeeded) {
+            (false, _) => Seen::Part(&self.observation),
+            (true, true) => Seen::Whole(&self.observation),
+            (true, false) => Seen::Broken(&self.observation),
+        }
+    }
+}
+
+/// Of the pods of a job, the one that tells for it: its first pod, and of several that were made one after the other the one that
+/// succeeded, or else the last.
+fn telling<'pods>(pods: impl Iterator<Item = &'pods Followed>) -> Option<&'pods Followed> {
+    pods.max_by_key(|pod| (pod.is_leader, pod.has_succeeded, pod.arrival))
 }
 
 /// Cloning shares it.
@@ -74,13 +112,13 @@ impl Observer {
             return;
         }
         let trial = Key::new(pod.metadata.namespace.clone().unwrap_or_default(), trial.clone());
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        let can_be_read = matches!(phase, Some("Running" | "Succeeded" | "Failed"));
+        let (can_be_read, has_succeeded) =
+            (matches!(phase(pod), Some("Running" | "Succeeded" | "Failed")), has_succeeded(pod));
         let mut all = self.lock();
         if new.is_none() {
             let Some(pods) = all.get_mut(&trial) else { return };
             // What it told counts if that was all.
-            let is_lost = pods.get(&uid).is_some_and(|pod| !pod.is_whole);
+            let is_lost = pods.get(&uid).is_some_and(|pod| !matches!(pod.seen(), Seen::Whole(_)));
             if is_lost && let Some(lost) = pods.remove(&uid) {
                 lost.reader.iter().for_each(CancellationToken::cancel);
             }
@@ -89,20 +127,11 @@ impl Observer {
             }
         } else {
             let pods = all.entry(trial.clone()).or_default();
-            let role = labels.and_then(|labels| labels.get(ROLE)).map(String::as_str);
-            let created = pod.metadata.creation_timestamp.as_ref();
-            let followed = pods.entry(uid).or_insert_with(|| Followed {
-                created_ms: created.map_or(0, |created| created.0.as_millisecond()),
-                is_leader: matches!(role, Some("master" | "chief" | "launcher")),
-                can_be_read: false,
-                reader: None,
-                observation: Observation::new(0),
-                is_whole: false,
-            });
-            if followed.can_be_read == can_be_read {
+            let followed = pods.entry(uid).or_insert_with(|| Followed::new(pod));
+            if (followed.can_be_read, followed.has_succeeded) == (can_be_read, has_succeeded) {
                 return;
             }
-            followed.can_be_read = can_be_read;
+            (followed.can_be_read, followed.has_succeeded) = (can_be_read, has_succeeded);
         }
         drop(all);
         self.queue.wake(trial);
@@ -115,11 +144,20 @@ impl Observer {
         }
     }
 
-    /// Does something with what was seen of a trial's pods, and sees to it that they are read.
-    pub(super) fn with<T>(&self, trial: &Key, objectives: &[Objective], act: impl FnOnce(Seen<'_>) -> T) -> T {
+    /// Does something with what was seen of the pods of a trial's job, and sees to it that they are read.
+    pub(super) fn with<T>(
+        &self,
+        trial: &Key,
+        job: Option<&str>,
+        objectives: &[Objective],
+        act: impl FnOnce(Seen<'_>) -> T,
+    ) -> T {
         let mut all = self.lock();
-        let Some(pods) = all.get_mut(trial) else { return act(Seen::Nothing) };
-        for (uid, pod) in pods.iter_mut().filter(|(_, pod)| pod.can_be_read && pod.reader.is_none()) {
+        let Some((pods, job)) = all.get_mut(trial).zip(job) else { return act(Seen::Nothing) };
+        // Others have its labels, or had its name.
+        let is_its = |pod: &Followed| pod.job.as_deref() == Some(job);
+        let unread = pods.iter_mut().filter(|(_, pod)| is_its(pod) && pod.can_be_read && pod.reader.is_none());
+        for (uid, pod) in unread {
             let stop = self.stop.child_token();
             pod.reader = Some(stop.clone());
             pod.observation = Observation::new(objectives.len());
@@ -128,14 +166,8 @@ impl Observer {
                 tokio::select! { () = reading => {}, () = stop.cancelled() => {} }
             });
         }
-        // The job's first pod tells for it; of several that were made one after the other, the last.
-        let best = pods.values().filter(|pod| pod.reader.is_some());
-        let best = best.max_by_key(|pod| (pod.is_leader, pod.created_ms, !pod.observation.reports().is_empty()));
-        act(match best {
-            None => Seen::Nothing,
-            Some(pod) if pod.is_whole => Seen::Whole(&pod.observation),
-            Some(pod) => Seen::Part(&pod.observation),
-        })
+        act(telling(pods.values().filter(|pod| is_its(pod) && pod.reader.is_some()))
+            .map_or(Seen::Nothing, Followed::seen))
     }
 
     /// Reads a pod's log to its end, from its beginning as often as it breaks off.
@@ -156,8 +188,12 @@ impl Observer {
             // The end of the log may be told before that of the pod.
             let deadline = Instant::now() + PACE;
             while Instant::now() < deadline {
-                if self.pod_of(&trial, &uid).is_none_or(|pod| has_ended(&pod)) {
-                    self.change(&trial, &uid, |pod| pod.is_whole = true);
+                let pod = self.pod_of(&trial, &uid);
+                if pod.as_ref().is_none_or(|pod| matches!(phase(pod), Some("Succeeded" | "Failed"))) {
+                    self.change(&trial, &uid, |followed| {
+                        followed.is_read = true;
+                        followed.has_succeeded |= pod.is_some_and(|pod| has_succeeded(&pod));
+                    });
                     self.queue.wake(trial);
                     return;
                 }
@@ -220,6 +256,71 @@ enum Error {
     Broken(#[from] std::io::Error),
 }
 
-fn has_ended(pod: &Pod) -> bool {
-    matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
+fn phase(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref())
+}
+
+fn has_succeeded(pod: &Pod) -> bool {
+    phase(pod) == Some("Succeeded")
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(version: u64, job: &str, role: &str, phase: &str) -> Pod {
+        let owner = json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "e-0", "uid": job, "controller": true}]);
+        let pod = json!({
+            "metadata": {
+                "name": format!("e-0-{version}"), "namespace": "n", "uid": format!("p-{version}"), "ownerReferences": owner,
+                "resourceVersion": version.to_string(), "creationTimestamp": "2026-01-01T00:00:00Z",
+                "labels": {TRIAL: "e-0", ROLE: role},
+            },
+            "status": {"phase": phase},
+        });
+        serde_json::from_value(pod).unwrap()
+    }
+
+    fn followed(version: u64, role: &str, phase: &str) -> Followed {
+        let pod = pod(version, "j", role, phase);
+        Followed { has_succeeded: has_succeeded(&pod), is_read: true, ..Followed::new(&pod) }
+    }
+
+    #[test]
+    fn the_pod_that_succeeded_tells_for_its_job() {
+        let told = |pods: &[Followed]| {
+            let best = telling(pods.iter()).unwrap();
+            (best.arrival.1, matches!(best.seen(), Seen::Whole(_)))
+        };
+        let [first, again, last] =
+            [(1, "Failed"), (2, "Failed"), (3, "Running")].map(|(at, phase)| followed(at, "worker", phase));
+        assert_eq!(told(&[first, again, last]), (3, false), "made within one second, and one after the other");
+        let [done, late] = [(4, "Succeeded"), (5, "Failed")].map(|(at, phase)| followed(at, "worker", phase));
+        assert_eq!(told(&[late, done]), (4, true));
+        let [worker, master] = [(6, "worker"), (7, "master")].map(|(at, role)| followed(at, role, "Failed"));
+        assert_eq!(told(&[followed(8, "worker", "Succeeded"), master, worker]), (7, false));
+    }
+
+    #[tokio::test]
+    async fn pods_of_another_job_say_nothing_about_a_trial() {
+        let client = kube::Client::new(
+            tower::service_fn(|_: http::Request<kube::client::Body>| {
+                std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>()
+            }),
+            "default",
+        );
+        let observer = Observer::new(client, Cache::detached(), Queue::default(), CancellationToken::new());
+        for (version, job) in [(1, "old"), (2, "j")] {
+            observer.pod(None, Some(&Arc::new(pod(version, job, "worker", "Running"))));
+        }
+        let trial = Key::new("n", "e-0");
+        let seen = |job| observer.with(&trial, job, &[], |seen| !matches!(seen, Seen::Nothing));
+        assert_eq!([seen(None), seen(Some("another")), seen(Some("j"))], [false, false, true]);
+        let read = |version: u64| observer.change(&trial, &format!("p-{version}"), |pod| pod.reader.is_some());
+        assert_eq!((read(1), read(2)), (Some(false), Some(true)), "and their logs are not read");
+    }
 }

@@ -1,7 +1,10 @@
 //! What the TOML file of an experiment means. All that is wrong with it is told at once, each with its place.
 
+mod algorithm;
+mod fidelity;
 mod json;
 mod parameter;
+mod stopping;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -17,10 +20,13 @@ use trainyard_tuner_core::budget::Budget;
 use trainyard_tuner_core::control::Setup;
 use trainyard_tuner_core::experiment::Experiment;
 use trainyard_tuner_core::expression::Expression;
+use trainyard_tuner_core::fidelity::Ladder;
 use trainyard_tuner_core::objective::{Goal, Objective, Take};
-use trainyard_tuner_core::sampler::{CmaEs, Gp, Grid, Quasi, Random, Sampler, Tpe, cmaes, gp, tpe};
-use trainyard_tuner_core::space::{Dimension, Parameter, Space, SpaceError, Value, nearest};
+use trainyard_tuner_core::space::{Parameter, Space, SpaceError, Value, nearest};
+use trainyard_tuner_core::stopping::{Rule, Stopping};
 
+pub use algorithm::{Algorithm, Model};
+pub use fidelity::Fidelity;
 pub(crate) use trial::KINDS;
 pub use trial::Trial;
 
@@ -37,86 +43,14 @@ pub struct Definition {
     pub space: Space,
     /// Who says what to try next.
     pub algorithm: Algorithm,
+    /// What trials have more of the better they are.
+    pub fidelity: Option<Fidelity>,
+    /// When trials are ended early.
+    pub stopping: Option<Stopping>,
     /// How much may be tried.
     pub budget: Budget,
     /// What a trial runs.
     pub trial: Option<Trial>,
-}
-
-/// Who says what to try next.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Algorithm {
-    /// [`Random`].
-    Random,
-    /// [`Grid`].
-    Grid,
-    /// [`Quasi`].
-    Quasi,
-    /// [`Tpe`].
-    Tpe(tpe::Settings),
-    /// [`Gp`].
-    Gp(gp::Settings),
-    /// [`CmaEs`].
-    CmaEs(cmaes::Settings),
-}
-
-/// The names of algorithms.
-const ALGORITHMS: [&str; 7] = ["tpe", "gp", "cmaes", "random", "quasi", "sobol", "grid"];
-
-impl Algorithm {
-    /// The algorithm of a name, with its settings as they are by default. The error names those there are.
-    pub fn named(name: &str) -> Result<Self, String> {
-        match name {
-            "random" => Ok(Self::Random),
-            "grid" => Ok(Self::Grid),
-            "quasi" | "sobol" => Ok(Self::Quasi),
-            "tpe" => Ok(Self::Tpe(tpe::Settings::default())),
-            "gp" => Ok(Self::Gp(gp::Settings::default())),
-            "cmaes" => Ok(Self::CmaEs(cmaes::Settings::default())),
-            _ => {
-                let hint = nearest(name, ALGORITHMS).map(|name| format!(" (did you mean {name}?)")).unwrap_or_default();
-                Err(format!("there is no algorithm \"{name}\"{hint}; there are {}", ALGORITHMS.join(", ")))
-            }
-        }
-    }
-
-    /// Why it cannot search this space for these objectives.
-    pub fn check(&self, space: &Space, objectives: &[Objective]) -> Result<(), String> {
-        match self {
-            Self::Grid => {
-                let continuous = space.dimensions().position(|dimension| dimension == Dimension::Continuous);
-                match continuous.map(|at| &space.parameters()[at].name) {
-                    Some(name) => Err(format!("a grid needs values that can be counted: give `{name}` a step")),
-                    None if space.size().is_none() => Err("the grid has more than 2^63 configurations".to_owned()),
-                    None => Ok(()),
-                }
-            }
-            Self::Tpe(_) => one_objective("tpe", objectives),
-            Self::Gp(_) => one_objective("gp", objectives),
-            Self::CmaEs(_) => one_objective("cmaes", objectives),
-            Self::Random | Self::Quasi => Ok(()),
-        }
-    }
-
-    /// A sampler that knows nothing yet.
-    #[must_use]
-    pub fn sampler(&self) -> Box<dyn Sampler> {
-        match self {
-            Self::Random => Box::new(Random),
-            Self::Grid => Box::new(Grid),
-            Self::Quasi => Box::new(Quasi),
-            Self::Tpe(settings) => Box::new(Tpe::new(*settings)),
-            Self::Gp(settings) => Box::new(Gp::new(*settings)),
-            Self::CmaEs(settings) => Box::new(CmaEs::new(*settings)),
-        }
-    }
-}
-
-fn one_objective(name: &str, objectives: &[Objective]) -> Result<(), String> {
-    if objectives.len() > 1 {
-        return Err(format!("{name} has one objective; random, quasi and grid may have several"));
-    }
-    Ok(())
 }
 
 /// What is wrong with a file, and where.
@@ -169,7 +103,43 @@ impl Definition {
     /// The experiment in which nothing has been tried.
     #[must_use]
     pub fn experiment(&self) -> Experiment {
-        Experiment::new(self.space.clone(), self.objectives.clone(), self.seed, self.algorithm.sampler())
+        let ladder = self.ladder();
+        let sampler = self.algorithm.sampler(ladder);
+        let experiment = Experiment::new(self.space.clone(), self.objectives.clone(), self.seed, sampler);
+        // Where the resource is how far a trial is, each runs until it is stopped.
+        match ladder.filter(|ladder| ladder.parameter().is_some()).zip(self.algorithm.policy()) {
+            Some((ladder, policy)) => experiment.with_ladder(ladder.clone(), policy),
+            None => experiment,
+        }
+    }
+
+    fn ladder(&self) -> Option<&Ladder> {
+        self.fidelity.as_ref().map(|fidelity| &fidelity.ladder)
+    }
+
+    /// The same with another algorithm.
+    ///
+    /// # Errors
+    /// When there is none of that name, or it cannot search this.
+    pub fn with_algorithm(self, name: &str) -> Result<Self, String> {
+        let algorithm = Algorithm::named(name)?;
+        algorithm.check(&self.space, &self.objectives, self.fidelity.is_some())?;
+        Ok(Self { algorithm, ..self })
+    }
+
+    /// When trials are ended early.
+    #[must_use]
+    pub fn stopping(&self) -> Option<Stopping> {
+        let halving = self.ladder().filter(|ladder| ladder.parameter().is_none()).map(|ladder| {
+            let brackets = matches!(self.algorithm, Algorithm::Hyperband(_));
+            Rule::Halving { ladder: ladder.clone(), brackets }
+        });
+        let mut stopping = match &self.stopping {
+            Some(stopping) => stopping.clone(),
+            None => Stopping { at: 0, objective: self.objectives.first()?.clone(), rules: Vec::new() },
+        };
+        stopping.rules.extend(halving);
+        Some(stopping).filter(|stopping| !stopping.rules.is_empty())
     }
 
     /// The job of the first trial of an experiment of this name, if it says what a trial runs.
@@ -177,15 +147,23 @@ impl Definition {
     pub fn first_job(&self, name: &str) -> Option<Json> {
         let setup = self.setup()?;
         let mut experiment = self.experiment();
-        let configuration = experiment.ask().ok()?.configuration.clone();
-        Some(setup.first_job(name, &self.space, &configuration))
+        let mut values = experiment.ask().ok()?.configuration.named(&self.space);
+        values.extend(self.ladder().and_then(|ladder| Some((ladder.parameter()?.to_owned(), ladder.value(0)?))));
+        Some(setup.first_job(name, &self.space, &values))
     }
 
     /// What its controller goes by, if it says what a trial runs.
     #[must_use]
     pub fn setup(&self) -> Option<Setup> {
         let trial = self.trial.clone()?;
-        Some(Setup { objectives: self.objectives.clone(), budget: self.budget, job: trial.job, keep: trial.keep })
+        Some(Setup {
+            objectives: self.objectives.clone(),
+            budget: self.budget,
+            job: trial.job,
+            keep: trial.keep,
+            stopping: self.stopping(),
+            checkpoints: self.fidelity.as_ref().map_or("checkpoints", |fidelity| &fidelity.checkpoints).to_owned(),
+        })
     }
 
     fn of_table(file: &DeTable<'_>, errors: &mut Vec<DefinitionError>) -> Option<Self> {
@@ -202,9 +180,14 @@ impl Definition {
         let objectives = objectives(&mut top);
         let parameters = parameters(&mut top);
         let constraints = constraints(&mut top);
-        let algorithm = algorithm(&mut top);
+        let algorithm = algorithm::read(&mut top);
+        let fidelity = fidelity::read(&mut top, parameters.as_deref());
+        let stopping = stopping::read(&mut top, objectives.as_deref());
         let budget = trial::budget(&mut top);
-        let trial = trial::trial(&mut top, parameters.as_deref());
+        let resource = fidelity.iter().flatten().find_map(|fidelity| fidelity.ladder.parameter());
+        let names = parameters.iter().flatten().map(|parameter| parameter.name.as_str()).chain(resource);
+        let names: Option<Vec<&str>> = parameters.is_some().then(|| names.collect());
+        let trial = trial::trial(&mut top, names.as_deref());
         let spans = Spans::new(&top);
         let space = match (parameters, constraints) {
             (Some(parameters), Some(constraints)) => match Space::new(parameters, constraints) {
@@ -218,8 +201,11 @@ impl Definition {
         };
         top.end();
         let (objectives, space, algorithm) = (objectives?, space?, algorithm?);
-        let definition = Self { name, seed: seed?, objectives, space, algorithm, budget: budget?, trial: trial? };
-        if let Err(message) = definition.algorithm.check(&definition.space, &definition.objectives) {
+        let (budget, trial) = (budget?, trial?);
+        let (fidelity, stopping) = (fidelity?, stopping?);
+        let definition = Self { name, seed: seed?, objectives, space, algorithm, fidelity, stopping, budget, trial };
+        let has_ladder = definition.fidelity.is_some();
+        if let Err(message) = definition.algorithm.check(&definition.space, &definition.objectives, has_ladder) {
             errors.push(DefinitionError { span: spans.algorithm, path: "algorithm".to_owned(), message, hint: None });
         }
         Some(definition)
@@ -359,95 +345,6 @@ fn constraints(top: &mut Table<'_, '_>) -> Option<Vec<Expression>> {
         }
     }
     (read.len() == count).then_some(read)
-}
-
-fn algorithm(top: &mut Table<'_, '_>) -> Option<Algorithm> {
-    let Some(given) = top.get("algorithm") else { return Some(Algorithm::Tpe(tpe::Settings::default())) };
-    if let Some(name) = given.value.as_str() {
-        return Algorithm::named(name).map_err(|message| top.error("algorithm", given.span, message, None)).ok();
-    }
-    let Some(file) = given.value.as_table() else {
-        return top.wrong("algorithm", &given, "the name of an algorithm, or a table with name and settings");
-    };
-    let mut table = Table::new(file, given.span.clone(), "algorithm", top.errors());
-    let Some((name, span)) = table.text("name") else {
-        if file.get("name").is_none() {
-            table.missing("name", &format!("one of {}", ALGORITHMS.join(", ")));
-        }
-        return None;
-    };
-    let read = match Algorithm::named(name) {
-        Ok(Algorithm::Tpe(settings)) => tpe_settings(&mut table, settings).map(Algorithm::Tpe),
-        Ok(Algorithm::Gp(settings)) => gp_settings(&mut table, settings).map(Algorithm::Gp),
-        Ok(Algorithm::CmaEs(settings)) => cmaes_settings(&mut table, settings).map(Algorithm::CmaEs),
-        Ok(other) => Some(other),
-        Err(message) => {
-            table.error("name", span, message, None);
-            None
-        }
-    };
-    if read.is_some() {
-        table.end();
-    }
-    read
-}
-
-/// A number between these, if it is given. One that is not is an error.
-fn range(table: &mut Table<'_, '_>, key: &'static str, least: f64, most: f64, is_good: &mut bool) -> Option<f64> {
-    let number = table.number(key)?;
-    if (least..=most).contains(&number) {
-        return Some(number);
-    }
-    *is_good = false;
-    table.error(key, table.span_of(key), format!("expected a number from {least} to {most}, found {number}"), None);
-    None
-}
-
-fn tpe_settings(table: &mut Table<'_, '_>, mut settings: tpe::Settings) -> Option<tpe::Settings> {
-    let mut is_good = true;
-    if let Some(startup) = range(table, "startup", 0.0, 1e6, &mut is_good) {
-        settings.startup = startup as usize;
-    }
-    if let Some(candidates) = range(table, "candidates", 1.0, 1e4, &mut is_good) {
-        settings.candidates = candidates as usize;
-    }
-    if let Some(gamma) = range(table, "gamma", 1e-3, 1.0, &mut is_good) {
-        settings.gamma = gamma;
-    }
-    if let Some(weight) = range(table, "prior_weight", 1e-6, 1e6, &mut is_good) {
-        settings.prior_weight = weight;
-    }
-    is_good.then_some(settings)
-}
-
-fn gp_settings(table: &mut Table<'_, '_>, mut settings: gp::Settings) -> Option<gp::Settings> {
-    let mut is_good = true;
-    if let Some(startup) = range(table, "startup", 0.0, 1e6, &mut is_good) {
-        settings.startup = startup as usize;
-    }
-    is_good.then_some(settings)
-}
-
-fn cmaes_settings(table: &mut Table<'_, '_>, mut settings: cmaes::Settings) -> Option<cmaes::Settings> {
-    let mut is_good = true;
-    if let Some(sigma) = range(table, "sigma", 1e-6, 1.0, &mut is_good) {
-        settings.sigma = Some(sigma);
-    }
-    if let Some(population) = range(table, "population", 2.0, 1e5, &mut is_good) {
-        settings.population = Some(population as usize);
-    }
-    match table.text("restart") {
-        None => {}
-        Some(("none", _)) => settings.restart = cmaes::Restart::None,
-        Some(("ipop", _)) => settings.restart = cmaes::Restart::Ipop,
-        Some(("bipop", _)) => settings.restart = cmaes::Restart::Bipop,
-        Some((other, span)) => {
-            let message = format!("expected \"none\", \"ipop\" or \"bipop\", found \"{other}\"");
-            table.error("restart", span, message, None);
-            is_good = false;
-        }
-    }
-    is_good.then_some(settings)
 }
 
 /// Where an expression's error is, in a quoted text without escapes.

@@ -252,3 +252,80 @@ fn what_is_wrong_with_a_trial_is_told_with_its_place() {
     let wrong = Definition::read(&job).unwrap_err();
     assert_eq!(wrong[0].hint.as_deref(), Some("did you mean Job?"));
 }
+
+const RUNGS: &str = r#"
+objective = {metric = "loss", goal = "minimize"}
+algorithm = "bohb"
+stopping = [{rule = "median", start = 3, trials = 4, against = "best"}, {rule = "threshold", upper = 9}]
+
+[parameters.lr]
+type = "float"
+min = 1e-5
+max = 1
+
+[fidelity]
+parameter = "epochs"
+min = 1
+max = 81
+
+[trial]
+command = ["train", "--lr={lr}", "--epochs={epochs}", "--checkpoint={trial.checkpoint}"]
+"#;
+
+#[test]
+fn a_resource_and_rules_are_read() {
+    let definition = Definition::read(RUNGS).unwrap();
+    let fidelity = definition.fidelity.clone().unwrap();
+    assert_eq!((fidelity.ladder.parameter(), fidelity.checkpoints.as_str()), (Some("epochs"), "checkpoints"));
+    assert_eq!(fidelity.ladder.resources(), [1.0, 3.0, 9.0, 27.0, 81.0]);
+    assert_eq!(definition.algorithm, Algorithm::Hyperband(Model::Tpe(Default::default())));
+    let against = trainyard_tuner_core::stopping::Against::Best;
+    let median = Rule::Percentile { percentile: 50.0, against, start: 3, trials: 4 };
+    let threshold = Rule::Threshold { lower: None, upper: Some(9.0), start: 0 };
+    assert_eq!(definition.stopping().unwrap().rules, [median, threshold]);
+    let job = definition.first_job("e").unwrap();
+    let command = &job["spec"]["command"];
+    assert_eq!((&command[2], &command[3]), (&"--epochs=1".into(), &"--checkpoint=checkpoints/e/0".into()));
+    let spec = Definition::spec(RUNGS).unwrap();
+    assert_eq!(Definition::of_spec(&spec).unwrap(), definition);
+}
+
+#[test]
+fn steps_as_the_resource_are_a_rule_by_which_trials_are_stopped() {
+    let text = RUNGS.replace("parameter = \"epochs\"\n", "").replace("\"bohb\"", "\"asha\"");
+    let definition = Definition::read(&text).unwrap();
+    let rules = definition.stopping().unwrap().rules;
+    assert!(matches!(&rules[2], Rule::Halving { ladder, brackets: false } if ladder.resources().len() == 5));
+    assert!(definition.experiment().ladder().is_none(), "each configuration has one trial");
+}
+
+#[test]
+fn what_is_wrong_with_a_resource_or_a_rule_is_told_with_its_place() {
+    for (from, to, at, part) in [
+        ("\"bohb\"", "\"bobh\"", "\"bobh\"", "did you mean bohb?"),
+        ("\"bohb\"", "\"tpe\"", "\"tpe\"", "[fidelity] is for asha, hyperband and bohb"),
+        ("[fidelity]\nparameter = \"epochs\"\nmin = 1\nmax = 81\n", "", "\"bohb\"", "bohb needs [fidelity]"),
+        ("algorithm = \"bohb\"", "algorithm = {name = 'asha', sampler = 'tpo'}", "'tpo'", "did you mean \"tpe\"?"),
+        ("parameter = \"epochs\"", "parameter = \"lr\"", "\"lr\"", "`lr` is among the parameters that are searched"),
+        ("parameter = \"epochs\"", "paramter = \"epochs\"", "paramter", "did you mean `parameter`?"),
+        ("{epochs}", "{epoch}", "[\"train\"", "the parameter `epochs` has no place in it; write {epochs}"),
+        ("max = 81", "max = 2", "[fidelity]", "fidelity: from 1 to 2 there is no step by a factor of 3"),
+        ("max = 81", "max = 81\neta = 1", "1", "fidelity.eta: expected a number from 1.1 to 1000000, found 1"),
+        ("max = 81\n", "", "[fidelity]", "`max` is missing: the most that a trial gets"),
+        ("rule = \"median\"", "rule = \"medain\"", "\"medain\"", "did you mean \"median\"?"),
+        ("against = \"best\"", "against = \"rest\"", "\"rest\"", "did you mean \"best\"?"),
+        ("trials = 4", "trails = 4", "trails", "did you mean `trials`?"),
+        ("upper = 9", "start = 9", "{rule = \"threshold\"", "`lower` is missing: the least value that is of use"),
+        ("rule = \"threshold\"", "rule = \"patience\"", "upper", "stopping[1].upper: there is no key `upper` here"),
+        ("start = 3", "metric = \"los\"", "\"los\"", "no objective has the metric \"los\"; did you mean \"loss\"?"),
+    ] {
+        assert!(RUNGS.contains(from), "{from}");
+        let text = RUNGS.replacen(from, to, 1);
+        let errors = Definition::read(&text).expect_err(to);
+        let told: Vec<(&str, String)> = errors
+            .iter()
+            .map(|error| (&text[error.span.clone()], format!("{error}; {}", error.hint.as_deref().unwrap_or("-"))))
+            .collect();
+        assert!(told.iter().any(|(place, error)| place.starts_with(at) && error.contains(part)), "{to}: {told:?}");
+    }
+}

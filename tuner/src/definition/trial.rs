@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use toml::de::DeTable;
 use trainyard_tuner_core::budget::Budget;
 use trainyard_tuner_core::control::Keep;
-use trainyard_tuner_core::space::{Parameter, nearest};
+use trainyard_tuner_core::space::nearest;
 use trainyard_tuner_core::template::{OWN, places};
 
 use super::json;
@@ -88,7 +88,7 @@ fn seconds(text: &str) -> Option<u64> {
 }
 
 /// The table `trial`, if there is one; the outer `None` stands for one that is wrong.
-pub(super) fn trial(top: &mut Table<'_, '_>, parameters: Option<&[Parameter]>) -> Option<Option<Trial>> {
+pub(super) fn trial(top: &mut Table<'_, '_>, parameters: Option<&[&str]>) -> Option<Option<Trial>> {
     let Some(given) = top.get("trial") else { return Some(None) };
     let Some(file) = given.value.as_table() else {
         return top.wrong("trial", &given, "a table with command, or with job");
@@ -203,17 +203,15 @@ fn of_job(table: &mut Table<'_, '_>, job: &Found<'_>) -> Option<Json> {
 }
 
 /// Which parameter has no place in a job, and what to do.
-fn unplaced(job: &Json, parameters: &[Parameter]) -> Option<(String, Option<String>)> {
+fn unplaced(job: &Json, parameters: &[&str]) -> Option<(String, Option<String>)> {
     let places = places(job);
     if places.contains(OWN[2]) {
         return None;
     }
-    let missing = parameters.iter().find(|parameter| !places.contains(&parameter.name))?;
-    let known: BTreeSet<&str> = parameters.iter().map(|parameter| parameter.name.as_str()).chain(OWN).collect();
+    let name = *parameters.iter().find(|parameter| !places.contains(**parameter))?;
+    let known: BTreeSet<&str> = parameters.iter().copied().chain(OWN).collect();
     let others = places.iter().map(String::as_str).filter(|place| !known.contains(place));
-    let hint = nearest(&missing.name, others)
-        .map(|near| format!("{{{near}}} is no parameter; did you mean {{{}}}?", missing.name));
-    let name = &missing.name;
+    let hint = nearest(name, others).map(|near| format!("{{{near}}} is no parameter; did you mean {{{name}}}?"));
     let message = format!(
         "the parameter `{name}` has no place in it; write {{{name}}} where its value goes, or {{trial.parameters}} for all of them as JSON"
     );

@@ -18,9 +18,13 @@ const MAX_DEPTH: usize = 4;
 
 /// Waits until no process of these pods is left; kills what is left in the end.
 pub(crate) async fn gone(home: &Path, pod_uids: &[String]) {
-    if empty_within(home, pod_uids, PATIENCE).await {
-        return;
+    if !empty_within(home, pod_uids, PATIENCE).await {
+        killed(home, pod_uids).await;
     }
+}
+
+/// Kills the processes of these pods.
+pub(crate) async fn killed(home: &Path, pod_uids: &[String]) {
     for process in alive(home, pod_uids) {
         // Each container leads a session and a process group of its own. Who is gone by now needs no signal.
         let _ = kill(Pid::from_raw(-process.pid), Signal::SIGKILL);

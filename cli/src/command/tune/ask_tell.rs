@@ -3,7 +3,6 @@
 use std::io::{self, BufRead as _, Write as _};
 use std::path::PathBuf;
 
-use trainyard_tuner::definition::Algorithm;
 use trainyard_tuner::dialogue::Dialogue;
 
 use super::file;
@@ -35,7 +34,7 @@ pub(crate) struct AskTellArgs {
     /// The experiment's file
     #[arg(value_name = "SPACE.toml")]
     file: PathBuf,
-    /// Who says what to try next, in place of what the file says: tpe, gp, cmaes, random, quasi or grid
+    /// Who says what to try next, in place of what the file says: tpe, gp, cmaes, random, quasi, grid, asha, hyperband or bohb
     #[arg(long, value_name = "NAME")]
     algorithm: Option<String>,
     /// What random numbers are made of, in place of what the file says
@@ -46,9 +45,7 @@ pub(crate) struct AskTellArgs {
 pub(crate) fn run(args: &AskTellArgs) -> Result<u8, CliError> {
     let (_, mut definition) = file::read(&args.file)?;
     if let Some(name) = &args.algorithm {
-        let checked = Algorithm::named(name)
-            .and_then(|algorithm| algorithm.check(&definition.space, &definition.objectives).map(|()| algorithm));
-        definition.algorithm = checked.map_err(|message| CliError::Usage {
+        definition = definition.with_algorithm(name).map_err(|message| CliError::Usage {
             message: format!("--algorithm: {message}"),
             hint: "leave it out, and the file's algorithm is used".to_owned(),
         })?;

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::run::Wanted;
 use crate::api::query;
@@ -22,6 +23,13 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// How long the pods of trials that are stopped may take.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long nobody may answer: a server that is started again is back before.
+const LOST_PATIENCE: Duration = Duration::from_secs(60);
+/// Signals this close together are one request.
+const SAME_PRESS: Duration = Duration::from_millis(400);
+/// How long the list of what is to be killed is waited for.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What was shown.
 struct Shown {
     /// Trials that have not been told of, and may be there.
@@ -38,46 +46,136 @@ pub(super) async fn follow(
 ) -> Result<u8, CliError> {
     let mut signals = Signals::new()?;
     let began = std::time::Instant::now();
-    let started = object["status"]["trials"]["started"].as_u64().unwrap_or(0);
-    // What had ended before is not told again.
-    let mut shown = Shown { open: BTreeSet::new(), next: started };
-    for number in 0..started {
-        let trial = trial(session, wanted, number).await?;
-        if trial.is_some_and(|trial| !is_over(&trial)) {
-            shown.open.insert(number);
-        }
-    }
+    let mut shown = Shown::of(&object["status"], session, wanted).await?;
+    let mut lost: Option<Instant> = None;
     loop {
-        let found = session.api.find(&wanted.path(session)).await?;
-        let Some(now) = found else {
-            screen.clear();
-            screen.say(
-                "Deleted",
-                style::BAD,
-                &format!("experiment {} was deleted while it was followed", wanted.name),
-            )?;
-            return Ok(exit_code::FAILURE);
+        let looked = tokio::select! {
+            looked = look(session, wanted, &mut shown, screen, began.elapsed()) => looked,
+            signal = signals.next() => return interrupted(session, wanted, screen, &mut signals, signal).await,
         };
-        news(session, wanted, &now, &mut shown, screen).await?;
-        let status = &now["status"];
-        if matches!(status["phase"].as_str(), Some("Succeeded" | "Failed")) && shown.open.is_empty() {
-            screen.clear();
-            stopped(session, wanted).await?;
-            return summary(wanted, &now, began.elapsed(), screen);
+        match looked {
+            Ok(Some(code)) => return Ok(code),
+            Ok(None) => lost = None,
+            Err(error) if is_passing(&error) && lost.get_or_insert_with(Instant::now).elapsed() < LOST_PATIENCE => {
+                screen.wait(&format!("{error}; trying again"));
+            }
+            Err(error) => return Err(error),
         }
-        screen.wait(&line(wanted, status, began.elapsed()));
         tokio::select! {
             () = tokio::time::sleep(PERIOD) => {}
-            signal = signals.next() => {
-                screen.wait("stopping the trials that run");
-                session.api.merge(&wanted.path(session), &json!({"spec": {"suspend": true}})).await?;
-                stopped(session, wanted).await?;
-                screen.clear();
-                screen.say("Stopped", style::CARE, &format!("experiment {}; go on with it with --resume", wanted.name))?;
-                return Ok(exit_code::SIGNAL_BASE.wrapping_add(u8::try_from(signal).unwrap_or(0)));
-            }
+            signal = signals.next() => return interrupted(session, wanted, screen, &mut signals, signal).await,
         }
     }
+}
+
+/// Whether the same request may have another answer soon: nobody answered, or too much was asked for.
+fn is_passing(error: &CliError) -> bool {
+    match error {
+        CliError::Unreachable { .. } => true,
+        CliError::Refused { status, .. } => matches!(status, 408 | 429 | 500..=599),
+        _ => false,
+    }
+}
+
+/// Shows what is new. The exit code, once the experiment is over.
+async fn look(
+    session: &Session,
+    wanted: &Wanted,
+    shown: &mut Shown,
+    screen: &mut Screen,
+    since: Duration,
+) -> Result<Option<u8>, CliError> {
+    let found = session.api.find(&wanted.path(session)).await?;
+    let Some(now) = found else {
+        screen.clear();
+        let message = format!("experiment {} was deleted while it was followed", wanted.name);
+        screen.say("Deleted", style::BAD, &message)?;
+        return Ok(Some(exit_code::FAILURE));
+    };
+    news(session, wanted, &now, shown, screen).await?;
+    let status = &now["status"];
+    if matches!(status["phase"].as_str(), Some("Succeeded" | "Failed")) && shown.open.is_empty() {
+        screen.clear();
+        stopped(session, wanted).await?;
+        return summary(wanted, &now, since, screen).map(Some);
+    }
+    screen.wait(&line(wanted, status, since));
+    Ok(None)
+}
+
+/// Ends the trials that run, so that they can be gone on with. A second signal kills them.
+async fn interrupted(
+    session: &Session,
+    wanted: &Wanted,
+    screen: &mut Screen,
+    signals: &mut Signals,
+    signal: i32,
+) -> Result<u8, CliError> {
+    screen.wait("stopping the trials that run; Ctrl-C again kills them");
+    let pressed = Instant::now();
+    let again = async {
+        loop {
+            signals.next().await;
+            // A press may come as several signals.
+            if pressed.elapsed() >= SAME_PRESS {
+                return;
+            }
+        }
+    };
+    let stopping = async {
+        session.api.merge(&wanted.path(session), &json!({"spec": {"suspend": true}})).await?;
+        stopped(session, wanted).await
+    };
+    let is_hurried = tokio::select! {
+        biased;
+        done = stopping => done.map(|()| false)?,
+        () = again => true,
+    };
+    screen.clear();
+    if is_hurried {
+        kill(session, wanted).await;
+        screen.say(
+            "Left",
+            style::CARE,
+            &format!("experiment {} as it was; go on with it with --resume", wanted.name),
+        )?;
+    } else {
+        screen.say("Stopped", style::CARE, &format!("experiment {}; go on with it with --resume", wanted.name))?;
+    }
+    Ok(exit_code::SIGNAL_BASE.wrapping_add(u8::try_from(signal).unwrap_or(0)))
+}
+
+/// Kills what our own control plane runs of the experiment. Another one ends it by itself.
+async fn kill(session: &Session, wanted: &Wanted) {
+    let Place::InProcess { home } = &session.place else { return };
+    let path = labelled(session, wanted, "/api/v1", "pods");
+    if let Ok(Ok(pods)) = tokio::time::timeout(KILL_PATIENCE, session.api.get(&path)).await {
+        process::killed(home, &uids(&pods)).await;
+    }
+}
+
+fn uids(list: &Value) -> Vec<String> {
+    let uid = |object: &Value| object["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    list["items"].as_array().into_iter().flatten().map(uid).collect()
+}
+
+impl Shown {
+    /// What had ended before is not told again.
+    async fn of(status: &Value, session: &Session, wanted: &Wanted) -> Result<Self, CliError> {
+        let next = next(status);
+        if next == 0 {
+            return Ok(Self { open: BTreeSet::new(), next });
+        }
+        let trials = session.api.get(&labelled(session, wanted, "/apis/trainyard.dev/v1alpha1", "trials")).await?;
+        let trials = trials["items"].as_array().into_iter().flatten();
+        let open = trials.filter(|trial| !is_over(trial)).filter_map(|trial| trial["spec"]["number"].as_u64());
+        Ok(Self { open: open.filter(|number| *number < next).collect(), next })
+    }
+}
+
+/// The number of the next trial. There may be fewer trials: some may have been deleted.
+fn next(status: &Value) -> u64 {
+    status["trials"]["next"].as_u64().unwrap_or(0)
 }
 
 async fn trial(session: &Session, wanted: &Wanted, number: u64) -> Result<Option<Value>, CliError> {
@@ -97,9 +195,9 @@ async fn news(
     shown: &mut Shown,
     screen: &Screen,
 ) -> Result<(), CliError> {
-    let started = now["status"]["trials"]["started"].as_u64().unwrap_or(0);
-    shown.open.extend(shown.next..started);
-    shown.next = shown.next.max(started);
+    let next = next(&now["status"]);
+    shown.open.extend(shown.next..next);
+    shown.next = shown.next.max(next);
     for number in shown.open.clone() {
         let found = trial(session, wanted, number).await?;
         if found.as_ref().is_none_or(is_over) {
@@ -168,15 +266,14 @@ fn line(wanted: &Wanted, status: &Value, since: Duration) -> String {
 /// Waits until nothing of the experiment runs, and nothing will: the controllers have seen that it is over or suspended, and so have its
 /// jobs.
 async fn stopped(session: &Session, wanted: &Wanted) -> Result<(), CliError> {
-    let deadline = tokio::time::Instant::now() + STOP_PATIENCE;
+    let deadline = Instant::now() + STOP_PATIENCE;
     loop {
         let is_still = is_still(session, wanted).await?;
         let pods = session.api.get(&labelled(session, wanted, "/api/v1", "pods")).await?;
-        let pods = pods["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-        if is_still && pods.iter().all(phase::is_over) || tokio::time::Instant::now() >= deadline {
+        let are_over = pods["items"].as_array().into_iter().flatten().all(phase::is_over);
+        if is_still && are_over || Instant::now() >= deadline {
             if let Place::InProcess { home } = &session.place {
-                let uid = |pod: &Value| pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-                process::gone(home, &pods.iter().map(uid).collect::<Vec<_>>()).await;
+                process::gone(home, &uids(&pods)).await;
             }
             return Ok(());
         }

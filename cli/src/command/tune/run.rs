@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use trainyard_tuner::definition::Definition;
+use trainyard_tuner::definition::{Definition, DefinitionError};
 use trainyard_tuner_core::control::LONGEST_NAME;
 
 use super::{file, follow};
@@ -123,7 +123,7 @@ fn read(path: &Path, args: &RunArgs) -> Result<Wanted, CliError> {
     if let Some(seed) = args.seed {
         spec.insert("seed".to_owned(), json!(seed));
     }
-    let definition = Definition::of_spec(&spec).map_err(|errors| file::refusal(&source, &errors))?;
+    let definition = Definition::of_spec(&spec).map_err(|errors| refusal(path, args, &errors))?;
     if definition.trial.is_none() {
         return Err(CliError::Usage {
             message: format!("{} does not say what a trial runs", path.display()),
@@ -133,6 +133,23 @@ fn read(path: &Path, args: &RunArgs) -> Result<Wanted, CliError> {
         });
     }
     Ok(Wanted { name, definition, spec })
+}
+
+/// What is wrong with a file that was right before the command line changed it.
+fn refusal(path: &Path, args: &RunArgs, errors: &[DefinitionError]) -> CliError {
+    let options = [
+        ("budget.trials", "--trials", args.trials.is_some()),
+        ("budget.parallel", "--parallel", args.parallel.is_some()),
+        ("seed", "--seed", args.seed.is_some()),
+    ];
+    let about = |error: &DefinitionError| {
+        let option = options.iter().find(|(path, _, is_given)| *is_given && *path == error.path);
+        option.map_or_else(|| error.to_string(), |(_, option, _)| format!("{option}: {}", error.message))
+    };
+    CliError::Usage {
+        message: errors.iter().map(about).collect::<Vec<_>>().join("; "),
+        hint: format!("give another value, or leave the option out, and what {} says is used", path.display()),
+    }
 }
 
 /// Trials, their jobs and pods are named after the experiment.
@@ -203,7 +220,7 @@ async fn check_job(session: &Session, wanted: &Wanted) -> Result<(), CliError> {
     );
     match session.api.create(&path, &job).await {
         Ok(_) => Ok(()),
-        Err(ApiError::Refused(refusal)) if refusal.code == 409 => Ok(()),
+        Err(ApiError::Refused(refusal)) if refusal.code == 409 => check_taken(session, wanted, &job, &path).await,
         Err(ApiError::Refused(refusal)) => Err(CliError::Refused {
             message: format!("the job of a trial is refused: {}", refusal.message),
             hint: Some("mend [trial] in the experiment's file".to_owned()),
@@ -211,6 +228,26 @@ async fn check_job(session: &Session, wanted: &Wanted) -> Result<(), CliError> {
         }),
         Err(error) => Err(error.into()),
     }
+}
+
+/// A job of the first trial's name is there: that of an earlier experiment of this name, or something else.
+async fn check_taken(session: &Session, wanted: &Wanted, job: &Value, path: &str) -> Result<(), CliError> {
+    let collection = path.split('?').next().unwrap_or_default();
+    let name = job["metadata"]["name"].as_str().unwrap_or_default();
+    let found = session.api.find(&format!("{collection}/{name}")).await?;
+    let is_earlier = |found: &Value| {
+        let owners = found["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+        let mut owners = owners.filter(|owner| owner["controller"] == true);
+        owners.any(|owner| owner["kind"] == "Trial" && owner["name"] == name)
+    };
+    if found.as_ref().is_none_or(is_earlier) {
+        return Ok(());
+    }
+    let kind = job["kind"].as_str().unwrap_or_default();
+    Err(CliError::Conflict {
+        message: format!("{kind} {name} is there already, and is no trial's of experiment {}", wanted.name),
+        hint: "delete it, or give the experiment another name with --name".to_owned(),
+    })
 }
 
 async fn create(session: &Session, wanted: &Wanted, screen: &Screen) -> Result<Value, CliError> {

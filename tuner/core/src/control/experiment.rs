@@ -18,8 +18,14 @@ pub struct ExperimentView<'view> {
     pub setup: Result<&'view Setup, String>,
 }
 
-/// What an experiment does next. The search is asked for trials, and knows all that are stored.
-pub fn experiment(view: &ExperimentView<'_>, search: Option<&mut Search>, now_ms: i64) -> Plan {
+/// What an experiment does next. The search is asked for trials, and knows all that are stored. After the first one it is only asked
+/// while there is to be `more`: where suggestions take long, trials that wait for nothing else are not held up by them.
+pub fn experiment(
+    view: &ExperimentView<'_>,
+    search: Option<&mut Search>,
+    more: &mut dyn FnMut() -> bool,
+    now_ms: i64,
+) -> Plan {
     let mut plan = Plan::default();
     let old: ExperimentStatus =
         view.object.get("status").and_then(|status| serde_json::from_value(status.clone()).ok()).unwrap_or_default();
@@ -30,7 +36,7 @@ pub fn experiment(view: &ExperimentView<'_>, search: Option<&mut Search>, now_ms
     match (&view.setup, search) {
         (Ok(setup), Some(search)) => {
             if !is_over(&old) {
-                advance(view.object, setup, search, &mut new, &mut plan, now_ms);
+                advance(view.object, setup, (search, more), &mut new, &mut plan, now_ms);
             }
             count(view.object, search, &mut new);
         }
@@ -55,7 +61,7 @@ fn end(status: &mut ExperimentStatus, phase: &str, message: String, now_ms: i64)
 fn advance(
     object: &Json,
     setup: &Setup,
-    search: &mut Search,
+    (search, more): (&mut Search, &mut dyn FnMut() -> bool),
     status: &mut ExperimentStatus,
     plan: &mut Plan,
     now_ms: i64,
@@ -82,15 +88,19 @@ fn advance(
     let is_late = budget.seconds.is_some_and(|seconds| now_ms >= late(start_ms, seconds));
     let left = budget.trials.map_or(u64::MAX, |trials| trials.saturating_sub(counts.started));
     let room = if is_late { 0 } else { budget.parallel.saturating_sub(counts.running).min(left).min(AT_ONCE) };
-    if let Err(reason) = search.ask(usize::try_from(room).unwrap_or(usize::MAX)) {
+    let wanted = usize::try_from(room).unwrap_or(usize::MAX);
+    let asked = search.ask(wanted, more);
+    if let Err(reason) = &asked {
         if counts.running == 0 && search.asked().is_empty() {
             return end(status, "Succeeded", reason.to_string(), now_ms);
         }
         status.message = Some(reason.to_string());
     }
-    plan.actions
-        .extend(search.asked().iter().take(room as usize).map(|(number, proposal)| made(object, *number, proposal)));
+    plan.actions.extend(search.asked().iter().take(wanted).map(|(number, proposal)| made(object, *number, proposal)));
     plan.wake_at_ms = budget.seconds.map(|seconds| late(start_ms, seconds)).filter(|at| *at > now_ms);
+    if asked.is_ok() && search.asked().len() < wanted {
+        plan.wake_at_ms = Some(now_ms);
+    }
 }
 
 fn late(start_ms: i64, seconds: u64) -> i64 {
@@ -138,6 +148,7 @@ fn count(object: &Json, search: &Search, status: &mut ExperimentStatus) {
         succeeded: counts.succeeded,
         failed: counts.failed,
         stopped: counts.stopped,
+        next: search.next(),
     });
     let best = search.best().and_then(|number| Some((number, search.get(number)?)));
     status.best = best.and_then(|(number, trial)| {
@@ -171,6 +182,12 @@ fn made(experiment: &Json, number: u64, proposal: &Proposal) -> Action {
     let mut spec = json!({"number": number, "parameters": parameters(&proposal.parameters)});
     if !proposal.learned.is_empty() {
         spec["learned"] = json!(proposal.learned);
+    }
+    if let Some(first) = proposal.place.continues {
+        spec["continues"] = json!(first);
+    }
+    if proposal.place.bracket > 0 {
+        spec["bracket"] = json!(proposal.place.bracket);
     }
     let body = json!({
         "apiVersion": API_VERSION, "kind": "Trial",

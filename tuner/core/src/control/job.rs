@@ -31,6 +31,64 @@ pub(super) fn stage(job: &Json) -> Stage {
     stage
 }
 
+/// When it ended: not every kind has a time for that.
+pub(super) fn ended_ms(job: &Json) -> Option<i64> {
+    let ms = |text: &str| text.parse::<jiff::Timestamp>().ok().map(|time| time.as_millisecond());
+    let conditions = job.pointer("/status/conditions").and_then(Json::as_array).into_iter().flatten();
+    let mut last = conditions.filter(|condition| {
+        matches!(text(condition, "/type"), "Complete" | "Succeeded" | "Failed") && text(condition, "/status") == "True"
+    });
+    ms(text(job, "/status/completionTime"))
+        .or_else(|| last.find_map(|condition| ms(text(condition, "/lastTransitionTime"))))
+}
+
+/// Where the job's kind says when it, and its pods, go after its end: the time, and which pods.
+fn leaving(kind: &str) -> [&'static [&'static str]; 2] {
+    match suspend(kind) {
+        ["spec", "runPolicy", ..] => {
+            [&["spec", "runPolicy", "ttlSecondsAfterFinished"], &["spec", "runPolicy", "cleanPodPolicy"]]
+        }
+        _ => [&["spec", "ttlSecondsAfterFinished"], &["spec", "cleanPodPolicy"]],
+    }
+}
+
+fn within<'job>(job: &'job Json, path: &[&str]) -> Option<&'job Json> {
+    path.iter().try_fold(job, |value, name| value.get(name))
+}
+
+/// Nothing of a job goes by itself at its end, before what its pods told has been read: see [`released`].
+pub(super) fn hold(job: &mut Json) {
+    let [ttl, pods] = leaving(text(job, "/kind"));
+    let mut of = |path: &[&str], change: &dyn Fn(&mut serde_json::Map<String, Json>, &str)| {
+        if let Some((name, above)) = path.split_last()
+            && let Some(Json::Object(table)) = above.iter().try_fold(&mut *job, |value, name| value.get_mut(*name))
+        {
+            change(table, name);
+        }
+    };
+    of(ttl, &|table, name| {
+        table.shift_remove(name);
+    });
+    of(pods, &|table, name| {
+        if let Some(policy) = table.get_mut(name).filter(|policy| **policy == "All") {
+            *policy = json!("Running");
+        }
+    });
+}
+
+/// The merge patch that gives a job what was held back of its template, if it has not got that.
+pub(super) fn released(job: &Json, template: &Json) -> Option<Json> {
+    let [ttl, pods] = leaving(text(job, "/kind"));
+    let wanted = [(ttl, within(template, ttl)), (pods, within(template, pods).filter(|policy| **policy == "All"))];
+    let mut patch = json!({});
+    for (path, wanted) in wanted {
+        if let Some(wanted) = wanted.filter(|wanted| within(job, path) != Some(wanted)) {
+            *path.iter().fold(&mut patch, |value, name| &mut value[name]) = wanted.clone();
+        }
+    }
+    Some(patch).filter(|patch| patch.as_object().is_some_and(|table| !table.is_empty()))
+}
+
 /// Where the job's kind says that it is suspended.
 fn suspend(kind: &str) -> &'static [&'static str] {
     match kind {
@@ -40,7 +98,7 @@ fn suspend(kind: &str) -> &'static [&'static str] {
 }
 
 pub(super) fn is_suspended(job: &Json) -> bool {
-    suspend(text(job, "/kind")).iter().try_fold(job, |value, name| value.get(name)).is_some_and(|value| value == true)
+    within(job, suspend(text(job, "/kind"))).is_some_and(|value| value == true)
 }
 
 /// The merge patch that suspends a job, or lets it go on.

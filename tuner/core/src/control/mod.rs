@@ -13,7 +13,8 @@ use serde_json::{Map, Value as Json, json};
 use trainyard_proto::plan::{Action, Fence, ObjectRef};
 
 use crate::budget::Budget;
-use crate::objective::Objective;
+use crate::objective::{Objective, short};
+use crate::stopping::Stopping;
 
 pub use experiment::{ExperimentView, experiment};
 pub use trial::{Seen, TrialView, stored, trial};
@@ -34,6 +35,10 @@ pub struct Setup {
     pub job: Json,
     /// Which jobs stay when their trial has ended.
     pub keep: Keep,
+    /// When trials are ended early.
+    pub stopping: Option<Stopping>,
+    /// The folder in which each configuration has one for its checkpoints.
+    pub checkpoints: String,
 }
 
 /// Which jobs stay when their trial has ended, and their pods and logs with them.
@@ -114,16 +119,6 @@ fn forget(old: &Map<String, Json>, new: &mut Map<String, Json>) {
 fn summary(objectives: &[Objective], values: &[f64]) -> String {
     let pairs = objectives.iter().zip(values).map(|(objective, value)| format!("{}={}", objective.name, short(*value)));
     pairs.collect::<Vec<_>>().join(" ")
-}
-
-/// A number to six digits.
-fn short(value: f64) -> String {
-    if value != 0.0 && !(1e-4..1e9).contains(&value.abs()) {
-        return format!("{value:.5e}");
-    }
-    let whole = format!("{:.0}", value.abs()).len();
-    let text = format!("{value:.*}", 6_usize.saturating_sub(whole));
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 fn table(objectives: &[Objective], values: &[f64]) -> Map<String, Json> {

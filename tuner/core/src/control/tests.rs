@@ -10,11 +10,13 @@ use trainyard_proto::plan::{Action, Plan};
 
 use super::*;
 use crate::experiment::Experiment;
+use crate::fidelity::{Ladder, Policy};
 use crate::objective::{Goal, Take};
 use crate::observation::Observation;
 use crate::sampler::Random;
 use crate::search::Search;
 use crate::space::{Domain, Parameter, Scale, Space};
+use crate::stopping::{Rule, Stopping, Verdict};
 
 fn objectives() -> Vec<Objective> {
     vec![Objective { name: "loss".to_owned(), goal: Goal::Minimize, target: None, take: Take::Last }]
@@ -25,17 +27,28 @@ fn setup(budget: Budget) -> Setup {
         "apiVersion": "batch/v1", "kind": "Job",
         "spec": {"template": {"spec": {"containers": [{"name": "a", "command": ["x", "{x}", "{trial.name}"]}]}}},
     });
-    Setup { objectives: objectives(), budget, job, keep: Keep::All }
+    Setup {
+        objectives: objectives(),
+        budget,
+        job,
+        keep: Keep::All,
+        stopping: None,
+        checkpoints: "checkpoints".to_owned(),
+    }
 }
 
-fn search() -> Search {
+fn search(ladder: Option<&Ladder>) -> Search {
     let x = Parameter {
         name: "x".to_owned(),
         domain: Domain::Float { min: 0.0, max: 1.0, scale: Scale::Linear, step: None },
         when: None,
     };
     let space = Space::new(vec![x], Vec::new()).unwrap();
-    Search::new(Experiment::new(space, objectives(), 1, Box::new(Random)))
+    let experiment = Experiment::new(space, objectives(), 1, Box::new(Random));
+    Search::new(match ladder {
+        Some(ladder) => experiment.with_ladder(ladder.clone(), Policy::Asha),
+        None => experiment,
+    })
 }
 
 struct World {
@@ -44,10 +57,17 @@ struct World {
     seen: BTreeMap<String, (Observation, bool)>,
     setup: Setup,
     search: Search,
+    ladder: Option<Ladder>,
     uids: u64,
     now_ms: i64,
     /// How many jobs were ever made for a trial.
     made: BTreeMap<String, u64>,
+    /// Jobs that the watch has not shown.
+    unseen: BTreeSet<String>,
+    refused: BTreeMap<String, String>,
+    verdicts: BTreeMap<String, Verdict>,
+    /// So many suggestions are made in one plan, after the first.
+    patience: usize,
 }
 
 impl World {
@@ -58,7 +78,23 @@ impl World {
         });
         let objects = BTreeMap::from([(("Experiment".to_owned(), "e".to_owned()), experiment)]);
         let (seen, made) = (BTreeMap::new(), BTreeMap::new());
-        Self { objects, seen, setup: setup(budget), search: search(), uids: 0, now_ms: 1_000_000, made }
+        let (unseen, refused, verdicts) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        let setup = setup(budget);
+        let (uids, now_ms, patience) = (0, 1_000_000, usize::MAX);
+        Self {
+            objects,
+            seen,
+            setup,
+            search: search(None),
+            ladder: None,
+            uids,
+            now_ms,
+            made,
+            unseen,
+            refused,
+            verdicts,
+            patience,
+        }
     }
 
     fn get(&self, kind: &str, name: &str) -> Option<&Json> {
@@ -80,7 +116,13 @@ impl World {
     fn plans(&mut self) -> Vec<Plan> {
         let object = self.experiment().clone();
         let view = ExperimentView { object: &object, setup: Ok(&self.setup) };
-        let mut plans = vec![experiment(&view, Some(&mut self.search), self.now_ms)];
+        let mut left = self.patience;
+        let mut more = || {
+            let is_left = left > 0;
+            left = left.saturating_sub(1);
+            is_left
+        };
+        let mut plans = vec![experiment(&view, Some(&mut self.search), &mut more, self.now_ms)];
         for name in self.names("Trial") {
             let seen = match self.seen.get(&name) {
                 None => Seen::Nothing,
@@ -91,8 +133,10 @@ impl World {
                 object: self.get("Trial", &name).unwrap(),
                 experiment: Some(&object),
                 setup: Some(&self.setup),
-                job: self.get("Job", &name),
+                job: self.get("Job", &name).filter(|_| !self.unseen.contains(&name)),
                 seen,
+                refused: self.refused.get(&name).map(String::as_str),
+                verdict: self.verdicts.get(&name),
             };
             plans.push(trial(&view, self.now_ms));
         }
@@ -129,7 +173,7 @@ impl World {
 
     /// A new process: only what is stored is known.
     fn restart(&mut self) {
-        self.search = search();
+        self.search = search(self.ladder.as_ref());
         for name in self.names("Trial") {
             let (number, known) = stored(self.get("Trial", &name).unwrap(), &self.setup.objectives).unwrap();
             self.search.observe(number, Some(known));
@@ -244,7 +288,10 @@ fn an_experiment_runs_to_its_end() {
         world.settle();
     }
     let status = &world.experiment()["status"];
-    assert_eq!(status["trials"], json!({"started": 3, "running": 0, "succeeded": 1, "failed": 2, "stopped": 0}));
+    assert_eq!(
+        status["trials"],
+        json!({"started": 3, "running": 0, "succeeded": 1, "failed": 2, "stopped": 0, "next": 3})
+    );
     assert_eq!((&status["phase"], &status["best"]["summary"]), (&json!("Succeeded"), &json!("loss=0.5")));
     let messages: Vec<&str> =
         ["e-0", "e-1", "e-2"].map(|name| text(world.get("Trial", name).unwrap(), "/status/message")).into();
@@ -316,6 +363,231 @@ fn pods_that_are_gone_with_what_they_told_fail_their_trial() {
     world.settle();
     let message = text(world.get("Trial", "e-0").unwrap(), "/status/message");
     assert_eq!(message, "its pods are gone, and with them what they told");
+}
+
+fn job_of<'world>(world: &'world mut World, name: &str) -> &'world mut Json {
+    world.objects.get_mut(&("Job".to_owned(), name.to_owned())).unwrap()
+}
+
+fn message<'world>(world: &'world World, trial: &str) -> (&'world str, &'world str) {
+    let object = world.get("Trial", trial).unwrap();
+    (text(object, "/status/phase"), text(object, "/status/message"))
+}
+
+#[test]
+fn pods_that_never_come_into_sight_are_not_waited_for_where_the_job_does_not_say_when_it_ended() {
+    let mut world = World::new(budget(1, 1));
+    world.settle();
+    world.end_one(0, 2);
+    world.seen.clear();
+    let ended = jiff::Timestamp::from_millisecond(world.now_ms + 2_000).unwrap().to_string();
+    job_of(&mut world, "e-0")["status"]["conditions"][0]["lastTransitionTime"] = json!(ended);
+    assert_eq!(world.plans()[1].wake_at_ms, Some(1_007_000), "from the time of its condition");
+    job_of(&mut world, "e-0")["status"]["conditions"][0]["lastTransitionTime"] = Json::Null;
+    assert_eq!(world.plans()[1].wake_at_ms, Some(1_005_000), "or at least from the start");
+    world.now_ms += 5_000;
+    world.settle();
+    assert_eq!(message(&world, "e-0"), ("Failed", "its pods are gone, and with them what they told"));
+}
+
+#[test]
+fn what_a_pod_told_that_failed_is_not_the_result_of_a_job_that_succeeded() {
+    let mut world = World::new(budget(1, 1));
+    world.settle();
+    world.end_one(0, 2);
+    let (told, _) = world.seen.remove("e-0").unwrap();
+    let object = world.experiment().clone();
+    let plan = |world: &World| {
+        let view = TrialView {
+            object: world.get("Trial", "e-0").unwrap(),
+            experiment: Some(&object),
+            setup: Some(&world.setup),
+            job: world.get("Job", "e-0"),
+            seen: Seen::Broken(&told),
+            refused: None,
+            verdict: None,
+        };
+        trial(&view, world.now_ms)
+    };
+    let first = plan(&world);
+    assert_eq!((first.actions, first.wake_at_ms), (Vec::new(), Some(1_005_000)));
+    world.now_ms += 5_000;
+    plan(&world).actions.into_iter().for_each(|action| world.carry_out(action));
+    let expected = ("Failed", "its job succeeded, and the pod that tells for it did not");
+    assert_eq!(message(&world, "e-0"), expected);
+}
+
+#[test]
+fn a_job_that_is_refused_fails_its_trial_with_the_words_of_the_refusal() {
+    let mut world = World::new(budget(2, 1));
+    let why = "jobs.batch \"e-0\" is forbidden: exceeded quota";
+    world.refused.insert("e-0".to_owned(), why.to_owned());
+    world.settle();
+    assert_eq!(message(&world, "e-0"), ("Failed", &*format!("its job is refused: {why}")));
+    assert_eq!(world.names("Job"), ["e-1"], "and the next one runs");
+    world.refused.insert("e-1".to_owned(), why.to_owned());
+    world.end_one(0, 2);
+    world.settle();
+    assert_eq!(message(&world, "e-1").0, "Succeeded", "what is there was not refused");
+}
+
+#[test]
+fn a_job_was_deleted_only_if_it_had_been_seen() {
+    let mut world = World::new(budget(1, 1));
+    world.unseen.insert("e-0".to_owned());
+    for _ in 0..3 {
+        world.plans().into_iter().flat_map(|plan| plan.actions).for_each(|action| world.carry_out(action));
+    }
+    assert_eq!((message(&world, "e-0").0, world.made["e-0"]), ("Running", 1), "the watch of jobs is slow");
+    world.unseen.clear();
+    world.settle();
+    let uid = &world.get("Job", "e-0").unwrap()["metadata"]["uid"];
+    assert_eq!(&world.get("Trial", "e-0").unwrap()["status"]["job"]["uid"], uid);
+    world.objects.remove(&("Job".to_owned(), "e-0".to_owned()));
+    world.settle();
+    assert_eq!((message(&world, "e-0"), world.made["e-0"]), (("Failed", "its job was deleted"), 1));
+}
+
+#[test]
+fn a_job_and_its_pods_stay_until_what_they_told_was_read() {
+    for (kind, spec) in [
+        ("Job", json!({"ttlSecondsAfterFinished": 0})),
+        ("TrainingJob", json!({"ttlSecondsAfterFinished": 9, "cleanPodPolicy": "All"})),
+        ("PyTorchJob", json!({"runPolicy": {"ttlSecondsAfterFinished": 0, "cleanPodPolicy": "All"}})),
+    ] {
+        let template = json!({"kind": kind, "spec": spec});
+        let mut held = template.clone();
+        job::hold(&mut held);
+        let spec = held.pointer("/spec/runPolicy").unwrap_or(&held["spec"]);
+        assert_eq!(spec.get("ttlSecondsAfterFinished"), None);
+        assert!(spec.get("cleanPodPolicy").is_none_or(|policy| policy == "Running"));
+        let patch = job::released(&held, &template).unwrap();
+        merge(&mut held, &patch);
+        assert_eq!((&held, job::released(&held, &template)), (&template, None));
+    }
+    let plain = json!({"kind": "Job", "spec": {"backoffLimit": 0}});
+    let mut held = plain.clone();
+    job::hold(&mut held);
+    assert_eq!((&held, job::released(&held, &plain)), (&plain, None));
+}
+
+#[test]
+fn a_job_is_given_its_own_end_back_once_its_trial_has_ended() {
+    let mut world = World::new(budget(1, 1));
+    world.setup.job["spec"]["ttlSecondsAfterFinished"] = json!(0);
+    world.settle();
+    assert_eq!(world.get("Job", "e-0").unwrap()["spec"].get("ttlSecondsAfterFinished"), None);
+    world.end_one(0, 2);
+    world.settle();
+    assert_eq!(message(&world, "e-0").0, "Succeeded");
+    assert_eq!(world.get("Job", "e-0").unwrap()["spec"]["ttlSecondsAfterFinished"], 0);
+}
+
+#[test]
+fn suggestions_that_take_long_hold_no_trial_up_and_are_the_same() {
+    let names = |patience| {
+        let mut world = World::new(budget(6, 4));
+        world.patience = patience;
+        let plan = world.plans().remove(0);
+        let made = plan.actions.iter().filter(|action| matches!(action, Action::Create { .. })).count();
+        assert_eq!((made, plan.wake_at_ms.is_some()), ((patience + 1).min(4), patience < 3));
+        world.settle();
+        let tried = world.names("Trial").into_iter().map(|name| world.get("Trial", &name).unwrap()["spec"].clone());
+        tried.collect::<Vec<_>>()
+    };
+    let at_once = names(9);
+    assert_eq!(at_once.len(), 4);
+    assert_eq!(names(0), at_once);
+    assert_eq!(names(1), at_once);
+}
+
+fn with_rules(world: &mut World) {
+    let rules = vec![Rule::Threshold { lower: None, upper: Some(1.0), start: 0 }];
+    world.setup.stopping = Some(Stopping { at: 0, objective: objectives().remove(0), rules });
+}
+
+/// A pod that still writes.
+fn told(world: &mut World, trial: &str, losses: &[f64]) {
+    let mut observation = Observation::new(1);
+    for loss in losses {
+        observation.line(&format!("loss={loss}"), &world.setup.objectives);
+    }
+    world.seen.insert(trial.to_owned(), (observation, false));
+}
+
+#[test]
+fn a_trial_that_is_hopeless_is_stopped_with_the_reason_and_its_job_goes() {
+    let mut world = World::new(budget(2, 1));
+    with_rules(&mut world);
+    world.settle();
+    told(&mut world, "e-0", &[3.0, 2.0]);
+    world.settle();
+    assert_eq!(message(&world, "e-0").0, "Running", "nobody says that it is to be stopped");
+    world.verdicts.insert("e-0".to_owned(), Verdict::Hopeless("at step 2 it had too much".to_owned()));
+    world.settle();
+    assert_eq!(message(&world, "e-0"), ("Stopped", "at step 2 it had too much"));
+    let status = &world.get("Trial", "e-0").unwrap()["status"];
+    assert_eq!(status["curve"], json!([[1.0, 3.0], [2.0, 2.0]]), "others are compared with it");
+    assert_eq!(world.names("Job"), ["e-1"], "its job has gone and the next one runs");
+    assert_eq!(world.search.counts().stopped, 1);
+    let (_, stored) = stored(world.get("Trial", "e-0").unwrap(), &world.setup.objectives).unwrap();
+    assert_eq!(stored.reports.iter().map(|report| report.step).collect::<Vec<_>>(), [1, 2]);
+    world.end_one(0, 2);
+    world.settle();
+    assert_eq!(text(world.experiment(), "/status/best/trial"), "e-1", "what was stopped is not the best");
+}
+
+#[test]
+fn a_trial_that_is_settled_has_succeeded_with_what_it_told() {
+    let mut world = World::new(budget(1, 1));
+    with_rules(&mut world);
+    world.settle();
+    told(&mut world, "e-0", &[0.5, 0.25, 0.25]);
+    world.verdicts.insert("e-0".to_owned(), Verdict::Settled("no better for 1 step".to_owned()));
+    world.settle();
+    assert_eq!(message(&world, "e-0"), ("Succeeded", "no better for 1 step"));
+    assert_eq!(world.get("Trial", "e-0").unwrap()["status"]["values"], json!({"loss": 0.25}));
+    assert_eq!((world.names("Job").len(), world.phase()), (0, "Succeeded"));
+}
+
+#[test]
+fn a_trial_that_is_suspended_is_not_judged() {
+    let mut world = World::new(budget(1, 1));
+    with_rules(&mut world);
+    world.settle();
+    told(&mut world, "e-0", &[3.0]);
+    world.objects.get_mut(&("Experiment".to_owned(), "e".to_owned())).unwrap()["spec"]["suspend"] = json!(true);
+    world.verdicts.insert("e-0".to_owned(), Verdict::Hopeless("too much".to_owned()));
+    world.settle();
+    assert_eq!(message(&world, "e-0").0, "Suspended");
+}
+
+#[test]
+fn a_configuration_goes_on_with_more_in_the_folder_of_its_first_trial() {
+    let mut world = World::new(budget(4, 1));
+    world.ladder = Some(Ladder::new(Some("epochs".to_owned()), 1.0, 9.0, 3.0).unwrap());
+    world.restart();
+    let command = json!(["x", "{x}", "{epochs}", "{trial.checkpoint}"]);
+    world.setup.job["spec"]["template"]["spec"]["containers"][0]["command"] = command;
+    for _ in 0..4 {
+        world.settle();
+        world.end_one(0, 2);
+        // The process ends, and another one goes on.
+        world.restart();
+    }
+    world.settle();
+    let spec = |name: &str| world.get("Trial", name).unwrap()["spec"].clone();
+    let (first, last) = (spec("e-0"), spec("e-3"));
+    assert_eq!((&first["parameters"]["epochs"], &last["parameters"]["epochs"]), (&json!(1), &json!(3)));
+    // All have the same loss; the first of them goes on.
+    assert_eq!((&last["continues"], &last["parameters"]["x"]), (&json!(0), &first["parameters"]["x"]));
+    let command =
+        |name: &str| world.get("Job", name).unwrap()["spec"]["template"]["spec"]["containers"][0]["command"].clone();
+    assert_eq!(command("e-0")[3], "checkpoints/e-e-uid/0");
+    assert_eq!((&command("e-3")[2], &command("e-3")[3]), (&json!("3"), &json!("checkpoints/e-e-uid/0")));
+    assert_eq!(command("e-1")[3], "checkpoints/e-e-uid/1");
+    let best = &world.experiment()["status"]["best"];
+    assert_eq!((&best["trial"], &best["parameters"]["epochs"]), (&json!("e-3"), &json!(3)), "of those with the most");
 }
 
 #[test]

@@ -7,10 +7,12 @@ use trainyard_proto::plan::{Action, ObjectRef, Plan};
 use trainyard_proto::tuning::{JobReference, TrialReport, TrialSpec, TrialStatus};
 
 use super::{Keep, Setup, fence, is_going, job, owner, reference, status, summary, table, text, time};
+use crate::history::Report;
 use crate::objective::Objective;
 use crate::observation::Observation;
-use crate::search::{Stage, Stored};
-use crate::space::{Configuration, Space, Value};
+use crate::search::{Place, Stage, Stored};
+use crate::space::{Space, Value};
+use crate::stopping::{Verdict, thinned};
 use crate::template::{Words, fill};
 
 /// How long pods may be out of sight after their job has ended.
@@ -28,6 +30,10 @@ pub struct TrialView<'view> {
     pub job: Option<&'view Json>,
     /// What was seen of its pods.
     pub seen: Seen<'view>,
+    /// Why its job is not made, if that is refused.
+    pub refused: Option<&'view str>,
+    /// Why it is to be ended, if it is.
+    pub verdict: Option<&'view Verdict>,
 }
 
 /// What was seen of a trial's pods.
@@ -39,13 +45,15 @@ pub enum Seen<'view> {
     Part(&'view Observation),
     /// They have ended, and this is all that they told.
     Whole(&'view Observation),
+    /// They have ended otherwise than well, and this is all that they told.
+    Broken(&'view Observation),
 }
 
 impl Seen<'_> {
     fn observation(&self) -> Option<&Observation> {
         match self {
             Self::Nothing => None,
-            Self::Part(observation) | Self::Whole(observation) => Some(observation),
+            Self::Part(observation) | Self::Whole(observation) | Self::Broken(observation) => Some(observation),
         }
     }
 }
@@ -74,14 +82,21 @@ pub fn trial(view: &TrialView<'_>, now_ms: i64) -> Plan {
     let Some(setup) = view.setup else { return plan };
     let is_suspended = experiment.pointer("/spec/suspend").is_some_and(|suspend| suspend == true);
     match view.job {
-        None if old.job.is_some() => end(&mut new, "Failed", "its job was deleted".to_owned(), now_ms),
+        None if old.job.as_ref().is_some_and(|job| job.uid.is_some()) => {
+            end(&mut new, "Failed", "its job was deleted".to_owned(), now_ms);
+        }
         // Said, so that whoever waits for it knows that no job will be made.
         None if is_suspended => new.phase = Some("Suspended".to_owned()),
-        None => plan.actions.push(make(view, setup, &mut new, now_ms)),
-        Some(found) => {
-            if new.job.is_none() {
-                begin(&mut new, found, now_ms);
+        None => match view.refused {
+            Some(refused) => {
+                new.job = None;
+                end(&mut new, "Failed", format!("its job is refused: {refused}"), now_ms);
             }
+            // One that was made and has not come into sight is made again, which changes nothing if it is there.
+            None => plan.actions.push(make(view, setup, &mut new, now_ms)),
+        },
+        Some(found) => {
+            begin(&mut new, found, now_ms);
             follow(view, setup, found, is_suspended, &mut new, &mut plan, now_ms);
         }
     }
@@ -101,12 +116,12 @@ fn end(status: &mut TrialStatus, phase: &str, message: String, now_ms: i64) {
 
 fn begin(status: &mut TrialStatus, job: &Json, now_ms: i64) {
     let ObjectRef { api_version, kind, name, .. } = reference(job);
-    status.job = Some(JobReference { api_version, kind, name });
+    status.job = Some(JobReference { api_version, kind, name, uid: fence(job).uid });
     status.phase = Some("Running".to_owned());
-    status.start_time = Some(time(now_ms));
+    status.start_time.get_or_insert_with(|| time(now_ms));
 }
 
-/// The job of a trial that has ended goes if it still runs, or if it is not to be kept.
+/// The job of a trial that has ended goes if it still runs, or if it is not to be kept. One that is kept gets what was held back.
 fn cleaned_up(view: &TrialView<'_>, setup: Option<&Setup>, status: &TrialStatus) -> Option<Action> {
     let found = view.job.filter(|job| !is_going(job))?;
     let is_kept = match setup.map(|setup| setup.keep) {
@@ -116,7 +131,10 @@ fn cleaned_up(view: &TrialView<'_>, setup: Option<&Setup>, status: &TrialStatus)
     };
     let reason = match job::stage(found) {
         job::Stage::Active => "its trial has ended",
-        job::Stage::Succeeded | job::Stage::Failed(_) if is_kept => return None,
+        job::Stage::Succeeded | job::Stage::Failed(_) if is_kept => {
+            let patch = job::released(found, &setup?.job)?;
+            return Some(Action::Patch { object: reference(found), fence: fence(found), patch });
+        }
         job::Stage::Succeeded | job::Stage::Failed(_) => "its trial has ended, and it is not to be kept",
     };
     Some(Action::Delete {
@@ -133,7 +151,12 @@ fn make(view: &TrialView<'_>, setup: &Setup, status: &mut TrialStatus, now_ms: i
     let number = view.object.pointer("/spec/number").and_then(Json::as_u64).unwrap_or_default();
     let all = view.experiment.and_then(|experiment| experiment.pointer("/spec/parameters")).and_then(Json::as_object);
     let names = all.into_iter().flatten().map(|(name, _)| name.as_str());
-    let mut body = setup.job(experiment, text(view.object, "/metadata/name"), number, names, &given(view.object));
+    let first = view.object.pointer("/spec/continues").and_then(Json::as_u64).unwrap_or(number);
+    let uid = view.experiment.map(|experiment| text(experiment, "/metadata/uid")).unwrap_or_default();
+    // An experiment that replaces one of its name does not go on from its checkpoints.
+    let checkpoint = format!("{}/{experiment}-{}/{first}", setup.checkpoints, uid.get(..8).unwrap_or(uid));
+    let trial = Named { experiment, trial: text(view.object, "/metadata/name"), number, checkpoint: &checkpoint };
+    let mut body = setup.job(&trial, names, &given(view.object));
     body["metadata"]["namespace"] = Json::from(text(view.object, "/metadata/namespace"));
     body["metadata"]["ownerReferences"] = Json::Array(vec![owner(view.object)]);
     begin(status, &body, now_ms);
@@ -144,29 +167,38 @@ impl Setup {
     /// The job of a trial. Parameters that are not used have no value.
     fn job<'names>(
         &self,
-        experiment: &str,
-        trial: &str,
-        number: u64,
+        of: &Named<'_>,
         names: impl Iterator<Item = &'names str>,
         values: &BTreeMap<String, Value>,
     ) -> Json {
         let mut words: Words = names.map(|name| (name.to_owned(), None)).collect();
         words.extend(values.iter().map(|(name, value)| (name.clone(), Some(value.to_string()))));
-        words.insert("trial.name".to_owned(), Some(trial.to_owned()));
-        words.insert("trial.number".to_owned(), Some(number.to_string()));
+        words.insert("trial.name".to_owned(), Some(of.trial.to_owned()));
+        words.insert("trial.number".to_owned(), Some(of.number.to_string()));
+        words.insert("trial.checkpoint".to_owned(), Some(of.checkpoint.to_owned()));
         words.insert("trial.parameters".to_owned(), serde_json::to_string(values).ok());
         let mut body = fill(&self.job, &words);
-        job::label(&mut body, experiment, trial);
-        body["metadata"]["name"] = Json::from(trial);
+        job::label(&mut body, of.experiment, of.trial);
+        job::hold(&mut body);
+        body["metadata"]["name"] = Json::from(of.trial);
         body
     }
 
     /// The job of an experiment's first trial, if that tried this.
     #[must_use]
-    pub fn first_job(&self, experiment: &str, space: &Space, configuration: &Configuration) -> Json {
+    pub fn first_job(&self, experiment: &str, space: &Space, values: &BTreeMap<String, Value>) -> Json {
         let names = space.parameters().iter().map(|parameter| parameter.name.as_str());
-        self.job(experiment, &format!("{experiment}-0"), 0, names, &configuration.named(space))
+        let (trial, checkpoint) = (format!("{experiment}-0"), format!("{}/{experiment}/0", self.checkpoints));
+        self.job(&Named { experiment, trial: &trial, number: 0, checkpoint: &checkpoint }, names, values)
     }
+}
+
+/// What a trial's job is told of it besides its parameters.
+struct Named<'view> {
+    experiment: &'view str,
+    trial: &'view str,
+    number: u64,
+    checkpoint: &'view str,
 }
 
 fn given(object: &Json) -> BTreeMap<String, Value> {
@@ -187,18 +219,24 @@ fn follow(
 ) {
     let objectives = &setup.objectives;
     match (job::stage(found), view.seen) {
-        (job::Stage::Succeeded, Seen::Whole(observation)) => told(observation, objectives, status, now_ms),
-        (job::Stage::Failed(message), _) => end(status, "Failed", message, now_ms),
+        (job::Stage::Succeeded, Seen::Whole(observation)) => told(observation, setup, status, now_ms),
+        (job::Stage::Failed(message), seen) => {
+            keep_curve(seen.observation(), setup, status);
+            end(status, "Failed", message, now_ms);
+        }
         (job::Stage::Succeeded, seen) => {
             // Its pods may not have come into sight yet, or what they wrote has not been read to its end.
-            let since = ended_ms(found).unwrap_or(now_ms);
-            match seen {
-                Seen::Nothing if now_ms >= since.saturating_add(LINGER_MS) => {
-                    let message = "its pods are gone, and with them what they told".to_owned();
-                    end(status, "Failed", message, now_ms);
-                }
-                Seen::Nothing => plan.wake_at_ms = Some(since.saturating_add(LINGER_MS)),
-                Seen::Part(_) | Seen::Whole(_) => {}
+            let started = status.start_time.as_ref().map(|start| start.0.as_millisecond());
+            let late = job::ended_ms(found).or(started).unwrap_or(0).saturating_add(LINGER_MS);
+            let message = match seen {
+                Seen::Part(_) | Seen::Whole(_) => return,
+                Seen::Nothing => "its pods are gone, and with them what they told",
+                Seen::Broken(_) => "its job succeeded, and the pod that tells for it did not",
+            };
+            if now_ms >= late {
+                end(status, "Failed", message.to_owned(), now_ms);
+            } else {
+                plan.wake_at_ms = Some(late);
             }
         }
         (job::Stage::Active, seen) => {
@@ -211,13 +249,36 @@ fn follow(
             let doubt = seen.filter(|seen| seen.is_doubtful()).and_then(|seen| seen.missing(objectives));
             status.message = doubt.map(|doubt| format!("so far {doubt}"));
             report(seen, objectives, status);
+            if let (Some(verdict), Some(seen), false) = (view.verdict, seen, is_suspended) {
+                judged(verdict, seen, setup, status, now_ms);
+            }
         }
     }
 }
 
-fn ended_ms(job: &Json) -> Option<i64> {
-    let time = text(job, "/status/completionTime").parse::<jiff::Timestamp>().ok()?;
-    Some(time.as_millisecond())
+/// Ends a trial that is not worth its while any more. Its job goes next.
+fn judged(verdict: &Verdict, seen: &Observation, setup: &Setup, status: &mut TrialStatus, now_ms: i64) {
+    match verdict {
+        Verdict::Hopeless(why) => {
+            keep_curve(Some(seen), setup, status);
+            end(status, "Stopped", why.clone(), now_ms);
+        }
+        Verdict::Settled(why) if seen.missing(&setup.objectives).is_none() => {
+            told(seen, setup, status, now_ms);
+            status.message.get_or_insert_with(|| why.clone());
+        }
+        // Another metric may still come.
+        Verdict::Settled(_) => {}
+    }
+}
+
+/// What later trials are compared with.
+fn keep_curve(seen: Option<&Observation>, setup: &Setup, status: &mut TrialStatus) {
+    if setup.stopping.is_some() {
+        let reports = seen.map(|seen| thinned(seen.reports())).unwrap_or_default();
+        let row = |report: &Report| std::iter::once(report.step as f64).chain(report.values.iter().copied()).collect();
+        status.curve = reports.iter().map(row).collect();
+    }
 }
 
 fn report(seen: Option<&Observation>, objectives: &[Objective], status: &mut TrialStatus) {
@@ -229,8 +290,10 @@ fn report(seen: Option<&Observation>, objectives: &[Objective], status: &mut Tri
 }
 
 /// Ends a trial whose job has succeeded.
-fn told(observation: &Observation, objectives: &[Objective], status: &mut TrialStatus, now_ms: i64) {
+fn told(observation: &Observation, setup: &Setup, status: &mut TrialStatus, now_ms: i64) {
+    let objectives = &setup.objectives;
     report(Some(observation), objectives, status);
+    keep_curve(Some(observation), setup, status);
     if let Some(missing) = observation.missing(objectives) {
         return end(status, "Failed", missing, now_ms);
     }
@@ -260,6 +323,12 @@ pub fn stored(object: &Json, objectives: &[Objective]) -> Option<(u64, Stored)> 
         }
         _ => Stage::Running,
     };
-    let number = spec.number;
-    Some((number, Stored { parameters: given(object), learned: spec.learned, stage }))
+    let place = Place { continues: spec.continues, bracket: spec.bracket.unwrap_or(0) };
+    let report = |row: Vec<f64>| {
+        let (step, values) = row.split_first()?;
+        (values.len() == objectives.len()).then(|| Report { step: *step as u64, values: values.to_vec() })
+    };
+    let reports =
+        if stage == Stage::Running { Vec::new() } else { status.curve.into_iter().filter_map(report).collect() };
+    Some((spec.number, Stored { parameters: given(object), learned: spec.learned, place, reports, stage }))
 }

@@ -160,7 +160,7 @@ fn a_new_one_that_is_told_the_same_goes_on_the_same_way() {
                 let mut again = Experiment::new(space.clone(), loss(), 77, make());
                 let mut ended = first.history().ended().to_vec();
                 for trial in first.history().trials() {
-                    again.begin(trial.configuration.clone());
+                    again.begin(trial.configuration.clone(), None);
                 }
                 for id in ended.drain(..) {
                     let state = first.history().get(id).map(|trial| trial.state.clone());

@@ -227,7 +227,7 @@ mod tests {
             for entry in log {
                 match entry {
                     None => {
-                        second.begin(begun.next().expect("a trial").configuration.clone());
+                        second.begin(begun.next().expect("a trial").configuration.clone(), None);
                     }
                     Some((id, outcome)) => second.tell(id, outcome).expect("told"),
                 }

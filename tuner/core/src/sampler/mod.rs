@@ -4,6 +4,7 @@
 //! quick, and a new one that is shown the same history goes on the same way, bit for bit.
 
 mod auto;
+pub mod bohb;
 pub mod cmaes;
 pub mod evolve;
 pub mod gp;
@@ -18,6 +19,7 @@ use crate::space::{Point, Space};
 use crate::stream::{Purpose, Stream};
 
 pub use auto::Auto;
+pub use bohb::Bohb;
 pub use cmaes::CmaEs;
 pub use evolve::Evolve;
 pub use gp::Gp;

@@ -137,7 +137,7 @@ proptest! {
             let trial = first.ask().unwrap();
             running.push(trial.id);
             let configuration = trial.configuration.clone();
-            again.begin(configuration);
+            again.begin(configuration, None);
             let id = running.swap_remove(which.index(running.len()));
             first.tell(id, Outcome::Values(vec![value])).unwrap();
             again.tell(id, Outcome::Values(vec![value])).unwrap();

@@ -84,7 +84,7 @@ fn a_new_one_goes_on_the_same_way() {
     }
     let mut second = Experiment::new(space(), two(), 5, Box::new(Evolve::new(Settings::default())));
     for trial in first.history().trials() {
-        let id = second.begin(trial.configuration.clone()).id;
+        let id = second.begin(trial.configuration.clone(), None).id;
         let outcome = match &trial.state {
             State::Complete { values } => Outcome::Values(values.clone()),
             State::Running | State::Stopped { .. } | State::Failed { .. } => {

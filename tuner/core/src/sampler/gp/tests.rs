@@ -215,7 +215,7 @@ fn a_finite_space_is_tried_whole_and_the_best_comes_early() {
 fn replayed(first: &Experiment, space: &Space, seed: u64) -> Experiment {
     let mut again = Experiment::new(space.clone(), loss(), seed, Box::new(Gp::default()));
     for trial in first.history().trials() {
-        again.begin(trial.configuration.clone());
+        again.begin(trial.configuration.clone(), None);
     }
     for id in first.history().ended() {
         let outcome = match first.history().get(*id).map(|trial| trial.state.clone()) {
@@ -288,7 +288,7 @@ fn a_new_one_goes_on_the_same_way_after_many_trials() {
     let mut first = Experiment::new(space.clone(), loss(), 4, Box::new(Gp::default()));
     for at in 0..700 {
         let id = if at < 640 || at % 20 == 0 {
-            first.begin(space.draw(&mut stream).expect("a configuration")).id
+            first.begin(space.draw(&mut stream).expect("a configuration"), None).id
         } else {
             first.ask().expect("more").id
         };

@@ -16,9 +16,8 @@ mod kernel;
 use kernel::{Kernels, Mixture};
 
 use super::{Context, Sampler, losses, quasi};
-use crate::history::TrialId;
 use crate::pareto::{Archive, least_crowded, most_volume};
-use crate::space::Point;
+use crate::space::{Point, Space};
 use crate::stream::Purpose;
 
 /// The settings of the estimator.
@@ -42,20 +41,75 @@ impl Default for Settings {
     }
 }
 
-/// The estimator, and what it keeps to answer quickly.
+/// Trials of which some told a loss, and the densities over them.
+#[derive(Debug)]
+pub(super) struct Estimator {
+    /// The losses of the trials that told one, the best first.
+    ranked: Vec<(f64, usize)>,
+    /// A kernel for each trial.
+    kernels: Kernels,
+    count: usize,
+}
+
+impl Estimator {
+    pub(super) fn new(space: &Space) -> Self {
+        Self { ranked: Vec::new(), kernels: Kernels::new(space.dimensions()), count: 0 }
+    }
+
+    /// Takes in a trial, and answers its place.
+    pub(super) fn push(&mut self, point: &[f64]) -> usize {
+        self.kernels.push(point);
+        self.count += 1;
+        self.count - 1
+    }
+
+    /// Takes in the loss of a trial by its place.
+    pub(super) fn rank(&mut self, loss: f64, trial: usize) {
+        let order = |other: &(f64, usize)| other.0.total_cmp(&loss).then(other.1.cmp(&trial));
+        let at = self.ranked.binary_search_by(order).unwrap_or_else(|at| at);
+        self.ranked.insert(at, (loss, trial));
+    }
+
+    /// How many told a loss.
+    pub(super) fn ranked(&self) -> usize {
+        self.ranked.len()
+    }
+
+    /// The best candidate by the densities of the `below` best trials, and of all others.
+    pub(super) fn suggest(&self, context: &Context<'_>, settings: &Settings, below: usize) -> Point {
+        let below: Vec<usize> = self.ranked.iter().take(below.max(1)).map(|(_, at)| *at).collect();
+        self.suggest_like(context, settings, &below)
+    }
+
+    /// The best candidate by the densities of these trials, by their places, and of all others.
+    fn suggest_like(&self, context: &Context<'_>, settings: &Settings, below: &[usize]) -> Point {
+        let good = Mixture::of_some(&self.kernels, below, settings.prior_weight);
+        let mut stream = context.stream(Purpose::Candidate);
+        let mut candidates = Vec::with_capacity(settings.candidates);
+        for _ in 0..settings.candidates.max(1) {
+            let drawn = context.space.configuration(&good.draw(&mut stream));
+            if context.space.is_allowed(&drawn) {
+                candidates.push(context.space.point(&drawn));
+            }
+        }
+        let scores = self.kernels.scores(below, &good, &candidates, settings.prior_weight);
+        let best = scores.iter().enumerate().max_by(|one, other| one.1.total_cmp(other.1).then(other.0.cmp(&one.0)));
+        // Where constraints leave none of the candidates, the experiment asks again, and draws one in the end.
+        best.map_or_else(|| good.draw(&mut stream), |(at, _)| candidates.swap_remove(at))
+    }
+}
+
+/// The estimator of all trials, and what it has seen of them.
 #[derive(Debug, Default)]
 pub struct Tpe {
     settings: Settings,
     /// How many of the trials, and of those that ended, it has seen.
     begun: usize,
     ended: usize,
-    /// The losses of the trials that told one, the best first.
-    ranked: Vec<(f64, TrialId)>,
-    /// The best of several objectives, in place of them, and how many trials told all.
+    estimator: Option<Estimator>,
+    /// The best of several objectives, and how many trials told all of them.
     archive: Option<Archive>,
     told: usize,
-    /// A kernel for each trial.
-    kernels: Kernels,
 }
 
 impl Tpe {
@@ -67,38 +121,23 @@ impl Tpe {
 
     /// Takes in what has happened since.
     fn observe(&mut self, context: &Context<'_>) {
-        if self.begun == 0 {
-            self.kernels = Kernels::new(context.space.dimensions());
-        }
+        let estimator = self.estimator.get_or_insert_with(|| Estimator::new(context.space));
         for trial in &context.history.trials()[self.begun..] {
-            self.kernels.push(&trial.point);
+            estimator.push(&trial.point);
         }
         self.begun = context.history.trials().len();
-        let most = self.settings.most_below;
-        for id in &context.history.ended()[self.ended..] {
-            let Some(losses) = context.history.get(*id).and_then(|trial| losses(context, trial)) else { continue };
-            self.told += 1;
-            if losses.len() > 1 {
-                self.archive.get_or_insert_with(|| Archive::new(most)).insert(*id, losses);
-                continue;
+        for trial in context.history.ended()[self.ended..].iter().filter_map(|id| context.history.get(*id)) {
+            match losses(context, trial).as_deref() {
+                None | Some([]) => continue,
+                Some([loss]) => estimator.rank(*loss, trial.id.0 as usize),
+                Some(several) => {
+                    let most = self.settings.most_below;
+                    self.archive.get_or_insert_with(|| Archive::new(most)).insert(trial.id, several.to_vec());
+                }
             }
-            let Some(loss) = losses.first() else { continue };
-            let entry = (*loss, *id);
-            let order = |other: &(f64, TrialId)| other.0.total_cmp(&entry.0).then(other.1.cmp(&entry.1));
-            let at = self.ranked.binary_search_by(order).unwrap_or_else(|at| at);
-            self.ranked.insert(at, entry);
+            self.told += 1;
         }
         self.ended = context.history.ended().len();
-    }
-
-    fn below(&self) -> Vec<usize> {
-        let wanted = (self.settings.gamma * self.told as f64).ceil() as usize;
-        let count = wanted.clamp(1, self.settings.most_below.max(1));
-        if let Some(archive) = &self.archive {
-            let best = archive.best(count, |_, front, room| apart(front, room));
-            return best.iter().map(|(at, _)| archive.entries()[*at].id.0 as usize).collect();
-        }
-        self.ranked.iter().take(count).map(|(_, id)| id.0 as usize).collect()
     }
 }
 
@@ -113,22 +152,19 @@ fn apart(front: &[&[f64]], room: usize) -> Vec<usize> {
 impl Sampler for Tpe {
     fn suggest(&mut self, context: &Context<'_>) -> Option<Point> {
         self.observe(context);
-        if self.told == 0 || self.ended < self.settings.startup {
+        let settings = self.settings;
+        let is_ready = self.told > 0 && self.ended >= settings.startup;
+        let Some(estimator) = self.estimator.as_ref().filter(|_| is_ready) else {
             return Some(quasi::point(context, context.trial.0));
-        }
-        let below = self.below();
-        let good = Mixture::of_some(&self.kernels, &below, self.settings.prior_weight);
-        let mut stream = context.stream(Purpose::Candidate);
-        let mut candidates = Vec::with_capacity(self.settings.candidates);
-        for _ in 0..self.settings.candidates.max(1) {
-            let drawn = context.space.configuration(&good.draw(&mut stream));
-            if context.space.is_allowed(&drawn) {
-                candidates.push(context.space.point(&drawn));
+        };
+        let below = ((settings.gamma * self.told as f64).ceil() as usize).clamp(1, settings.most_below.max(1));
+        Some(match &self.archive {
+            None => estimator.suggest(context, &settings, below),
+            Some(archive) => {
+                let best = archive.best(below, |_, front, room| apart(front, room));
+                let places: Vec<usize> = best.iter().map(|(at, _)| archive.entries()[*at].id.0 as usize).collect();
+                estimator.suggest_like(context, &settings, &places)
             }
-        }
-        let scores = self.kernels.scores(&below, &good, &candidates, self.settings.prior_weight);
-        let best = scores.iter().enumerate().max_by(|one, other| one.1.total_cmp(other.1).then(other.0.cmp(&one.0)));
-        // Where constraints leave none of the candidates, the experiment asks again, and draws one in the end.
-        Some(best.map_or_else(|| good.draw(&mut stream), |(at, _)| candidates.swap_remove(at)))
+        })
     }
 }
