@@ -3,6 +3,7 @@
 //! | line | answer |
 //! |---|---|
 //! | `{"ask": 2}` | `{"trials": [{"id": 0, "params": {"lr": 0.1}}, ...]}`; where fewer are left, with `"reason"` |
+//! | `{"add": {"params": {"lr": 0.1}}}` | `{"trials": [{"id": 1, "params": {"lr": 0.1}}]}`: a trial that somebody else suggested |
 //! | `{"tell": {"id": 0, "values": [0.9]}}`; `null` for a trial that failed | none |
 //! | `{"report": {"id": 0, "step": 3, "values": [0.7]}}` | `{"stop": false}`, or `{"stop": true, "reason": "..."}`: what is told next of it is no result |
 //! | `{"best": true}` | `{"trials": [{"id": 0, "params": {...}, "values": [0.9]}]}`: one, or the Pareto front |
@@ -35,9 +36,16 @@ pub struct Dialogue {
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 enum Line {
     Ask(u64),
+    Add(Add),
     Tell(Tell),
     Report(Report),
     Best(bool),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Add {
+    params: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -68,10 +76,11 @@ impl Dialogue {
     /// The answer to a line, if it has one.
     pub fn answer(&mut self, line: &str) -> Option<Json> {
         let read = serde_json::from_str(line).map_err(|error| {
-            format!("expected {{\"ask\": n}}, {{\"tell\": ...}}, {{\"report\": ...}} or {{\"best\": true}}: {error}")
+            format!("expected {{\"ask\": n}}, {{\"add\": ...}}, {{\"tell\": ...}}, {{\"report\": ...}} or {{\"best\": true}}: {error}")
         });
         let answer = read.and_then(|line| match line {
             Line::Ask(count) => self.ask(count).map(Some),
+            Line::Add(add) => self.add(&add.params).map(Some),
             Line::Tell(tell) => self.tell(tell).map(|()| None),
             Line::Report(report) => self.report(&report).map(Some),
             Line::Best(true) => Ok(Some(self.best())),
@@ -91,6 +100,20 @@ impl Dialogue {
                 Err(error) => return Ok(json!({"trials": trials, "reason": error.to_string()})),
             }
         }
+        Ok(json!({"trials": trials}))
+    }
+
+    fn add(&mut self, params: &BTreeMap<String, Value>) -> Result<Json, String> {
+        if self.experiment.ladder().is_some() {
+            return Err("trials of others cannot be taken in where a [fidelity] says how far each one goes".to_owned());
+        }
+        let configuration = self
+            .experiment
+            .space()
+            .read(params)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        let id = self.experiment.begin(configuration, None).id;
+        let trials: Vec<Json> = self.experiment.history().get(id).map(|trial| self.shown(trial)).into_iter().collect();
         Ok(json!({"trials": trials}))
     }
 
@@ -198,6 +221,18 @@ mod tests {
         let rest: Json = dialogue.answer(r#"{"ask": 3}"#).expect("an answer");
         assert_eq!(rest["trials"].as_array().map(Vec::len), Some(1));
         assert_eq!(rest["reason"], "all 4 configurations that the space allows have been tried");
+    }
+
+    #[test]
+    fn trials_of_others_are_taken_in_and_not_suggested_again() {
+        let mut dialogue = Dialogue::new(&Definition::read(FILE).expect("it reads"));
+        let added = talk(&mut dialogue, r#"{"add": {"params": {"a": 2, "b": "y"}}}"#);
+        assert_eq!(added, r#"{"trials":[{"id":0,"params":{"a":2,"b":"y"}}]}"#);
+        assert_eq!(talk(&mut dialogue, r#"{"tell": {"id": 0, "values": [0.5]}}"#), "");
+        let rest: Json = dialogue.answer(r#"{"ask": 9}"#).expect("an answer");
+        assert_eq!(rest["trials"].as_array().map(Vec::len), Some(3));
+        let wrong = talk(&mut dialogue, r#"{"add": {"params": {"a": 3, "c": 1}}}"#);
+        assert!(wrong.contains("no such parameter") && wrong.contains("it has no value"), "{wrong}");
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub struct ExperimentSpec {
     /// Conditions that each configuration keeps, as expressions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub constraints: Option<Vec<String>>,
-    /// Who says what to try next: a name, or a table of name and settings. Defaults to tpe.
+    /// Who says what to try next: a name, or a table of name and settings. Defaults to auto, or to bohb where there is a fidelity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "anything")]
     pub algorithm: Option<Value>,

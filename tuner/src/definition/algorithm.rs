@@ -2,7 +2,9 @@
 
 use trainyard_tuner_core::fidelity::{Ladder, Policy};
 use trainyard_tuner_core::objective::Objective;
-use trainyard_tuner_core::sampler::{Bohb, CmaEs, Gp, Grid, Quasi, Random, Sampler, Tpe, bohb, cmaes, gp, tpe};
+use trainyard_tuner_core::sampler::{
+    Auto, Bohb, CmaEs, Evolve, Gp, Grid, Quasi, Random, Sampler, Tpe, bohb, cmaes, evolve, gp, tpe,
+};
 use trainyard_tuner_core::space::{Dimension, Space, nearest};
 
 use super::table::Table;
@@ -10,6 +12,8 @@ use super::table::Table;
 /// Who says what to try next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Algorithm {
+    /// [`Auto`].
+    Auto,
     /// [`Random`].
     Random,
     /// [`Grid`].
@@ -22,6 +26,8 @@ pub enum Algorithm {
     Gp(gp::Settings),
     /// [`CmaEs`].
     CmaEs(cmaes::Settings),
+    /// [`Evolve`].
+    Evolve(evolve::Settings),
     /// [`Policy::Asha`].
     Asha(Model),
     /// [`Policy::Hyperband`]; with [`Model::Tpe`] it is BOHB.
@@ -40,7 +46,8 @@ pub enum Model {
 }
 
 /// The names of algorithms.
-const ALGORITHMS: [&str; 10] = ["tpe", "gp", "cmaes", "random", "quasi", "sobol", "grid", "asha", "hyperband", "bohb"];
+const ALGORITHMS: [&str; 13] =
+    ["auto", "tpe", "gp", "cmaes", "nsga2", "nsga3", "random", "quasi", "sobol", "grid", "asha", "hyperband", "bohb"];
 /// What samplers of asha and hyperband are called.
 const MODELS: [&str; 3] = ["random", "quasi", "tpe"];
 
@@ -48,12 +55,18 @@ impl Algorithm {
     /// The algorithm of a name, with its settings as they are by default. The error names those there are.
     pub fn named(name: &str) -> Result<Self, String> {
         match name {
+            "auto" => Ok(Self::Auto),
             "random" => Ok(Self::Random),
             "grid" => Ok(Self::Grid),
             "quasi" | "sobol" => Ok(Self::Quasi),
             "tpe" => Ok(Self::Tpe(tpe::Settings::default())),
             "gp" => Ok(Self::Gp(gp::Settings::default())),
             "cmaes" => Ok(Self::CmaEs(cmaes::Settings::default())),
+            "nsga2" => Ok(Self::Evolve(evolve::Settings::default())),
+            "nsga3" => {
+                let niching = evolve::Niching::Reference;
+                Ok(Self::Evolve(evolve::Settings { niching, ..evolve::Settings::default() }))
+            }
             "asha" => Ok(Self::Asha(Model::Random)),
             "hyperband" => Ok(Self::Hyperband(Model::Random)),
             "bohb" => Ok(Self::Hyperband(Model::Tpe(bohb::Settings::default()))),
@@ -82,16 +95,18 @@ impl Algorithm {
                     None => Ok(()),
                 }
             }
-            Self::Tpe(_) => one_objective("tpe", objectives),
             Self::Gp(_) => one_objective("gp", objectives),
             Self::CmaEs(_) => one_objective("cmaes", objectives),
             Self::Asha(_) | Self::Hyperband(_) => one_objective(self.name(), objectives),
-            Self::Random | Self::Quasi => Ok(()),
+            Self::Auto | Self::Random | Self::Quasi | Self::Tpe(_) | Self::Evolve(_) => Ok(()),
         }
     }
 
     fn name(&self) -> &'static str {
         match self {
+            Self::Auto => "auto",
+            Self::Evolve(settings) if settings.niching == evolve::Niching::Reference => "nsga3",
+            Self::Evolve(_) => "nsga2",
             Self::Random => "random",
             Self::Grid => "grid",
             Self::Quasi => "quasi",
@@ -109,7 +124,14 @@ impl Algorithm {
         match self {
             Self::Asha(_) => Some(Policy::Asha),
             Self::Hyperband(_) => Some(Policy::Hyperband),
-            Self::Random | Self::Grid | Self::Quasi | Self::Tpe(_) | Self::Gp(_) | Self::CmaEs(_) => None,
+            Self::Auto
+            | Self::Random
+            | Self::Grid
+            | Self::Quasi
+            | Self::Tpe(_)
+            | Self::Gp(_)
+            | Self::CmaEs(_)
+            | Self::Evolve(_) => None,
         }
     }
 
@@ -117,6 +139,8 @@ impl Algorithm {
     #[must_use]
     pub(super) fn sampler(&self, ladder: Option<&Ladder>) -> Box<dyn Sampler> {
         match self {
+            Self::Auto => Box::<Auto>::default(),
+            Self::Evolve(settings) => Box::new(Evolve::new(*settings)),
             Self::Random => Box::new(Random),
             Self::Grid => Box::new(Grid),
             Self::Quasi => Box::new(Quasi),
@@ -134,13 +158,19 @@ impl Algorithm {
 
 fn one_objective(name: &str, objectives: &[Objective]) -> Result<(), String> {
     if objectives.len() > 1 {
-        return Err(format!("{name} has one objective; random, quasi and grid may have several"));
+        return Err(format!(
+            "{name} has one objective; auto, tpe, nsga2, nsga3, random, quasi and grid may have several"
+        ));
     }
     Ok(())
 }
 
 pub(super) fn read(top: &mut Table<'_, '_>) -> Option<Algorithm> {
-    let Some(given) = top.get("algorithm") else { return Some(Algorithm::Tpe(tpe::Settings::default())) };
+    let has_ladder = top.get("fidelity").is_some();
+    let Some(given) = top.get("algorithm") else {
+        let bohb = Algorithm::Hyperband(Model::Tpe(bohb::Settings::default()));
+        return Some(if has_ladder { bohb } else { Algorithm::Auto });
+    };
     if let Some(name) = given.value.as_str() {
         return Algorithm::named(name).map_err(|message| top.error("algorithm", given.span, message, None)).ok();
     }
@@ -163,7 +193,8 @@ pub(super) fn read(top: &mut Table<'_, '_>) -> Option<Algorithm> {
             bohb_settings(&mut table, settings).map(|settings| Algorithm::Hyperband(Model::Tpe(settings)))
         }
         Ok(Algorithm::Hyperband(model)) => model_settings(&mut table, model).map(Algorithm::Hyperband),
-        Ok(other @ (Algorithm::Random | Algorithm::Grid | Algorithm::Quasi)) => Some(other),
+        Ok(Algorithm::Evolve(settings)) => evolve_settings(&mut table, settings).map(Algorithm::Evolve),
+        Ok(other @ (Algorithm::Auto | Algorithm::Random | Algorithm::Grid | Algorithm::Quasi)) => Some(other),
         Err(message) => {
             table.error("name", span, message, None);
             None
@@ -206,6 +237,21 @@ fn tpe_settings(table: &mut Table<'_, '_>, mut settings: tpe::Settings) -> Optio
     if let Some(weight) = range(table, "prior_weight", 1e-6, 1e6, &mut is_good) {
         settings.prior_weight = weight;
     }
+    is_good.then_some(settings)
+}
+
+fn evolve_settings(table: &mut Table<'_, '_>, mut settings: evolve::Settings) -> Option<evolve::Settings> {
+    let mut is_good = true;
+    if let Some(population) = range(table, "population", 2.0, 1e4, &mut is_good) {
+        settings.population = population as usize;
+    }
+    if let Some(startup) = range(table, "startup", 1.0, 1e6, &mut is_good) {
+        settings.startup = startup as usize;
+    }
+    if let Some(crossover) = range(table, "crossover", 0.0, 1.0, &mut is_good) {
+        settings.crossover = crossover;
+    }
+    settings.mutation = range(table, "mutation", 0.0, 1.0, &mut is_good).or(settings.mutation);
     is_good.then_some(settings)
 }
 

@@ -120,7 +120,7 @@ fn each_error_has_its_place_and_what_was_expected() {
             "algorithm.startup: expected a number from 0 to 1000000, found -1",
         ),
         ("name = \"random\"", "name = \"gp\"\ngamma = 1", "gamma", "algorithm.gamma: there is no key `gamma` here"),
-        ("name = \"random\"", "name = \"tpe\"", "[algorithm]", "tpe has one objective"),
+        ("name = \"random\"", "name = \"cmaes\"", "[algorithm]", "cmaes has one objective"),
         ("name = \"random\"", "name = \"gp\"", "[algorithm]", "gp has one objective"),
         ("name = \"random\"", "name = \"grid\"", "[algorithm]", "give `lr` a step"),
         (
