@@ -21,6 +21,8 @@ pub enum Purpose {
     Candidate = 4,
     /// Where a search begins anew.
     Restart = 5,
+    /// What is made of trials that have ended; nothing that is suggested depends on it.
+    Analysis = 16,
 }
 
 /// A stream of random numbers.

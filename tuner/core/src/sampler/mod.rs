@@ -19,6 +19,7 @@ pub use cmaes::CmaEs;
 pub use gp::Gp;
 pub use grid::Grid;
 pub use quasi::Quasi;
+pub(crate) use quasi::scrambled;
 pub use random::Random;
 pub use tpe::Tpe;
 
