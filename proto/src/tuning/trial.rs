@@ -31,6 +31,9 @@ pub struct TrialSpec {
     /// experiment that is read anew goes on as if it had never been interrupted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub learned: Vec<u64>,
+    /// The number of the trial whose configuration it tries again, to see how much of that one's values was luck.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<u64>,
 }
 
 /// TrialStatus is what became of a trial.

@@ -11,6 +11,11 @@ use crate::history::TrialId;
 use crate::objective::{Objective, dominates};
 use crate::space::{Configuration, Value};
 
+mod repeats;
+
+use repeats::Repeat;
+pub use repeats::Winner;
+
 /// Where a stored trial is in its life.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stage {
@@ -31,6 +36,8 @@ pub struct Stored {
     pub parameters: BTreeMap<String, Value>,
     /// The trials whose ends were learned just before it was suggested.
     pub learned: Vec<u64>,
+    /// The trial whose configuration it tries again, if it does.
+    pub repeats: Option<u64>,
     /// Where it is.
     pub stage: Stage,
 }
@@ -70,6 +77,9 @@ pub struct Search {
     counts: Counts,
     /// The trials that no other one beats, with their losses.
     front: Vec<(u64, Vec<f64>)>,
+    /// Trials that try others again. The sampler does not see them.
+    repeats: BTreeMap<u64, Repeat>,
+    asked_repeats: BTreeMap<u64, u64>,
 }
 
 impl Search {
@@ -84,6 +94,8 @@ impl Search {
             asked: BTreeMap::new(),
             counts: Counts::default(),
             front: Vec::new(),
+            repeats: BTreeMap::new(),
+            asked_repeats: BTreeMap::new(),
         }
     }
 
@@ -113,6 +125,9 @@ impl Search {
 
     /// Takes in a trial as it is stored now; `None` if it is not there any more.
     pub fn observe(&mut self, number: u64, stored: Option<Stored>) {
+        if self.repeats.contains_key(&number) || stored.as_ref().is_some_and(|stored| stored.repeats.is_some()) {
+            return self.observe_repeat(number, stored);
+        }
         let old = self.trials.get(&number);
         if old == stored.as_ref() {
             return;
@@ -196,8 +211,7 @@ impl Search {
         let mut learned: Vec<u64> = std::mem::take(&mut self.news).into_iter().collect();
         learned.retain(|number| self.tell(*number));
         while self.asked.len() < count {
-            let last = self.ids.keys().next_back().max(self.trials.keys().next_back()).copied();
-            let next = last.map_or(Some(0), |last| last.checked_add(1)).ok_or(AskError::Numbers)?;
+            let next = self.last().map_or(Some(0), |last| last.checked_add(1)).ok_or(AskError::Numbers)?;
             let trial = self.experiment.ask().map(|trial| (trial.id, trial.configuration.clone()));
             let (id, configuration) = trial.inspect_err(|_| {
                 // Told they are, but no trial says so: the next one will.
@@ -208,6 +222,12 @@ impl Search {
             self.asked.insert(next, Proposal { parameters, learned: std::mem::take(&mut learned) });
         }
         Ok(())
+    }
+
+    /// The highest number that a trial has.
+    fn last(&self) -> Option<u64> {
+        let highest = self.ids.keys().next_back().max(self.trials.keys().next_back());
+        highest.max(self.repeats.keys().next_back()).max(self.asked_repeats.keys().next_back()).copied()
     }
 
     /// Goes through the trials that are stored and were not asked for here.

@@ -222,6 +222,10 @@ impl Definition {
         if let Err(message) = definition.algorithm.check(&definition.space, &definition.objectives) {
             errors.push(DefinitionError { span: spans.algorithm, path: "algorithm".to_owned(), message, hint: None });
         }
+        if definition.budget.confirm.is_some() && definition.objectives.len() > 1 {
+            let message = "trials of several objectives are not tried again: there is no best one".to_owned();
+            errors.push(DefinitionError { span: spans.budget, path: "budget.repeats".to_owned(), message, hint: None });
+        }
         Some(definition)
     }
 }
@@ -462,6 +466,7 @@ struct Spans {
     constraints: Vec<(String, Range<usize>)>,
     whole: Range<usize>,
     algorithm: Range<usize>,
+    budget: Range<usize>,
 }
 
 impl Spans {
@@ -475,7 +480,8 @@ impl Spans {
         let parameters = parameters.collect();
         let constraints = top.list("constraints").into_iter().flatten();
         let constraints = constraints.map(|one| (one.get_ref().as_str().unwrap_or_default().to_owned(), one.span()));
-        Self { parameters, constraints: constraints.collect(), whole, algorithm: top.span_of("algorithm") }
+        let (algorithm, budget) = (top.span_of("algorithm"), top.span_of("budget"));
+        Self { parameters, constraints: constraints.collect(), whole, algorithm, budget }
     }
 
     fn tell(&self, error: SpaceError, errors: &mut Vec<DefinitionError>) {

@@ -28,9 +28,10 @@ pub fn interval(values: &[f64], among: usize) -> Option<Interval> {
 }
 
 /// How far apart the true means of two series of independent measurements are, and how likely a difference as great would be if they were
-/// the same (Welch's test). `None` where one has fewer than two measurements, or neither varies.
+/// the same (Welch's test). `among` is how many pairs the two were chosen from by these very measurements, as for [`interval`]. `None`
+/// where one has fewer than two measurements, or neither varies.
 #[must_use]
-pub fn difference(one: &[f64], other: &[f64]) -> Option<(Interval, f64)> {
+pub fn difference(one: &[f64], other: &[f64], among: usize) -> Option<(Interval, f64)> {
     let ((mean, error, freedom), (other_mean, other_error, other_freedom)) = (moments(one)?, moments(other)?);
     let sum = error + other_error;
     if !(sum > 0.0 && sum.is_finite()) {
@@ -38,8 +39,9 @@ pub fn difference(one: &[f64], other: &[f64]) -> Option<(Interval, f64)> {
     }
     let freedom = sum * sum / (error * error / freedom + other_error * other_error / other_freedom);
     let distribution = StudentsT::new(0.0, 1.0, freedom).ok()?;
-    let (far, reach) = (mean - other_mean, distribution.inverse_cdf(0.5 + LEVEL / 2.0) * sum.sqrt());
-    let chance = 2.0 * distribution.cdf(-(far / sum.sqrt()).abs());
+    let (far, among) = (mean - other_mean, among.max(1) as f64);
+    let reach = distribution.inverse_cdf(1.0 - (1.0 - LEVEL) / 2.0 / among) * sum.sqrt();
+    let chance = (2.0 * distribution.cdf(-(far / sum.sqrt()).abs()) * among).min(1.0);
     Some((Interval { mean: far, low: far - reach, high: far + reach }, chance))
 }
 
@@ -84,11 +86,13 @@ mod tests {
     fn differences_are_those_of_welchs_test() {
         // By numeric integration of the density with 6.6899 degrees of freedom, where t is -3.3903.
         let (one, other) = ([3.0, 4.0, 1.0, 2.1, 2.9], [5.0, 4.6, 4.9, 5.1, 3.4]);
-        let (interval, chance) = difference(&one, &other).unwrap();
+        let (interval, chance) = difference(&one, &other, 1).unwrap();
         assert!(near(interval.mean, -2.0) && near(chance, 0.012_419), "{interval:?} {chance}");
         assert!(near(interval.low, -3.408_143) && near(interval.high, -0.591_857), "{interval:?}");
-        assert_eq!(difference(&[1.0, 1.0], &[2.0, 2.0]), None);
-        assert_eq!(difference(&[1.0], &one), None);
+        let (wider, larger) = difference(&one, &other, 3).unwrap();
+        assert!(near(larger, 3.0 * chance) && wider.low < interval.low, "{wider:?} {larger}");
+        assert_eq!(difference(&[1.0, 1.0], &[2.0, 2.0], 1), None);
+        assert_eq!(difference(&[1.0], &one, 1), None);
     }
 
     /// The winner of some candidates by the mean of a few measurements is lucky, and its interval has to hold nevertheless.

@@ -261,5 +261,5 @@ pub fn stored(object: &Json, objectives: &[Objective]) -> Option<(u64, Stored)> 
         _ => Stage::Running,
     };
     let number = spec.number;
-    Some((number, Stored { parameters: given(object), learned: spec.learned, stage }))
+    Some((number, Stored { parameters: given(object), learned: spec.learned, repeats: spec.repeats, stage }))
 }

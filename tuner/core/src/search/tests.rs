@@ -20,7 +20,7 @@ fn search(seed: u64) -> Search {
 }
 
 fn of(proposal: &Proposal, stage: Stage) -> Stored {
-    Stored { parameters: proposal.parameters.clone(), learned: proposal.learned.clone(), stage }
+    Stored { parameters: proposal.parameters.clone(), learned: proposal.learned.clone(), repeats: None, stage }
 }
 
 fn loss(parameters: &BTreeMap<String, Value>) -> f64 {
