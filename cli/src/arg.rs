@@ -179,7 +179,7 @@ pub(crate) enum Command {
     Top(command::top::Args),
     // Without words here, those of its arguments are shown, which tell its three uses apart.
     Simulate(command::simulate::Args),
-    /// Ask what to try next, and tell what came of it
+    // As above.
     Tune(command::tune::Args),
     /// Start the ranks of one pod (runs inside pods)
     Launch(command::launch::Args),

@@ -1,13 +1,18 @@
 """`trainyard tune`: trials as jobs, from a file to the best configuration."""
 
+import csv
+import io
 import json
 import os
 import re
 import signal
+import statistics
 import subprocess
+import tomllib
 
 import pytest
 
+import browser
 from conftest import TRAINYARD, eventually
 
 SPACE = """
@@ -249,3 +254,152 @@ def test_what_is_wrong_on_the_command_line_is_told_of_its_option(folder):
     file = experiment(folder, "many", 1, 1)
     done = subprocess.run([TRAINYARD, "tune", file, "--trials", str(2**64 - 1)], env=env, capture_output=True, text=True)
     assert done.returncode == 2 and "--trials: expected a whole number" in done.stderr and "many.toml:" not in done.stderr
+
+
+HOSTILE = "</script><script>document.title = 'broken'</script>"
+
+
+def ended(own_server, folder, name, *flags, more=""):
+    """An experiment with a hostile choice, two trials at a time; its trials fail where x is near an end."""
+    file = experiment(folder, name, 24, 2)
+    (folder / "train.py").write_text(PROGRAM + "if x > 1.7: sys.exit(3)\n")
+    text = file.read_text().replace('["sgd", "adam"]', json.dumps(["sgd", "adam", HOSTILE]))
+    file.write_text(more + text + 'env = {TOKEN = "secret-token"}\n')
+    return own_server.trainyard("tune", file, *flags, cwd=folder, timeout=600)
+
+
+def test_an_ended_experiment_is_exported_compared_and_reported(own_server, folder):
+    done = ended(own_server, folder, "one", "--report", "one.html")
+    assert "Report one.html" in done.stderr and (folder / "one.html").is_file()
+    assert re.search(r"Importance x \d+ %, ", done.stderr), "the loss is x squared: " + done.stderr
+    done = ended(own_server, folder, "two", more='seed = 9\nalgorithm = "random"\n')
+    path = re.search(r"Report (.*)", done.stderr).group(1)
+    assert path == str(own_server.home / "reports" / "default" / "two.html") and os.path.isfile(path)
+    assert {file.name for file in folder.iterdir() if file.suffix == ".html"} == {"one.html"}, "nothing else is left here"
+
+    trials = own_server.get("trials.trainyard.dev", "-l", "trainyard.dev/experiment=one")["items"]
+    told = json.loads(own_server.trainyard("tune", "export", "one").stdout)
+    assert [t["name"] for t in told["trials"]] == [f"one-{n}" for n in range(24)]
+    for trial in trials:
+        row = told["trials"][trial["spec"]["number"]]
+        assert row["parameters"] == trial["spec"]["parameters"] and row["state"] == trial["status"]["phase"]
+        assert row["values"] == trial["status"].get("values")
+        assert row["started"] == trial["status"]["startTime"] and row["ended"] == trial["status"]["completionTime"]
+    name, loss = best_of(trials)
+    assert (told["best"]["trial"], told["best"]["values"]) == (name, {"loss": loss})
+
+    rows = list(csv.DictReader(io.StringIO(own_server.trainyard("tune", "export", "one", "-o", "csv").stdout, newline="")))
+    assert [row["parameters.opt"] for row in rows] == [t["parameters"]["opt"] for t in told["trials"]]
+    assert [float(row["parameters.x"]) for row in rows] == [t["parameters"]["x"] for t in told["trials"]]
+    best = tomllib.loads(own_server.trainyard("tune", "export", "one", "-o", "toml").stdout)
+    assert best == told["best"]["parameters"]
+    assert own_server.trainyard("tune", "export", "none", check=False).returncode == 3
+
+    both = json.loads(own_server.trainyard("tune", "compare", "one", "two", "-o", "json").stdout)
+    metric = both["metrics"][0]
+    assert metric["best"] == min(one["best"]["value"] for one in metric["experiments"])
+    assert metric["experiments"][0]["best"]["value"] == loss
+    assert both["afterTrials"] == [1, 2, 5, 10, 20, 24]
+    lost = [one["regret"] for one in metric["experiments"]]
+    for name, regret in zip(["one", "two"], lost):
+        known = [t["values"]["loss"] if t["values"] else None for t in
+                 json.loads(own_server.trainyard("tune", "export", name).stdout)["trials"]]
+        for after, lacks in zip(both["afterTrials"], regret):
+            values = [value for value in known[:after] if value is not None]
+            assert lacks == (pytest.approx(min(values) - metric["best"]) if values else None)
+    assert min(regret[-1] for regret in lost) == 0
+    assert [p["common"] for p in both["parameters"]] == [1, 1, 1]
+    table = own_server.trainyard("tune", "compare", "one", "two").stdout
+    assert re.search(r"^two +Succeeded +random +24 ", table, re.M) and "IN COMMON" in table
+
+    page = own_server.trainyard("tune", "plot", "two", "-o", "-").stdout
+    assert HOSTILE not in page and "secret-token" not in page and page.startswith("<!doctype html>")
+
+
+def test_a_browser_shows_the_report(own_server, folder, tmp_path):
+    ended(own_server, folder, "shown", "--report", "shown.html")
+    trials = json.loads(own_server.trainyard("tune", "export", "shown").stdout)["trials"]
+    good = [t for t in trials if t["state"] == "Succeeded"]
+    assert 0 < len(good) < 24, "some trials fail, or less is shown"
+    with browser.page(tmp_path) as page:
+        for width, dark in [(1280, False), (390, True)]:
+            page.open(folder / "shown.html", width=width, dark=dark)
+            drawn = page.see("""Object.fromEntries([...document.querySelectorAll('section')].map(section =>
+                [section.id, section.querySelectorAll('circle, path, rect, tr').length]))""")
+            assert set(drawn) == {"best", "history", "importance", "contour", "parallel", "slices", "timeline", "trials",
+                                  "settings"}
+            assert drawn["timeline"] >= 24 and drawn["trials"] == 25, drawn
+            assert page.see("document.querySelectorAll('#history circle').length") == len(good)
+            assert page.see("document.querySelectorAll('#history .cross').length") == 24 - len(good)
+            assert page.see("document.querySelectorAll('#slices svg').length") == 3
+            assert page.see("document.querySelectorAll('#importance rect').length") == 6
+            assert page.see("document.querySelectorAll('#contour rect').length") in (24 * 3, 24 * 24), 'by two of the three parameters'
+            assert page.see("[...document.querySelectorAll('svg')].every(svg => svg.getAttribute('aria-label'))")
+            assert page.see("document.documentElement.scrollWidth <= innerWidth"), f"it fits into {width}"
+            colour = page.see("getComputedStyle(document.body).backgroundColor")
+            assert (sum(int(part) for part in re.findall(r"\d+", colour)[:3]) < 200) == dark, colour
+            # No number went wrong on its way into the picture.
+            assert page.see("[...document.querySelectorAll('svg *')].every(node => "
+                            "[...node.attributes].every(one => !/NaN|undefined|Infinity/.test(one.value)))")
+        x, y = page.see("""(() => { const dot = document.querySelector('#history circle');
+            dot.scrollIntoView({block: 'center'}); const box = dot.getBoundingClientRect();
+            return [box.x + box.width / 2, box.y + box.height / 2] })()""")
+        page.click(x, y, kinds=["mouseMoved"])
+        tip = page.see("document.getElementById('tip').innerText")
+        number = int(re.match(r"Trial (\d+) · Succeeded", tip).group(1))
+        assert trials[number]["state"] == "Succeeded"
+        assert page.see("document.querySelectorAll('.on').length") > 3, "the same trial is lit in all charts"
+        first = "document.querySelector('#trials tbody td').innerText"
+        assert page.see(first) == str(min(good, key=lambda t: (t["values"]["loss"], t["number"]))["number"])
+        page.see("[...document.querySelectorAll('#trials th button')].find(one => one.innerText === 'Trial').click()")
+        assert page.see(first) == "0"
+        shown = page.see("document.body.innerText")
+        assert HOSTILE in shown, "as a text"
+        assert page.see("document.title") == "shown · Trainyard" and page.see("document.scripts.length") == 2
+        assert "secret-token" not in shown
+        assert not page.said, "the page has no errors"
+        assert {address.split(":")[0] for address in page.asked} <= {"file", "data"}, page.asked
+
+
+def test_the_best_are_tried_again_where_the_objective_is_noisy(own_server, folder):
+    """What a trial tells is x squared and noise that its number makes, so a repeat tells something else."""
+    (folder / "noisy.py").write_text(
+        "import random, sys; x = float(sys.argv[2]); print(f'loss={x * x + random.Random(int(sys.argv[1])).gauss(0, 1)}')")
+    file = folder / "noisy.toml"
+    command = '["python3", "noisy.py", "{trial.number}", "{x}", "{opt}", "{momentum}"]'
+    budget = "budget = {trials = 8, parallel = 2, repeats = 3, candidates = 2}"
+    file.write_text(f"{SPACE}\n{budget}\n[trial]\ncommand = {command}\n")
+    done = own_server.trainyard("tune", file, cwd=folder, timeout=600)
+    trials = own_server.get("trials.trainyard.dev")["items"]
+    searched = [t for t in trials if "repeats" not in t["spec"]]
+    repeats = [t for t in trials if "repeats" in t["spec"]]
+    assert (len(searched), len(repeats)) == (8, 6)
+    loss = {t["spec"]["number"]: t["status"]["values"]["loss"] for t in trials}
+    first = sorted((t["spec"]["number"] for t in searched), key=loss.get)[:2]
+    told = {of: [loss[t["spec"]["number"]] for t in repeats if t["spec"]["repeats"] == of] for of in first}
+    assert all(len(values) == 3 and len(set(values)) == 3 for values in told.values()), told
+    winner = min(first, key=lambda of: sum(told[of]))
+    parameters = {t["spec"]["number"]: t["spec"]["parameters"] for t in trials}
+    assert all(t["spec"]["parameters"] == parameters[t["spec"]["repeats"]] for t in repeats)
+
+    best = own_server.get("experiment", "noisy")["status"]["best"]
+    mean = sum(told[winner]) / 3
+    assert (best["trial"], best["repeats"], best["parameters"]) == (f"noisy-{winner}", 3, parameters[winner])
+    assert best["values"]["loss"] == pytest.approx(mean)
+    # The quantile of Student's t distribution with 2 degrees of freedom at 1 - 0.025 / 2.
+    reach = 6.2053 * statistics.stdev(told[winner]) / 3**0.5
+    assert best["interval"]["low"] == pytest.approx(mean - reach, rel=1e-3)
+    assert best["interval"]["high"] == pytest.approx(mean + reach, rel=1e-3)
+    assert re.search(r"Best loss=\S+ ± \S+ \(95 %\) \(noisy-\d\)", done.stderr), done.stderr
+    exported = json.loads(own_server.trainyard("tune", "export", "noisy").stdout)["best"]
+    assert exported["values"] == best["values"] and exported["interval"] == best["interval"]
+    assert tomllib.loads(done.stdout) == parameters[winner]
+
+    # Of another experiment with the same seeds of noise the best are compared by their repeats.
+    own_server.trainyard("tune", file, "--name", "again", "--seed", "5", cwd=folder, timeout=600)
+    both = json.loads(own_server.trainyard("tune", "compare", "noisy", "again", "-o", "json").stdout)
+    [apart] = both["differences"]
+    assert apart["low"] < apart["apart"] < apart["high"] and 0 < apart["p"] <= 1
+    other = own_server.get("experiment", "again")["status"]["best"]["values"]["loss"]
+    assert apart["apart"] == pytest.approx(mean - other)
+    assert 'id="data"' in own_server.trainyard("tune", "plot", "noisy", "-o", "-").stdout

@@ -1,4 +1,5 @@
-//! Experiments: what an experiment's file means, the controllers that run its trials, and a dialogue with a sampler for programs.
+//! Experiments: what an experiment's file means, the controllers that run its trials, a dialogue with a sampler for programs, and
+//! what is made of the trials in the end.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -6,5 +7,7 @@
 mod controller;
 pub mod definition;
 pub mod dialogue;
+pub mod record;
+pub mod report;
 
 pub use controller::{Handle, Tuner};

@@ -54,7 +54,7 @@ pub struct ExperimentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "anything")]
     pub stopping: Option<Value>,
-    /// How much may be tried: `{trials, parallel, failures, time}`.
+    /// How much may be tried: `{trials, parallel, failures, time, repeats, candidates}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "table")]
     pub budget: Option<Value>,
@@ -115,12 +115,30 @@ pub struct TrialCounts {
 pub struct Best {
     /// Its name.
     pub trial: String,
-    /// Its values, by metric.
+    /// Its values, by metric; the means of its repeats, if it was tried again.
     #[schemars(schema_with = "table")]
     pub values: Map<String, Value>,
+    /// How many repeats these are the means of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<u64>,
+    /// Where the true mean is, if it was tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<ConfidenceInterval>,
     /// What it tried.
     #[schemars(schema_with = "table")]
     pub parameters: Map<String, Value>,
     /// Its values in a few words.
     pub summary: String,
+}
+
+/// ConfidenceInterval says where a mean is that was measured a few times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfidenceInterval {
+    /// How probable it was before measuring that the interval would hold the mean.
+    pub level: f64,
+    /// The lower end.
+    pub low: f64,
+    /// The upper end.
+    pub high: f64,
 }

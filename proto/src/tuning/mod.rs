@@ -5,7 +5,7 @@ mod trial;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-pub use experiment::{Best, Experiment, ExperimentSpec, ExperimentStatus, TrialCounts};
+pub use experiment::{Best, ConfidenceInterval, Experiment, ExperimentSpec, ExperimentStatus, TrialCounts};
 pub use trial::{JobReference, Trial, TrialReport, TrialSpec, TrialStatus};
 
 /// Label on trials, their jobs and the pods of these: the experiment.

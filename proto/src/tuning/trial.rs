@@ -37,6 +37,9 @@ pub struct TrialSpec {
     /// The bracket of Hyperband that it belongs to. Defaults to 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bracket: Option<u64>,
+    /// The number of the trial whose configuration it tries again, to see how much of that one's values was luck.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<u64>,
 }
 
 /// TrialStatus is what became of a trial.

@@ -14,11 +14,22 @@ pub struct Budget {
     pub failures: Option<u64>,
     /// No trial is begun later than this after the first one, in seconds.
     pub seconds: Option<u64>,
+    /// How the best trials are tried again in the end, beside all of the above.
+    pub confirm: Option<Confirm>,
+}
+
+/// How the best trials are tried again, to tell good ones from lucky ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirm {
+    /// So many of the best.
+    pub candidates: u64,
+    /// So often each.
+    pub repeats: u64,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { trials: None, parallel: 1, failures: None, seconds: None }
+        Self { trials: None, parallel: 1, failures: None, seconds: None, confirm: None }
     }
 }
 

@@ -6,12 +6,14 @@
 //! - [`sampler`] has the algorithms; [`fidelity`] lets the better trials go on, [`stopping`] ends the worse ones early.
 //! - [`search`] is an experiment whose trials are kept elsewhere, and that goes on from there.
 //! - [`budget`] says how much may be tried, [`template`] what a trial runs, [`metric`] and [`observation`] what it tells.
+//! - [`analysis`] says what the trials tell together.
 //! - [`control`] decides what is done about the objects of experiments and trials.
 //! - [`stream`] makes random numbers that can be made again.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod analysis;
 pub mod budget;
 pub mod control;
 pub mod experiment;

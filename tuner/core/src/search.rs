@@ -11,6 +11,11 @@ use crate::history::{Level, Report, TrialId};
 use crate::objective::{Objective, dominates};
 use crate::space::{Configuration, Value};
 
+mod repeats;
+
+use repeats::Repeat;
+pub use repeats::Winner;
+
 /// Where a stored trial is in its life.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stage {
@@ -35,6 +40,8 @@ pub struct Stored {
     pub place: Place,
     /// What it told on its way, of those that have ended.
     pub reports: Vec<Report>,
+    /// The trial whose configuration it tries again, if it does.
+    pub repeats: Option<u64>,
     /// Where it is.
     pub stage: Stage,
 }
@@ -89,6 +96,9 @@ pub struct Search {
     /// The trials that no other one beats, with their losses. Of those with the most resource.
     front: Vec<(u64, Vec<f64>)>,
     front_rung: usize,
+    /// Trials that try others again. The sampler does not see them.
+    repeats: BTreeMap<u64, Repeat>,
+    asked_repeats: BTreeMap<u64, u64>,
 }
 
 impl Search {
@@ -106,6 +116,8 @@ impl Search {
             counts: Counts::default(),
             front: Vec::new(),
             front_rung: 0,
+            repeats: BTreeMap::new(),
+            asked_repeats: BTreeMap::new(),
         }
     }
 
@@ -141,6 +153,9 @@ impl Search {
 
     /// Takes in a trial as it is stored now; `None` if it is not there any more.
     pub fn observe(&mut self, number: u64, stored: Option<Stored>) {
+        if self.repeats.contains_key(&number) || stored.as_ref().is_some_and(|stored| stored.repeats.is_some()) {
+            return self.observe_repeat(number, stored);
+        }
         let old = self.trials.get(&number);
         if old == stored.as_ref() {
             return;
@@ -244,8 +259,7 @@ impl Search {
         learned.retain(|number| self.tell(*number));
         let mut is_first = true;
         while self.asked.len() < count && (std::mem::take(&mut is_first) || more()) {
-            let last = self.ids.keys().next_back().max(self.trials.keys().next_back()).copied();
-            let next = last.map_or(Some(0), |last| last.checked_add(1)).ok_or(AskError::Numbers)?;
+            let next = self.last().map_or(Some(0), |last| last.checked_add(1)).ok_or(AskError::Numbers)?;
             let trial = self.experiment.ask().map(|trial| (trial.id, trial.configuration.clone(), trial.level));
             let (id, configuration, level) = trial.inspect_err(|_| {
                 // Told they are, but no trial says so: the next one will.
@@ -261,6 +275,12 @@ impl Search {
             self.asked.insert(next, Proposal { parameters, learned: std::mem::take(&mut learned), place });
         }
         Ok(())
+    }
+
+    /// The highest number that a trial has.
+    fn last(&self) -> Option<u64> {
+        let highest = self.ids.keys().next_back().max(self.trials.keys().next_back());
+        highest.max(self.repeats.keys().next_back()).max(self.asked_repeats.keys().next_back()).copied()
     }
 
     /// Goes through the trials that are stored and were not asked for here.

@@ -23,6 +23,8 @@ pub enum Purpose {
     Restart = 5,
     /// Which of several ways is taken.
     Choice = 6,
+    /// What is made of trials that have ended; nothing that is suggested depends on it.
+    Analysis = 16,
 }
 
 /// A stream of random numbers.

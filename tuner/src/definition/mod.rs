@@ -208,6 +208,17 @@ impl Definition {
         if let Err(message) = definition.algorithm.check(&definition.space, &definition.objectives, has_ladder) {
             errors.push(DefinitionError { span: spans.algorithm, path: "algorithm".to_owned(), message, hint: None });
         }
+        let unrepeatable = match (definition.objectives.len(), definition.ladder().and_then(Ladder::parameter)) {
+            (2.., _) => Some("trials of several objectives are not tried again: there is no best one"),
+            (_, Some(_)) => {
+                Some("trials that go on from others, as [fidelity] with a parameter has them, are not tried again")
+            }
+            (..2, None) => None,
+        };
+        if let Some(message) = unrepeatable.filter(|_| definition.budget.confirm.is_some()) {
+            let message = message.to_owned();
+            errors.push(DefinitionError { span: spans.budget, path: "budget.repeats".to_owned(), message, hint: None });
+        }
         Some(definition)
     }
 }
@@ -359,6 +370,7 @@ struct Spans {
     constraints: Vec<(String, Range<usize>)>,
     whole: Range<usize>,
     algorithm: Range<usize>,
+    budget: Range<usize>,
 }
 
 impl Spans {
@@ -372,7 +384,8 @@ impl Spans {
         let parameters = parameters.collect();
         let constraints = top.list("constraints").into_iter().flatten();
         let constraints = constraints.map(|one| (one.get_ref().as_str().unwrap_or_default().to_owned(), one.span()));
-        Self { parameters, constraints: constraints.collect(), whole, algorithm: top.span_of("algorithm") }
+        let (algorithm, budget) = (top.span_of("algorithm"), top.span_of("budget"));
+        Self { parameters, constraints: constraints.collect(), whole, algorithm, budget }
     }
 
     fn tell(&self, error: SpaceError, errors: &mut Vec<DefinitionError>) {

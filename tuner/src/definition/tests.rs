@@ -3,6 +3,7 @@
 use trainyard_tuner_core::space::{Domain, Scale, Value};
 
 use super::*;
+use trainyard_tuner_core::budget::Confirm;
 
 const WHOLE: &str = r#"
 name = "wine"
@@ -222,7 +223,7 @@ fn a_command_is_a_job() {
     let setup = definition.setup().unwrap();
     assert_eq!(setup.job, expected);
     assert_eq!(setup.keep, trainyard_tuner_core::control::Keep::Failed);
-    let budget = Budget { trials: Some(8), parallel: 2, failures: None, seconds: Some(5_400) };
+    let budget = Budget { trials: Some(8), parallel: 2, failures: None, seconds: Some(5_400), confirm: None };
     assert_eq!(setup.budget, budget);
 }
 
@@ -327,5 +328,36 @@ fn what_is_wrong_with_a_resource_or_a_rule_is_told_with_its_place() {
             .map(|error| (&text[error.span.clone()], format!("{error}; {}", error.hint.as_deref().unwrap_or("-"))))
             .collect();
         assert!(told.iter().any(|(place, error)| place.starts_with(at) && error.contains(part)), "{to}: {told:?}");
+    }
+}
+
+#[test]
+fn the_best_are_tried_again_as_often_as_is_said() {
+    let read = |budget: &str, more: &str| {
+        let text = format!("objective = {{metric = 'a', goal = 'minimize'}}\nparameters.x = {{type = 'bool'}}\n{more}");
+        let text = if more.is_empty() {
+            text
+        } else {
+            text.replacen("objective = ", "objectives = [", 1).replacen(
+                "}\n",
+                "}, {metric = 'b', goal = 'minimize'}]\n",
+                1,
+            )
+        };
+        Definition::read(&format!("{text}\nbudget = {{{budget}}}")).map(|definition| definition.budget.confirm)
+    };
+    let confirm = |candidates, repeats| Ok(Some(Confirm { candidates, repeats }));
+    assert_eq!(read("trials = 9", ""), Ok(None));
+    assert_eq!(read("repeats = 5", ""), confirm(3, 5));
+    assert_eq!(read("repeats = 2, candidates = 1", ""), confirm(1, 2));
+    for (budget, more, told) in [
+        ("repeats = 1", "", "expected 2 to 1000, found 1"),
+        ("repeats = 3, candidates = 0", "", "expected 1 to 100, found 0"),
+        ("candidates = 3", "", "say with `repeats` how often"),
+        ("repeats = 'x'", "", "expected a whole number"),
+        ("repeats = 3", "algorithm = 'random'", "trials of several objectives are not tried again"),
+    ] {
+        let errors = read(budget, more).expect_err(budget);
+        assert!(errors.iter().any(|error| error.message.contains(told)), "{budget}: {errors:?}");
     }
 }

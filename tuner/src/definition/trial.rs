@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value as Json, json};
 use toml::de::DeTable;
-use trainyard_tuner_core::budget::Budget;
+use trainyard_tuner_core::budget::{Budget, Confirm};
 use trainyard_tuner_core::control::Keep;
 use trainyard_tuner_core::space::nearest;
 use trainyard_tuner_core::template::{OWN, places};
@@ -19,6 +19,9 @@ pub(crate) const KINDS: [(&str, &str); 4] = [
     ("kubeflow.org/v1", "PyTorchJob"),
     ("trainer.kubeflow.org/v1alpha1", "TrainJob"),
 ];
+
+/// How many of the best trials are tried again, if nothing is said.
+const CANDIDATES: u64 = 3;
 
 /// What a trial runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,8 +65,35 @@ pub(super) fn budget(top: &mut Table<'_, '_>) -> Option<Budget> {
         None => None,
     };
     is_good &= seconds.is_some() || file.get("time").is_none();
+    let confirm = confirm(&mut table, file);
     table.end();
-    is_good.then_some(Budget { trials, parallel, failures, seconds })
+    is_good.then_some(Budget { trials, parallel, failures, seconds, confirm: confirm? })
+}
+
+/// How the best trials are tried again, if they are; the outer `None` stands for what is wrong.
+fn confirm(table: &mut Table<'_, '_>, file: &DeTable<'_>) -> Option<Option<Confirm>> {
+    let count = |table: &mut Table<'_, '_>, key: &'static str, least: i64, most: i64| {
+        let found = table.whole(key)?;
+        let count = u64::try_from(found).ok().filter(|_| (least..=most).contains(&found));
+        if count.is_none() {
+            table.error(key, table.span_of(key), format!("expected {least} to {most}, found {found}"), None);
+        }
+        count
+    };
+    // Of one measurement nothing is known of the noise.
+    let (repeats, candidates) = (count(table, "repeats", 2, 1_000), count(table, "candidates", 1, 100));
+    match (repeats, file.get("repeats").is_some(), file.get("candidates").is_some()) {
+        (Some(repeats), _, false) => Some(Some(Confirm { candidates: CANDIDATES, repeats })),
+        (Some(repeats), _, true) => Some(Some(Confirm { candidates: candidates?, repeats })),
+        (None, true, _) => None,
+        (None, false, false) => Some(None),
+        (None, false, true) => {
+            let message =
+                "`candidates` are the best trials that are tried again: say with `repeats` how often".to_owned();
+            table.error("candidates", table.span_of("candidates"), message, None);
+            None
+        }
+    }
 }
 
 /// `1h30m` in seconds.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use trainyard_tuner::definition::{Definition, DefinitionError};
 use trainyard_tuner_core::control::LONGEST_NAME;
 
-use super::{file, follow};
+use super::{ending, file, follow};
 use crate::api::ApiError;
 use crate::arg::{ContainerArgs, Global};
 use crate::command::run::place;
@@ -43,6 +43,9 @@ pub(crate) struct RunArgs {
     /// What random numbers are made of, in place of what the file says
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
     seed: Option<i64>,
+    /// Write the report to this file in the end (default: reports/NAMESPACE/NAME.html in the state folder)
+    #[arg(long, value_name = "FILE", conflicts_with = "detach")]
+    report: Option<PathBuf>,
     /// Start the experiment and return; needs a control plane that runs (`trainyard up`)
     #[arg(short, long)]
     detach: bool,
@@ -76,6 +79,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Result<u8, CliError> {
         });
     }
     let mut wanted = read(&path, args)?;
+    ending::check(args.report.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -90,7 +94,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> Result<u8, CliError> {
             }
             let failed = place.failed();
             let result = tokio::select! {
-                result = carry_out(&place.session, &wanted, args) => result,
+                result = carry_out(global, &place.session, &wanted, args) => result,
                 failed = failed => {
                     place.give_up().await;
                     return Err(failed);
@@ -186,7 +190,7 @@ fn place_in_folder(wanted: &mut Wanted, path: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn carry_out(session: &Session, wanted: &Wanted, args: &RunArgs) -> Result<u8, CliError> {
+async fn carry_out(global: &Global, session: &Session, wanted: &Wanted, args: &RunArgs) -> Result<u8, CliError> {
     let mut screen = Screen::new();
     let found = session.api.find(&wanted.path(session)).await?;
     check_job(session, wanted).await?;
@@ -205,7 +209,12 @@ async fn carry_out(session: &Session, wanted: &Wanted, args: &RunArgs) -> Result
         screen.say("Started", style::GOOD, &format!("see it with `trainyard get experiment {} -w`", wanted.name))?;
         return Ok(exit_code::SUCCESS);
     }
-    follow::follow(session, wanted, &object, &mut screen).await
+    let code = follow::follow(session, wanted, &object, &mut screen).await?;
+    // One that was interrupted goes on another time.
+    if code < exit_code::SIGNAL_BASE {
+        ending::tell(global, session, &wanted.name, args.report.as_deref(), &screen).await?;
+    }
+    Ok(code)
 }
 
 /// Asks the server whether it would take the job of a trial, before anything is started.

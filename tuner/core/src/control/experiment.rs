@@ -2,10 +2,11 @@
 
 use serde_json::{Map, Value as Json, json};
 use trainyard_proto::plan::{Action, ObjectRef, Plan};
-use trainyard_proto::tuning::{Best, EXPERIMENT, ExperimentStatus, TrialCounts};
+use trainyard_proto::tuning::{Best, ConfidenceInterval, EXPERIMENT, ExperimentStatus, TrialCounts};
 
-use super::{API_VERSION, LONGEST_NAME, Setup, is_going, owner, reference, status, summary, table, text, time};
-use crate::search::{Proposal, Search, Stage};
+use super::{API_VERSION, LONGEST_NAME, Setup, is_going, owner, reference, short, status, summary, table, text, time};
+use crate::analysis::LEVEL;
+use crate::search::{Proposal, Search, Stage, Winner};
 
 /// At most so many trials are made in one plan.
 const AT_ONCE: u64 = 64;
@@ -38,7 +39,7 @@ pub fn experiment(
             if !is_over(&old) {
                 advance(view.object, setup, (search, more), &mut new, &mut plan, now_ms);
             }
-            count(view.object, search, &mut new);
+            count(view.object, setup, search, &mut new);
         }
         (Err(wrong), _) if !is_over(&old) => end(&mut new, "Failed", wrong.clone(), now_ms),
         (Err(_) | Ok(_), _) => {}
@@ -73,16 +74,11 @@ fn advance(
     }
     let start_ms = status.start_time.as_ref().map_or(now_ms, |start| start.0.as_millisecond());
     if let Some((phase, message)) = ending(setup, search, start_ms, now_ms) {
-        return end(status, phase, message, now_ms);
+        return close(object, setup, search, status, plan, (phase, message), now_ms);
     }
     status.message = None;
-    if object.pointer("/spec/suspend").is_some_and(|suspend| suspend == true) {
-        status.phase = Some("Suspended".to_owned());
+    if is_paused(object, status, now_ms) {
         return;
-    }
-    status.phase = Some("Running".to_owned());
-    if status.start_time.is_none() {
-        status.start_time = Some(time(now_ms));
     }
     let (counts, budget) = (search.counts(), &setup.budget);
     let is_late = budget.seconds.is_some_and(|seconds| now_ms >= late(start_ms, seconds));
@@ -92,15 +88,66 @@ fn advance(
     let asked = search.ask(wanted, more);
     if let Err(reason) = &asked {
         if counts.running == 0 && search.asked().is_empty() {
-            return end(status, "Succeeded", reason.to_string(), now_ms);
+            return close(object, setup, search, status, plan, ("Succeeded", reason.to_string()), now_ms);
         }
         status.message = Some(reason.to_string());
     }
-    plan.actions.extend(search.asked().iter().take(wanted).map(|(number, proposal)| made(object, *number, proposal)));
+    let asked_now = search.asked().iter().take(wanted);
+    plan.actions.extend(asked_now.map(|(number, proposal)| made(object, *number, suggested(*number, proposal))));
     plan.wake_at_ms = budget.seconds.map(|seconds| late(start_ms, seconds)).filter(|at| *at > now_ms);
     if asked.is_ok() && search.asked().len() < wanted {
         plan.wake_at_ms = Some(now_ms);
     }
+}
+
+/// Whether it is suspended; if not, it runs.
+fn is_paused(object: &Json, status: &mut ExperimentStatus, now_ms: i64) -> bool {
+    if object.pointer("/spec/suspend").is_some_and(|suspend| suspend == true) {
+        status.phase = Some("Suspended".to_owned());
+        return true;
+    }
+    status.phase = Some("Running".to_owned());
+    if status.start_time.is_none() {
+        status.start_time = Some(time(now_ms));
+    }
+    false
+}
+
+/// Ends the experiment; before, the best trials are tried again if they are to be.
+fn close(
+    object: &Json,
+    setup: &Setup,
+    search: &mut Search,
+    status: &mut ExperimentStatus,
+    plan: &mut Plan,
+    (phase, message): (&str, String),
+    now_ms: i64,
+) {
+    let best = search.best();
+    let Some(confirm) = setup.budget.confirm.filter(|_| phase == "Succeeded" && best.is_some()) else {
+        return end(status, phase, message, now_ms);
+    };
+    search.ask_repeats(confirm);
+    let (running, ended) = search.repeats();
+    let asked = search.asked_repeats().count() as u64;
+    if asked == 0 && running == 0 {
+        let again = match search.winner(confirm) {
+            Some(winner) => format!("the best were tried again, trial {} is the best of them", winner.number),
+            None => "the best were tried again, and failed".to_owned(),
+        };
+        return end(status, phase, format!("{message}; {again}"), now_ms);
+    }
+    let all = asked + running + ended;
+    status.message = Some(format!("{message}; the best are tried again, {ended} of {all} repeats have ended"));
+    if is_paused(object, status, now_ms) {
+        return;
+    }
+    let room = setup.budget.parallel.saturating_sub(search.counts().running + running).min(AT_ONCE);
+    plan.actions.extend(search.asked_repeats().take(room as usize).filter_map(|(number, of)| {
+        let tried = search.get(of)?;
+        let spec = json!({"number": number, "parameters": parameters(&tried.parameters), "repeats": of});
+        Some(made(object, number, spec))
+    }));
 }
 
 fn late(start_ms: i64, seconds: u64) -> i64 {
@@ -140,7 +187,7 @@ fn ending(setup: &Setup, search: &Search, start_ms: i64, now_ms: i64) -> Option<
     Some(("Succeeded", format!("its time of {seconds} s is over")))
 }
 
-fn count(object: &Json, search: &Search, status: &mut ExperimentStatus) {
+fn count(object: &Json, setup: &Setup, search: &Search, status: &mut ExperimentStatus) {
     let counts = search.counts();
     status.trials = Some(TrialCounts {
         started: counts.started,
@@ -150,16 +197,29 @@ fn count(object: &Json, search: &Search, status: &mut ExperimentStatus) {
         stopped: counts.stopped,
         next: search.next(),
     });
-    let best = search.best().and_then(|number| Some((number, search.get(number)?)));
+    let winner = setup.budget.confirm.and_then(|confirm| search.winner(confirm));
+    let best = winner.map(|winner| winner.number).or_else(|| search.best());
+    let best = best.and_then(|number| Some((number, search.get(number)?)));
     status.best = best.and_then(|(number, trial)| {
         let Stage::Succeeded(values) = &trial.stage else { return None };
+        let values = winner.map_or_else(|| values.clone(), |winner| vec![winner.mean]);
+        let interval = winner.and_then(|winner| winner.interval);
         Some(Best {
             trial: trial_name(object, number),
-            values: table(search.objectives(), values),
+            values: table(search.objectives(), &values),
+            repeats: winner.map(|winner| winner.repeats),
+            interval: interval.map(|it| ConfidenceInterval { level: LEVEL, low: it.low, high: it.high }),
             parameters: parameters(&trial.parameters),
-            summary: summary(search.objectives(), values),
+            summary: summary(search.objectives(), &values) + &confidence(winner),
         })
     });
+}
+
+/// ` ± 0.006 (95 %)`.
+fn confidence(winner: Option<Winner>) -> String {
+    let interval = winner.and_then(|winner| winner.interval);
+    let reach = interval.map(|interval| short((interval.high - interval.low) / 2.0));
+    reach.map(|reach| format!(" ± {reach} ({:.0} %)", LEVEL * 100.0)).unwrap_or_default()
 }
 
 fn parameters(values: &std::collections::BTreeMap<String, crate::space::Value>) -> Map<String, Json> {
@@ -170,15 +230,8 @@ fn trial_name(experiment: &Json, number: u64) -> String {
     format!("{}-{number}", text(experiment, "/metadata/name"))
 }
 
-/// The creation of a trial.
-fn made(experiment: &Json, number: u64, proposal: &Proposal) -> Action {
-    let (name, namespace) = (trial_name(experiment, number), text(experiment, "/metadata/namespace"));
-    let object = ObjectRef {
-        api_version: API_VERSION.to_owned(),
-        kind: "Trial".to_owned(),
-        namespace: namespace.to_owned(),
-        name: name.clone(),
-    };
+/// What a trial says that a sampler suggested.
+fn suggested(number: u64, proposal: &Proposal) -> Json {
     let mut spec = json!({"number": number, "parameters": parameters(&proposal.parameters)});
     if !proposal.learned.is_empty() {
         spec["learned"] = json!(proposal.learned);
@@ -189,6 +242,18 @@ fn made(experiment: &Json, number: u64, proposal: &Proposal) -> Action {
     if proposal.place.bracket > 0 {
         spec["bracket"] = json!(proposal.place.bracket);
     }
+    spec
+}
+
+/// The creation of a trial.
+fn made(experiment: &Json, number: u64, spec: Json) -> Action {
+    let (name, namespace) = (trial_name(experiment, number), text(experiment, "/metadata/namespace"));
+    let object = ObjectRef {
+        api_version: API_VERSION.to_owned(),
+        kind: "Trial".to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.clone(),
+    };
     let body = json!({
         "apiVersion": API_VERSION, "kind": "Trial",
         "metadata": {

@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 use trainyard_proto::plan::{Action, Plan};
 
 use super::*;
+use crate::budget::Confirm;
 use crate::experiment::Experiment;
 use crate::fidelity::{Ladder, Policy};
 use crate::objective::{Goal, Take};
@@ -223,7 +224,7 @@ fn merge(value: &mut Json, patch: &Json) {
 }
 
 fn budget(trials: u64, parallel: u64) -> Budget {
-    Budget { trials: Some(trials), parallel, failures: Some(1000), seconds: None }
+    Budget { trials: Some(trials), parallel, failures: Some(1000), seconds: None, confirm: None }
 }
 
 proptest! {
@@ -296,6 +297,115 @@ fn an_experiment_runs_to_its_end() {
     let messages: Vec<&str> =
         ["e-0", "e-1", "e-2"].map(|name| text(world.get("Trial", name).unwrap(), "/status/message")).into();
     assert_eq!(messages, ["", "it told no `loss`; it told `other`", "exit code 1"]);
+}
+
+/// A job that runs tells this and ends well.
+fn tell(world: &mut World, name: &str, loss: f64) {
+    let job = world.objects.get_mut(&("Job".to_owned(), name.to_owned())).unwrap();
+    job["status"] = json!({"conditions": [{"type": "Complete", "status": "True"}]});
+    let mut observation = Observation::new(1);
+    observation.line(&format!("loss={loss}"), &world.setup.objectives);
+    world.seen.insert(name.to_owned(), (observation, true));
+    world.settle();
+}
+
+fn confirmed(trials: u64, parallel: u64, candidates: u64, repeats: u64) -> World {
+    World::new(Budget { confirm: Some(Confirm { candidates, repeats }), ..budget(trials, parallel) })
+}
+
+#[test]
+fn the_best_are_tried_again_and_the_best_of_them_is_chosen_by_that_alone() {
+    let mut world = confirmed(4, 2, 2, 3);
+    world.settle();
+    for (number, loss) in [(0, 0.1), (1, 0.2), (2, 0.3), (3, 0.4)] {
+        tell(&mut world, &format!("e-{number}"), loss);
+    }
+    let spec = |world: &World, name: &str| world.get("Trial", name).unwrap()["spec"].clone();
+    assert_eq!(world.names("Trial"), ["e-0", "e-1", "e-2", "e-3", "e-4", "e-5"], "two at the same time");
+    assert_eq!((&spec(&world, "e-4")["repeats"], &spec(&world, "e-5")["repeats"]), (&json!(0), &json!(1)));
+    assert_eq!(spec(&world, "e-4")["parameters"], spec(&world, "e-0")["parameters"]);
+    assert_eq!(world.experiment()["status"]["best"]["trial"], "e-0", "nothing else is known yet");
+    // What looked best was lucky.
+    for (number, loss) in [(4, 0.5), (5, 0.2), (6, 0.6), (7, 0.3), (8, 0.7), (9, 0.25)] {
+        assert_eq!(world.phase(), "Running");
+        tell(&mut world, &format!("e-{number}"), loss);
+    }
+    let status = &world.experiment()["status"];
+    assert_eq!((world.phase(), world.names("Trial").len()), ("Succeeded", 10));
+    assert_eq!(status["trials"]["started"], 4, "repeats are beside the budget");
+    let best = &status["best"];
+    assert_eq!((&best["trial"], &best["repeats"]), (&json!("e-1"), &json!(3)));
+    assert_eq!(best["values"]["loss"], 0.25, "0.2 that it told at first does not count");
+    // t(1 - 0.025 / 2) with 2 degrees of freedom is 6.2053, and the deviation is 0.05.
+    let reach = 6.2053 * 0.05 / 3_f64.sqrt();
+    assert!((best["interval"]["high"].as_f64().unwrap() - 0.25 - reach).abs() < 1e-4, "{best}");
+    assert_eq!(best["summary"], "loss=0.25 ± 0.17913 (95 %)");
+    // A larger budget goes on from there, and what is better now is tried again, too.
+    world.setup.budget.trials = Some(5);
+    world.objects.get_mut(&("Experiment".to_owned(), "e".to_owned())).unwrap()["status"]["phase"] = json!(null);
+    world.settle();
+    assert_eq!(spec(&world, "e-10").get("repeats"), None);
+    tell(&mut world, "e-10", 0.01);
+    assert_eq!((&spec(&world, "e-11")["repeats"], &spec(&world, "e-12")["repeats"]), (&json!(10), &json!(10)));
+    assert_eq!(world.experiment()["status"]["best"]["trial"], "e-10");
+    assert_eq!(world.experiment()["status"]["best"].get("interval"), None, "a merge patch has taken it away");
+}
+
+#[test]
+fn a_candidate_that_fails_again_is_no_winner() {
+    let mut world = confirmed(2, 1, 3, 2);
+    world.settle();
+    tell(&mut world, "e-0", 0.1);
+    tell(&mut world, "e-1", 0.2);
+    world.end_one(0, 0);
+    world.settle();
+    for (number, loss) in [(3, 0.9), (4, 0.1), (5, 0.9)] {
+        tell(&mut world, &format!("e-{number}"), loss);
+    }
+    let best = &world.experiment()["status"]["best"];
+    assert_eq!((world.phase(), &best["trial"], &best["repeats"]), ("Succeeded", &json!("e-1"), &json!(2)));
+    assert_eq!(best["interval"]["low"], 0.9, "two that told the same");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn repeats_are_made_as_often_as_wanted_wherever_the_process_dies(
+        parallel in 1_u64..4,
+        moves in prop::collection::vec((0_usize..8, 0_u8..5, 0_usize..6, any::<bool>()), 1..40),
+    ) {
+        let mut world = confirmed(4, parallel, 2, 3);
+        let suspend = |world: &mut World, is: bool| {
+            world.objects.get_mut(&("Experiment".to_owned(), "e".to_owned())).unwrap()["spec"]["suspend"] = json!(is);
+        };
+        for (which, how, written, suspended) in moves {
+            let actions: Vec<Action> = world.plans().into_iter().flat_map(|plan| plan.actions).collect();
+            let is_cut = written < actions.len();
+            actions.into_iter().take(written.max(if is_cut { 0 } else { usize::MAX })).for_each(|action| world.carry_out(action));
+            if is_cut {
+                world.restart();
+            }
+            suspend(&mut world, suspended && which == 0);
+            world.end_one(which, how);
+            let running = world.search.counts().running + world.search.repeats().0;
+            prop_assert!(running <= parallel, "{running} of {parallel} run");
+        }
+        suspend(&mut world, false);
+        for _ in 0..60 {
+            world.settle();
+            world.end_one(0, 2);
+        }
+        prop_assert!(["Succeeded", "Failed"].contains(&world.phase()), "{}", world.experiment());
+        let mut made: BTreeMap<u64, u64> = BTreeMap::new();
+        for name in world.names("Trial") {
+            let repeats = world.get("Trial", &name).unwrap()["spec"]["repeats"].as_u64();
+            repeats.into_iter().for_each(|of| *made.entry(of).or_default() += 1);
+        }
+        prop_assert_eq!(made.len() as u64, world.search.counts().succeeded.min(2));
+        prop_assert!(made.values().all(|count| *count == 3), "{made:?}");
+        prop_assert!(world.made.values().all(|count| *count == 1), "{:?}", world.made);
+    }
 }
 
 #[test]

@@ -330,5 +330,8 @@ pub fn stored(object: &Json, objectives: &[Objective]) -> Option<(u64, Stored)> 
     };
     let reports =
         if stage == Stage::Running { Vec::new() } else { status.curve.into_iter().filter_map(report).collect() };
-    Some((spec.number, Stored { parameters: given(object), learned: spec.learned, place, reports, stage }))
+    Some((
+        spec.number,
+        Stored { parameters: given(object), learned: spec.learned, place, reports, repeats: spec.repeats, stage },
+    ))
 }

@@ -25,6 +25,7 @@ pub use evolve::Evolve;
 pub use gp::Gp;
 pub use grid::Grid;
 pub use quasi::Quasi;
+pub(crate) use quasi::scrambled;
 pub use random::Random;
 pub use tpe::Tpe;
 

@@ -33,7 +33,7 @@ pub(super) fn point(context: &Context<'_>, index: u64) -> Point {
 }
 
 /// The point at a place of the sequence with this scrambling, of which there is one for each part of the dimensions.
-pub(super) fn scrambled(
+pub(crate) fn scrambled(
     dimensions: impl Iterator<Item = Dimension>,
     index: u32,
     scramble: &dyn Fn(usize) -> u32,

@@ -31,7 +31,7 @@ fn search_with(seed: u64, policy: Option<Policy>) -> Search {
 
 fn of(proposal: &Proposal, stage: Stage) -> Stored {
     let Proposal { parameters, learned, place } = proposal.clone();
-    Stored { parameters, learned, place, reports: Vec::new(), stage }
+    Stored { parameters, learned, place, reports: Vec::new(), repeats: None, stage }
 }
 
 fn loss(parameters: &BTreeMap<String, Value>) -> f64 {

@@ -177,6 +177,13 @@ impl Space {
         values.map(|(at, value)| value.as_ref().map_or(f64::NAN, |value| self.coordinate(at, value))).collect()
     }
 
+    /// Where a value of a parameter stands from 0 to 1, or the index of a category. `None` where the parameter cannot have it.
+    #[must_use]
+    pub fn place(&self, at: usize, value: &Value) -> Option<f64> {
+        let value = check::member(&self.parameters.get(at)?.domain, value).ok()?;
+        Some(self.coordinate(at, &value))
+    }
+
     /// Whether it has neither conditions nor constraints.
     pub(crate) fn is_free(&self) -> bool {
         self.constraints.is_empty() && self.parameters.iter().all(|parameter| parameter.when.is_none())
