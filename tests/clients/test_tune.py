@@ -193,7 +193,7 @@ apiVersion = "kubeflow.org/v1"
 kind = "PyTorchJob"
 [trial.job.spec]
 runPolicy = {{cleanPodPolicy = "All", ttlSecondsAfterFinished = 0}}
-pytorchReplicaSpecs.Master = {{restartPolicy = "Never", template = {{spec = {{containers = [{container(folder)} "pytorch"}}]}}}}}}'''
+pytorchReplicaSpecs.Master = {{replicas = 1, restartPolicy = "Never", template = {{spec = {{containers = [{container(folder)} "pytorch"}}]}}}}}}'''
     own_server.trainyard("tune", experiment(folder, "gone", 4, 2, trial=trial), cwd=folder)
     assert {t["status"]["phase"] for t in own_server.get("trials.trainyard.dev")["items"]} == {"Succeeded"}
     eventually(lambda: not own_server.get("pytorchjobs")["items"], "its own time to live is kept afterwards")
@@ -403,3 +403,57 @@ def test_the_best_are_tried_again_where_the_objective_is_noisy(own_server, folde
     other = own_server.get("experiment", "again")["status"]["best"]["values"]["loss"]
     assert apart["apart"] == pytest.approx(mean - other)
     assert 'id="data"' in own_server.trainyard("tune", "plot", "noisy", "-o", "-").stdout
+
+
+def test_a_trial_of_which_nothing_good_will_come_is_stopped(own_server, folder):
+    file = experiment(folder, "stop", 4, 2, seconds=6)
+    file.write_text("stopping = {rule = 'threshold', upper = 1.5, start = 2}\n" + file.read_text())
+    done = own_server.trainyard("tune", file, cwd=folder)
+    trials = {t["metadata"]["name"]: (t["spec"]["parameters"]["x"], t["status"])
+              for t in own_server.get("trials.trainyard.dev")["items"]}
+    hopeless = {name for name, (x, _) in trials.items() if x * x + 1 / 2 > 1.5 and x * x + 1 / 5 > 1.5}
+    assert hopeless and len(hopeless) < 4, trials
+    for name, (_, status) in trials.items():
+        if name in hopeless:
+            assert status["phase"] == "Stopped" and "which is above 1.5" in status["message"], status
+            assert "end" not in lines(folder, name), "its process was ended"
+            assert status["curve"][-1][0] < 5
+    assert "stopped: at step" in done.stderr
+    kept = {job["metadata"]["name"] for job in own_server.get("trainingjobs")["items"]}
+    assert not kept & hopeless
+
+
+RUNGS = """
+import os, sys
+name, folder, epochs, x = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+os.makedirs(folder, exist_ok=True)
+path = os.path.join(folder, "epoch")
+begin = int(open(path).read()) if os.path.exists(path) else 0
+for epoch in range(begin + 1, epochs + 1):
+    print({"epoch": epoch, "loss": x * x + 1 / epoch})
+with open(path, "w") as out: print(epochs, file=out)
+with open(f"starts/{name}", "w") as out: print(begin, epochs, file=out)
+"""
+
+
+def test_the_better_configurations_go_on_from_their_checkpoints(own_server, folder):
+    (folder / "rungs.py").write_text(RUNGS)
+    trial = 'command = ["python3", "rungs.py", "{trial.name}", "{trial.checkpoint}", "{epochs}", "{x}", "{opt}", "{momentum}"]'
+    file = experiment(folder, "rungs", 13, 1, trial=trial)
+    file.write_text("algorithm = 'asha'\nfidelity = {parameter = 'epochs', min = 1, max = 9}\n" + file.read_text())
+    done = own_server.trainyard("tune", file, cwd=folder)
+    trials = {t["spec"]["number"]: t for t in own_server.get("trials.trainyard.dev")["items"]}
+    assert {t["status"]["phase"] for t in trials.values()} == {"Succeeded"}
+    more = {number: t for number, t in trials.items() if "continues" in t["spec"]}
+    assert len(more) >= 3 and len(more) < 8
+    for number, t in trials.items():
+        begin, epochs = map(int, lines(folder, f"rungs-{number}")[0].split())
+        assert epochs == t["spec"]["parameters"]["epochs"]
+        assert begin == {1: 0, 3: 1, 9: 3}[epochs], "it goes on where the smaller one ended"
+        if number in more:
+            first = trials[t["spec"]["continues"]]["spec"]["parameters"]
+            assert first["x"] == t["spec"]["parameters"]["x"] and first["epochs"] == 1
+    most = max(t["spec"]["parameters"]["epochs"] for t in trials.values())
+    best = own_server.get("experiment", "rungs")["status"]["best"]
+    assert best["parameters"]["epochs"] == most
+    assert f"epochs = {most}" in done.stdout

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::io::Write;
 
 use clap::Parser;
-use trainyard_benches::Error;
 use trainyard_tuner_core::experiment::{Experiment, Outcome};
 use trainyard_tuner_core::fidelity::{Ladder, Policy};
 use trainyard_tuner_core::history::Trial;
@@ -13,6 +12,8 @@ use trainyard_tuner_core::objective::{Goal, Objective, Take};
 use trainyard_tuner_core::sampler::{Bohb, Random, Sampler, Tpe, bohb};
 use trainyard_tuner_core::space::{Domain, Parameter, Scale, Space, Value};
 use trainyard_tuner_core::stream::{Purpose, Stream};
+
+type Error = Box<dyn std::error::Error>;
 
 #[derive(Parser)]
 struct Arguments {

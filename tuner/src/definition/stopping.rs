@@ -11,7 +11,7 @@ use super::algorithm::range;
 use super::found;
 use super::table::Table;
 
-const RULES: [&str; 5] = ["median", "percentile", "threshold", "patience", "wilcoxon"];
+const RULES: [&str; 6] = ["median", "percentile", "threshold", "patience", "wilcoxon", "curve"];
 const AGAINST: [&str; 3] = ["average", "best", "last"];
 const EXPECTED: &str = "the name of a rule, a table with rule and its settings, or a list of such tables";
 
@@ -74,6 +74,7 @@ fn named(name: &str) -> Option<Rule> {
         "percentile" => Some(percentile(25.0)),
         "patience" => Some(Rule::Patience { steps: 10, least: 0.0, start: 0 }),
         "wilcoxon" => Some(Rule::Wilcoxon { p: 0.1, start: 2 }),
+        "curve" => Some(Rule::Curve { p: 0.05, start: 5, trials: 5 }),
         _ => None,
     }
 }
@@ -152,6 +153,11 @@ fn settings(table: &mut Table<'_, '_>, name: &str, mut rule: Rule) -> Option<Rul
         Rule::Wilcoxon { p, start } => {
             *start = first.map_or(*start, |first| first as usize);
             *p = range(table, "p", 1e-12, 0.5, &mut is_good).unwrap_or(*p);
+        }
+        Rule::Curve { p, start, trials } => {
+            *start = first.map_or(*start, |first| first as usize);
+            *p = range(table, "p", 1e-12, 0.5, &mut is_good).unwrap_or(*p);
+            *trials = range(table, "trials", 1.0, 1e6, &mut is_good).map_or(*trials, |trials| trials as usize);
         }
         Rule::Threshold { .. } | Rule::Halving { .. } => {}
     }

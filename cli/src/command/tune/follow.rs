@@ -7,8 +7,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use trainyard_runtime::embedded;
+
 use super::run::Wanted;
-use crate::api::query;
+use crate::api::{Api, query};
 use crate::command::run::process;
 use crate::error::CliError;
 use crate::exit_code;
@@ -48,7 +50,9 @@ pub(super) async fn follow(
     let began = std::time::Instant::now();
     let mut shown = Shown::of(&object["status"], session, wanted).await?;
     let mut lost: Option<Instant> = None;
+    let (first, mut anew) = (session, None);
     loop {
+        let session: &Session = anew.as_ref().unwrap_or(first);
         let looked = tokio::select! {
             looked = look(session, wanted, &mut shown, screen, began.elapsed()) => looked,
             signal = signals.next() => return interrupted(session, wanted, screen, &mut signals, signal).await,
@@ -58,9 +62,13 @@ pub(super) async fn follow(
             Ok(None) => lost = None,
             Err(error) if is_passing(&error) && lost.get_or_insert_with(Instant::now).elapsed() < LOST_PATIENCE => {
                 screen.wait(&format!("{error}; trying again"));
+                if let Some(other) = successor(session) {
+                    anew = Some(other);
+                }
             }
             Err(error) => return Err(error),
         }
+        let session = anew.as_ref().unwrap_or(first);
         tokio::select! {
             () = tokio::time::sleep(PERIOD) => {}
             signal = signals.next() => return interrupted(session, wanted, screen, &mut signals, signal).await,
@@ -68,13 +76,21 @@ pub(super) async fn follow(
     }
 }
 
-/// Whether the same request may have another answer soon: nobody answered, or too much was asked for.
+/// Whether the same request may have another answer soon: nobody answered, somebody else did, or too much was asked for.
 fn is_passing(error: &CliError) -> bool {
     match error {
         CliError::Unreachable { .. } => true,
-        CliError::Refused { status, .. } => matches!(status, 408 | 429 | 500..=599),
+        CliError::Refused { status, .. } => matches!(status, 401 | 408 | 429 | 500..=599),
         _ => false,
     }
+}
+
+/// A session with the server that has taken the place of this one's: it has another token, and may listen elsewhere.
+fn successor(session: &Session) -> Option<Session> {
+    let Place::Server { home } = &session.place else { return None };
+    let client = embedded::connect(&embedded::running(home)?).ok()?;
+    let place = Place::Server { home: home.clone() };
+    Some(Session { api: Api::new(client), namespace: session.namespace.clone(), place, embedded: None })
 }
 
 /// Shows what is new. The exit code, once the experiment is over.
@@ -228,7 +244,10 @@ async fn news(
 
 /// The values that are there, in the order of the file.
 fn parameters<'table>(wanted: &Wanted, table: &'table Value) -> impl Iterator<Item = (String, &'table Value)> {
-    let names = wanted.definition.space.parameters().iter().map(|parameter| parameter.name.clone());
+    let definition = &wanted.definition;
+    let resource = definition.fidelity.as_ref().and_then(|fidelity| fidelity.ladder.parameter());
+    let names = definition.space.parameters().iter().map(|parameter| parameter.name.clone());
+    let names = names.chain(resource.map(str::to_owned));
     names.collect::<Vec<_>>().into_iter().filter_map(|name| table.get(&name).map(|value| (name, value)))
 }
 

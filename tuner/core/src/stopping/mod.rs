@@ -3,9 +3,10 @@
 //! A rule says why, with its numbers. What it compares with are the curves as they are stored, so that it says the same after a restart.
 
 mod curve;
+mod extrapolate;
 #[cfg(test)]
 mod tests;
-pub mod wilcoxon;
+mod wilcoxon;
 
 use std::collections::BTreeMap;
 
@@ -68,6 +69,15 @@ pub enum Rule {
         p: f64,
         /// No trial is stopped before so many steps that both have told.
         start: usize,
+    },
+    /// When its curve goes where it is hardly better than the best trial.
+    Curve {
+        /// With at most this probability.
+        p: f64,
+        /// No trial is stopped before so many reports.
+        start: usize,
+        /// Nor before so many trials have run to their end.
+        trials: usize,
     },
     /// When it reaches a rung of a ladder and is not among the best there: asynchronous successive halving (Li et al., arXiv 1810.05934).
     Halving {
@@ -153,6 +163,7 @@ impl Judge {
             }
             Rule::Patience { steps, least, start } => self.patience(own, *steps, *least, *start).map(Verdict::Settled),
             Rule::Wilcoxon { p, start } => self.wilcoxon(own, *p, *start).map(Verdict::Hopeless),
+            Rule::Curve { p, start, trials } => self.curve(own, *p, *start, *trials).map(Verdict::Hopeless),
             Rule::Halving { ladder, brackets } => self.halving(trial, own, ladder, *brackets).map(Verdict::Hopeless),
         }
     }
@@ -246,6 +257,22 @@ impl Judge {
             "it is worse than the best trial at {worse} of {count} steps, by chance only with p={}",
             short(chance)
         ))
+    }
+
+    fn curve(&self, own: &Curve, p: f64, start: usize, trials: usize) -> Option<String> {
+        let mut steps: Vec<u64> = self.complete().filter_map(|curve| Some(curve.last()?.step)).collect();
+        steps.sort_unstable();
+        let last = own.last().filter(|_| own.points().len() >= start && !steps.is_empty() && steps.len() >= trials)?;
+        let horizon = steps[steps.len() / 2];
+        let best = self.complete().filter_map(|curve| Some(curve.last()?.best)).fold(f64::INFINITY, f64::min);
+        // One that is as good already needs no outlook.
+        if last.step >= horizon || last.best <= best {
+            return None;
+        }
+        let outlook = extrapolate::outlook(own.points(), horizon, best).filter(|outlook| outlook.chance <= p)?;
+        let (expected, best) = (self.shown(outlook.loss), self.shown(best));
+        let chance = short(outlook.chance);
+        Some(format!("by step {horizon} it comes to about {expected}, and to {best} of the best trial with p={chance}"))
     }
 
     fn halving(&mut self, trial: u64, own: &Curve, ladder: &Ladder, brackets: bool) -> Option<String> {

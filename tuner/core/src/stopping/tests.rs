@@ -128,6 +128,20 @@ fn trials_of_other_brackets_are_judged_later() {
 }
 
 #[test]
+fn a_curve_that_goes_nowhere_is_hopeless() {
+    let mut judge = Judge::new(stopping(Goal::Minimize, Rule::Curve { p: 0.05, start: 5, trials: 2 }));
+    let curve = |last: f64, steps: u32| (1..=steps).map(|step| last + 0.5 / f64::from(step)).collect::<Vec<f64>>();
+    judge.ended(0, true, &reports(&curve(0.1, 50)));
+    assert_eq!(told(&mut judge, 9, &curve(0.4, 12)), None, "too few have ended");
+    judge.ended(1, true, &reports(&curve(0.2, 50)));
+    assert_eq!(told(&mut judge, 9, &curve(0.4, 4)), None, "too early");
+    assert_eq!(told(&mut judge, 9, &curve(0.05, 12)), None, "worse than the best so far, and going below");
+    let why = told(&mut judge, 9, &curve(0.4, 12)).unwrap_or_default();
+    assert!(why.starts_with("by step 50 it comes to about score=0.4"), "{why}");
+    assert!(why.contains("and to score=0.11 of the best trial with p="), "{why}");
+}
+
+#[test]
 fn of_many_reports_a_hundred_are_stored() {
     let many: Vec<f64> = (0..1_001).map(f64::from).collect();
     let kept = thinned(&reports(&many));

@@ -7,8 +7,7 @@ const COUNTED: usize = 50;
 
 /// How likely differences with ranks that speak so much for being positive would be, were they as likely to be negative. Zeros count half
 /// for each side.
-#[must_use]
-pub fn greater(differences: &[f64]) -> f64 {
+pub(super) fn greater(differences: &[f64]) -> f64 {
     let ranks = doubled_ranks(differences);
     // In halves of a doubled rank, as a zero counts half.
     let positive: u64 = ranks.iter().map(|(difference, rank)| if *difference > 0.0 { 2 * rank } else { 0 }).sum();
