@@ -49,6 +49,7 @@ pub(super) fn of(record: &Record, made_ms: i64) -> Json {
         "trials": trials,
         "records": records.collect::<Json>(),
         "best": record.best().map(|best| best.number),
+        "configuration": record.best().map(|best| configuration(record, best)),
         "repeated": repeated(record),
         "front": record.front().iter().map(|trial| json!(trial.number)).collect::<Json>(),
         "importance": importance,
@@ -114,11 +115,20 @@ fn of_trial(record: &Record, dimensions: &[Dimension], trial: &Tried) -> Json {
 }
 
 fn text(value: &Json) -> String {
-    match (value.as_str(), value.as_f64()) {
-        (Some(text), _) => text.chars().take(LONGEST).collect(),
-        (None, Some(number)) if value.is_f64() => axis::text(number),
-        (None, _) => value.to_string(),
+    match value.as_f64().filter(|_| value.is_f64()) {
+        Some(number) => axis::text(number),
+        None => whole(value),
     }
+}
+
+fn whole(value: &Json) -> String {
+    value.as_str().map_or_else(|| value.to_string(), |text| text.chars().take(LONGEST).collect())
+}
+
+/// The values of a trial to their last digit, as they are to be used.
+fn configuration(record: &Record, trial: &Tried) -> Json {
+    let pair = |name: &str| Some(json!([name, whole(trial.parameters.get(name)?)]));
+    record.parameters().filter_map(pair).collect()
 }
 
 /// Trials that were tried again: `[number, values, mean, low, high]`.

@@ -158,7 +158,7 @@ const parts = {
     node.id = "best";
     node.append(h("div", { class: "best" }, h("div", {}, D.objectives.map((o, at) => h("div", {}, h("span", { class: "big" }, fmt(sure ? sure[0] : t.v[at])), sure ? ` ± ${fmt((sure[2] - sure[1]) / 2)}` : "", " " + o.name)),
         h("div", { class: "facts" }, `trial ${t.n}` + (sure ? `, the mean of ${plural(again[1].length, "repeat")}, with 95 % confidence` : one ? ", told once" : ""))),
-      h("div", { class: "config" }, D.parameters.map((p, at) => t.p[at] == null ? null : h("span", {}, `${p.name} = ${t.p[at]}`)))));
+      h("div", { class: "config" }, D.configuration.map(([name, text]) => h("span", {}, `${name} = ${text}`)))));
   },
   repeats() {
     if (!D.repeated.length) return;
@@ -285,20 +285,17 @@ const parts = {
     const kept = new Map();
     chart(node, () => `Parallel coordinates of ${told.length} trials`, 300, (svg, w, hgt) => {
       const I = D.importance[objective], order = (I ? I.ranked : D.parameters.map((_, at) => at)).slice(0, Math.max(2, Math.min(10, Math.floor(w / 80) - 1)));
-      const limits = range(told.map(t => t.v[objective])), top = 30, bottom = hgt - 10;
+      const limits = range(told.map(t => t.v[objective])), top = 30, bottom = hgt - 28;
       const columns = order.map(at => ({ name: D.parameters[at].name, key: "p" + at, of: t => t.x[at], marks: D.parameters[at].marks }));
       columns.push({ name: O().name, key: "o", of: t => (inside(limits, t.v[objective]) - limits[0]) / (limits[1] - limits[0]), marks: ticks(...limits, 5).map(v => [(v - limits[0]) / (limits[1] - limits[0]), fmt(v)]) });
       const x = at => 34 + (w - 96) * at / (columns.length - 1), y = part => bottom - (bottom - top) * part;
       // Of many trials the best and some of the others.
       const shown = told.length > 600 ? told.filter((t, at) => goodness.get(t.n) > 0.8 || at % Math.ceil(told.length / 400) === 0) : told;
       const lines = [...shown].sort((one, other) => goodness.get(one.n) - goodness.get(other.n)).map(t => {
-        let path = "", pen = "M";
-        columns.forEach((column, at) => {
+        const path = columns.map((column, at) => {
           const part = column.of(t);
-          if (part == null) { pen = "M"; return; }
-          path += `${pen}${x(at)} ${y(part)}`;
-          pen = "L";
-        });
+          return `${at ? "L" : "M"}${x(at)} ${part == null ? bottom + 14 : y(part)}`;
+        }).join("");
         const line = s("path", { class: "path", "data-n": t.n, d: path, style: "stroke:" + shade(t) });
         svg.append(line);
         return [t, line];
@@ -318,6 +315,7 @@ const parts = {
         grip.addEventListener("pointerup", event => { if (from != null && Math.abs(part(event) - from) < 0.02) kept.delete(column.key); from = null; show(); sift(); });
         svg.append(s("line", { class: "axis", x1: x(at), x2: x(at), y1: top, y2: bottom }), bar,
           s("text", { class: "name", x: x(at), y: at % 2 && w < 700 ? 22 : 12, "text-anchor": at === 0 ? "start" : at === columns.length - 1 ? "end" : "middle", dx: at === 0 ? -30 : at === columns.length - 1 ? 60 : 0 }, cut(column.name, Math.floor(w / columns.length / 6))), grip);
+        if (told.some(t => column.of(t) == null)) svg.append(s("text", { x: x(at), y: bottom + 26, "text-anchor": "middle" }, "not used"));
         for (const [place, mark] of column.marks) svg.append(s("text", { x: x(at) + 5, y: y(place) + 4, "pointer-events": "none", style: "paint-order:stroke;stroke:var(--card);stroke-width:3px" }, cut(mark, 8)));
         show();
       });
