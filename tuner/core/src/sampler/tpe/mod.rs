@@ -70,11 +70,6 @@ impl Estimator {
         self.ranked.insert(at, (loss, trial));
     }
 
-    /// How many told a loss.
-    pub(super) fn ranked(&self) -> usize {
-        self.ranked.len()
-    }
-
     /// The places of the best of those that told a loss.
     fn best(&self, count: usize) -> Vec<usize> {
         self.ranked.iter().take(count.max(1)).map(|(_, at)| *at).collect()
