@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use std::io::Write;
 
 use nix::time::{ClockId, clock_gettime};
-use serde_json::json;
+use serde_json::{Value, json};
 use trainyard_benches::Error;
 use trainyard_tuner_core::analysis::Analysis;
 use trainyard_tuner_core::space::{Domain, Parameter, Scale, Space};
@@ -65,32 +65,43 @@ fn known() -> [Known; 3] {
     ]
 }
 
+fn wrong(why: &str) -> Error {
+    Error::Program { program: "tuner_importance".to_owned(), why: why.to_owned() }
+}
+
+fn processor_s() -> Result<f64, Error> {
+    let time = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_err(std::io::Error::from)?;
+    Ok(time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9)
+}
+
+/// What is found of a function from so many random points.
+fn case(known: &Known, trials: usize, seed: u64) -> Result<Value, Error> {
+    let domain = || Domain::Float { min: 0.0, max: 1.0, scale: Scale::Linear, step: None };
+    let parameter = |at: usize| Parameter { name: format!("x{at}"), domain: domain(), when: None };
+    let count = known.alone.len();
+    let space = Space::new((0..count).map(parameter).collect(), vec![]);
+    let space = space.map_err(|errors| wrong(&format!("{errors:?}")))?;
+    let mut stream = Stream::new(seed, 0, Purpose::Prior, 0);
+    let points: Vec<Vec<f64>> = (0..trials).map(|_| (0..count).map(|_| stream.uniform()).collect()).collect();
+    let losses: Vec<f64> = points.iter().map(|point| (known.function)(point)).collect();
+    let given: Vec<(&[f64], f64)> = points.iter().map(Vec::as_slice).zip(losses.iter().copied()).collect();
+    let before = processor_s()?;
+    let analysis = Analysis::of(&space, &given, seed).ok_or_else(|| wrong("there is nothing to analyse"))?;
+    let seconds = processor_s()? - before;
+    Ok(json!({
+        "function": known.name, "trials": trials, "seed": seed, "points": points, "losses": losses,
+        "alone": known.alone, "total": known.total, "seconds": seconds, "fit": analysis.fit(),
+        "found_alone": analysis.shares().iter().map(|share| share.alone).collect::<Vec<f64>>(),
+        "found_total": analysis.shares().iter().map(|share| share.total).collect::<Vec<f64>>(),
+    }))
+}
+
 fn main() -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
     for known in known() {
         for trials in [50, 200, 1_000] {
             for seed in 0..5 {
-                let domain = || Domain::Float { min: 0.0, max: 1.0, scale: Scale::Linear, step: None };
-                let parameter = |at: usize| Parameter { name: format!("x{at}"), domain: domain(), when: None };
-                let parameters: Vec<Parameter> = (0..known.alone.len()).map(parameter).collect();
-                let count = parameters.len();
-                let space = Space::new(parameters, Vec::new()).map_err(|errors| format!("{errors:?}"))?;
-                let mut stream = Stream::new(seed, 0, Purpose::Prior, 0);
-                let points: Vec<Vec<f64>> =
-                    (0..trials).map(|_| (0..count).map(|_| stream.uniform()).collect()).collect();
-                let losses: Vec<f64> = points.iter().map(|point| (known.function)(point)).collect();
-                let given: Vec<(&[f64], f64)> = points.iter().map(Vec::as_slice).zip(losses.iter().copied()).collect();
-                let before = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?;
-                let analysis = Analysis::of(&space, &given, seed).ok_or("nothing to analyse")?;
-                let took = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)? - before;
-                let seconds = took.tv_sec() as f64 + took.tv_nsec() as f64 / 1e9;
-                let line = json!({
-                    "function": known.name, "trials": trials, "seed": seed, "points": points, "losses": losses,
-                    "alone": known.alone, "total": known.total, "seconds": seconds, "fit": analysis.fit(),
-                    "found_alone": analysis.shares().iter().map(|share| share.alone).collect::<Vec<f64>>(),
-                    "found_total": analysis.shares().iter().map(|share| share.total).collect::<Vec<f64>>(),
-                });
-                writeln!(out, "{line}")?;
+                writeln!(out, "{}", case(&known, trials, seed)?)?;
             }
         }
     }
