@@ -72,14 +72,10 @@ impl Estimator {
         self.ranked.len()
     }
 
-    /// The places of the best of those that told a loss.
-    fn best(&self, count: usize) -> Vec<usize> {
-        self.ranked.iter().take(count.max(1)).map(|(_, at)| *at).collect()
-    }
-
-    /// The best candidate by the densities of the trials that are below, by their places, and of all others.
-    pub(super) fn suggest(&self, context: &Context<'_>, settings: &Settings, below: &[usize]) -> Point {
-        let good = Mixture::of_some(&self.kernels, below, settings.prior_weight);
+    /// The best candidate by the densities of the `below` best trials, and of all others.
+    pub(super) fn suggest(&self, context: &Context<'_>, settings: &Settings, below: usize) -> Point {
+        let below: Vec<usize> = self.ranked.iter().take(below.max(1)).map(|(_, at)| *at).collect();
+        let good = Mixture::of_some(&self.kernels, &below, settings.prior_weight);
         let mut stream = context.stream(Purpose::Candidate);
         let mut candidates = Vec::with_capacity(settings.candidates);
         for _ in 0..settings.candidates.max(1) {
@@ -88,7 +84,7 @@ impl Estimator {
                 candidates.push(context.space.point(&drawn));
             }
         }
-        let scores = self.kernels.scores(below, &good, &candidates, settings.prior_weight);
+        let scores = self.kernels.scores(&below, &good, &candidates, settings.prior_weight);
         let best = scores.iter().enumerate().max_by(|one, other| one.1.total_cmp(other.1).then(other.0.cmp(&one.0)));
         // Where constraints leave none of the candidates, the experiment asks again, and draws one in the end.
         best.map_or_else(|| good.draw(&mut stream), |(at, _)| candidates.swap_remove(at))
@@ -142,8 +138,7 @@ impl Sampler for Tpe {
         match self.estimator.as_ref().filter(|_| has_loss && self.ended >= settings.startup) {
             Some(estimator) => {
                 let below = (settings.gamma * estimator.ranked() as f64).ceil() as usize;
-                let below = estimator.best(below.min(settings.most_below));
-                Some(estimator.suggest(context, &settings, &below))
+                Some(estimator.suggest(context, &settings, below.min(settings.most_below)))
             }
             None => Some(quasi::point(context, context.trial.0)),
         }
