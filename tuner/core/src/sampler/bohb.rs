@@ -1,11 +1,9 @@
-//! A model of configurations of which the better ones get more, in place of BOHB's (Falkner, Klein and Hutter, arXiv 1807.01774): the
-//! tree-structured Parzen estimator of all configurations, each with what it told with the most that it had.
+//! The model of BOHB (Falkner, Klein and Hutter, arXiv 1807.01774): the tree-structured Parzen estimator of what was told with the same
+//! resource, of the highest step of the ladder of which enough is known.
 //!
-//! Who got further is better than who did not; of those that got as far, who told the lower loss. BOHB looks at those only that got as far
-//! as anybody, but these are good ones all, and alike: they would be told apart from each other, and not from the others. Where a bracket
-//! of Hyperband begins further up, that is nobody's merit: its configurations count if they beat one that got there.
-//!
-//! A share of the configurations is drawn at random, so that nothing that small resources tell can lead astray for good.
+//! Those that got so far are mostly good ones, and alike. So all configurations that began and have told nothing there count as ones to
+//! stay away from; else it would be each other that they are told apart from. A share of the configurations is drawn at random, so that
+//! nothing that small resources tell can lead astray for good.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +13,6 @@ use crate::fidelity::Ladder;
 use crate::history::{State, Trial, TrialId};
 use crate::space::Point;
 use crate::stream::Purpose;
-
-/// At most so many configurations are good.
-const MOST: usize = 25;
 
 /// The settings of the model.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,16 +31,6 @@ impl Default for Settings {
     }
 }
 
-/// What a configuration told with the most that it had.
-#[derive(Clone, Copy, Debug)]
-struct Told {
-    rung: usize,
-    loss: f64,
-    /// It got there from below.
-    is_promoted: bool,
-    place: usize,
-}
-
 /// The model, and what it keeps to answer quickly.
 #[derive(Debug)]
 pub struct Bohb {
@@ -54,88 +39,73 @@ pub struct Bohb {
     /// How many of the trials, and of those that ended, it has seen.
     begun: usize,
     ended: usize,
-    estimator: Option<Estimator>,
-    /// The places of configurations, by their first trials.
-    places: BTreeMap<TrialId, usize>,
-    /// By place.
-    told: BTreeMap<usize, Told>,
+    /// By step of the ladder.
+    rungs: Vec<Estimator>,
+    /// The places of a configuration in the estimators, from that of its first rung on, by its first trial.
+    places: BTreeMap<TrialId, (usize, Vec<usize>)>,
 }
 
 impl Bohb {
     /// A model that knows nothing, of trials whose resource grows so.
     #[must_use]
     pub fn new(settings: Settings, ladder: Ladder) -> Self {
-        let (places, told) = (BTreeMap::new(), BTreeMap::new());
-        Self { settings, ladder, begun: 0, ended: 0, estimator: None, places, told }
+        Self { settings, ladder, begun: 0, ended: 0, rungs: Vec::new(), places: BTreeMap::new() }
     }
 
     /// Takes in what has happened since.
     fn observe(&mut self, context: &Context<'_>) {
-        let estimator = self.estimator.get_or_insert_with(|| Estimator::new(context.space));
+        if self.rungs.is_empty() {
+            self.rungs = self.ladder.resources().iter().map(|_| Estimator::new(context.space)).collect();
+        }
         for trial in &context.history.trials()[self.begun..] {
-            if trial.level.is_none_or(|level| level.root.is_none()) {
-                self.places.insert(trial.id, estimator.push(&trial.point));
+            if trial.level.is_some_and(|level| level.root.is_some()) {
+                continue;
             }
+            let first = trial.level.map_or(0, |level| level.rung).min(self.rungs.len());
+            let places = self.rungs[first..].iter_mut().map(|rung| rung.push(&trial.point)).collect();
+            self.places.insert(trial.id, (first, places));
         }
         self.begun = context.history.trials().len();
         let Some(objective) = context.objectives.first() else { return };
         for trial in context.history.ended()[self.ended..].iter().filter_map(|id| context.history.get(*id)) {
-            let root = trial.level.and_then(|level| level.root);
-            let Some(place) = self.places.get(&root.unwrap_or(trial.id)).copied() else { continue };
-            let Some((rung, value)) = self.highest(trial) else { continue };
-            let is_promoted = root.is_some() || rung == 0 || trial.level.is_none();
-            let told = Told { rung, loss: objective.loss(value), is_promoted, place };
-            // Who got further may have ended before.
-            self.told
-                .entry(place)
-                .and_modify(|known| *known = if known.rung > rung { *known } else { told })
-                .or_insert(told);
+            for (rung, value) in self.told(trial) {
+                let root = trial.level.and_then(|level| level.root).unwrap_or(trial.id);
+                let place = self.places.get(&root).and_then(|(first, places)| places.get(rung.checked_sub(*first)?));
+                if let (Some(place), Some(rung)) = (place, self.rungs.get_mut(rung)) {
+                    rung.rank(objective.loss(value), *place);
+                }
+            }
         }
         self.ended = context.history.ended().len();
     }
 
-    /// What a trial that has ended told at the highest rung that it came to.
-    fn highest(&self, trial: &Trial) -> Option<(usize, f64)> {
+    /// What a trial that has ended told, by rung: of its own, or of all that its reports have come to.
+    fn told(&self, trial: &Trial) -> Vec<(usize, f64)> {
         if self.ladder.parameter().is_some() {
-            let State::Complete { values } = &trial.state else { return None };
-            return Some((trial.level?.rung, *values.first()?));
+            let State::Complete { values } = &trial.state else { return Vec::new() };
+            return trial.level.zip(values.first()).map(|(level, value)| (level.rung, *value)).into_iter().collect();
         }
         let value = |resource: &f64| {
             let at = trial.reports.partition_point(|report| (report.step as f64) < *resource);
             trial.reports.get(at)?.values.first().copied()
         };
-        self.ladder.resources().iter().map_while(value).enumerate().last()
-    }
-
-    /// The places of the best configurations.
-    fn best(&self) -> Vec<usize> {
-        let mut limits = vec![f64::NEG_INFINITY; self.ladder.resources().len()];
-        for told in self.told.values().filter(|told| told.is_promoted) {
-            if let Some(limit) = limits.get_mut(told.rung) {
-                *limit = limit.max(told.loss);
-            }
-        }
-        let counts = |told: &&Told| told.is_promoted || limits.get(told.rung).is_some_and(|limit| told.loss < *limit);
-        let mut ranked: Vec<&Told> = self.told.values().filter(counts).collect();
-        ranked.sort_by(|one, other| {
-            other.rung.cmp(&one.rung).then(one.loss.total_cmp(&other.loss)).then(one.place.cmp(&other.place))
-        });
-        let count = (self.settings.gamma * self.told.len() as f64).ceil() as usize;
-        ranked.iter().take(count.clamp(1, MOST)).map(|told| told.place).collect()
+        self.ladder.resources().iter().map_while(value).enumerate().collect()
     }
 }
 
 impl Sampler for Bohb {
     fn suggest(&mut self, context: &Context<'_>) -> Option<Point> {
         self.observe(context);
-        let enough = context.space.dimensions().count() + 3;
-        let Some(estimator) = self.estimator.as_ref().filter(|_| self.told.len() >= enough) else {
-            return Some(quasi::point(context, context.trial.0));
-        };
+        let least = context.space.dimensions().count() + 1;
+        let known = self.rungs.iter().rev().find(|rung| rung.ranked() >= least + 2);
+        let Some(known) = known else { return Some(quasi::point(context, context.trial.0)) };
         if context.stream(Purpose::Choice).uniform() < self.settings.random {
             return Random.suggest(context);
         }
-        let settings = tpe::Settings { candidates: self.settings.candidates, ..tpe::Settings::default() };
-        Some(estimator.suggest(context, &settings, &self.best()))
+        let Settings { candidates, gamma, .. } = self.settings;
+        let good = (gamma * known.ranked() as f64).ceil() as usize;
+        // Of few, enough that they say something of all dimensions, but not more than half.
+        let good = good.max(least.min(known.ranked().div_ceil(2)));
+        Some(known.suggest(context, &tpe::Settings { candidates, ..tpe::Settings::default() }, good))
     }
 }

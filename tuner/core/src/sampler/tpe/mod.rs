@@ -70,13 +70,19 @@ impl Estimator {
         self.ranked.insert(at, (loss, trial));
     }
 
-    /// The places of the best of those that told a loss.
-    fn best(&self, count: usize) -> Vec<usize> {
-        self.ranked.iter().take(count.max(1)).map(|(_, at)| *at).collect()
+    /// How many told a loss.
+    pub(super) fn ranked(&self) -> usize {
+        self.ranked.len()
     }
 
-    /// The best candidate by the densities of the trials that are below, by their places, and of all others.
-    pub(super) fn suggest(&self, context: &Context<'_>, settings: &Settings, below: &[usize]) -> Point {
+    /// The best candidate by the densities of the `below` best trials, and of all others.
+    pub(super) fn suggest(&self, context: &Context<'_>, settings: &Settings, below: usize) -> Point {
+        let below: Vec<usize> = self.ranked.iter().take(below.max(1)).map(|(_, at)| *at).collect();
+        self.suggest_like(context, settings, &below)
+    }
+
+    /// The best candidate by the densities of these trials, by their places, and of all others.
+    fn suggest_like(&self, context: &Context<'_>, settings: &Settings, below: &[usize]) -> Point {
         let good = Mixture::of_some(&self.kernels, below, settings.prior_weight);
         let mut stream = context.stream(Purpose::Candidate);
         let mut candidates = Vec::with_capacity(settings.candidates);
@@ -86,7 +92,7 @@ impl Estimator {
                 candidates.push(context.space.point(&drawn));
             }
         }
-        let scores = self.kernels.scores(below, &good, &candidates, settings.prior_weight);
+        let scores = self.kernels.scores(&below, &good, &candidates, settings.prior_weight);
         let best = scores.iter().enumerate().max_by(|one, other| one.1.total_cmp(other.1).then(other.0.cmp(&one.0)));
         // Where constraints leave none of the candidates, the experiment asks again, and draws one in the end.
         best.map_or_else(|| good.draw(&mut stream), |(at, _)| candidates.swap_remove(at))
@@ -151,14 +157,14 @@ impl Sampler for Tpe {
         let Some(estimator) = self.estimator.as_ref().filter(|_| is_ready) else {
             return Some(quasi::point(context, context.trial.0));
         };
-        let count = ((settings.gamma * self.told as f64).ceil() as usize).clamp(1, settings.most_below.max(1));
-        let below = match &self.archive {
-            None => estimator.best(count),
+        let below = ((settings.gamma * self.told as f64).ceil() as usize).clamp(1, settings.most_below.max(1));
+        Some(match &self.archive {
+            None => estimator.suggest(context, &settings, below),
             Some(archive) => {
-                let best = archive.best(count, |_, front, room| apart(front, room));
-                best.iter().map(|(at, _)| archive.entries()[*at].id.0 as usize).collect()
+                let best = archive.best(below, |_, front, room| apart(front, room));
+                let places: Vec<usize> = best.iter().map(|(at, _)| archive.entries()[*at].id.0 as usize).collect();
+                estimator.suggest_like(context, &settings, &places)
             }
-        };
-        Some(estimator.suggest(context, &settings, &below))
+        })
     }
 }
