@@ -9,7 +9,7 @@ use statrs::function::erf::erfc;
 use super::curve::Point;
 
 const POWERS: [f64; 6] = [0.125, 0.25, 0.5, 1.0, 2.0, 4.0];
-const RATES: [f64; 4] = [1.0, 3.0, 9.0, 27.0];
+const RATES: [f64; 11] = [1.0, 1.4, 2.0, 2.8, 4.0, 5.7, 8.0, 11.0, 16.0, 23.0, 32.0];
 
 /// What is to be expected of a curve.
 pub(super) struct Outlook {
