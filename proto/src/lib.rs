@@ -16,6 +16,7 @@ pub mod refusal;
 #[cfg(feature = "grpc")]
 pub mod rendezvous;
 pub mod tempo;
+pub mod told;
 pub mod trainer;
 pub mod trainyard;
 pub mod tuning;
