@@ -8,9 +8,12 @@ use clap::Parser as _;
 use crate::arg::{Cli, Color, Command, Global};
 use crate::command;
 use crate::error::CliError;
-use crate::exit_code;
+use crate::{exit_code, told};
 
 pub(crate) fn main() -> ExitCode {
+    if let Some(error) = told::take_apart() {
+        return done(Err(error));
+    }
     let cli = Cli::parse();
     choose_colour(cli.global.color);
     done(dispatch(&cli.global, cli.command))

@@ -1,6 +1,7 @@
 //! Jobs of every kind, seen alike: state, pods, ranks, how to suspend them.
 
 use serde_json::{Value, json};
+use trainyard_proto::told;
 
 use crate::resource::Resource;
 use crate::target::Found;
@@ -186,8 +187,13 @@ impl PodRanks {
 
 fn env<'a>(pod: &'a Value, name: &str) -> Option<&'a str> {
     let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
-    let mut variables = containers.flat_map(|container| container["env"].as_array().into_iter().flatten());
-    variables.find(|variable| variable["name"] == name).and_then(|variable| variable["value"].as_str())
+    let variables = containers.flat_map(|container| container["env"].as_array().into_iter().flatten());
+    let mut pairs = variables.flat_map(|variable| {
+        let (known, value) = (variable["name"].as_str().unwrap_or_default(), variable["value"].as_str());
+        let told = value.filter(|_| known == told::VARIABLE).unwrap_or_default();
+        told::unpack(told).chain(value.map(|value| (known, value)))
+    });
+    pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
 /// A pod's name without that of its job: `worker-0`.
@@ -242,5 +248,10 @@ mod tests {
         let auto =
             pod(json!([{"name": "PET_NODE_RANK", "value": "0"}, {"name": "PET_NPROC_PER_NODE", "value": "auto"}]));
         assert_eq!(PodRanks::of(&auto).procs, None);
+        let told = pod(json!([
+            {"name": "OTHER", "value": "7"},
+            {"name": "TRAINYARD_TOLD", "value": "PET_NODE_RANK=3\nPET_NPROC_PER_NODE=2"},
+        ]));
+        assert_eq!(PodRanks::of(&told), PodRanks { node: Some(3), procs: Some(2) });
     }
 }

@@ -24,6 +24,7 @@ mod resource;
 mod session;
 mod target;
 mod telemetry;
+mod told;
 mod view;
 
 fn main() -> std::process::ExitCode {

@@ -17,6 +17,7 @@ pub mod refusal;
 pub mod rendezvous;
 pub mod schema;
 pub mod tempo;
+pub mod told;
 pub mod trainer;
 pub mod trainyard;
 pub mod tuning;

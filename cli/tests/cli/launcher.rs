@@ -293,3 +293,23 @@ fn a_rank_that_cooperates_goes_on_in_the_next_generation() {
     let (code, out, _) = launcher.finish();
     assert_eq!((code, out), (Some(143), Vec::new()));
 }
+
+#[test]
+fn variables_that_are_told_as_one_are_variables_of_their_own_for_ranks() {
+    let output = Command::new(env!("CARGO_BIN_EXE_trainyard"))
+        .args([
+            "launch",
+            "--",
+            "sh",
+            "-c",
+            "echo \"$TRAINYARD_JOB|$LIST|$PET_NPROC_PER_NODE|${TRAINYARD_TOLD-taken apart}\"",
+        ])
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("TRAINYARD_TOLD", "TRAINYARD_JOB=wine\nLIST=a=b c\nPET_NPROC_PER_NODE=2")
+        .output()
+        .unwrap();
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said: Vec<&str> = lines.lines().filter_map(|line| line.split_once("] ")).map(|(_, line)| line).collect();
+    assert_eq!(said, ["wine|a=b c|2|taken apart"; 2], "{lines}{}", String::from_utf8_lossy(&output.stderr));
+}

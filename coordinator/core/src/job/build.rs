@@ -34,7 +34,8 @@ pub(super) struct Site<'job> {
     pub(super) native_group: Option<String>,
     /// What another scheduler says of the pods of a role.
     pub(super) terms: BTreeMap<String, Terms>,
-    /// Whether launchers are not told what they assume anyway: each variable costs an API server a part of what a pod costs it.
+    /// Whether launchers are told nothing that they assume anyway, and the rest as one variable: each costs an API server a part of what a
+    /// pod costs it.
     pub(super) terse: bool,
     /// Image from which pods get our program.
     pub(super) launcher: Option<&'job str>,
@@ -162,7 +163,10 @@ impl Site<'_> {
         for container in &mut spec.containers {
             if role.env_into == EnvInto::All || container.name == role.main_container {
                 let told = |variable: &&EnvVar| !self.terse || !super::launcher::assumes(container, variable);
-                let env: Vec<EnvVar> = env.iter().filter(told).cloned().collect();
+                let mut env: Vec<EnvVar> = env.iter().filter(told).cloned().collect();
+                if self.terse {
+                    env = super::launcher::pack(container, env);
+                }
                 container.env.get_or_insert_default().extend(env);
             }
             self.number_port(container, role.port_name.as_deref());

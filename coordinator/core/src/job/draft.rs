@@ -1,6 +1,9 @@
 //! Pods that are made on their nodes, where the operator binds by itself: the job waits for a decision about the pods that it is about to
 //! have, and makes them with the nodes that they got. `gang::cluster` decides.
 //!
+//! The first status of such a job is written when its pods are made: it says then what a second one would have to. Where nothing is decided,
+//! or pods cannot be made, it comes earlier than they do.
+//!
 //! That is for the start of a gang. Once it has run, or with a pod of it that was made otherwise, a pod that is missing is made without a
 //! node and waits for its turn.
 
@@ -8,6 +11,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use serde::Deserialize as _;
+use serde_json::Value;
 use trainyard_proto::plan::Action;
 
 use super::build::Site;
@@ -15,7 +19,13 @@ use super::ledger::Ledger;
 use super::planner::Planner;
 use crate::gang::cluster::{Draft, Intent, Owner, placed};
 use crate::model::JobModel;
-use crate::{fnv, label};
+use crate::{fnv, instant, label};
+
+/// A job of which nothing is decided for so long has its status.
+const DECIDED_WITHIN_MS: i64 = 5_000;
+/// A job whose pods are not all made so long after it was decided has its status. Where many jobs begin at the same time, that is how long it
+/// may take until it is the last one's turn.
+const MADE_WITHIN_MS: i64 = 60_000;
 
 /// How missing pods are made.
 pub(super) enum Birth {
@@ -62,16 +72,32 @@ impl Planner<'_> {
         }
     }
 
-    /// What is decided about, of a gang that is made on its nodes. Its status is written by then: nothing else of ours changes the job
-    /// while it waits for a decision, which is for exactly the version that was looked at.
+    /// Until when a job that was just taken up goes without a status, if it does.
+    pub(super) fn status_waits_until(&self, birth: &Birth) -> Option<i64> {
+        let (since_ms, within_ms) = match birth {
+            Birth::Waiting => return None,
+            Birth::Held => {
+                let created = self.view.job.pointer("/metadata/creationTimestamp").and_then(Value::as_str);
+                (created.and_then(instant::parse)?, DECIDED_WITHIN_MS)
+            }
+            Birth::Placed { at_ms, .. } => (*at_ms, MADE_WITHIN_MS),
+        };
+        // By a clock that is ahead of ours nobody waits.
+        let waits = !self.lifecycle.created && (0..within_ms).contains(&self.now_ms.saturating_sub(since_ms));
+        waits.then(|| since_ms.saturating_add(within_ms))
+    }
+
+    /// What is decided about, of a gang that is made on its nodes. Its status is written by then, or comes later: nothing else of ours changes
+    /// the job while it waits for a decision, which is for exactly the version that was looked at.
     pub(super) fn draft(
         &self,
         model: &JobModel,
         site: &Site<'_>,
         hashes: &BTreeMap<&str, String>,
         birth: &Birth,
+        status_until: Option<i64>,
     ) -> Option<Draft> {
-        let is_drafted = self.lifecycle.created && !matches!(birth, Birth::Waiting);
+        let is_drafted = (self.lifecycle.created || status_until.is_some()) && !matches!(birth, Birth::Waiting);
         is_drafted.then(|| Draft { id: self.draft_id(hashes), pods: sketch(model, site) })
     }
 

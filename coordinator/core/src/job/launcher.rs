@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
     Container, EmptyDirVolumeSource, EnvVar, PodSpec, ResourceRequirements, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use trainyard_proto::told;
 
 /// The volume, and the init container.
 const NAME: &str = "trainyard-launcher";
@@ -13,6 +14,8 @@ const NAME: &str = "trainyard-launcher";
 const FOLDER: &str = "/.trainyard";
 /// What a command that is ours begins with.
 const PROGRAM: &str = "trainyard";
+/// What of it takes its variables apart, if it is told them as one.
+const LAUNCHERS: [&str; 2] = ["launch", "torchrun"];
 /// Where the operator's image has the program.
 const IN_IMAGE: &str = "/trainyard";
 
@@ -26,11 +29,37 @@ const ASSUMED: [(&str, &str); 4] = [
 
 /// Whether a container runs our launcher, which assumes of this variable what it says, and nothing else of the container is about it.
 pub(super) fn assumes(container: &Container, variable: &EnvVar) -> bool {
-    let launches = container.command.as_ref().is_some_and(|command| {
-        command.first().is_some_and(|program| program == PROGRAM) && command.get(1).is_some_and(|verb| verb == "launch")
-    });
+    let launches = verb(container) == Some("launch");
     let known = (variable.name.as_str(), variable.value.as_deref().unwrap_or_default());
     launches && ASSUMED.contains(&known) && container.env_from.is_none() && !mentions(container, &variable.name)
+}
+
+/// What of our program a container runs.
+fn verb(container: &Container) -> Option<&str> {
+    let (program, rest) = container.command.as_deref()?.split_first()?;
+    rest.first().filter(|_| program == PROGRAM).map(String::as_str)
+}
+
+/// What a container is told, as few variables as can be: our launcher takes apart what it is told as one, for itself and for its ranks.
+/// A variable stays by itself where Kubernetes has to know it, and where something else of the container is about it.
+pub(super) fn pack(container: &Container, env: Vec<EnvVar>) -> Vec<EnvVar> {
+    // What runs beside the launcher would have to take them apart, too.
+    let alone = container.lifecycle.is_none()
+        && container.liveness_probe.is_none()
+        && container.readiness_probe.is_none()
+        && container.startup_probe.is_none();
+    if !alone || !verb(container).is_some_and(|verb| LAUNCHERS.contains(&verb)) {
+        return env;
+    }
+    let is_packed =
+        |variable: &EnvVar| variable.value.as_deref().is_some_and(told::fits) && !mentions(container, &variable.name);
+    let (packed, mut kept): (Vec<EnvVar>, Vec<EnvVar>) = env.into_iter().partition(is_packed);
+    let pairs = packed.iter().map(|variable| (variable.name.as_str(), variable.value.as_deref().unwrap_or_default()));
+    let value = told::pack(pairs);
+    if !packed.is_empty() {
+        kept.insert(0, EnvVar { name: told::VARIABLE.to_owned(), value: Some(value), value_from: None });
+    }
+    kept
 }
 
 /// Whether a container's own variables, its command or its arguments name a variable.
@@ -139,6 +168,43 @@ mod tests {
         ];
         for other in others {
             assert!(!assumes(&container(other.clone()), &none), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_launcher_is_told_as_one_variable_what_nobody_else_has_to_know() {
+        let text =
+            |name: &str, value: &str| EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None };
+        let uid: EnvVar =
+            serde_json::from_value(json!({"name": "UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}))
+                .unwrap();
+        let all = [text("RANK", "3"), uid.clone(), text("SIZE", "8"), text("FOLDER", "/data/$(UID)")];
+        let told = |more: serde_json::Value| {
+            let mut whole = json!({"name": "c", "command": ["trainyard", "launch", "--", "train"]});
+            whole.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let container: Container = serde_json::from_value(whole).unwrap();
+            let env = pack(&container, all.to_vec());
+            env.iter().map(|variable| variable.name.clone()).collect::<Vec<_>>().join(" ")
+        };
+        let container: Container =
+            serde_json::from_value(json!({"name": "c", "command": ["trainyard", "launch", "--", "train"]})).unwrap();
+        let env = pack(&container, all.to_vec());
+        assert_eq!(env[0].name, told::VARIABLE);
+        assert_eq!(told::unpack(env[0].value.as_deref().unwrap()).collect::<Vec<_>>(), [("RANK", "3"), ("SIZE", "8")]);
+        assert_eq!(env[1..], [uid.clone(), text("FOLDER", "/data/$(UID)")]);
+        assert_eq!(told(json!({"command": ["trainyard", "torchrun", "train.py"]})), "TRAINYARD_TOLD UID FOLDER");
+        assert_eq!(told(json!({"args": ["--rank", "$(RANK)"]})), "TRAINYARD_TOLD RANK UID FOLDER");
+        assert_eq!(told(json!({"env": [{"name": "SIZE", "value": "7"}]})), "TRAINYARD_TOLD UID SIZE FOLDER");
+        let probe = json!({"exec": {"command": ["sh", "-c", "check"]}});
+        for other in [
+            json!({"command": ["python", "train.py"]}),
+            json!({"command": ["trainyard", "preflight"]}),
+            json!({"livenessProbe": probe}),
+            json!({"readinessProbe": probe}),
+            json!({"startupProbe": probe}),
+            json!({"lifecycle": {"preStop": probe}}),
+        ] {
+            assert_eq!(told(other.clone()), "RANK UID SIZE FOLDER", "{other}");
         }
     }
 

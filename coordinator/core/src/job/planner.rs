@@ -10,7 +10,7 @@ use super::decision::{self, Decision, Situation};
 use super::draft::Birth;
 use super::ledger::Ledger;
 use super::replica::{Observed, Standing};
-use super::restart::Lost;
+use super::restart::{Lost, is_resized, preempted};
 use super::subject::Subject;
 use super::tally::tallies;
 use super::{FailureCause, JobCode, Lifecycle, Phase, Stage, StatusChange, Tally, Transition};
@@ -38,11 +38,15 @@ pub(super) struct Planner<'view> {
     /// Whether the pods that are to be made on their nodes are asked for, and what they are.
     pub(super) sketches: bool,
     pub(super) draft: Option<Draft>,
+    /// Whether the status waits until the pods are made, as [`super::draft`] says.
+    status_waits: bool,
     ledger_changed: bool,
     /// Actions that must be done before the status says what they stand for.
     before: Vec<Action>,
     after: Vec<Action>,
     events: Vec<Action>,
+    /// Events of a job that is taken up: once, with the status that says so.
+    first_events: Vec<Action>,
     reasons: Vec<Reason>,
     wake_at_ms: Option<i64>,
 }
@@ -87,10 +91,12 @@ impl<'view> Planner<'view> {
             deleted,
             sketches: false,
             draft: None,
+            status_waits: false,
             ledger_changed: false,
             before,
             after,
             events,
+            first_events: Vec::new(),
             reasons,
             wake_at_ms: None,
         }
@@ -176,11 +182,11 @@ impl<'view> Planner<'view> {
         if !model.policy.suspend {
             self.change.start_ms = Some(self.now_ms);
         }
-        for note in &model.notes {
-            self.event(EventSeverity::Normal, &note.reason, &note.message);
-        }
-        for warning in &model.warnings {
-            self.event(EventSeverity::Warning, &warning.reason, &warning.message);
+        let notes = model.notes.iter().map(|note| (EventSeverity::Normal, note));
+        let warnings = model.warnings.iter().map(|warning| (EventSeverity::Warning, warning));
+        for (severity, told) in notes.chain(warnings) {
+            let event = self.event_of(severity, &told.reason, &told.message);
+            self.first_events.push(event);
         }
     }
 
@@ -407,10 +413,11 @@ impl<'view> Planner<'view> {
         let site = self.site(model);
         let hashes = if missing.is_empty() { BTreeMap::new() } else { site.template_hashes() };
         let birth = if missing.is_empty() || delayed { Birth::Waiting } else { self.birth(model, &site, &hashes) };
-        let draft = if self.sketches { self.draft(model, &site, &hashes, &birth) } else { None };
+        let until = self.status_waits_until(&birth).filter(|_| !self.ledger_changed);
+        let draft = if self.sketches { self.draft(model, &site, &hashes, &birth, until) } else { None };
         let (nodes, placed_ms) = match birth {
             Birth::Held => {
-                self.draft = draft;
+                self.keep_back(draft, until);
                 return;
             }
             Birth::Waiting => (BTreeMap::new(), None),
@@ -422,12 +429,18 @@ impl<'view> Planner<'view> {
             .iter()
             .map(|(role, replica)| site.pod(role, replica, hash(&replica.name), place(&replica.name)))
             .collect();
-        self.draft = draft;
+        self.keep_back(draft, until);
         let names = missing.iter().map(|(_, replica)| replica.name.clone()).collect::<Vec<_>>();
         self.after.extend(actions);
         self.created_events("SuccessfulCreatePod", "pod", &names);
         let wanted = model.replicas().map(|(_, replica)| replica.name.as_str());
         self.tell_taken("pod", wanted, self.view.pods.iter().map(|pod| &pod.metadata));
+    }
+
+    /// Keeps the draft for whoever asked for it, and the status back.
+    fn keep_back(&mut self, draft: Option<Draft>, status_until: Option<i64>) {
+        (self.draft, self.status_waits) = (draft, status_until.is_some());
+        self.wake_at(status_until);
     }
 
     /// Says which names that the job needs are another owner's.
@@ -509,13 +522,18 @@ impl<'view> Planner<'view> {
     }
 
     pub(super) fn event(&mut self, severity: EventSeverity, reason: &str, message: &str) {
-        self.events.push(Action::Event {
+        let event = self.event_of(severity, reason, message);
+        self.events.push(event);
+    }
+
+    fn event_of(&self, severity: EventSeverity, reason: &str, message: &str) -> Action {
+        Action::Event {
             regarding: self.subject.object.clone(),
             uid: self.subject.uid.clone(),
             severity,
             reason: reason.to_owned(),
             message: message.to_owned(),
-        });
+        }
     }
 
     /// The ledger goes first: what it counts must be on record before the pods are gone.
@@ -538,7 +556,7 @@ impl<'view> Planner<'view> {
             patch: self.ledger.patch(),
         });
         let mut actions: Vec<Action> = ledger.into_iter().chain(self.before).collect();
-        if write_status {
+        if write_status && !self.status_waits {
             let present = self.view.job.get("status").cloned().unwrap_or(Value::Null);
             let next = self.dialect.render_status(&self.view.job, &self.change);
             if let Some(patch) = crate::merge::difference(&present, &next) {
@@ -553,6 +571,9 @@ impl<'view> Planner<'view> {
             }
         }
         actions.extend(self.after);
+        if !self.status_waits {
+            actions.extend(self.first_events);
+        }
         actions.extend(self.events);
         (Plan { actions, reasons: self.reasons, wake_at_ms: self.wake_at_ms }, self.draft)
     }
@@ -563,19 +584,6 @@ impl<'view> Planner<'view> {
 pub(super) const fn has_failed(pod: &Observed<'_>, rule: RestartRule) -> bool {
     let by_controller = matches!(rule, RestartRule::Never | RestartRule::ExitCode);
     matches!(pod.standing, Standing::Failed) || (by_controller && pod.wants_restart)
-}
-
-/// Whether pods that have a node belong to a gang of another size than the job has now.
-fn is_resized(model: &JobModel, current: &BTreeMap<String, Observed<'_>>) -> bool {
-    let other = |pod: &Observed<'_>| pod.gang_size.is_some_and(|size| size != model.policy.min_available);
-    model.restart_scope == RestartScope::Gang
-        && current.values().any(|pod| pod.standing != Standing::Unbound && other(pod))
-}
-
-/// For whom pods of the job have to make room, if they have to.
-fn preempted<'view>(current: &BTreeMap<String, Observed<'view>>) -> Option<&'view str> {
-    let told = |pod: &Observed<'view>| pod.pod.metadata.annotations.as_ref()?.get(crate::label::PREEMPTED);
-    current.values().find_map(told).map(String::as_str)
 }
 
 /// The second in which a time lies: API objects keep whole seconds, and the plan must not depend on whether the time was

@@ -6,11 +6,11 @@ use trainyard_proto::plan::EventSeverity;
 
 use super::decision::Situation;
 use super::planner::Planner;
-use super::replica::Observed;
+use super::replica::{Observed, Standing};
 use super::tally::tallies;
 use super::{JobCode, Phase, Stage, narrate};
-use crate::instant;
 use crate::model::{JobModel, RestartScope};
+use crate::{instant, label};
 
 /// A replica that failed, or whose pod was taken away.
 #[derive(Clone, Debug)]
@@ -97,4 +97,17 @@ impl<'view> Planner<'view> {
         self.transition(Stage::Restarting, message.to_owned());
         self.reason(JobCode::Restarting, message, None);
     }
+}
+
+/// Whether pods that have a node belong to a gang of another size than the job has now.
+pub(super) fn is_resized(model: &JobModel, current: &BTreeMap<String, Observed<'_>>) -> bool {
+    let other = |pod: &Observed<'_>| pod.gang_size.is_some_and(|size| size != model.policy.min_available);
+    model.restart_scope == RestartScope::Gang
+        && current.values().any(|pod| pod.standing != Standing::Unbound && other(pod))
+}
+
+/// For whom pods of the job have to make room, if they have to.
+pub(super) fn preempted<'view>(current: &BTreeMap<String, Observed<'view>>) -> Option<&'view str> {
+    let told = |pod: &Observed<'view>| pod.pod.metadata.annotations.as_ref()?.get(label::PREEMPTED);
+    current.values().find_map(told).map(String::as_str)
 }
