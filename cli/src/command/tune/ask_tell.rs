@@ -13,9 +13,9 @@ use crate::exit_code;
 ///
 /// {"ask": 2} is answered with {"trials": [{"id": 0, "params": {...}}, ...]}: what to try next. {"tell": {"id": 0, "values": [0.9]}} says
 /// what came of a trial, with one value for each objective, or null if it failed; it has no answer. {"report": {"id": 0, "step": 3,
-/// "values": [0.7]}} tells values on the way, and is answered with {"stop": false}, or with true and a reason. {"best": true} is answered
-/// with the best trial, or the Pareto front of several objectives. What cannot be taken is answered with {"error": "..."} and changes
-/// nothing.
+/// "values": [0.7]}} tells values on the way, and is answered with {"stop": false}, or with true and a reason. {"add": {"params": {...}}}
+/// takes in a trial that somebody else suggested, and is answered like {"ask": 1}. {"best": true} is answered with the best trial, or the
+/// Pareto front of several objectives. What cannot be taken is answered with {"error": "..."} and changes nothing.
 ///
 /// The same lines with the same seed have the same answers, bit for bit.
 #[derive(Debug, clap::Args)]
