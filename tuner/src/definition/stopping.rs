@@ -34,7 +34,9 @@ pub(super) fn read(top: &mut Table<'_, '_>, objectives: Option<&[Objective]>) ->
             });
             read.collect::<Vec<_>>().into_iter().collect()
         }
-        _ => top.wrong("stopping", &given, EXPECTED),
+        DeValue::Array(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
+            top.wrong("stopping", &given, EXPECTED)
+        }
     };
     let (rules, objectives) = (rules?, objectives?);
     let names = || objectives.iter().map(|objective| objective.name.as_str());
