@@ -34,7 +34,7 @@ pub(super) fn read(top: &mut Table<'_, '_>, objectives: Option<&[Objective]>) ->
             });
             read.collect::<Vec<_>>().into_iter().collect()
         }
-        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) => {
+        DeValue::Array(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
             top.wrong("stopping", &given, EXPECTED)
         }
     };

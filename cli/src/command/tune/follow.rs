@@ -78,11 +78,7 @@ pub(super) async fn follow(
 
 /// Whether the same request may have another answer soon: nobody answered, somebody else did, or too much was asked for.
 fn is_passing(error: &CliError) -> bool {
-    match error {
-        CliError::Unreachable { .. } => true,
-        CliError::Refused { status, .. } => matches!(status, 401 | 408 | 429 | 500..=599),
-        _ => false,
-    }
+    matches!(error, CliError::Unreachable { .. } | CliError::Refused { status: 401 | 408 | 429 | 500..=599, .. })
 }
 
 /// A session with the server that has taken the place of this one's: it has another token, and may listen elsewhere.

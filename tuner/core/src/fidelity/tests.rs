@@ -181,7 +181,7 @@ proptest! {
                 for id in first.history().ended() {
                     let outcome = match &first.history().get(*id).unwrap().state {
                         State::Complete { values } => Outcome::Values(values.clone()),
-                        State::Running | State::Stopped { .. } | State::Failed { .. } => Outcome::Failed { reason: "it broke".to_owned() },
+                        State::Failed { .. } | State::Running | State::Stopped { .. } => Outcome::Failed { reason: "it broke".to_owned() },
                     };
                     other.tell(*id, outcome).unwrap();
                 }

@@ -8,8 +8,10 @@ use statrs::function::erf::erfc;
 
 use super::curve::Point;
 
-const POWERS: [f64; 6] = [0.125, 0.25, 0.5, 1.0, 2.0, 4.0];
-const RATES: [f64; 11] = [1.0, 1.4, 2.0, 2.8, 4.0, 5.7, 8.0, 11.0, 16.0, 23.0, 32.0];
+/// Shapes of each kind: the rate of one is that of the one before by the root of two.
+const SHAPES: u32 = 12;
+/// The least rates of powers, and of exponentials over the horizon.
+const LEAST: (f64, f64) = (0.125, 0.5);
 
 /// What is to be expected of a curve.
 pub(super) struct Outlook {
@@ -30,9 +32,10 @@ struct Fit {
 /// What a curve comes to at a step, and whether that is below a limit.
 pub(super) fn outlook(points: &[Point], horizon: u64, limit: f64) -> Option<Outlook> {
     let horizon = horizon as f64;
-    let powers = POWERS.iter().map(|power| fit(points, &|step| step.max(1.0).powf(-power), horizon));
-    let rates = RATES.iter().map(|rate| fit(points, &|step| (-rate * step / horizon).exp(), horizon));
-    let fits: Vec<Fit> = powers.chain(rates).flatten().collect();
+    let rates = (0..SHAPES).map(|at| std::f64::consts::SQRT_2.powf(f64::from(at)));
+    let powers = rates.clone().map(|rate| fit(points, &|step| step.max(1.0).powf(-LEAST.0 * rate), horizon));
+    let exponentials = rates.map(|rate| fit(points, &|step| (-LEAST.1 * rate * step / horizon).exp(), horizon));
+    let fits: Vec<Fit> = powers.chain(exponentials).flatten().collect();
     let most = fits.iter().map(|fit| fit.log_weight).fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = fits.iter().map(|fit| (fit.log_weight - most).exp()).collect();
     let total: f64 = weights.iter().sum();
