@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
+use http::HeaderValue;
 use k8s_openapi::api::core::v1::{Binding, ObjectReference};
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ObjectMeta, Request, Status};
@@ -305,7 +306,10 @@ fn status_of(error: &kube::Error) -> Option<&Status> {
     if let kube::Error::Api(status) = error { Some(status) } else { None }
 }
 
-/// What is read of the answer to a create.
+/// Of what is written the server answers what [`Made`] is part of, and not the whole object.
+const BRIEF: HeaderValue = HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
+
+/// What is read of the answer to a write.
 #[derive(serde::Deserialize)]
 struct Made {
     metadata: MadeMeta,
@@ -315,6 +319,15 @@ struct Made {
 #[serde(rename_all = "camelCase")]
 struct MadeMeta {
     resource_version: Option<String>,
+}
+
+async fn send(
+    target: &Target,
+    request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+) -> Result<Made, kube::Error> {
+    let mut request = request.map_err(kube::Error::BuildRequest)?;
+    request.headers_mut().insert(http::header::ACCEPT, BRIEF);
+    target.client.request(request).await
 }
 
 async fn create(target: &Target, object: ObjectRef, body: Value) -> Result<Option<Expectation>, Error> {
@@ -328,9 +341,7 @@ async fn create(target: &Target, object: ObjectRef, body: Value) -> Result<Optio
     })?;
     drop(body);
     let params = PostParams { field_manager: Some(target.controller.to_owned()), ..PostParams::default() };
-    let request = Request::new(api.resource_url()).create(&params, text);
-    let request = request.map_err(|error| api_error("create", &object, kube::Error::BuildRequest(error)))?;
-    match target.client.request::<Made>(request).await {
+    match send(target, Request::new(api.resource_url()).create(&params, text)).await {
         Ok(made) => {
             let list = next_list(target, &object);
             Ok(seen(target, object, made.metadata.resource_version.as_deref(), list))
@@ -453,13 +464,13 @@ async fn merge(
     }
     let api = api_of(&target.client, &object);
     let params = PatchParams { field_manager: Some(target.controller.to_owned()), ..PatchParams::default() };
-    let patch = Patch::Merge(&patch);
-    let answer = if status {
-        api.patch_status(&object.name, &params, &patch).await
+    let (patch, place) = (Patch::Merge(&patch), Request::new(api.resource_url()));
+    let request = if status {
+        place.patch_subresource("status", &object.name, &params, &patch)
     } else {
-        api.patch(&object.name, &params, &patch).await
+        place.patch(&object.name, &params, &patch)
     };
-    match answer {
+    match send(target, request).await {
         Ok(changed) => {
             let list = next_list(target, &object);
             Ok(seen(target, object, changed.metadata.resource_version.as_deref(), list))

@@ -130,7 +130,8 @@ impl Search {
     /// One more than the highest number of a stored trial.
     #[must_use]
     pub fn next(&self) -> u64 {
-        self.trials.keys().next_back().map_or(0, |last| last.saturating_add(1))
+        let last = self.trials.keys().next_back().max(self.repeats.keys().next_back());
+        last.map_or(0, |last| last.saturating_add(1))
     }
 
     /// How many trials are stored.
