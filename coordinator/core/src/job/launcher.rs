@@ -191,7 +191,7 @@ mod tests {
         let env = pack(&container, all.to_vec());
         assert_eq!(env[0].name, told::VARIABLE);
         assert_eq!(told::unpack(env[0].value.as_deref().unwrap()).collect::<Vec<_>>(), [("RANK", "3"), ("SIZE", "8")]);
-        assert_eq!(env[1..], [uid.clone(), text("FOLDER", "/data/$(UID)")]);
+        assert_eq!(env[1..], [uid, text("FOLDER", "/data/$(UID)")]);
         assert_eq!(told(json!({"command": ["trainyard", "torchrun", "train.py"]})), "TRAINYARD_TOLD UID FOLDER");
         assert_eq!(told(json!({"args": ["--rank", "$(RANK)"]})), "TRAINYARD_TOLD RANK UID FOLDER");
         assert_eq!(told(json!({"env": [{"name": "SIZE", "value": "7"}]})), "TRAINYARD_TOLD UID SIZE FOLDER");

@@ -92,7 +92,7 @@ impl Estimator {
                 candidates.push(context.space.point(&drawn));
             }
         }
-        let scores = self.kernels.scores(&below, &good, &candidates, settings.prior_weight);
+        let scores = self.kernels.scores(below, &good, &candidates, settings.prior_weight);
         let best = scores.iter().enumerate().max_by(|one, other| one.1.total_cmp(other.1).then(other.0.cmp(&one.0)));
         // Where constraints leave none of the candidates, the experiment asks again, and draws one in the end.
         best.map_or_else(|| good.draw(&mut stream), |(at, _)| candidates.swap_remove(at))
