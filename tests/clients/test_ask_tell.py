@@ -92,6 +92,13 @@ def test_optuna_asks_us():
     assert best(TrainyardSampler(seed=1)) == (value, params)
 
 
+def test_optuna_goes_on_where_a_finite_space_has_no_more():
+    study = optuna.create_study(sampler=TrainyardSampler(seed=1))
+    study.optimize(lambda trial: trial.suggest_int("a", 1, 3) + trial.suggest_categorical("b", [0, 10]), n_trials=15)
+    assert len(study.trials) == 15 and study.best_value == 1
+    assert len({(trial.params["a"], trial.params["b"]) for trial in study.trials[:8]}) == 6, "each once, before any twice"
+
+
 def test_optuna_has_several_objectives_several_threads_and_a_history(tmp_path):
     storage = f"sqlite:///{tmp_path / 'study.db'}"
 

@@ -423,6 +423,21 @@ def test_a_trial_of_which_nothing_good_will_come_is_stopped(own_server, folder):
     assert not kept & hopeless
 
 
+def test_repeats_are_not_stopped(own_server, folder):
+    """Those that are left would all be lucky ones. What a repeat tells here is worse than the rule allows."""
+    (folder / "late.py").write_text(
+        "import sys, time\n"
+        "for step in (1, 2, 3): print({'step': step, 'loss': 100 if int(sys.argv[1]) > 1 else 1}, flush=True); time.sleep(0.4)")
+    file = folder / "late.toml"
+    command = '["python3", "late.py", "{trial.number}", "{x}", "{opt}", "{momentum}"]'
+    file.write_text(f"stopping = {{rule = 'threshold', upper = 50}}\n{SPACE}\n"
+                    f"budget = {{trials = 2, parallel = 2, repeats = 2, candidates = 1}}\n[trial]\ncommand = {command}\n")
+    own_server.trainyard("tune", file, cwd=folder, timeout=300)
+    trials = {t["spec"]["number"]: t["status"] for t in own_server.get("trials.trainyard.dev")["items"]}
+    assert {number: (t["phase"], t["values"]["loss"]) for number, t in trials.items()} == {
+        0: ("Succeeded", 1), 1: ("Succeeded", 1), 2: ("Succeeded", 100), 3: ("Succeeded", 100)}
+
+
 RUNGS = """
 import os, sys
 name, folder, epochs, x = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
@@ -457,3 +472,7 @@ def test_the_better_configurations_go_on_from_their_checkpoints(own_server, fold
     best = own_server.get("experiment", "rungs")["status"]["best"]
     assert best["parameters"]["epochs"] == most
     assert f"epochs = {most}" in done.stdout
+    exported = own_server.trainyard("tune", "export", "rungs", "-o", "toml").stdout
+    assert tomllib.loads(exported) == best["parameters"]
+    page = own_server.trainyard("tune", "plot", "rungs", "-o", "-").stdout
+    assert '["epochs",' in page.replace(" ", ""), "what the best one had most of"

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Map, Value as Json};
 use trainyard_proto::tuning::{ExperimentStatus, TrialSpec, TrialStatus};
 use trainyard_tuner_core::analysis::{Analysis, Interval, interval};
+use trainyard_tuner_core::fidelity::Ladder;
 use trainyard_tuner_core::objective::dominates;
 use trainyard_tuner_core::space::{Point, Value};
 
@@ -105,9 +106,14 @@ impl Record {
         Ok(Self { name, spec: spec.clone(), definition, status, trials })
     }
 
-    /// The names of its parameters, in the order of its file.
+    /// The names of what its trials were given: its parameters, in the order of its file, and what they had more and more of.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
-        self.definition.space.parameters().iter().map(|parameter| parameter.name.as_str())
+        self.definition.space.parameters().iter().map(|parameter| parameter.name.as_str()).chain(self.resource())
+    }
+
+    /// The parameter of which trials have more and more, if there is one.
+    fn resource(&self) -> Option<&str> {
+        self.definition.ladder().and_then(Ladder::parameter)
     }
 
     /// Where it is.
@@ -116,12 +122,17 @@ impl Record {
         self.status.phase.as_deref().unwrap_or("Waiting")
     }
 
-    /// The trials that told their values, with their losses in the order of the objectives. Repeats are not among them: they are there to
+    /// The trials that told their values, with their losses in the order of the objectives; of those that had more and more of something,
+    /// the ones that had the most. Repeats are not among them: they are there to
     /// measure, and the best of them is none the better for it.
     pub fn told(&self) -> impl Iterator<Item = (&Tried, Vec<f64>)> {
         let objectives = &self.definition.objectives;
         let loss = |values: &Vec<f64>| objectives.iter().zip(values).map(|(one, value)| one.loss(*value)).collect();
-        let searched = self.trials.iter().filter(|trial| trial.repeats.is_none());
+        let given =
+            |trial: &Tried| self.resource().and_then(|name| trial.parameters.get(name)?.as_f64()).unwrap_or(0.0);
+        let has_told = |trial: &&Tried| trial.repeats.is_none() && trial.values.is_some();
+        let most = self.trials.iter().filter(has_told).map(given).fold(0.0, f64::max);
+        let searched = self.trials.iter().filter(has_told).filter(move |trial| given(trial) >= most);
         searched.filter_map(move |trial| Some((trial, trial.values.as_ref().map(loss)?)))
     }
 
@@ -183,7 +194,8 @@ impl Record {
     #[must_use]
     pub fn point(&self, trial: &Tried) -> Option<Point> {
         let value = |(name, value): (&String, &Json)| Some((name.clone(), serde_json::from_value(value.clone()).ok()?));
-        let given: BTreeMap<String, Value> = trial.parameters.iter().filter_map(value).collect();
+        let mut given: BTreeMap<String, Value> = trial.parameters.iter().filter_map(value).collect();
+        self.resource().map(|name| given.remove(name));
         let space = &self.definition.space;
         space.read(&given).ok().map(|configuration| space.point(&configuration))
     }

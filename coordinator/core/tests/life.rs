@@ -10,6 +10,7 @@
 mod world;
 
 use serde_json::{Value, json};
+use trainyard_coordinator_core::view::Config;
 use world::{START_MS, TRAINING, World, pytorch};
 
 #[test]
@@ -431,4 +432,20 @@ fn fields_without_effect_are_told() {
     world.related.push(runtime);
     world.plan();
     assert_eq!(world.events.iter().filter(|reason| *reason == "FieldIgnored").count(), 1);
+}
+
+/// The program in a user's image may be an older one, which would not find its variables.
+#[test]
+fn only_a_launcher_that_comes_with_us_is_told_all_in_one_variable() {
+    for (image, is_one) in [(None, false), (Some("trainyard:1"), true)] {
+        let mut world = World::new(TRAINING);
+        world.config = Config { launcher_image: image.map(str::to_owned), ..Config::cluster() };
+        world.job.as_mut().unwrap()["spec"]["image"] = json!("users:1");
+        world.plan();
+        let (_, pod) = world.pods.first_key_value().expect("a pod");
+        let container = &pod.spec.as_ref().expect("a spec").containers[0];
+        let names: Vec<&str> = container.env.iter().flatten().map(|variable| variable.name.as_str()).collect();
+        assert_eq!(names.contains(&"TRAINYARD_TOLD"), is_one, "{names:?}");
+        assert_eq!(names.contains(&"PET_NNODES"), !is_one, "{names:?}");
+    }
 }

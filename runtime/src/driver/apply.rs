@@ -23,6 +23,8 @@ const PARALLEL: usize = 32;
 /// Longest time for one action. Kubernetes gives up on a request after 60 s; an answer that comes later than this belongs
 /// to a plan that is better made anew.
 const ACTION_LIMIT: Duration = Duration::from_secs(30);
+/// Longest time for one look at what became of a write.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// How long is waited before each look at what became of a write that was not answered.
 const LOOKS: [Duration; 5] = [
     Duration::ZERO,
@@ -228,20 +230,22 @@ async fn settled(target: &Target, unclear: Vec<ObjectRef>) -> Vec<Expectation> {
     }
     let Some(first) = found else { return Vec::new() };
     let others = stream::iter(left).map(|object| async move { as_it_is(target, &object).await });
-    let others: Vec<Option<Expectation>> = others.buffer_unordered(PARALLEL).collect().await;
-    std::iter::once(first).chain(others.into_iter().flatten()).collect()
+    let others: Vec<Option<Option<Expectation>>> = others.buffer_unordered(PARALLEL).collect().await;
+    std::iter::once(first).chain(others.into_iter().flatten()).flatten().collect()
 }
 
-/// What a cache shows that has caught up with an object; `None` if the server does not say.
-async fn as_it_is(target: &Target, object: &ObjectRef) -> Option<Expectation> {
+/// What a cache shows that has caught up with an object, if anything can be known of that; `None` if the server does not answer.
+async fn as_it_is(target: &Target, object: &ObjectRef) -> Option<Option<Expectation>> {
     let api = api_of(&target.client, object);
-    let answer = tokio::time::timeout(ACTION_LIMIT, api.get_opt(&object.name)).await.ok()?.ok()?;
-    match answer {
-        Some(found) => {
+    match tokio::time::timeout(LOOK_LIMIT, api.get_opt(&object.name)).await.ok()? {
+        Ok(Some(found)) => {
             let list = next_list(target, object);
-            seen(target, object.clone(), found.metadata.resource_version.as_deref(), list)
+            Some(seen(target, object.clone(), found.metadata.resource_version.as_deref(), list))
         }
-        None => Some(Expectation::Left { object: object.clone(), uid: None }),
+        Ok(None) => Some(Some(Expectation::Left { object: object.clone(), uid: None })),
+        // It will not say more the next time: we may not look at such objects, say.
+        Err(error) if status_of(&error).is_some_and(|status| status.code < 500) => Some(None),
+        Err(_) => None,
     }
 }
 

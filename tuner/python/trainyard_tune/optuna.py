@@ -10,7 +10,8 @@ The parameters that all trials so far had in common are suggested together; othe
 Optuna's own samplers do. Trials of other processes that share the study's storage are taken in, those that still run as well.
 """
 
-import optuna
+import threading
+
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import IntersectionSearchSpace
@@ -33,27 +34,36 @@ class TrainyardSampler(BaseSampler):
         self._random = RandomSampler(seed)
         self._spaces = {}
         self._search = None
+        # Optuna's threads share a sampler, and each trial is told once.
+        self._lock = threading.Lock()
 
     def __getstate__(self):
         # Another process begins a dialogue of its own, and tells it what the storage holds.
-        return {**self.__dict__, "_search": None, "_spaces": {}}
+        kept = {name: value for name, value in self.__dict__.items() if name != "_lock"}
+        return {**kept, "_search": None, "_spaces": {}}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
     def reseed_rng(self):
         self._random.reseed_rng()
 
     def infer_relative_search_space(self, study, trial):
-        space = self._spaces.setdefault(study._study_id, IntersectionSearchSpace())
-        return {name: kind for name, kind in space.calculate(study).items() if not kind.single()}
+        with self._lock:
+            space = self._spaces.setdefault(study._study_id, IntersectionSearchSpace())
+            return {name: kind for name, kind in space.calculate(study).items() if not kind.single()}
 
     def sample_relative(self, study, trial, search_space):
         if not search_space:
             return {}
-        if self._search is None or not self._search.suits(study, search_space):
-            if self._search is not None:
-                self._search.close()
-            self._search = _Search(study, search_space, self._algorithm, self._seed, self._program)
-        self._search.catch_up(study, trial.number)
-        return self._search.ask(trial.number)
+        with self._lock:
+            if self._search is None or not self._search.suits(study, search_space):
+                if self._search is not None:
+                    self._search.close()
+                self._search = _Search(study, search_space, self._algorithm, self._seed, self._program)
+            self._search.catch_up(study, trial.number)
+            return self._search.ask(trial.number)
 
     def sample_independent(self, study, trial, param_name, param_distribution):
         return self._random.sample_independent(study, trial, param_name, param_distribution)
@@ -78,7 +88,11 @@ class _Search:
         self._study.close()
 
     def ask(self, number):
-        trial = self._study.ask()
+        trials = self._study.ask(1)
+        # All configurations of a finite space have been tried: Optuna goes on with ones that it draws.
+        if not trials:
+            return {}
+        trial = trials[0]
         self._ids[number] = trial.id
         return {name: _from_ours(self._distributions[name], value) for name, value in trial.params.items()}
 

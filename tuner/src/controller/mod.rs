@@ -260,7 +260,8 @@ impl Tuner {
         })
     }
 
-    /// Why a trial that runs is to be ended, if it is.
+    /// Why a trial that runs is to be ended, if it is. A repeat is not: those that were left would all be lucky ones. Nor is one whose log is
+    /// being read anew, until it has told as much as was known of it.
     fn verdict(
         &self,
         trial: &Json,
@@ -270,7 +271,10 @@ impl Tuner {
     ) -> Option<Verdict> {
         let (experiment, Seen::Part(told)) = (experiment?, seen) else { return None };
         let number = trial.pointer("/spec/number").and_then(Json::as_u64)?;
-        let is_judged = setup?.stopping.is_some() && !told.reports().is_empty();
+        let is_repeat = trial.pointer("/spec/repeats").is_some_and(|of| !of.is_null());
+        let known = trial.pointer("/status/report/step").and_then(Json::as_u64).unwrap_or(0);
+        let is_all = told.reports().last().is_some_and(|last| last.step >= known);
+        let is_judged = setup?.stopping.is_some() && is_all && !is_repeat;
         is_judged.then(|| self.searches.judge(experiment, &self.trials, number, told.reports()))?
     }
 

@@ -113,7 +113,7 @@ impl Definition {
         }
     }
 
-    fn ladder(&self) -> Option<&Ladder> {
+    pub(crate) fn ladder(&self) -> Option<&Ladder> {
         self.fidelity.as_ref().map(|fidelity| &fidelity.ladder)
     }
 

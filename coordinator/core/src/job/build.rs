@@ -164,7 +164,8 @@ impl Site<'_> {
             if role.env_into == EnvInto::All || container.name == role.main_container {
                 let told = |variable: &&EnvVar| !self.terse || !super::launcher::assumes(container, variable);
                 let mut env: Vec<EnvVar> = env.iter().filter(told).cloned().collect();
-                if self.terse {
+                // Only a program that came with this one takes it apart: that of a user's image may be older.
+                if self.terse && self.launcher.is_some() {
                     env = super::launcher::pack(container, env);
                 }
                 container.env.get_or_insert_default().extend(env);

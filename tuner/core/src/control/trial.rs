@@ -248,7 +248,13 @@ fn follow(
             let seen = seen.observation();
             let doubt = seen.filter(|seen| seen.is_doubtful()).and_then(|seen| seen.missing(objectives));
             status.message = doubt.map(|doubt| format!("so far {doubt}"));
-            report(seen, objectives, status);
+            // A log that is read anew tells again what is known.
+            let known = status.report.as_ref().map_or(0, |known| known.step);
+            report(
+                seen.filter(|seen| seen.reports().last().is_some_and(|last| last.step >= known)),
+                objectives,
+                status,
+            );
             if let (Some(verdict), Some(seen), false) = (view.verdict, seen, is_suspended) {
                 judged(verdict, seen, setup, status, now_ms);
             }
