@@ -21,6 +21,6 @@ mod tests {
     fn every_name_and_value_can_be_read_again() {
         let values = serde_json::json!({"lr": 1e-5, "big": 1e30, "depth": 3, "a b": "x\"y", "on": true, "whole": 2.0});
         let text = lines(["a b", "lr", "big", "none", "depth", "on", "whole"].into_iter(), values.as_object().unwrap());
-        assert_eq!(text, "\"a b\" = \"x\\\"y\"\nlr = 1e-5\nbig = 1e+30\ndepth = 3\non = true\nwhole = 2.0\n");
+        assert_eq!(text, "\"a b\" = \"x\\\"y\"\nlr = 0.00001\nbig = 1e+30\ndepth = 3\non = true\nwhole = 2.0\n");
     }
 }
