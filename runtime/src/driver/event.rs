@@ -11,8 +11,7 @@ use k8s_openapi::api::core::v1::Event;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::sync::{mpsc, oneshot};
 use trainyard_proto::plan::{EventSeverity, ObjectRef};
 
 use super::metrics;
@@ -25,11 +24,6 @@ const QUEUED: usize = 4096;
 const REMEMBERED: usize = 4096;
 /// Longest time for one event. A server that takes longer has other troubles, and the next events wait.
 const RECORD_LIMIT: Duration = Duration::from_secs(10);
-/// The recorder rests for so many times as long as an event took before it writes the next: while a server is busy, events take little of
-/// what it can do from what they tell of.
-const REST: u32 = 3;
-/// Longest rest.
-const REST_LIMIT: Duration = Duration::from_secs(1);
 /// Longest time that [`EventSink::flush`] waits: events are worth a short delay of a shutdown, no more.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
@@ -89,18 +83,14 @@ fn second(now: Timestamp) -> String {
 #[derive(Clone, Debug)]
 pub struct EventSink {
     sender: mpsc::Sender<Message>,
-    /// Somebody waits for all of them.
-    flushing: watch::Sender<bool>,
 }
 
 impl EventSink {
     /// Start a recorder that writes as `component`. It ends when the last sink is dropped.
     pub fn start(client: kube::Client, component: &'static str) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUED);
-        let flushing = watch::Sender::new(false);
-        let recorder = Recorder { client, component, counts: HashMap::new(), flushing: flushing.subscribe() };
-        tokio::spawn(recorder.run(receiver));
-        Self { sender, flushing }
+        tokio::spawn(Recorder { client, component, counts: HashMap::new() }.run(receiver));
+        Self { sender }
     }
 
     /// Record an event soon. Dropped, and counted, when the recorder is far behind.
@@ -114,7 +104,6 @@ impl EventSink {
     /// Wait until every event sent so far has been written, but not for long.
     pub async fn flush(&self) {
         let (done, wait) = oneshot::channel();
-        self.flushing.send_replace(true);
         let flushed = async {
             if self.sender.send(Message::Flush(done)).await.is_ok() {
                 // The recorder being gone means that there is nothing left to wait for.
@@ -124,7 +113,6 @@ impl EventSink {
         if tokio::time::timeout(FLUSH_LIMIT, flushed).await.is_err() {
             tracing::warn!(limit = ?FLUSH_LIMIT, "the API server takes no events; the last ones are lost");
         }
-        self.flushing.send_replace(false);
     }
 }
 
@@ -132,30 +120,19 @@ struct Recorder {
     client: kube::Client,
     component: &'static str,
     counts: HashMap<String, i64>,
-    flushing: watch::Receiver<bool>,
 }
 
 impl Recorder {
     async fn run(mut self, mut receiver: mpsc::Receiver<Message>) {
         while let Some(message) = receiver.recv().await {
             match message {
-                Message::Record(record) => {
-                    let began = Instant::now();
-                    self.try_record(&record).await;
-                    self.rest(began.elapsed()).await;
-                }
+                Message::Record(record) => self.try_record(&record).await,
                 Message::Flush(done) => {
                     // Nobody waits any more: fine.
                     let _ = done.send(());
                 }
             }
         }
-    }
-
-    /// Not while somebody waits for all of them. An error means that the last sink is gone: what is left is written at once.
-    async fn rest(&mut self, took: Duration) {
-        let rest = took.saturating_mul(REST).min(REST_LIMIT);
-        let _ = tokio::time::timeout(rest, self.flushing.wait_for(|flushing| *flushing)).await;
     }
 
     /// Whatever becomes of one event, the next one is tried.
@@ -222,47 +199,17 @@ mod tests {
     use std::convert::Infallible;
 
     use axum::http::{Request, Response};
-    use http_body_util::BodyExt as _;
     use kube::client::Body;
 
     use super::*;
-
-    fn regarding() -> ObjectRef {
-        ObjectRef { api_version: "v1".into(), kind: "Pod".into(), namespace: "default".into(), name: "p".into() }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_busy_server_is_left_alone_between_events_unless_somebody_waits() {
-        let (told, mut written) = mpsc::unbounded_channel();
-        let answer = move |request: Request<Body>| {
-            let told = told.clone();
-            async move {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-                // The test may be over.
-                let _ = told.send(Instant::now());
-                Ok::<_, Infallible>(Response::new(Body::from(body.to_vec())))
-            }
-        };
-        let sink = EventSink::start(kube::Client::new(tower::service_fn(answer), "default"), "test");
-        let began = Instant::now();
-        for message in 0..10 {
-            sink.send(regarding(), "uid".into(), EventSeverity::Normal, "Reason".into(), message.to_string());
-        }
-        let mut times = Vec::new();
-        for _ in 0..3 {
-            times.extend(written.recv().await.map(|at| (at - began).as_millis()));
-        }
-        assert_eq!(times, [100, 500, 900]);
-        sink.flush().await;
-        assert_eq!((written.len(), began.elapsed().as_millis()), (7, 1600));
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_does_not_answer_holds_up_no_shutdown() {
         let answer = |_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>();
         let sink = EventSink::start(kube::Client::new(tower::service_fn(answer), "default"), "test");
-        sink.send(regarding(), "uid".into(), EventSeverity::Normal, "Reason".into(), "message".into());
+        let regarding =
+            ObjectRef { api_version: "v1".into(), kind: "Pod".into(), namespace: "default".into(), name: "p".into() };
+        sink.send(regarding, "uid".into(), EventSeverity::Normal, "Reason".into(), "message".into());
         let began = tokio::time::Instant::now();
         sink.flush().await;
         assert!(began.elapsed() <= FLUSH_LIMIT + Duration::from_secs(1));
