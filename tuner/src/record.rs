@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 use trainyard_proto::tuning::{ExperimentStatus, TrialSpec, TrialStatus};
 use trainyard_tuner_core::analysis::{Analysis, Interval, interval};
 use trainyard_tuner_core::fidelity::Ladder;
-use trainyard_tuner_core::objective::dominates;
+use trainyard_tuner_core::objective::{dominates, losses};
 use trainyard_tuner_core::space::{Point, Value};
 
 use crate::definition::Definition;
@@ -127,7 +127,7 @@ impl Record {
     /// measure, and the best of them is none the better for it.
     pub fn told(&self) -> impl Iterator<Item = (&Tried, Vec<f64>)> {
         let objectives = &self.definition.objectives;
-        let loss = |values: &Vec<f64>| objectives.iter().zip(values).map(|(one, value)| one.loss(*value)).collect();
+        let loss = |values: &Vec<f64>| losses(objectives, values);
         let given =
             |trial: &Tried| self.resource().and_then(|name| trial.parameters.get(name)?.as_f64()).unwrap_or(0.0);
         let has_told = |trial: &&Tried| trial.repeats.is_none() && trial.values.is_some();

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::fidelity::{Ladder, Next, Policy, Schedule};
 use crate::history::{History, Level, Report, State, Trial, TrialId};
-use crate::objective::{Objective, dominates};
+use crate::objective::{self, Objective, dominates};
 use crate::sampler::{Context, Sampler};
 use crate::space::{Configuration, Key, Space};
 use crate::stream::{Purpose, Stream};
@@ -282,9 +282,7 @@ impl Experiment {
     /// than in all of them. Where the resource of trials grows, of those that had the most.
     #[must_use]
     pub fn best(&self) -> Vec<&Trial> {
-        let losses = |values: &[f64]| -> Vec<f64> {
-            self.objectives.iter().zip(values).map(|(objective, value)| objective.loss(*value)).collect()
-        };
+        let losses = |values: &[f64]| objective::losses(&self.objectives, values);
         let rung = |trial: &Trial| trial.level.map_or(0, |level| level.rung);
         let most = self.history.complete().map(|(trial, _)| rung(trial)).max().unwrap_or(0);
         let complete = self.history.complete().filter(|(trial, _)| rung(trial) == most);

@@ -49,6 +49,12 @@ impl Objective {
     }
 }
 
+/// What a trial told, one value for each objective, as losses.
+#[must_use]
+pub fn losses(objectives: &[Objective], values: &[f64]) -> Vec<f64> {
+    objectives.iter().zip(values).map(|(objective, value)| objective.loss(*value)).collect()
+}
+
 /// Whether losses are nowhere higher than the others, and somewhere lower.
 #[must_use]
 pub fn dominates(one: &[f64], other: &[f64]) -> bool {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::experiment::{AskError, Experiment, Outcome};
 use crate::history::{Level, Report, TrialId};
-use crate::objective::{Objective, dominates};
+use crate::objective::{self, Objective, dominates};
 use crate::space::{Configuration, Value};
 
 mod repeats;
@@ -200,7 +200,7 @@ impl Search {
     }
 
     fn losses(&self, values: &[f64]) -> Vec<f64> {
-        self.objectives().iter().zip(values).map(|(objective, value)| objective.loss(*value)).collect()
+        objective::losses(self.objectives(), values)
     }
 
     fn rank_all(&mut self) {

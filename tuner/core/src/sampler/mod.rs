@@ -14,7 +14,7 @@ mod random;
 pub mod tpe;
 
 use crate::history::{History, State, Trial, TrialId};
-use crate::objective::Objective;
+use crate::objective::{self, Objective};
 use crate::space::{Point, Space};
 use crate::stream::{Purpose, Stream};
 
@@ -65,6 +65,5 @@ pub trait Sampler: Send {
 /// What a trial that has ended told, as losses in the order of the objectives; also one that was stopped early.
 fn losses(context: &Context<'_>, trial: &Trial) -> Option<Vec<f64>> {
     let (State::Complete { values } | State::Stopped { values }) = &trial.state else { return None };
-    let losses = context.objectives.iter().zip(values).map(|(objective, value)| objective.loss(*value));
-    (values.len() == context.objectives.len()).then(|| losses.collect())
+    (values.len() == context.objectives.len()).then(|| objective::losses(context.objectives, values))
 }

@@ -5,13 +5,12 @@ use statrs::function::erf::erfc;
 /// Up to so many differences the distribution is counted out, with ties as they are; above, it is taken as normal.
 const COUNTED: usize = 50;
 
-/// How likely differences with ranks that speak so much for being positive would be, were they as likely to be negative. Zeros count half
-/// for each side.
+/// How likely differences with ranks that speak so much for being positive would be, were they as likely to be negative. Zeros have ranks,
+/// the lowest, and count for neither side (Pratt, 1959).
 pub(super) fn greater(differences: &[f64]) -> f64 {
     let ranks = doubled_ranks(differences);
-    // In halves of a doubled rank, as a zero counts half.
-    let positive: u64 = ranks.iter().map(|(difference, rank)| if *difference > 0.0 { 2 * rank } else { 0 }).sum();
-    let free: Vec<u64> = ranks.iter().filter(|(difference, _)| *difference != 0.0).map(|(_, rank)| 2 * rank).collect();
+    let positive: u64 = ranks.iter().filter(|(difference, _)| *difference > 0.0).map(|(_, rank)| rank).sum();
+    let free: Vec<u64> = ranks.iter().filter(|(difference, _)| *difference != 0.0).map(|(_, rank)| *rank).collect();
     if free.is_empty() {
         return 1.0;
     }

@@ -19,8 +19,7 @@ mod tests;
 
 use distribution::Distribution;
 
-use super::{Context, Sampler};
-use crate::history::State;
+use super::{Context, Sampler, losses};
 use crate::space::Point;
 use crate::stream::{Purpose, Stream};
 
@@ -86,11 +85,7 @@ impl CmaEs {
             let generation = ended[self.used..self.used + count].iter().filter_map(|id| context.history.get(*id));
             let mut generation: Vec<(f64, &Point)> = generation
                 .map(|trial| {
-                    let value = match &trial.state {
-                        State::Complete { values } | State::Stopped { values } => values.first().copied(),
-                        State::Running | State::Failed { .. } => None,
-                    };
-                    let loss = value.zip(context.objectives.first()).map(|(value, objective)| objective.loss(value));
+                    let loss = losses(context, trial).and_then(|losses| losses.first().copied());
                     (loss.unwrap_or(f64::INFINITY), &trial.point)
                 })
                 .collect();
