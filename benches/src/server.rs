@@ -48,11 +48,11 @@ impl Server {
         Self::ready("trainyard", endpoint, vec![child], started, &log).await
     }
 
-    /// Starts `etcd` and `kube-apiserver` from `bin`, with their data in `folder`.
+    /// Starts `etcd` and `kube-apiserver` from `bin`, with their data in `folder`, and more flags for the latter.
     ///
     /// # Errors
     /// When they do not become ready.
-    pub async fn kubernetes(bin: &Path, folder: &Path) -> Result<Self, Error> {
+    pub async fn kubernetes(bin: &Path, folder: &Path, flags: &[&str]) -> Result<Self, Error> {
         fs::create_dir_all(folder)?;
         let (client, peer) = (free_port()?, free_port()?);
         let etcd_url = format!("http://127.0.0.1:{client}");
@@ -76,7 +76,8 @@ impl Server {
             .arg(format!("--token-auth-file={}", folder.join("tokens").display()))
             .args(["--authorization-mode", "AlwaysAllow"])
             .args(["--disable-admission-plugins", "ServiceAccount,TaintNodesByCondition"])
-            .args(["--service-cluster-ip-range", "10.96.0.0/16"]);
+            .args(["--service-cluster-ip-range", "10.96.0.0/16"])
+            .args(flags);
         let api = spawn(api, &log)?;
         let endpoint = Endpoint { address: format!("127.0.0.1:{port}"), token: Some("bench".to_owned()), tls: true };
         Self::ready("kube-apiserver + etcd", endpoint, vec![etcd, api], started, &log).await

@@ -19,13 +19,16 @@ struct Arguments {
     /// Folder with the cluster's programs: what `tests/tools/kubernetes etcd kube-apiserver kube-scheduler` prints
     #[arg(long)]
     kubernetes: PathBuf,
+    /// Folder with other schedulers: what `tests/tools/schedulers volcano kueue` prints
+    #[arg(long)]
+    others: Option<PathBuf>,
     /// Simulated nodes
     #[arg(long, default_value_t = 1_000)]
     nodes: usize,
     /// Gangs x pods of each
     #[arg(long, value_delimiter = ',', default_value = "500x20,1x10000")]
     shapes: Vec<Shape>,
-    /// Only these
+    /// Only these; left out: all that need nothing but a Kubernetes, whichever
     #[arg(long, value_delimiter = ',')]
     contenders: Vec<Contender>,
     /// Connections of the loop that creates pods; left out: the best of 8, 16, 32 and 64
@@ -48,12 +51,13 @@ async fn main() -> Result<(), Error> {
     let scratch = tempfile::tempdir()?;
     let folder = arguments.keep.clone().unwrap_or_else(|| scratch.path().to_owned());
     let contenders = match arguments.contenders.as_slice() {
-        [] => Contender::value_variants().to_vec(),
+        [] => Contender::value_variants().iter().copied().filter(|one| one.is_everywhere()).collect(),
         some => some.to_vec(),
     };
     let mut setting = Setting {
         trainyard: &arguments.trainyard,
         bin: &arguments.kubernetes,
+        others: arguments.others.as_deref(),
         nodes: arguments.nodes,
         wide: arguments.wide.unwrap_or(1),
         limit: Duration::from_secs(arguments.limit),

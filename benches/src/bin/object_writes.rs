@@ -60,7 +60,7 @@ async fn main() -> Result<(), Error> {
     };
     let mut servers = vec![Server::trainyard(&arguments.trainyard, &folder.path().join("home")).await?];
     if let Some(bin) = &arguments.kubernetes {
-        servers.push(Server::kubernetes(bin, &folder.path().join("kubernetes")).await?);
+        servers.push(Server::kubernetes(bin, &folder.path().join("kubernetes"), &[]).await?);
     }
     let mut out = format!(
         "{} writers, {} s a round, ConfigMaps of 1 KiB, {} CPUs\n\n\

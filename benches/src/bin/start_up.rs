@@ -67,7 +67,9 @@ async fn main() -> Result<(), Error> {
     if let Some(bin) = &arguments.kubernetes {
         let mut peer = Samples::default();
         for round in 0..3 {
-            peer.push(Server::kubernetes(bin, &folder.path().join(format!("kubernetes{round}"))).await?.ready_after);
+            peer.push(
+                Server::kubernetes(bin, &folder.path().join(format!("kubernetes{round}")), &[]).await?.ready_after,
+            );
         }
         let _ = writeln!(out, "| etcd + kube-apiserver to ready, ms | {} | peer |", peer.line());
     }

@@ -4,22 +4,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use http::Method;
-use serde_json::{Value, json};
 
-use super::nodes::{GANG, Kubelets, Progress};
+use super::load::{self, Pods};
+use super::nodes::{Kubelets, Progress};
 use super::plane::{Cost, Plane};
 use super::{Shape, spread};
 use crate::Error;
-use crate::http::Connection;
 use crate::samples::Samples;
-
-/// Where pods are created.
-const PODS: &str = "/api/v1/namespaces/default/pods";
-/// Where jobs are.
-const JOBS: &str = "/apis/trainyard.dev/v1alpha1/namespaces/default/trainingjobs";
-/// Jobs that are created at the same time.
-const SUBMITTERS: usize = 16;
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -32,7 +23,18 @@ pub enum Contender {
     OursBinds,
     /// The cluster's own scheduler, one pod at a time
     Default,
+    /// The cluster's own scheduler, gangs as PodGroups: from Kubernetes 1.37 on
+    Native,
+    /// Volcano's scheduler, gangs as its PodGroups
+    Volcano,
+    /// Kueue, gangs as Jobs, with the cluster's own controllers and scheduler
+    Kueue,
 }
+
+/// What the cluster's own scheduler has to be told so that pods of a group wait for each other.
+const GATE: &[&str] = &["--feature-gates", "GenericWorkload=true"];
+const SERVED: &[&str] =
+    &["--feature-gates", "GenericWorkload=true", "--runtime-config", "scheduling.k8s.io/v1beta1=true"];
 
 /// What all measurements share.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +43,8 @@ pub struct Setting<'a> {
     pub trainyard: &'a Path,
     /// Folder of the cluster's programs.
     pub bin: &'a Path,
+    /// Folder of other schedulers.
+    pub others: Option<&'a Path>,
     /// Nodes.
     pub nodes: usize,
     /// Connections of the loop that creates pods.
@@ -84,6 +88,18 @@ impl Contender {
             Self::Ours => "ours, gates lifted, kube-scheduler binds",
             Self::OursBinds => "ours, the operator binds",
             Self::Default => "kube-scheduler, pod by pod",
+            Self::Native => "kube-scheduler, PodGroups",
+            Self::Volcano => "Volcano, PodGroups",
+            Self::Kueue => "Kueue, Jobs; kube-scheduler binds",
+        }
+    }
+
+    /// Whether nothing is needed for it but a Kubernetes, whichever.
+    #[must_use]
+    pub fn is_everywhere(self) -> bool {
+        match self {
+            Self::Limit | Self::Ours | Self::OursBinds | Self::Default => true,
+            Self::Native | Self::Volcano | Self::Kueue => false,
         }
     }
 
@@ -92,30 +108,58 @@ impl Contender {
     /// # Errors
     /// When a program does not start, or refuses what it is asked.
     pub async fn measure(self, setting: Setting<'_>, shape: Shape, folder: &Path) -> Result<Outcome, Error> {
-        let mut plane = Plane::start(setting.bin, folder, setting.nodes).await?;
-        match self {
-            Self::Limit => {}
-            Self::Ours => {
-                plane.scheduler().await?;
-                plane.operator(setting.trainyard, &[]).await?;
-            }
-            Self::OursBinds => plane.operator(setting.trainyard, &["--binds".to_owned()]).await?,
-            Self::Default => plane.scheduler().await?,
-        }
+        let flags = if self == Self::Native { SERVED } else { &[] };
+        let mut plane = Plane::start(setting.bin, folder, setting.nodes, flags).await?;
+        self.prepare(&mut plane, setting).await?;
         let kubelets = Kubelets::start(plane.endpoint()).await?;
         plane.settle().await?;
         let before = plane.cost().await?;
         let start = Instant::now();
         match self {
-            Self::Limit => loop_of_calls(&plane, setting, shape, true).await?,
-            Self::Default => loop_of_calls(&plane, setting, shape, false).await?,
-            Self::Ours | Self::OursBinds => submit(&plane, shape).await?,
+            Self::Limit => load::pods(&plane, setting, shape, Pods::Bound).await?,
+            Self::Default => load::pods(&plane, setting, shape, Pods::Alone).await?,
+            Self::Native => {
+                load::groups(&plane, shape).await?;
+                load::pods(&plane, setting, shape, Pods::Grouped).await?;
+            }
+            Self::Volcano => {
+                load::volcano_groups(&plane, shape).await?;
+                load::pods(&plane, setting, shape, Pods::Volcano).await?;
+            }
+            Self::Kueue => load::batch_jobs(&plane, shape).await?,
+            Self::Ours | Self::OursBinds => load::training_jobs(&plane, shape).await?,
         }
         let progress = kubelets.bound(shape.total(), start, setting.limit).await?;
         let elapsed = progress.last.map_or(setting.limit, |last| last.saturating_duration_since(start));
         let cost = plane.cost().await?.since(&before);
         let gangs = kubelets.complete(shape.pods, start);
         Ok(Outcome { contender: self, shape, progress, elapsed, gangs, cost })
+    }
+
+    /// Starts the programs that decide.
+    async fn prepare(self, plane: &mut Plane, setting: Setting<'_>) -> Result<(), Error> {
+        let others = || {
+            setting.others.ok_or_else(|| Error::Program {
+                program: self.name().to_owned(),
+                why: "name the folder of other schedulers: --others".to_owned(),
+            })
+        };
+        match self {
+            Self::Limit => Ok(()),
+            Self::Ours => {
+                plane.scheduler(&[]).await?;
+                plane.operator(setting.trainyard, &[]).await
+            }
+            Self::OursBinds => plane.operator(setting.trainyard, &["--binds".to_owned()]).await,
+            Self::Default => plane.scheduler(&[]).await,
+            Self::Native => plane.scheduler(GATE).await,
+            Self::Volcano => plane.volcano(others()?).await,
+            Self::Kueue => {
+                plane.scheduler(&[]).await?;
+                plane.job_controller().await?;
+                plane.kueue(others()?).await
+            }
+        }
     }
 }
 
@@ -124,13 +168,13 @@ impl Contender {
 /// # Errors
 /// As measuring.
 pub async fn widest(setting: Setting<'_>, pods: usize, tries: &[usize], folder: &Path) -> Result<(usize, f64), Error> {
-    let plane = Plane::start(setting.bin, folder, setting.nodes).await?;
+    let plane = Plane::start(setting.bin, folder, setting.nodes, &[]).await?;
     let kubelets = Kubelets::start(plane.endpoint()).await?;
     let (mut best, mut there) = ((setting.wide, 0.0), 0);
     for wide in tries {
         let start = Instant::now();
         spread(plane.endpoint(), *wide, there..there + pods, async |connection, at| {
-            create_and_bind(connection, "warm", at, setting.nodes, true).await
+            load::create_and_bind(connection, "warm", at, setting.nodes, Pods::Bound).await
         })
         .await?;
         there += pods;
@@ -142,59 +186,4 @@ pub async fn widest(setting: Setting<'_>, pods: usize, tries: &[usize], folder: 
         }
     }
     Ok(best)
-}
-
-async fn loop_of_calls(plane: &Plane, setting: Setting<'_>, shape: Shape, binds: bool) -> Result<(), Error> {
-    spread(plane.endpoint(), setting.wide, 0..shape.total(), async |connection, at| {
-        let gang = format!("gang-{}", at / shape.pods);
-        create_and_bind(connection, &gang, at, setting.nodes, binds).await
-    })
-    .await
-}
-
-async fn create_and_bind(
-    connection: &mut Connection,
-    gang: &str,
-    at: usize,
-    nodes: usize,
-    binds: bool,
-) -> Result<(), Error> {
-    let name = format!("{gang}-{at}");
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "labels": {GANG: gang}},
-        "spec": template(),
-    });
-    connection.call(Method::POST, PODS, pod.to_string().into()).await?;
-    if !binds {
-        return Ok(());
-    }
-    let binding = json!({
-        "apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
-        "target": {"apiVersion": "v1", "kind": "Node", "name": format!("node-{:04}", at % nodes)},
-    });
-    connection.call(Method::POST, &format!("{PODS}/{name}/binding"), binding.to_string().into()).await.map(drop)
-}
-
-/// What every pod is, whoever makes it.
-fn template() -> Value {
-    json!({"containers": [{
-        "name": "trainer", "image": "any", "command": ["sleep", "1000"],
-        "resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "1"}},
-    }]})
-}
-
-async fn submit(plane: &Plane, shape: Shape) -> Result<(), Error> {
-    spread(plane.endpoint(), SUBMITTERS, 0..shape.gangs, async |connection, at| {
-        let name = format!("gang-{at}");
-        let job = json!({
-            "apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": name},
-            "spec": {
-                "replicas": shape.pods, "image": "any", "command": ["sleep", "1000"],
-                "template": {"metadata": {"labels": {GANG: name}}, "spec": template()},
-            },
-        });
-        connection.call(Method::POST, JOBS, job.to_string().into()).await.map(drop)
-    })
-    .await
 }

@@ -1,7 +1,9 @@
 //! Many pods on many simulated nodes under a real API server: how fast each contender brings all of them to a node.
 
 pub mod contender;
+mod load;
 pub mod nodes;
+mod peer;
 pub mod plane;
 pub mod table;
 

@@ -34,12 +34,12 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// Starts everything anew in `folder`.
+    /// Starts everything anew in `folder`, with more flags for the API server.
     ///
     /// # Errors
     /// When a program does not become ready.
-    pub async fn start(bin: &Path, folder: &Path, nodes: usize) -> Result<Self, Error> {
-        let server = Server::kubernetes(bin, folder).await?;
+    pub async fn start(bin: &Path, folder: &Path, nodes: usize, flags: &[&str]) -> Result<Self, Error> {
+        let server = Server::kubernetes(bin, folder, flags).await?;
         let kubeconfig = folder.join("kubeconfig");
         let endpoint = &server.endpoint;
         let config = json!({
@@ -61,11 +61,21 @@ impl Plane {
         &self.server.endpoint
     }
 
-    /// Starts the cluster's own scheduler, without a limit of requests.
+    /// Its folder.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where the cluster's programs are.
+    pub(super) fn bin(&self) -> &Path {
+        &self.bin
+    }
+
+    /// Starts the cluster's own scheduler, without a limit of requests, and with more flags.
     ///
     /// # Errors
     /// When it does not become ready.
-    pub async fn scheduler(&mut self) -> Result<(), Error> {
+    pub async fn scheduler(&mut self, flags: &[&str]) -> Result<(), Error> {
         let port = free_port()?;
         let file = self.folder.join("scheduler.json");
         let config = json!({
@@ -75,7 +85,11 @@ impl Plane {
         });
         fs::write(&file, config.to_string())?;
         let mut command = Command::new(self.bin.join("kube-scheduler"));
-        command.arg("--config").arg(&file).args(["--bind-address", "127.0.0.1", "--secure-port", &port.to_string()]);
+        command
+            .arg("--config")
+            .arg(&file)
+            .args(["--bind-address", "127.0.0.1", "--secure-port", &port.to_string()])
+            .args(flags);
         for what in ["--authentication-kubeconfig", "--authorization-kubeconfig"] {
             command.arg(what).arg(&self.kubeconfig);
         }
@@ -106,12 +120,21 @@ impl Plane {
             .args(["--rendezvous-address", &format!("http://127.0.0.1:{door}")])
             // On a machine that is busy a gang of ten thousand takes longer than a minute.
             .args(["--gang-seconds", "3600"])
+            // Nor is there another operator that could lead where this one is held up.
+            .args(["--lease-seconds", "3600", "--renew-seconds", "3000"])
             .args(flags);
         let door = Endpoint { address: format!("127.0.0.1:{health}"), token: None, tls: false };
         self.run("operator", command, &door, "/readyz").await
     }
 
-    async fn run(&mut self, name: &'static str, command: Command, door: &Endpoint, path: &str) -> Result<(), Error> {
+    /// Starts a program, and waits until it answers there.
+    pub(super) async fn run(
+        &mut self,
+        name: &'static str,
+        command: Command,
+        door: &Endpoint,
+        path: &str,
+    ) -> Result<(), Error> {
         let log = self.folder.join(format!("{name}.log"));
         self.others.push((name, spawn(command, &log)?));
         let started = Instant::now();

@@ -43,9 +43,13 @@ pub fn row(outcome: &Outcome, limit: Option<f64>) -> String {
 /// Processor seconds of all but this program, and of whoever decides.
 fn processor(cost: &Cost) -> (f64, f64) {
     let sum = |which: &dyn Fn(&str) -> bool| -> f64 {
-        cost.cpu.iter().filter(|(name, _)| which(name)).map(|(_, spent)| spent.as_secs_f64()).sum()
+        cost.cpu
+            .iter()
+            .filter(|(name, _)| which(name))
+            .map(|(_, spent)| spent.as_secs_f64())
+            .fold(0.0, |sum, one| sum + one)
     };
-    (sum(&|name| name != "this program"), sum(&|name| matches!(name, "operator" | "kube-scheduler")))
+    (sum(&|name| name != "this program"), sum(&|name| !matches!(name, "this program" | "etcd" | "kube-apiserver")))
 }
 
 /// Without what the simulated kubelets write, which is the same for everybody.
