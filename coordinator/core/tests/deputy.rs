@@ -190,6 +190,27 @@ fn a_pytorchjob_in_a_queue_of_kueue_is_left_to_kueues_own_controller() {
     let mut world = pytorch("labels: {kueue.x-k8s.io/queue-name: team}", "", cluster());
     world.plan();
     assert_eq!((world.pods.len(), gates(&world), world.deputies.len()), (2, 0, 0));
+    // The Workload that Kueue makes of it is Kueue's: it stays, whether the job runs, is suspended, or has ended.
+    let of_kueue =
+        json!({"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "Workload", "metadata": {"name": "pytorchjob-wine-1"}});
+    world.deputies.insert("pytorchjob-wine-1".to_owned(), of_kueue.clone());
+    let stays = |world: &mut World| {
+        world.plan();
+        world.reap();
+        assert_eq!(world.deputies["pytorchjob-wine-1"], of_kueue);
+    };
+    stays(&mut world);
+    world.job.as_mut().unwrap()["spec"]["runPolicy"] = json!({"suspend": true});
+    stays(&mut world);
+    world.job.as_mut().unwrap()["spec"]["runPolicy"] = json!({"suspend": false});
+    stays(&mut world);
+    bind(&mut world);
+    world.start_all();
+    for pod in ["wine-master-0", "wine-worker-0"] {
+        world.succeed(pod);
+    }
+    stays(&mut world);
+    assert!(world.conditions().contains(&"Succeeded".to_owned()), "{:?}", world.conditions());
 }
 
 #[test]

@@ -124,8 +124,14 @@ impl Planner<'_> {
         }
     }
 
+    /// Objects that stand for the job, of those that are ours: of a kind that it knows, Kueue makes the Workload, and needs it while the
+    /// job is suspended.
     fn deputies(&self) -> impl Iterator<Item = &Value> {
-        self.view.extras.iter().filter(|extra| KINDS.contains(&text(extra, "/kind")))
+        let is_of_kueue = |kind: &str| kind == "Workload" && self.dialect.is_known_to_kueue();
+        self.view.extras.iter().filter(move |extra| {
+            let kind = text(extra, "/kind");
+            KINDS.contains(&kind) && !is_of_kueue(kind)
+        })
     }
 
     fn dismiss(&mut self, objects: &[Value]) {
