@@ -74,8 +74,8 @@ async fn main() -> Result<(), Error> {
     for round in 0..arguments.rounds {
         for shape in &arguments.shapes {
             let mut outcomes = Vec::new();
-            for contender in &contenders {
-                let place = folder.join(format!("{round}-{}x{}-{contender:?}", shape.gangs, shape.pods));
+            for (turn, contender) in contenders.iter().enumerate() {
+                let place = folder.join(format!("{round}-{}x{}-{turn}-{contender:?}", shape.gangs, shape.pods));
                 let outcome = contender.measure(setting, *shape, &place).await?;
                 details += &table::details(&outcome);
                 outcomes.push(outcome);

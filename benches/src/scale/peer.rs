@@ -19,6 +19,14 @@ const KUEUE: &str = "/apis/kueue.x-k8s.io/v1beta2";
 /// As `tests/tools/schedulers` says it.
 const KUEUE_NAMESPACE: &str = "kueue-system";
 
+/// The queue of groups that name none, which the scheduler makes.
+const VOLCANO_QUEUE: &str = "/apis/scheduling.volcano.sh/v1beta1/queues/default";
+
+fn is_served(definition: &Value) -> bool {
+    let mut conditions = definition["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.any(|one| one["type"] == "Established" && one["status"] == "True")
+}
+
 fn failed(error: impl std::fmt::Display) -> Error {
     Error::Request(error.to_string())
 }
@@ -37,25 +45,25 @@ impl Plane {
             let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
             connection.call(Method::POST, path, definition.to_string().into()).await?;
             let name = definition["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-            self.served(&mut connection, &format!("{path}/{name}")).await?;
+            self.is(&mut connection, &format!("{path}/{name}"), is_served).await?;
         }
         Ok(())
     }
 
-    /// Waits until a kind is served.
-    async fn served(&self, connection: &mut Connection, path: &str) -> Result<(), Error> {
+    /// Waits until an object is there and as it should be.
+    async fn is(&self, connection: &mut Connection, path: &str, wanted: fn(&Value) -> bool) -> Result<Value, Error> {
         loop {
-            let answer = connection.call(Method::GET, path, bytes::Bytes::new()).await?;
-            let definition: Value = serde_json::from_slice(&answer).map_err(failed)?;
-            let conditions = definition["status"]["conditions"].as_array().into_iter().flatten();
-            if conditions.into_iter().any(|one| one["type"] == "Established" && one["status"] == "True") {
-                return Ok(());
+            if let Ok(answer) = connection.call(Method::GET, path, bytes::Bytes::new()).await {
+                let object: Value = serde_json::from_slice(&answer).map_err(failed)?;
+                if wanted(&object) {
+                    return Ok(object);
+                }
             }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     }
 
-    /// Starts Volcano's scheduler as it comes, without a limit of requests.
+    /// Starts Volcano's scheduler as it comes, without a limit of requests, and opens its queue, which its controllers would do.
     ///
     /// # Errors
     /// When it does not become ready.
@@ -70,7 +78,11 @@ impl Plane {
             .args(["--enable-healthz", "--healthz-address", &format!("127.0.0.1:{health}")])
             .args(["--listen-address", &format!("127.0.0.1:{metrics}")]);
         let door = Endpoint { address: format!("127.0.0.1:{health}"), token: None, tls: false };
-        self.run("volcano", command, &door, "/healthz").await
+        self.run("volcano", command, &door, "/healthz").await?;
+        let mut connection = Connection::open(self.endpoint()).await?;
+        let mut queue = self.is(&mut connection, VOLCANO_QUEUE, |queue| queue["metadata"]["name"] == "default").await?;
+        queue["status"]["state"] = json!("Open");
+        connection.call(Method::PUT, &format!("{VOLCANO_QUEUE}/status"), queue.to_string().into()).await.map(drop)
     }
 
     /// Starts the cluster's own controller of Jobs, without a limit of requests.
