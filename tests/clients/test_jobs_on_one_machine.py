@@ -250,7 +250,7 @@ def test_deleting_a_job_leaves_nothing(k):
     k("apply", "-f", "-", input=pytorchjob("gone", f"exec -a {marker} sleep 1000", workers=1,
                                            pod="terminationGracePeriodSeconds: 1"))
     eventually(lambda: conditions(k, "gone").get("Running", {}).get("status") == "True", "it runs")
-    assert len(_named(marker)) == 2
+    eventually(lambda: len(_named(marker)) == 2, "both of its processes are there")
     k("delete", "pytorchjob", "gone", "--timeout=120s")
     eventually(lambda: not k.json("pods")["items"] and not k.json("services")["items"], "pods and services are gone")
     eventually(lambda: not _named(marker), "and no process is left")
