@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from nodes import OURS, Job, cluster, eventually, on, uids  # noqa: F401  (the cluster is a fixture)
+from nodes import OURS, USERS, Job, cluster, eventually, on, uids  # noqa: F401  (the cluster is a fixture)
 
 INSTALL = ("--queues",)
 # The nodes have room for far more than the queues: who waits, waits for quota.
@@ -176,6 +176,34 @@ def test_a_gang_is_given_the_first_flavor_with_quota_and_its_tolerations(cluster
     for name, node in (("firm", "node1"), ("spot", "node2")):
         cluster.kubectl("label", "node", node, "pool-")
         cluster.kubectl("delete", "resourceflavor", name)
+
+
+def guest(kind, name, spec, command):
+    """A Deployment or a Job of the cluster's own, with our gate and a queue in the template of its pods."""
+    container = {"name": "main", "image": USERS, "command": command, "resources": {"requests": {"cpu": "400m"}}}
+    template = {"metadata": {"labels": {"app": name, "kueue.x-k8s.io/queue-name": "team-a"}},
+                "spec": {"containers": [container], "schedulingGates": [{"name": "trainyard.dev/gang"}],
+                         "terminationGracePeriodSeconds": 1, **({"restartPolicy": "Never"} if kind == "Job" else {})}}
+    version = {"Job": "batch/v1", "Deployment": "apps/v1"}[kind]
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": {**spec, "template": template}}
+
+
+@pytest.mark.parametrize("queues", [("v1beta2", None)], indirect=True)
+def test_pods_of_anybody_at_our_gate_wait_for_quota(cluster, queues):
+    web = guest("Deployment", "web", {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}}, ["sleep", "1000"])
+    cluster.kubectl("create", "-f", "-", input=json.dumps(web))
+    ready = lambda: cluster.get("deployment", "web")["status"].get("readyReplicas")
+    eventually(lambda: ready() == 2, "there is quota for both", 120)
+    cluster.kubectl("create", "-f", "-", input=json.dumps(guest("Job", "step", {}, ["true"])))
+    pods = lambda name: json.loads(cluster.kubectl("get", "pods", "-l", f"app={name}", "-o", "json"))["items"]
+    [step] = eventually(lambda: pods("step"), "its pod is made", 60)
+    eventually(lambda: waiting(cluster) == {step["metadata"]["name"]: ("team-a", "QuotaUsed")}, "it waits for quota", 60)
+    assert pods("step")[0]["spec"]["schedulingGates"]
+    assert [line.split()[:4] for line in cluster.trainyard("queue").stdout.splitlines() if line.startswith("team-a")] == [["team-a", "-", "1", "2"]]
+    cluster.kubectl("scale", "deployment", "web", "--replicas=1")
+    eventually(lambda: cluster.get("job", "step")["status"].get("succeeded") == 1, "it goes in the place of the other one", 120)
+    assert pods("step")[0]["metadata"]["uid"] == step["metadata"]["uid"]
+    cluster.kubectl("delete", "deployment/web", "job/step")
 
 
 def test_a_definition_of_somebody_else_is_left_as_it_is(cluster):

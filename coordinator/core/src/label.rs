@@ -19,6 +19,8 @@ pub const GANG_SIZE: &str = "trainyard.dev/gang-size";
 pub const PLACEMENT: &str = "trainyard.dev/placement";
 /// Annotation on pods that were made on their node: when it was decided, as [`PLACEMENT`] says it.
 pub const PLACED: &str = "trainyard.dev/placed";
+/// Annotation on pods that others made and that waited at our gate: when it was lifted, and for which node, as JSON.
+pub const LET_GO: &str = "trainyard.dev/let-go";
 /// Scheduling gate that is taken off when the gang is placed.
 pub const GANG_GATE: &str = "trainyard.dev/gang";
 

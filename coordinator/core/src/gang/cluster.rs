@@ -31,6 +31,7 @@ use super::{GangView, Placement, flavor, place};
 use crate::{backoff, label};
 
 mod draft;
+mod guest;
 mod intent;
 
 pub use draft::{Draft, is_as_decided};
@@ -191,7 +192,8 @@ impl<'view> Turn<'view> {
     /// Takes back what is late, and completes what was begun.
     fn begin(view: &'view ClusterView, now_ms: i64) -> (Self, GangView) {
         let mut turn = Self::new(view, now_ms);
-        let late = turn.take_back();
+        let mut late = turn.take_back();
+        late.extend(turn.take_back_guests());
         let shown = turn.complete(&late);
         (turn, shown)
     }
@@ -294,18 +296,21 @@ impl<'view> Turn<'view> {
         });
     }
 
-    /// Lifts the gates that an intent speaks of. Answers the view in which lifted pods are where they were sent.
+    /// Lifts the gates that an intent speaks of, but for what is late: owners, and pods of others. Answers the view in which lifted pods are
+    /// where they were sent.
     fn complete(&mut self, late: &[&str]) -> GangView {
         let nodes: Vec<Node> = self.view.gangs.nodes.iter().filter(|node| hostname(node).is_some()).cloned().collect();
         let mut pods = Vec::new();
         for pod in &self.view.gangs.pods {
             let is_gang = pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(label::GANG));
+            let is_ours = is_gang || guest::is_guest(pod);
             if node_of(pod).is_some() || is_leaving(pod) || is_over(pod) {
-                pods.push(if is_gang { pod.clone() } else { of_nobody(pod) });
+                pods.push(if is_ours { pod.clone() } else { of_nobody(pod) });
                 continue;
             }
             // What the cluster's scheduler places by itself, or is about to go.
-            if !is_gang || owner_uid(pod).is_some_and(|owner| late.contains(&owner)) {
+            let is_late = late.contains(&uid(pod)) || owner_uid(pod).is_some_and(|owner| late.contains(&owner));
+            if !is_ours || is_late {
                 continue;
             }
             let intent = self.intent_of(pod);
@@ -319,7 +324,10 @@ impl<'view> Turn<'view> {
                     }
                     pods.push(on_node(pod, node, flavors));
                 }
-                (None, false) => pods.extend(self.sent_to(pod).map(|node| on_node(pod, node, None))),
+                (None, false) => match guest::let_go(pod) {
+                    Some(known) => pods.push(on_node(pod, &known.node, None)),
+                    None => pods.extend(self.sent_to(pod).map(|node| on_node(pod, node, None))),
+                },
                 (None, true) => match intent.and_then(|intent| intent.not_before_ms) {
                     Some(at) if self.now_ms < at => self.wake(at),
                     Some(_) | None => pods.push(pod.clone()),
@@ -386,6 +394,7 @@ impl<'view> Turn<'view> {
         if !selector.is_empty() {
             patch["spec"]["nodeSelector"] = json!(selector);
         }
+        self.noted(pod, node, &mut patch);
         self.actions.push(Action::Patch { object: reference(pod), fence: fence(uid(pod)), patch });
     }
 
@@ -399,7 +408,7 @@ impl<'view> Turn<'view> {
         for action in &decided {
             if let Action::Bind { pod: object, node, .. } = action
                 && let Some(pod) = by_name.get(object)
-                && let Some(owner) = owner_uid(pod)
+                && let Some(owner) = owner_uid(pod).filter(|owner| self.view.owners.contains_key(*owner))
             {
                 let intent = intents.entry(owner).or_insert_with(|| self.begun(owner));
                 intent.pods.insert(uid(pod).to_owned(), node.clone());
@@ -418,9 +427,8 @@ impl<'view> Turn<'view> {
                 }
                 continue;
             };
-            if let Some((pod, owner)) = by_name.get(object).and_then(|pod| Some((*pod, owner_uid(pod)?)))
-                && self.view.owners.contains_key(owner)
-            {
+            let is_known = |pod: &Pod| owner_uid(pod).is_some_and(|owner| self.view.owners.contains_key(owner));
+            if let Some(pod) = by_name.get(object).copied().filter(|pod| is_known(pod) || guest::is_guest(pod)) {
                 self.lift(pod, node, told.get(object).map(String::as_str));
             }
         }

@@ -64,6 +64,10 @@ fn carry_out(view: &mut ClusterView, action: &Action) {
             spec.scheduling_gates = None;
             let host = patch["spec"]["nodeSelector"][HOSTNAME].as_str().unwrap().to_owned();
             spec.node_selector = Some(BTreeMap::from([(HOSTNAME.to_owned(), host)]));
+            if let Some(written) = patch["metadata"]["annotations"].get(label::LET_GO).and_then(Value::as_str) {
+                let annotations = pod.metadata.annotations.get_or_insert_default();
+                annotations.insert(label::LET_GO.to_owned(), written.to_owned());
+            }
         }
         Action::Patch { object, patch, .. } => {
             let text = patch["metadata"]["annotations"][label::PLACEMENT].as_str().unwrap();
@@ -276,6 +280,79 @@ fn pods_of_others_only_take_room() {
 }
 
 /// A queue with so many CPUs, which stops lesser gangs for others, and the way to it.
+/// Pods of somebody else's Deployment, each with our gate in its template.
+fn guests(count: usize) -> Vec<Pod> {
+    let mut all = pods("web", count);
+    for pod in &mut all {
+        pod.metadata.annotations = None;
+        pod.metadata.labels = Some(BTreeMap::from([(label::QUEUE_NAME.to_owned(), "q".to_owned())]));
+    }
+    all
+}
+
+/// A cluster with one queue, and nobody that we run.
+fn hosting(cpus: u32, quota: u32, pods: Vec<Pod>) -> ClusterView {
+    let gangs = GangView { nodes: vec![node("a", cpus)], pods, queues: queue(quota), ..GangView::default() };
+    ClusterView { gangs, patience_ms: PATIENCE, ..ClusterView::default() }
+}
+
+/// What is written about pods.
+fn of_pods(placement: &Placement) -> Vec<Action> {
+    let mut all = writes(placement);
+    all.retain(
+        |action| matches!(action, Action::Patch { object, .. } | Action::Delete { object, .. } if object.kind == "Pod"),
+    );
+    all
+}
+
+#[test]
+fn pods_of_others_at_our_gate_go_one_by_one_as_their_queue_has_room() {
+    let mut world = hosting(9, 2, guests(3));
+    let first = of_pods(&place_on_cluster(&world, NOW));
+    assert_eq!(first.len(), 2, "{first:?}");
+    // Cut off after one of them: what was let go holds quota before it has a node, and nobody else gets it.
+    carry_out(&mut world, &first[0]);
+    of_pods(&place_on_cluster(&world, NOW + 1)).iter().for_each(|action| carry_out(&mut world, action));
+    assert_eq!(lifted(&world), 2);
+    assert_eq!(of_pods(&place_on_cluster(&world, NOW + 2)), []);
+    ["web-0", "web-1"].iter().for_each(|name| bind(&mut world, name));
+    assert_eq!(of_pods(&place_on_cluster(&world, NOW + 3)), [], "on its node it holds quota, too");
+    world.gangs.pods.remove(0);
+    of_pods(&place_on_cluster(&world, NOW + 4)).iter().for_each(|action| carry_out(&mut world, action));
+    assert_eq!(lifted(&world), 2, "the third one goes when one of the others is gone");
+}
+
+#[test]
+fn a_pod_of_others_that_is_not_bound_in_time_is_given_back_to_its_owner() {
+    let mut all = guests(2);
+    all[1].metadata.owner_references = None;
+    let mut world = hosting(9, 9, all);
+    of_pods(&place_on_cluster(&world, NOW)).iter().for_each(|action| carry_out(&mut world, action));
+    assert_eq!(lifted(&world), 2);
+    let waits = place_on_cluster(&world, NOW + PATIENCE - 1);
+    assert_eq!((of_pods(&waits), waits.plan.wake_at_ms), (vec![], Some(NOW + PATIENCE)));
+    let late = of_pods(&place_on_cluster(&world, NOW + PATIENCE));
+    let [Action::Delete { object, .. }] = late.as_slice() else { panic!("{late:?}") };
+    assert_eq!(object.name, "web-0", "nobody would make the other one anew");
+}
+
+#[test]
+fn a_pod_of_others_makes_room_for_who_is_more_important_in_its_queue() {
+    let mut world = hosting(9, 2, guests(2));
+    of_pods(&place_on_cluster(&world, NOW)).iter().for_each(|action| carry_out(&mut world, action));
+    ["web-0", "web-1"].iter().for_each(|name| bind(&mut world, name));
+    let urgent = view(vec![], queued("urgent", 1, 5));
+    world.owners = urgent.owners;
+    world.gangs.pods.extend(urgent.gangs.pods);
+    let later = NOW + 10 * 60_000;
+    let told = writes(&place_on_cluster(&world, later));
+    let marks = |action: &Action| {
+        matches!(action, Action::Patch { object, patch, .. } if object.name.starts_with("web-")
+        && patch["metadata"]["annotations"][label::PREEMPTED].is_string())
+    };
+    assert_eq!(told.iter().filter(|action| marks(action)).count(), 1, "{told:?}");
+}
+
 fn queue(cpus: u32) -> Vec<Value> {
     let version = "kueue.x-k8s.io/v1beta2";
     let quota = json!([{"coveredResources": ["cpu"], "flavors": [{"name": "f", "resources": [{"name": "cpu", "nominalQuota": cpus}]}]}]);
