@@ -66,16 +66,24 @@ def started(cluster, name, health, *argv):
         process = subprocess.Popen([*map(str, argv)], stdin=subprocess.DEVNULL, stdout=file, stderr=file)
 
     def is_healthy():
-        assert process.poll() is None, f"{name} has ended:\n{log.read_text()[-2000:]}"
-        return cluster.http.request("GET", health, retries=False, timeout=30).status == 200
+        return process.poll() is not None or cluster.http.request("GET", health, retries=False, timeout=30).status == 200
 
-    eventually(is_healthy, f"{name} is healthy", 120)
+    try:
+        eventually(is_healthy, f"{name} is healthy", 120)
+        assert process.poll() is None, f"{name} has ended:\n{log.read_text()[-2000:]}"
+    except BaseException:
+        process.kill()
+        raise
     return process
 
 
 def ended(process):
     process.terminate()
-    process.wait(timeout=60)
+    try:
+        process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
 
 
 @pytest.fixture(scope="module")
@@ -221,14 +229,14 @@ def test_volcano_binds_a_gang_whole_or_not(cluster, volcano, tmp_path):
     create(cluster, "team", gang("whole", "1", 2))
     eventually(lambda: phase(cluster, "team", "whole") == "Running", "there is room for it", 120)
     create(cluster, "team", gang("wide", "1", 3))
-    path = "/apis/scheduling.volcano.sh/v1beta1/namespaces/team/podgroups/wide"
+    path = "/apis/scheduling.volcano.sh/v1beta1/namespaces/team/podgroups/{}"
 
     def conditions():
-        return [each["type"] for each in cluster.call("GET", path)[1].get("status", {}).get("conditions", [])]
+        return [each["type"] for each in cluster.call("GET", path.format("wide"))[1].get("status", {}).get("conditions", [])]
 
     eventually(lambda: "Unschedulable" in conditions(), "Volcano has looked at it", 120)
     assert all("nodeName" not in pod["spec"] for pod in of(cluster, "wide")), "a part of it was bound"
     (tmp_path / "go").touch()
     for name in ("whole", "wide"):
         eventually(lambda: phase(cluster, "team", name) == "Succeeded", f"{name} ends well", 120)
-        eventually(lambda: cluster.call("GET", path)[0] == 404, "its group goes with it", 60)
+        eventually(lambda: cluster.call("GET", path.format(name))[0] == 404, "its group goes with it", 60)

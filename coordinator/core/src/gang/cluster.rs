@@ -130,11 +130,15 @@ fn is_over(pod: &Pod) -> bool {
 /// Whether nobody has to be asked about such a pod's node: it names no other scheduler, and nothing of it is the cluster's
 /// scheduler's alone.
 pub(crate) fn may_be_bound_here(spec: &PodSpec) -> bool {
-    let claims = |volume: &Volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some();
     matches!(spec.scheduler_name.as_deref(), None | Some("default-scheduler" | label::SCHEDULER_NAME))
         && is_seen_whole(spec)
-        && !spec.volumes.iter().flatten().any(claims)
-        && spec.resource_claims.as_ref().is_none_or(Vec::is_empty)
+        && !has_claims(spec)
+}
+
+/// Whether it claims something that may be on some nodes only.
+fn has_claims(spec: &PodSpec) -> bool {
+    let claims = |volume: &Volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some();
+    spec.volumes.iter().flatten().any(claims) || spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty())
 }
 
 /// Whether all that decides on a pod's node is looked at here. Where it is not, the cluster's scheduler chooses the node.
@@ -192,8 +196,8 @@ impl<'view> Turn<'view> {
     /// Takes back what is late, and completes what was begun.
     fn begin(view: &'view ClusterView, now_ms: i64) -> (Self, GangView) {
         let mut turn = Self::new(view, now_ms);
-        let mut late = turn.take_back();
-        late.extend(turn.take_back_guests());
+        let late = turn.take_back();
+        turn.take_back_guests();
         let shown = turn.complete(&late);
         (turn, shown)
     }
@@ -215,7 +219,11 @@ impl<'view> Turn<'view> {
         self.owned.get(owner).map_or(&[], Vec::as_slice)
     }
 
+    /// Of a guest there is none, whoever owns it.
     fn intent_of(&self, pod: &Pod) -> Option<&'view Intent> {
+        if guest::is_guest(pod) {
+            return None;
+        }
         self.view.owners.get(owner_uid(pod)?)?.intent.as_ref()
     }
 
@@ -296,20 +304,20 @@ impl<'view> Turn<'view> {
         });
     }
 
-    /// Lifts the gates that an intent speaks of, but for what is late: owners, and pods of others. Answers the view in which lifted pods are
-    /// where they were sent.
+    /// Lifts the gates that an intent speaks of. Answers the view in which lifted pods are where they were sent.
     fn complete(&mut self, late: &[&str]) -> GangView {
         let nodes: Vec<Node> = self.view.gangs.nodes.iter().filter(|node| hostname(node).is_some()).cloned().collect();
         let mut pods = Vec::new();
         for pod in &self.view.gangs.pods {
             let is_gang = pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(label::GANG));
-            let is_ours = is_gang || guest::is_guest(pod);
+            let is_guest = guest::is_guest(pod);
+            let is_ours = is_gang || is_guest;
             if node_of(pod).is_some() || is_leaving(pod) || is_over(pod) {
                 pods.push(if is_ours { pod.clone() } else { of_nobody(pod) });
                 continue;
             }
             // What the cluster's scheduler places by itself, or is about to go.
-            let is_late = late.contains(&uid(pod)) || owner_uid(pod).is_some_and(|owner| late.contains(&owner));
+            let is_late = !is_guest && owner_uid(pod).is_some_and(|owner| late.contains(&owner));
             if !is_ours || is_late {
                 continue;
             }
@@ -383,7 +391,10 @@ impl<'view> Turn<'view> {
             self.actions.push(Action::Bind { pod: reference(pod), fence: fence(uid(pod)), node: node.to_owned() });
             return;
         }
-        let selector = if pod.spec.as_ref().is_none_or(is_seen_whole) {
+        // Guests with claims are sent nowhere: a successor would only be sent there again.
+        let is_sent = |spec: &PodSpec| is_seen_whole(spec) && !(guest::is_guest(pod) && has_claims(spec));
+        let is_sent = pod.spec.as_ref().is_none_or(is_sent);
+        let selector = if is_sent {
             BTreeMap::from([(HOSTNAME, host)])
         } else {
             // The cluster's scheduler chooses among the nodes of the same flavor.
@@ -394,7 +405,7 @@ impl<'view> Turn<'view> {
         if !selector.is_empty() {
             patch["spec"]["nodeSelector"] = json!(selector);
         }
-        self.noted(pod, node, &mut patch);
+        self.noted(pod, node, is_sent, &mut patch);
         self.actions.push(Action::Patch { object: reference(pod), fence: fence(uid(pod)), patch });
     }
 
@@ -408,7 +419,7 @@ impl<'view> Turn<'view> {
         for action in &decided {
             if let Action::Bind { pod: object, node, .. } = action
                 && let Some(pod) = by_name.get(object)
-                && let Some(owner) = owner_uid(pod).filter(|owner| self.view.owners.contains_key(*owner))
+                && let Some(owner) = self.owner_of(pod)
             {
                 let intent = intents.entry(owner).or_insert_with(|| self.begun(owner));
                 intent.pods.insert(uid(pod).to_owned(), node.clone());
@@ -418,6 +429,8 @@ impl<'view> Turn<'view> {
         for (owner, intent) in &intents {
             self.write(owner, intent);
         }
+        // Last, since nothing else is to wait for what somebody has against one of them.
+        let mut guests = Vec::new();
         for action in decided {
             let Action::Bind { pod: object, node, .. } = &action else {
                 match given(&action).map(|(pod, _)| by_name.get(pod)) {
@@ -427,11 +440,21 @@ impl<'view> Turn<'view> {
                 }
                 continue;
             };
-            let is_known = |pod: &Pod| owner_uid(pod).is_some_and(|owner| self.view.owners.contains_key(owner));
-            if let Some(pod) = by_name.get(object).copied().filter(|pod| is_known(pod) || guest::is_guest(pod)) {
+            let Some(pod) = by_name.get(object).copied() else { continue };
+            if guest::is_guest(pod) {
+                guests.push((pod, node.clone()));
+            } else if self.owner_of(pod).is_some() {
                 self.lift(pod, node, told.get(object).map(String::as_str));
             }
         }
+        for (pod, node) in guests {
+            self.lift(pod, &node, told.get(&reference(pod)).map(String::as_str));
+        }
+    }
+
+    /// The job of ours that made a pod.
+    fn owner_of<'pod>(&self, pod: &'pod Pod) -> Option<&'pod str> {
+        owner_uid(pod).filter(|owner| self.view.owners.contains_key(*owner) && !guest::is_guest(pod))
     }
 
     /// The intent of a gang of which nothing is decided in this turn yet: what an earlier one still waits for stays in it.

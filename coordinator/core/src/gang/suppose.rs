@@ -20,7 +20,7 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 /// Pods that a kubelet takes where nobody says.
 const PODS_OF_A_NODE: &str = "110";
 /// Annotations by which the scheduler remembers something of a pod that is not there any more.
-const REMEMBERED: [&str; 4] = [label::RESERVATION, label::PREEMPTED, label::CHECKPOINT, label::FLAVORS];
+const REMEMBERED: [&str; 5] = [label::RESERVATION, label::PREEMPTED, label::CHECKPOINT, label::FLAVORS, label::LET_GO];
 
 /// Something that is supposed.
 #[derive(Clone, Debug, PartialEq)]
@@ -300,14 +300,14 @@ fn is_of_the_node(pod: &Pod) -> bool {
 /// The pod that its controller makes in its place.
 fn unplace(pod: &mut Pod, now_ms: i64) {
     pod.metadata.creation_timestamp = Some(instant::time(now_ms));
-    let is_gang = annotation(pod, label::GANG).is_some();
+    let was_sent = [label::GANG, label::LET_GO].into_iter().any(|name| annotation(pod, name).is_some());
     if let Some(annotations) = &mut pod.metadata.annotations {
         annotations.retain(|key, _| !REMEMBERED.contains(&key.as_str()));
     }
     if let Some(spec) = &mut pod.spec {
         spec.node_name = None;
-        // By this the pods of a gang are sent to their nodes on a cluster.
-        if let Some(selector) = spec.node_selector.as_mut().filter(|_| is_gang) {
+        // By this pods are sent to their nodes on a cluster.
+        if let Some(selector) = spec.node_selector.as_mut().filter(|_| was_sent) {
             selector.remove(HOSTNAME);
         }
     }

@@ -188,7 +188,10 @@ impl Site<'_> {
         if self.binds_here(spec) {
             spec.scheduler_name = Some(label::SCHEDULER_NAME.to_owned());
         } else {
-            spec.scheduling_gates.get_or_insert_default().push(PodSchedulingGate { name: label::GANG_GATE.to_owned() });
+            let gates = spec.scheduling_gates.get_or_insert_default();
+            if gates.iter().all(|gate| gate.name != label::GANG_GATE) {
+                gates.push(PodSchedulingGate { name: label::GANG_GATE.to_owned() });
+            }
         }
     }
 

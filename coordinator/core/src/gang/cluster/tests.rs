@@ -284,6 +284,7 @@ fn pods_of_others_only_take_room() {
 fn guests(count: usize) -> Vec<Pod> {
     let mut all = pods("web", count);
     for pod in &mut all {
+        pod.metadata.owner_references.as_mut().unwrap()[0].kind = "ReplicaSet".to_owned();
         pod.metadata.annotations = None;
         pod.metadata.labels = Some(BTreeMap::from([(label::QUEUE_NAME.to_owned(), "q".to_owned())]));
     }
@@ -324,16 +325,72 @@ fn pods_of_others_at_our_gate_go_one_by_one_as_their_queue_has_room() {
 
 #[test]
 fn a_pod_of_others_that_is_not_bound_in_time_is_given_back_to_its_owner() {
-    let mut all = guests(2);
+    let mut all = guests(3);
     all[1].metadata.owner_references = None;
+    all[2].metadata.owner_references.as_mut().unwrap()[0].kind = "Job".to_owned();
     let mut world = hosting(9, 9, all);
     of_pods(&place_on_cluster(&world, NOW)).iter().for_each(|action| carry_out(&mut world, action));
-    assert_eq!(lifted(&world), 2);
+    assert_eq!(lifted(&world), 3);
     let waits = place_on_cluster(&world, NOW + PATIENCE - 1);
     assert_eq!((of_pods(&waits), waits.plan.wake_at_ms), (vec![], Some(NOW + PATIENCE)));
     let late = of_pods(&place_on_cluster(&world, NOW + PATIENCE));
     let [Action::Delete { object, .. }] = late.as_slice() else { panic!("{late:?}") };
-    assert_eq!(object.name, "web-0", "nobody would make the other one anew");
+    assert_eq!(
+        object.name, "web-0",
+        "nobody would make the second one anew, and the third one's owner would call it a failure"
+    );
+}
+
+#[test]
+fn a_pod_of_others_with_claims_goes_where_the_clusters_scheduler_sends_it() {
+    let mut all = guests(1);
+    let volume = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    all[0].spec.as_mut().unwrap().volumes = serde_json::from_value(volume).unwrap();
+    let mut world = hosting(1, 9, all);
+    let told = of_pods(&place_on_cluster(&world, NOW));
+    let [Action::Patch { patch, .. }] = told.as_slice() else { panic!("{told:?}") };
+    assert!(patch["spec"].get("nodeSelector").is_none(), "{patch}");
+    let annotations = world.gangs.pods[0].metadata.annotations.get_or_insert_default();
+    let written = patch["metadata"]["annotations"][label::LET_GO].as_str().unwrap();
+    annotations.insert(label::LET_GO.to_owned(), written.to_owned());
+    world.gangs.pods[0].spec.as_mut().unwrap().scheduling_gates = None;
+    world.gangs.pods.extend(guests(2).into_iter().skip(1));
+    assert_eq!(of_pods(&place_on_cluster(&world, NOW + 1)), [], "it holds the room for which it was let go");
+    let later = of_pods(&place_on_cluster(&world, NOW + 10 * PATIENCE));
+    assert!(later.iter().all(|action| action.subject().name != "web-0"), "it may wait for its volume: {later:?}");
+}
+
+/// Pods that are nobody's guests: one that names our scheduler, which may not be ours to bind; one with a mark that was copied; one whose
+/// mark is rubbish.
+#[test]
+fn what_is_no_guest_is_left_alone() {
+    let mut all = guests(3);
+    let mut unlifted = all[0].spec.take().unwrap();
+    unlifted.scheduler_name = Some(label::SCHEDULER_NAME.to_owned());
+    all[0].spec = Some(unlifted);
+    for (at, mark) in [(1, r#"{"uid":"another","atMs":1,"node":"a","isSent":true}"#), (2, "now")] {
+        all[at].spec.as_mut().unwrap().scheduling_gates = None;
+        all[at].metadata.annotations = Some(BTreeMap::from([(label::LET_GO.to_owned(), mark.to_owned())]));
+    }
+    let mut world = hosting(9, 9, all);
+    assert_eq!(of_pods(&place_on_cluster(&world, NOW + 10 * PATIENCE)), []);
+    world.gangs.pods[0].spec.as_mut().unwrap().scheduling_gates = None;
+    assert_eq!(of_pods(&place_on_cluster(&world, NOW)), []);
+}
+
+/// A job of ours that is left to somebody else may have the gate in its template.
+#[test]
+fn a_guest_of_a_job_that_is_known_has_no_part_in_its_intent() {
+    let mut world = view(vec![node("a", 2)], pods("job", 2));
+    for pod in &mut world.gangs.pods {
+        pod.metadata.annotations = None;
+    }
+    let told = writes(&place_on_cluster(&world, NOW));
+    assert!(
+        told.iter().all(|action| matches!(action, Action::Patch { object, .. } if object.kind == "Pod")),
+        "{told:?}"
+    );
+    assert_eq!(told.len(), 2);
 }
 
 #[test]
