@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 fn main() -> Result<(), Box<dyn Error>> {
     #[cfg(feature = "grpc")]
     {
-        let files = protox::compile(["proto/rendezvous.proto"], ["proto"])?;
+        let files = protox::compile(["proto/rendezvous.proto", "proto/katib.proto"], ["proto"])?;
         tonic_prost_build::configure().compile_fds(files)?;
     }
     println!("cargo::rerun-if-changed=proto");

@@ -144,8 +144,21 @@ impl Discovery {
 
     /// The kind that a word means: plural, singular, short name or kind, with or without its group.
     pub(crate) fn find(&self, word: &str) -> Option<&Resource> {
+        let found = self.all(word);
+        // Of kinds that share a name our own is meant.
+        found.iter().find(|resource| resource.group == "trainyard.dev").or(found.first()).copied()
+    }
+
+    /// All kinds that a word may mean, each in the version that its group prefers.
+    pub(crate) fn all(&self, word: &str) -> Vec<&Resource> {
         let word = word.to_lowercase();
-        self.resources.iter().find(|resource| resource.answers_to(&word))
+        let mut found: Vec<&Resource> = Vec::new();
+        for resource in self.resources.iter().filter(|resource| resource.answers_to(&word)) {
+            if found.iter().all(|known| known.group != resource.group) {
+                found.push(resource);
+            }
+        }
+        found
     }
 
     /// As [`Self::find`], with an error that names the nearest word.

@@ -69,6 +69,9 @@ pub const KINDS: &[KindInfo] = &[
     <crate::trainer::TrainJob as CustomKind>::INFO,
     <crate::trainer::TrainingRuntime as CustomKind>::INFO,
     <crate::trainer::ClusterTrainingRuntime as CustomKind>::INFO,
+    <crate::katib::Experiment as CustomKind>::INFO,
+    <crate::katib::Trial as CustomKind>::INFO,
+    <crate::katib::Suggestion as CustomKind>::INFO,
     <crate::tuning::Experiment as CustomKind>::INFO,
     <crate::tuning::Trial as CustomKind>::INFO,
 ];
@@ -81,8 +84,8 @@ macro_rules! custom_kind {
         short: [$($short:literal),*], scope: $scope:ident, spec: $spec:ty, status: $($status:ty)?; scale: $scale:expr,
         columns: $columns:expr $(,)?
     ) => {
-        $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+        $(#[$doc])*
         #[serde(rename_all = "camelCase")]
         pub struct $name {
             /// APIVersion defines the versioned schema of this representation of an object.

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod katib;
 pub mod kind;
 pub mod kubeflow;
 pub mod pace;

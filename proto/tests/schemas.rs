@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, ObjectMeta};
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 use trainyard_proto::kind::KINDS;
-use trainyard_proto::{kubeflow, schema, trainer, trainyard, tuning};
+use trainyard_proto::{katib, kubeflow, schema, trainer, trainyard, tuning};
 
 /// With this variable the test writes the file.
 const UPDATE: &str = "TRAINYARD_UPDATE_SCHEMAS";
@@ -56,6 +56,9 @@ fn written() -> Value {
         .kind::<trainyard::TrainingJob>()
         .kind::<tuning::Experiment>()
         .kind::<tuning::Trial>()
+        .kind::<katib::Experiment>()
+        .kind::<katib::Trial>()
+        .kind::<katib::Suggestion>()
         .kind::<kubeflow::PyTorchJob>()
         .kind::<kubeflow::TFJob>()
         .kind::<kubeflow::MPIJob>()

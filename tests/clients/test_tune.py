@@ -72,7 +72,7 @@ def test_an_experiment_runs_from_its_file_to_the_best_configuration(own_server, 
         assert started[0].split()[1:2] == [spec["opt"]] and len(started[0].split()) == 2 + len(given)
         assert started[1:] == ["end"]
     name, loss = best_of(trials)
-    shown = own_server.get("experiment", "wine")["status"]
+    shown = own_server.get("experiments.trainyard.dev", "wine")["status"]
     assert shown["phase"] == "Succeeded" and shown["best"]["trial"] == name and shown["best"]["values"] == {"loss": loss}
     best = next(t for t in trials if t["metadata"]["name"] == name)["spec"]["parameters"]
     told = dict(line.split(" = ") for line in done.stdout.splitlines())
@@ -166,7 +166,7 @@ template = {{spec = {{restartPolicy = "Never", {containers}}}}}'''
     wrong = experiment(folder, "wrong-job", 4, 2, trial=trial.replace("backoffLimit = 0", 'backoffLimit = "none"'))
     refused = own_server.trainyard("tune", wrong, cwd=folder, check=False)
     assert refused.returncode == 2 and "spec.backoffLimit" in refused.stderr
-    assert own_server.kubectl("get", "experiment", "wrong-job", check=False).returncode != 0, "nothing was started"
+    assert own_server.kubectl("get", "experiments.trainyard.dev", "wrong-job", check=False).returncode != 0, "nothing was started"
 
 
 def container(folder, seconds=0, before=""):
@@ -216,7 +216,7 @@ def test_a_job_that_is_refused_fails_its_trial_and_says_why(own_server, folder):
     own_server.kubectl("create", "job", "first-0", "--image=x", "--", "true")
     refused = own_server.trainyard("tune", experiment(folder, "first", 2, 1, trial=batch(folder)), cwd=folder, check=False)
     assert refused.returncode == 5 and "Job first-0 is there already" in refused.stderr
-    assert own_server.kubectl("get", "experiment", "first", check=False).returncode != 0, "nothing was started"
+    assert own_server.kubectl("get", "experiments.trainyard.dev", "first", check=False).returncode != 0, "nothing was started"
 
 
 def test_a_second_ctrl_c_ends_at_once(folder):

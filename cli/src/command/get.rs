@@ -99,7 +99,15 @@ impl Query<'_> {
                 return Ok(Wanted { resources: vec![found.resource], names: vec![word.to_owned()], jobs: false });
             }
         }
-        let resources = word.split(',').map(|word| discovery.need(word).cloned()).collect::<Result<_, _>>()?;
+        let mut resources = Vec::new();
+        for word in word.split(',') {
+            resources.push(discovery.need(word)?.clone());
+            // Experiments and trials are ours or Katib's: a list shows both.
+            let others = discovery.all(word).into_iter().filter(|other| other.group == "kubeflow.org");
+            if names.is_empty() {
+                resources.extend(others.filter(|other| !resources.contains(other)).cloned().collect::<Vec<_>>());
+            }
+        }
         Ok(Wanted { resources, names, jobs: false })
     }
 

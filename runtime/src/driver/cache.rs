@@ -150,6 +150,13 @@ impl Cache<DynamicObject> {
         let label = label.map(str::to_owned);
         Self::start_from(stop, move || untyped(api.clone(), label.as_deref()))
     }
+
+    /// The same, of objects as they are after `view` has changed them: for those that are read in the words of another kind.
+    pub fn start_viewed(api: Api<DynamicObject>, view: fn(&mut DynamicObject), stop: CancellationToken) -> Self {
+        Self::start_from(stop, move || {
+            untyped(api.clone(), None).map(move |event| event.map(|event| event.modify(view))).boxed()
+        })
+    }
 }
 
 /// What a watch tells.

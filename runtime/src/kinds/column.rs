@@ -202,6 +202,17 @@ pub(super) const TRIAL: &[Column] = &[
     AGE,
     wide(at("Message", "string", ".status.message", "Why it failed or was stopped.")),
 ];
+const TYPE: Column = at("Type", "string", ".status.conditions[-1:].type", "The latest condition.");
+const STATUS: Column = at("Status", "string", ".status.conditions[-1:].status", "Whether that holds.");
+pub(super) const TYPE_STATUS: &[Column] = &[NAME, TYPE, STATUS, AGE];
+pub(super) const SUGGESTION: &[Column] = &[
+    NAME,
+    TYPE,
+    STATUS,
+    at("Requested", "string", ".spec.requests", "How many were asked for."),
+    at("Assigned", "string", ".status.suggestionCount", "How many were suggested."),
+    AGE,
+];
 pub(super) const TRAINING_JOB: &[Column] = &[
     NAME,
     at("Phase", "string", ".status.phase", "Where the job is in its life."),

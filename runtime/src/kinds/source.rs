@@ -87,8 +87,12 @@ impl Kind {
         self
     }
 
-    pub(super) fn all(mut self) -> Self {
-        self.categories = &["all"];
+    pub(super) fn all(self) -> Self {
+        self.categories(&["all"])
+    }
+
+    pub(super) fn categories(mut self, names: &'static [&'static str]) -> Self {
+        self.categories = names;
         self
     }
 

@@ -1,5 +1,6 @@
 //! The kinds themselves.
 
+use trainyard_proto::katib;
 use trainyard_proto::kind::CustomKind;
 use trainyard_proto::kubeflow::{JAXJob, MPIJob, PaddleJob, PyTorchJob, TFJob, XGBoostJob};
 use trainyard_proto::trainer::{ClusterTrainingRuntime, TrainJob, TrainingRuntime};
@@ -12,6 +13,9 @@ use super::{Kind, Scale};
 /// The short names of Kubernetes' own scale paths.
 const REPLICAS: Scale =
     Scale { spec_replicas: ".spec.replicas", status_replicas: ".status.replicas", selector: ".spec.selector" };
+
+/// The categories of Katib's kinds.
+const KATIB: &[&str] = &["all", "kubeflow", "katib"];
 
 /// Kueue's group.
 const KUEUE: &str = "kueue.x-k8s.io";
@@ -115,15 +119,19 @@ fn workload_kinds() -> Vec<Kind> {
 
 fn custom_kinds() -> Vec<Kind> {
     vec![
-        custom::<TrainingJob>().all().columns(column::TRAINING_JOB),
-        custom::<Experiment>().all().columns(column::EXPERIMENT),
-        custom::<Trial>().columns(column::TRIAL),
         custom::<PyTorchJob>().columns(column::STATE_AGE),
         custom::<TFJob>().columns(column::STATE_AGE),
         custom::<MPIJob>().columns(column::AGE_STATE),
         custom::<XGBoostJob>().columns(column::STATE_AGE),
         custom::<PaddleJob>().columns(column::STATE_AGE),
         custom::<JAXJob>().columns(column::STATE_AGE),
+        // What kubectl means by `experiments`: a cluster names groups in the order of the alphabet, too.
+        custom::<katib::Experiment>().categories(KATIB).columns(column::TYPE_STATUS),
+        custom::<katib::Trial>().categories(KATIB).columns(column::TYPE_STATUS),
+        custom::<katib::Suggestion>().categories(KATIB).columns(column::SUGGESTION),
+        custom::<TrainingJob>().all().columns(column::TRAINING_JOB),
+        custom::<Experiment>().all().columns(column::EXPERIMENT),
+        custom::<Trial>().columns(column::TRIAL),
         custom::<TrainJob>().columns(column::STATE_AGE),
         custom::<ClusterTrainingRuntime>(),
         custom::<TrainingRuntime>(),
