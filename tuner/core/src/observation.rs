@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::history::Report;
+use crate::log::{Log, Told};
 use crate::metric;
 use crate::objective::{Objective, Take};
 use crate::space::nearest;
@@ -21,6 +22,7 @@ pub struct Observation {
     reports: Vec<Report>,
     others: BTreeSet<String>,
     lines: u64,
+    log: Log,
 }
 
 impl Observation {
@@ -28,7 +30,15 @@ impl Observation {
     #[must_use]
     pub fn new(objectives: usize) -> Self {
         let none = vec![None; objectives];
-        Self { last: none.clone(), best: none, told: 0, reports: Vec::new(), others: BTreeSet::new(), lines: 0 }
+        Self {
+            last: none.clone(),
+            best: none,
+            told: 0,
+            reports: Vec::new(),
+            others: BTreeSet::new(),
+            lines: 0,
+            log: Log::default(),
+        }
     }
 
     /// Takes in a line. Whether it told anything about the objectives. What a progress bar wrote before in the same line counts for
@@ -39,6 +49,28 @@ impl Observation {
             is_told |= self.piece(piece, objectives);
         }
         is_told
+    }
+
+    /// Takes in a line in which this was found, which is how systems of others tell metrics. Those that are `kept` go into the log.
+    pub fn told(&mut self, told: Vec<Told>, kept: &[String], objectives: &[Objective], now_ms: i64) -> bool {
+        if told.is_empty() {
+            self.lines += 1;
+        }
+        let mut is_told = false;
+        for one in told {
+            let text = serde_json::Value::from(one.text.as_str());
+            is_told |= self.piece(&serde_json::json!({ &one.name: text }).to_string(), objectives);
+            if kept.contains(&one.name) {
+                self.log.push(one, now_ms);
+            }
+        }
+        is_told
+    }
+
+    /// The values that others found, as they were written.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
     }
 
     fn piece(&mut self, line: &str, objectives: &[Objective]) -> bool {

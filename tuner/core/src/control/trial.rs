@@ -50,7 +50,9 @@ pub enum Seen<'view> {
 }
 
 impl Seen<'_> {
-    fn observation(&self) -> Option<&Observation> {
+    /// What they told, if any was there.
+    #[must_use]
+    pub fn observation(&self) -> Option<&Observation> {
         match self {
             Self::Nothing => None,
             Self::Part(observation) | Self::Whole(observation) | Self::Broken(observation) => Some(observation),
