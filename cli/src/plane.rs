@@ -18,6 +18,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Experiments, and trials, that are planned at the same time.
 const TUNER_WORKERS: usize = 2;
 
+/// Where metrics are kept, in the state folder.
+const RECORDS: &str = "records.db";
+
 /// Where launchers of this machine's jobs meet, in the state folder.
 pub(crate) const SOCKET: &str = "rendezvous.sock";
 
@@ -141,7 +144,8 @@ async fn workers(embedded: &Embedded, mode: ContainerMode) -> Result<Workers, Cl
     let (rendezvous, containers) = (Some(embedded.home().join(SOCKET)), mode != ContainerMode::Process);
     let config = AgentConfig { mode, ..AgentConfig::for_home(embedded.home()) };
     let agent = Agent::start(client.clone(), config).await.map_err(internal("cannot start the node agent"))?;
-    let tuner = Tuner::start(&client, TUNER_WORKERS);
+    let tuner = Tuner::start(&client, TUNER_WORKERS, Some(embedded.home().join(RECORDS)));
+    tuner.guests().into_iter().for_each(|guest| embedded.admit(guest));
     let coordinator = Coordinator::start(client, Config { rendezvous, containers, ..Config::default() })
         .await
         .map_err(internal("cannot start the controllers"))?;

@@ -20,6 +20,7 @@ use tower::ServiceExt as _;
 
 use crate::auth::{TokenFileError, Tokens, User};
 use crate::metrics::Metrics;
+pub use crate::server::guest::Guest;
 use crate::server::listen::{self, Front};
 use crate::server::{self, Api, Caller, limit};
 use crate::store::{self, Store, StoreError};
@@ -276,6 +277,11 @@ impl Embedded {
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         };
         format!("{scheme}://{}", SocketAddr::new(reachable, bound.port()))
+    }
+
+    /// Answers at the address of the API for another part from now on.
+    pub fn admit(&self, guest: Guest) {
+        self.api.admit(guest);
     }
 
     /// Ends watches, lets requests in flight finish, flushes the store and gives the home back.

@@ -95,6 +95,15 @@ impl Default for Label {
 async fn answer(api: &Arc<Api>, parts: Parts, body: axum::body::Body, label: &mut Label) -> Result<Response, ApiError> {
     let route = Route::parse(parts.uri.path());
     let (user, remote) = authenticate(api, &parts, &route)?;
+    if route == Route::Unknown
+        && let Some(guest) = api.guest(parts.uri.path())
+    {
+        let verb = if guest.reads.contains(&parts.uri.path()) { "list" } else { "update" };
+        let (group, resource) = guest.kind;
+        let asked = Attributes { verb, group, resource, subresource: "", namespace: "" };
+        allowed(&user, &asked).map_err(ApiError::refused)?;
+        return Ok((guest.answer)(Request::from_parts(parts, body)).await);
+    }
     let form = accept::negotiate(parts.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()));
     match &route {
         Route::Resource(path) => {

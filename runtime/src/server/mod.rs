@@ -11,6 +11,7 @@ mod check;
 mod delete;
 pub(crate) mod dispatch;
 mod duplicate;
+pub(crate) mod guest;
 mod idle;
 pub(crate) mod limit;
 pub(crate) mod listen;
@@ -33,7 +34,7 @@ pub(crate) mod watch;
 mod write;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::Router;
 use tokio::sync::{Mutex, Semaphore};
@@ -45,6 +46,7 @@ use crate::metrics::{Metrics, ServerMetrics};
 use crate::store::Store;
 
 pub(crate) use dispatch::Caller;
+use guest::Guest;
 pub(crate) use rules::rules;
 pub(crate) use seed::seed;
 
@@ -67,6 +69,8 @@ pub(crate) struct Api {
     pub(crate) quota_gate: Mutex<()>,
     /// One at a time looks for a free address and then creates.
     pub(crate) address_gate: Mutex<()>,
+    /// Services of other parts at our address.
+    pub(crate) guests: RwLock<Vec<Guest>>,
 }
 
 impl Api {
@@ -83,7 +87,21 @@ impl Api {
             stopping: CancellationToken::new(),
             quota_gate: Mutex::new(()),
             address_gate: Mutex::new(()),
+            guests: RwLock::default(),
         }
+    }
+}
+
+impl Api {
+    /// The guest that has a path.
+    fn guest(&self, path: &str) -> Option<Guest> {
+        let guests = self.guests.read().unwrap_or_else(PoisonError::into_inner);
+        guests.iter().find(|guest| path.starts_with(guest.prefix)).cloned()
+    }
+
+    /// Answers at our address for another part from now on.
+    pub(crate) fn admit(&self, guest: Guest) {
+        self.guests.write().unwrap_or_else(PoisonError::into_inner).push(guest);
     }
 }
 

@@ -1,12 +1,16 @@
 //! The controllers of experiments and trials: they observe and carry out. What is done is decided in
 //! `trainyard_tuner_core::control`.
 
+mod dialect;
 mod held;
+mod katib;
+mod manager;
 mod observer;
 mod refusal;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,15 +22,17 @@ use tokio::runtime::RuntimeFlavor;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use trainyard_proto::plan::Plan;
-use trainyard_proto::tuning::TRIAL;
 use trainyard_runtime::driver::apply::{FailedFn, Target};
 use trainyard_runtime::driver::cache::Probe;
 use trainyard_runtime::driver::{Cache, Controller, EventSink, Key, Probes, Queue, as_value, resource};
-use trainyard_tuner_core::control::{API_VERSION, ExperimentView, Seen, Setup, TrialView, experiment, trial};
+use trainyard_runtime::embedded::Guest;
+use trainyard_tuner_core::control::{ExperimentView, Seen, Setup, TrialView, experiment, trial};
+use trainyard_tuner_core::manifest::katib::view;
 use trainyard_tuner_core::stopping::Verdict;
 
-use crate::definition::KINDS;
+use dialect::Dialect;
 use held::Searches;
+use manager::Journal;
 use observer::Observer;
 use refusal::Refusals;
 
@@ -36,7 +42,7 @@ const BATCH: Duration = Duration::from_millis(50);
 /// The controllers, running. Dropping it stops them without waiting for them.
 pub struct Handle {
     stop: CancellationToken,
-    tuner: Tuner,
+    tuners: Vec<Tuner>,
     tasks: JoinSet<()>,
 }
 
@@ -49,7 +55,16 @@ impl fmt::Debug for Handle {
 impl Handle {
     /// Waits until what is created from now on is acted upon at once.
     pub async fn ready(&self) {
-        self.tuner.ready().await;
+        for tuner in &self.tuners {
+            tuner.ready().await;
+        }
+    }
+
+    /// What other systems' clients ask about trials, answered at the address of the API.
+    #[must_use]
+    pub fn guests(&self) -> Vec<Guest> {
+        let foreign = self.tuners.iter().filter(|tuner| tuner.dialect == Dialect::Katib);
+        foreign.map(|tuner| manager::guest(tuner.trials.clone(), tuner.observer.clone())).collect()
     }
 
     /// Stops: actions in flight are finished, nothing new is begun. Jobs that run go on.
@@ -60,7 +75,9 @@ impl Handle {
                 tracing::error!(%error, "controller ended badly");
             }
         }
-        self.tuner.events.flush().await;
+        for tuner in &self.tuners {
+            tuner.events.flush().await;
+        }
     }
 }
 
@@ -70,11 +87,14 @@ impl Drop for Handle {
     }
 }
 
-/// What the controllers share.
+/// What the controllers of one dialect share.
 #[derive(Clone)]
 pub struct Tuner {
+    dialect: Dialect,
     experiments: Cache<DynamicObject>,
     trials: Cache<DynamicObject>,
+    /// What is shown of what was suggested, where the dialect has objects for it.
+    suggestions: Option<Cache<DynamicObject>>,
     /// The jobs of trials, by kind.
     jobs: Arc<BTreeMap<&'static str, (&'static str, Cache<DynamicObject>)>>,
     /// The pods of trials.
@@ -90,43 +110,60 @@ pub struct Tuner {
 }
 
 impl Tuner {
-    /// Starts the controllers of experiments and trials. They become active when their caches have been filled.
+    /// Starts the controllers of experiments and trials, in all dialects. They become active when their caches have been filled. What
+    /// trials of other systems told on their way is kept in the records of that file.
     #[must_use]
-    pub fn start(client: &kube::Client, workers: usize) -> Handle {
+    pub fn start(client: &kube::Client, workers: usize, records: Option<PathBuf>) -> Handle {
         let stop = CancellationToken::new();
-        let tuner = Self::new(client, &stop);
+        let journal = Journal::new(records);
+        let tuners: Vec<Self> = Dialect::ALL.map(|dialect| Self::new(dialect, client, &journal, &stop)).into();
         let mut tasks = JoinSet::new();
-        for controller in tuner.controllers() {
-            let (tuner, stop) = (tuner.clone(), stop.clone());
-            tasks.spawn(async move {
-                tokio::select! { () = tuner.ready() => {}, () = stop.cancelled() => return }
-                controller.run(workers, stop).await;
-            });
+        for tuner in &tuners {
+            for controller in tuner.controllers() {
+                let (tuner, stop) = (tuner.clone(), stop.clone());
+                tasks.spawn(async move {
+                    tokio::select! { () = tuner.ready() => {}, () = stop.cancelled() => return }
+                    controller.run(workers, stop).await;
+                });
+            }
         }
-        Handle { stop, tuner, tasks }
+        Handle { stop, tuners, tasks }
     }
 
-    fn new(client: &kube::Client, stop: &CancellationToken) -> Self {
+    fn new(dialect: Dialect, client: &kube::Client, journal: &Journal, stop: &CancellationToken) -> Self {
         let mut probes: Vec<(String, String, Arc<dyn Probe>)> = Vec::new();
-        let mut cache = |api_version: &str, kind: &str, label: Option<&str>| {
+        let mut cache = |api_version: &str, kind: &str, label: Option<&str>, view: Option<fn(&mut DynamicObject)>| {
             let api = Api::all_with(client.clone(), &resource(api_version, kind));
-            let cache = Cache::start_dynamic(api, label, stop.clone());
+            let cache = match view {
+                Some(view) => Cache::start_viewed(api, view, stop.clone()),
+                None => Cache::start_dynamic(api, label, stop.clone()),
+            };
             probes.push((api_version.to_owned(), kind.to_owned(), Arc::new(cache.clone())));
             cache
         };
-        let experiments = cache(API_VERSION, "Experiment", None);
-        let trials = cache(API_VERSION, "Trial", None);
-        let jobs = KINDS.map(|(version, kind)| (kind, (version, cache(version, kind, Some(TRIAL)))));
-        let pods =
-            Cache::start_untyped(Api::all_with(client.clone(), &resource("v1", "Pod")), Some(TRIAL), stop.clone());
+        let (version, label) = (dialect.api_version(), Some(dialect.trial_label()));
+        let experiments = cache(version, "Experiment", None, dialect.view_experiment());
+        let trials = cache(version, "Trial", None, dialect.view_trial());
+        let suggestions = (dialect == Dialect::Katib).then(|| cache(version, "Suggestion", None, None));
+        let jobs = dialect.jobs().iter().map(|(version, kind)| (*kind, (*version, cache(version, kind, label, None))));
+        let jobs: BTreeMap<_, _> = jobs.collect();
+        let pods = Cache::start_untyped(Api::all_with(client.clone(), &resource("v1", "Pod")), label, stop.clone());
         let trial_queue = Queue::default();
         let tuner = Self {
+            dialect,
             searches: Searches::default(),
-            observer: Observer::new(client.clone(), pods.clone(), trial_queue.clone(), stop.clone()),
+            observer: Observer::new(
+                (dialect, journal),
+                client.clone(),
+                pods.clone(),
+                trial_queue.clone(),
+                stop.clone(),
+            ),
             refusals: Refusals::default(),
             experiments,
             trials,
-            jobs: Arc::new(BTreeMap::from(jobs)),
+            suggestions,
+            jobs: Arc::new(jobs),
             pods,
             client: client.clone(),
             probes: Probes::new(probes),
@@ -165,6 +202,14 @@ impl Tuner {
             }
             this.trial_queue.wake(own);
         });
+        if let Some(suggestions) = &self.suggestions {
+            let queue = self.experiment_queue.clone();
+            suggestions.subscribe(move |old, new| {
+                if let Some(object) = new.or(old) {
+                    queue.wake(Key::from(&object.metadata));
+                }
+            });
+        }
         for (_, jobs) in self.jobs.values() {
             let queue = self.trial_queue.clone();
             jobs.subscribe(move |old, new| {
@@ -181,6 +226,9 @@ impl Tuner {
     async fn ready(&self) {
         self.experiments.ready().await;
         self.trials.ready().await;
+        if let Some(suggestions) = &self.suggestions {
+            suggestions.ready().await;
+        }
         for (_, jobs) in self.jobs.values() {
             jobs.ready().await;
         }
@@ -189,19 +237,20 @@ impl Tuner {
 
     fn controllers(&self) -> [Controller; 2] {
         let (experiments, trials) = (self.clone(), self.clone());
+        let [of_experiments, of_trials] = self.dialect.controllers();
         [
             Controller {
-                name: "experiments",
+                name: of_experiments,
                 plan: Arc::new(move |key, now_ms| experiments.plan_experiment(key, now_ms)),
                 trace: Arc::new(|_, _| None),
-                target: self.target("experiments", None),
+                target: self.target(of_experiments, None),
                 queue: self.experiment_queue.clone(),
             },
             Controller {
-                name: "trials",
+                name: of_trials,
                 plan: Arc::new(move |key, now_ms| trials.plan_trial(key, now_ms)),
                 trace: Arc::new(|_, _| None),
-                target: self.target("trials", Some(self.refusals.hearer(&self.trials))),
+                target: self.target(of_trials, Some(self.refusals.hearer(&self.trials))),
                 queue: self.trial_queue.clone(),
             },
         ]
@@ -219,43 +268,71 @@ impl Tuner {
     }
 
     fn plan_experiment(&self, key: &Key, now_ms: i64) -> Option<Plan> {
-        let object = as_value(&*self.experiments.get(key)?, API_VERSION, "Experiment");
-        Some(apart(|| {
+        let object = as_value(&*self.experiments.get(key)?, self.dialect.api_version(), "Experiment");
+        let wrong = match self.dialect {
+            Dialect::Own => None,
+            Dialect::Katib => object.get("wrong").and_then(Json::as_str),
+        };
+        let plan = apart(|| {
+            let began = Instant::now();
+            let mut more = || began.elapsed() < BATCH;
+            if let Some(wrong) = wrong {
+                let view = ExperimentView { object: &object, setup: Err(wrong.to_owned()) };
+                return experiment(&view, None, &mut more, now_ms);
+            }
             self.searches.with(&object, &self.trials, |setup, search| {
-                let began = Instant::now();
-                let mut more = || began.elapsed() < BATCH;
                 experiment(&ExperimentView { object: &object, setup }, search, &mut more, now_ms)
             })
-        }))
+        });
+        Some(match self.dialect {
+            Dialect::Own => plan,
+            Dialect::Katib => self.katib_experiment(key, &object, plan, now_ms),
+        })
     }
 
     fn plan_trial(&self, key: &Key, now_ms: i64) -> Option<Plan> {
         let found = self.trials.get(key)?;
-        let object = as_value(&found, API_VERSION, "Trial");
+        let object = as_value(&found, self.dialect.api_version(), "Trial");
         let (uid, name) = owner(&found.metadata)?;
         let experiment = self.experiments.get(&Key::new(key.namespace.clone(), name));
         let experiment = experiment.filter(|experiment| experiment.metadata.uid.as_ref() == Some(&uid))?;
-        let experiment = as_value(&experiment, API_VERSION, "Experiment");
-        let setup = self.searches.setup(&experiment);
+        let experiment = as_value(&experiment, self.dialect.api_version(), "Experiment");
+        let mut setup = self.searches.setup(&experiment);
+        if self.dialect == Dialect::Katib {
+            setup = setup.map(|setup| Arc::new(view::setup(&setup, &object)));
+            if let Some(setup) = setup.as_ref().filter(|_| !is_over(&object)) {
+                let uid = found.metadata.uid.as_deref().unwrap_or_default();
+                self.observer.collectors.begin(key, uid, &experiment, &setup.objectives);
+            }
+        }
         let made = object.pointer("/status/job/kind").and_then(Json::as_str);
         let wanted = setup.as_ref().and_then(|setup| setup.job.get("kind")).and_then(Json::as_str);
         let uid = found.metadata.uid.as_deref().unwrap_or_default();
         let job = made.or(wanted).and_then(|kind| self.job(key, kind, uid));
+        let job = match self.dialect {
+            Dialect::Own => job,
+            Dialect::Katib => job.map(|job| view::job(&job, &object)),
+        };
         let refused = self.refusals.of(key, uid);
         let plan = |seen: Seen<'_>| {
             let (experiment, setup) = (Some(&experiment), setup.as_deref());
             let refused = refused.as_deref();
             let verdict = self.verdict(&object, experiment, setup, &seen);
             let (job, verdict) = (job.as_ref(), verdict.as_ref());
-            trial(&TrialView { object: &object, experiment, setup, job, seen, refused, verdict }, now_ms)
+            let plan = trial(&TrialView { object: &object, experiment, setup, job, seen, refused, verdict }, now_ms);
+            match self.dialect {
+                Dialect::Own => plan,
+                Dialect::Katib => self.katib_trial(key, &object, experiment, job, &seen, (plan, now_ms)),
+            }
         };
         let job_uid = job.as_ref().and_then(|job| job.pointer("/metadata/uid")).and_then(Json::as_str);
         Some(match setup.as_ref().filter(|_| !is_over(&object)) {
             Some(setup) => self.observer.with(key, job_uid, &setup.objectives, plan),
             None => {
+                let plan = plan(Seen::Nothing);
                 self.observer.forget(key);
                 self.refusals.forget(key);
-                plan(Seen::Nothing)
+                plan
             }
         })
     }

@@ -9,11 +9,17 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, LogParams};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use trainyard_proto::tuning::TRIAL;
-use trainyard_runtime::driver::{Cache, Key, Queue};
+use trainyard_runtime::driver::{Cache, Key, Queue, now_ms};
+use trainyard_runtime::records::RecordsError;
 use trainyard_tuner_core::control::Seen;
+use trainyard_tuner_core::log;
+use trainyard_tuner_core::manifest::katib::CONTAINER;
 use trainyard_tuner_core::objective::Objective;
 use trainyard_tuner_core::observation::Observation;
+
+use super::dialect::Dialect;
+use super::katib::{Collectors, Told};
+use super::manager::Journal;
 
 /// A trial that goes on telling is looked at so often.
 const PACE: Duration = Duration::from_secs(1);
@@ -82,6 +88,11 @@ fn telling<'pods>(pods: impl Iterator<Item = &'pods Followed>) -> Option<&'pods 
 /// Cloning shares it.
 #[derive(Clone)]
 pub(super) struct Observer {
+    dialect: Dialect,
+    /// How metrics are found in what the trials of other systems write.
+    pub(super) collectors: Collectors,
+    /// Where what they told is kept.
+    pub(super) journal: Journal,
     client: kube::Client,
     pods: Cache<Pod>,
     queue: Queue,
@@ -92,8 +103,15 @@ pub(super) struct Observer {
 
 impl Observer {
     /// Wakes trials in the queue when there is something new about them.
-    pub(super) fn new(client: kube::Client, pods: Cache<Pod>, queue: Queue, stop: CancellationToken) -> Self {
-        Self { client, pods, queue, stop, all: Arc::default() }
+    pub(super) fn new(
+        (dialect, journal): (Dialect, &Journal),
+        client: kube::Client,
+        pods: Cache<Pod>,
+        queue: Queue,
+        stop: CancellationToken,
+    ) -> Self {
+        let collectors = Collectors::default();
+        Self { dialect, collectors, journal: journal.clone(), client, pods, queue, stop, all: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, BTreeMap<String, Followed>>> {
@@ -104,9 +122,8 @@ impl Observer {
     pub(super) fn pod(&self, old: Option<&Arc<Pod>>, new: Option<&Arc<Pod>>) {
         let Some(pod) = new.or(old) else { return };
         let labels = pod.metadata.labels.as_ref();
-        let (Some(trial), Some(uid)) = (labels.and_then(|labels| labels.get(TRIAL)), pod.metadata.uid.clone()) else {
-            return;
-        };
+        let named = labels.and_then(|labels| labels.get(self.dialect.trial_label()));
+        let (Some(trial), Some(uid)) = (named, pod.metadata.uid.clone()) else { return };
         let is_first = |label: &str| labels.and_then(|labels| labels.get(label)).is_none_or(|index| index == "0");
         if !INDICES.into_iter().all(is_first) {
             return;
@@ -139,8 +156,60 @@ impl Observer {
 
     /// The trial has ended, or is gone.
     pub(super) fn forget(&self, trial: &Key) {
-        for pod in self.lock().remove(trial).into_iter().flat_map(BTreeMap::into_values) {
+        let told = self.collectors.forget(trial);
+        let pods = self.lock().remove(trial);
+        if let (Some(told), Some(pod)) = (told, telling(pods.iter().flat_map(BTreeMap::values)))
+            && !told.collector.is_pushed()
+            && !pod.observation.log().values().is_empty()
+        {
+            let (this, trial, values) = (self.clone(), trial.clone(), pod.observation.log().values().to_vec());
+            tokio::spawn(async move { this.keep(&trial, &told, &values).await });
+        }
+        for pod in pods.into_iter().flat_map(BTreeMap::into_values) {
             pod.reader.iter().for_each(CancellationToken::cancel);
+        }
+    }
+
+    /// What a trial that runs told so far, if it has.
+    pub(super) fn told(&self, trial: &Key) -> Option<Vec<log::Told>> {
+        let all = self.lock();
+        let told = telling(all.get(trial)?.values())?.observation.log().values().to_vec();
+        Some(told).filter(|told| !told.is_empty())
+    }
+
+    /// Takes in what a trial tells by itself.
+    pub(super) async fn pushed(&self, trial: &Key, uid: &str, values: Vec<log::Told>) -> Result<(), RecordsError> {
+        self.journal.keep(trial, uid, self.journal.numbers(values.len()), &values).await?;
+        if let Some(told) = self.collectors.get(trial) {
+            for pod in self.lock().get_mut(trial).into_iter().flat_map(BTreeMap::values_mut) {
+                pod.observation.told(values.clone(), told.collector.names(), &told.objectives, now_ms());
+            }
+        }
+        self.queue.wake(trial.clone());
+        Ok(())
+    }
+
+    /// What a trial told is kept for who asks later; what it told by itself is there already, and counts.
+    async fn read_all(&self, trial: &Key, uid: &str) {
+        let Some(told) = self.collectors.get(trial) else { return };
+        if told.collector.is_pushed() {
+            match self.journal.kept(&told.uid).await {
+                Ok(values) => {
+                    self.change(trial, uid, |pod| {
+                        pod.observation = Observation::new(told.objectives.len());
+                        pod.observation.told(values, told.collector.names(), &told.objectives, now_ms());
+                    });
+                }
+                Err(error) => tracing::warn!(%trial, %error, "what a trial told by itself cannot be read"),
+            }
+        } else if let Some(values) = self.change(trial, uid, |pod| pod.observation.log().values().to_vec()) {
+            self.keep(trial, &told, &values).await;
+        }
+    }
+
+    async fn keep(&self, trial: &Key, told: &Told, values: &[log::Told]) {
+        if let Err(error) = self.journal.keep(trial, &told.uid, 0, values).await {
+            tracing::warn!(%trial, %error, "what a trial told on its way is not kept");
         }
     }
 
@@ -190,6 +259,7 @@ impl Observer {
             while Instant::now() < deadline {
                 let pod = self.pod_of(&trial, &uid);
                 if pod.as_ref().is_none_or(|pod| matches!(phase(pod), Some("Succeeded" | "Failed"))) {
+                    self.read_all(&trial, &uid).await;
                     self.change(&trial, &uid, |followed| {
                         followed.is_read = true;
                         followed.has_succeeded |= pod.is_some_and(|pod| has_succeeded(&pod));
@@ -207,7 +277,8 @@ impl Observer {
     fn pod_of(&self, trial: &Key, uid: &str) -> Option<Arc<Pod>> {
         let of_trial = |pod: &Arc<Pod>| {
             pod.metadata.uid.as_deref() == Some(uid)
-                && pod.metadata.labels.as_ref().and_then(|labels| labels.get(TRIAL)) == Some(&trial.name)
+                && pod.metadata.labels.as_ref().and_then(|labels| labels.get(self.dialect.trial_label()))
+                    == Some(&trial.name)
         };
         // Pods are named after their job, and the job after its trial.
         self.pods.named(&trial.namespace, &trial.name).into_iter().find(of_trial)
@@ -219,15 +290,18 @@ impl Observer {
 
     async fn follow(&self, trial: &Key, uid: &str, pod: &Pod, objectives: &[Objective]) -> Result<(), Error> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &trial.namespace);
-        let container = pod.spec.as_ref().and_then(|spec| spec.containers.first()).map(|first| first.name.clone());
+        let first = pod.spec.as_ref().and_then(|spec| spec.containers.first()).map(|first| first.name.clone());
+        let telling = pod.metadata.annotations.as_ref().and_then(|all| all.get(CONTAINER)).cloned();
+        let container = telling.or(first);
+        let collector = self.collectors.get(trial);
         let params = LogParams { follow: true, container, ..LogParams::default() };
-        let log = api.log_stream(pod.metadata.name.as_deref().unwrap_or_default(), &params).await?;
-        let mut log = std::pin::pin!(log);
+        let output = api.log_stream(pod.metadata.name.as_deref().unwrap_or_default(), &params).await?;
+        let mut output = std::pin::pin!(output);
         let mut told: Option<Instant> = None;
         let mut bytes = Vec::new();
         loop {
             bytes.clear();
-            if log.as_mut().take(LONGEST).read_until(b'\n', &mut bytes).await? == 0 {
+            if output.as_mut().take(LONGEST).read_until(b'\n', &mut bytes).await? == 0 {
                 return Ok(());
             }
             // Logs may hold anything; what is no UTF-8 is replaced, not refused.
@@ -235,7 +309,13 @@ impl Observer {
             let line = line.trim_end_matches('\n');
             let is_new = self.change(trial, uid, |pod| {
                 let doubtful = pod.observation.is_doubtful();
-                pod.observation.line(line, objectives) || pod.observation.is_doubtful() != doubtful
+                let is_told = match collector.as_deref() {
+                    None => pod.observation.line(line, objectives),
+                    Some(Told { collector, .. }) => {
+                        pod.observation.told(collector.read(line), collector.names(), objectives, now_ms())
+                    }
+                };
+                is_told || pod.observation.is_doubtful() != doubtful
             });
             if is_new == Some(true) && told.is_none_or(|told| told.elapsed() >= PACE) {
                 told = Some(Instant::now());
@@ -269,6 +349,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
     use serde_json::json;
+    use trainyard_proto::tuning::TRIAL;
 
     use super::*;
 
@@ -313,7 +394,13 @@ mod tests {
             }),
             "default",
         );
-        let observer = Observer::new(client, Cache::detached(), Queue::default(), CancellationToken::new());
+        let observer = Observer::new(
+            (Dialect::Own, &Journal::default()),
+            client,
+            Cache::detached(),
+            Queue::default(),
+            CancellationToken::new(),
+        );
         for (version, job) in [(1, "old"), (2, "j")] {
             observer.pod(None, Some(&Arc::new(pod(version, job, "worker", "Running"))));
         }
