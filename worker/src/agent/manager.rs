@@ -148,7 +148,7 @@ impl Manager {
 
     /// Deleted claims go when the last pod that uses them has ended. Nothing is known before all pods are listed.
     fn let_claims_go(&mut self) {
-        if self.listed.is_some() || !self.pods_known {
+        if self.ending_claims.is_empty() || self.listed.is_some() || !self.pods_known {
             return;
         }
         let used: BTreeSet<&ClaimKey> = self.uses.values().flatten().collect();

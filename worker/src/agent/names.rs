@@ -27,13 +27,25 @@ struct PodNames {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ServiceNames {
     selector: BTreeMap<String, String>,
+    /// The label by which it is found.
+    found_by: Option<(String, String)>,
 }
 
-/// Everything on this node that has a name.
+/// A name within a namespace.
+type Named = (String, String);
+
+/// Everything on this node that has a name. Most pods have ended, and most services lead to such: what is written costs as much as those that
+/// have not.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     pods: BTreeMap<String, PodNames>,
-    services: BTreeMap<(String, String), ServiceNames>,
+    /// The uids of those that have not ended.
+    open: BTreeSet<String>,
+    /// How many pods have each address.
+    taken: BTreeMap<String, u32>,
+    services: BTreeMap<Named, ServiceNames>,
+    /// Services by one of the labels that they ask for: namespace, label and value.
+    wanting: BTreeMap<(String, String, String), BTreeSet<String>>,
     written: BTreeMap<PathBuf, String>,
 }
 
@@ -62,26 +74,67 @@ impl Names {
         if self.pods.get(uid) == Some(&names) {
             return false;
         }
+        if names.finished {
+            self.open.remove(uid);
+        } else {
+            self.open.insert(uid.clone());
+        }
+        if !self.pods.contains_key(uid) {
+            *self.taken.entry(names.ip.clone()).or_default() += 1;
+        }
         self.pods.insert(uid.clone(), names);
         true
     }
 
     pub(super) fn remove_pod(&mut self, uid: &str) -> bool {
-        self.pods.remove(uid).is_some()
+        let Some(gone) = self.pods.remove(uid) else { return false };
+        self.open.remove(uid);
+        if let Some(count) = self.taken.get_mut(&gone.ip) {
+            *count -= 1;
+            if *count == 0 {
+                self.taken.remove(&gone.ip);
+            }
+        }
+        true
     }
 
     pub(super) fn put_service(&mut self, service: &Service) -> bool {
         let meta = &service.metadata;
         let key = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
         let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
-        let names = ServiceNames { selector };
-        self.services.insert(key, names.clone()) != Some(names)
+        if self.services.get(&key).is_some_and(|known| known.selector == selector) {
+            return false;
+        }
+        self.remove_named(&key);
+        // By the label that the fewest have: that of its job, say, and not that of its role.
+        let having = |pair: &(&String, &String)| {
+            let place = (key.0.clone(), pair.0.clone(), pair.1.clone());
+            self.wanting.get(&place).map_or(0, BTreeSet::len)
+        };
+        let found_by = selector.iter().min_by_key(having).map(|(label, value)| (label.clone(), value.clone()));
+        if let Some((label, value)) = found_by.clone() {
+            self.wanting.entry((key.0.clone(), label, value)).or_default().insert(key.1.clone());
+        }
+        self.services.insert(key, ServiceNames { selector, found_by });
+        true
+    }
+
+    fn remove_named(&mut self, key: &Named) -> bool {
+        let Some(gone) = self.services.remove(key) else { return false };
+        let Some((label, value)) = gone.found_by else { return true };
+        let place = (key.0.clone(), label, value);
+        if let Some(names) = self.wanting.get_mut(&place) {
+            names.remove(&key.1);
+            if names.is_empty() {
+                self.wanting.remove(&place);
+            }
+        }
+        true
     }
 
     pub(super) fn remove_service(&mut self, service: &Service) -> bool {
         let meta = &service.metadata;
-        let key = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
-        self.services.remove(&key).is_some()
+        self.remove_named(&(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default()))
     }
 
     pub(super) fn ip(&self, uid: &str) -> Option<&str> {
@@ -91,7 +144,6 @@ impl Names {
     /// 127.x.y.z chosen by the pod's name, so that a pod that is made again under its name tends to keep its address.
     /// 127.0/16 stays the machine's.
     fn free_ip(&self, namespace: &str, name: &str) -> String {
-        let taken: BTreeSet<&str> = self.pods.values().map(|pod| pod.ip.as_str()).collect();
         let mut hasher = DefaultHasher::new();
         (namespace, name).hash(&mut hasher);
         let start = hasher.finish();
@@ -100,8 +152,13 @@ impl Names {
                 let n = start.wrapping_add(step);
                 format!("127.{}.{}.{}", 1 + n % 250, 1 + n / 250 % 250, 1 + n / 62_500 % 250)
             })
-            .find(|ip| !taken.contains(ip.as_str()))
+            .find(|ip| !self.taken.contains_key(ip))
             .unwrap_or_default()
+    }
+
+    /// The pods that have not ended.
+    fn open(&self) -> impl Iterator<Item = &PodNames> {
+        self.open.iter().filter_map(|uid| self.pods.get(uid))
     }
 
     /// Name → addresses as a pod of `namespace` resolves them.
@@ -118,24 +175,26 @@ impl Names {
             put(format!("{short}.{within}.svc"));
             put(format!("{short}.{within}.svc.cluster.local"));
         };
-        for ((within, service), names) in &self.services {
-            if names.selector.is_empty() {
-                continue;
-            }
-            for pod in self.pods.values().filter(|pod| &pod.namespace == within && !pod.finished) {
-                if names.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value)) {
-                    add(service, within, &pod.ip);
+        for pod in self.open() {
+            for (label, value) in &pod.labels {
+                let services = self.wanting.get(&(pod.namespace.clone(), label.clone(), value.clone()));
+                for service in services.into_iter().flatten() {
+                    let names = self.services.get(&(pod.namespace.clone(), service.clone()));
+                    let mut wanted = names.iter().flat_map(|names| &names.selector);
+                    if wanted.all(|(label, value)| pod.labels.get(label) == Some(value)) {
+                        add(service, &pod.namespace, &pod.ip);
+                    }
                 }
             }
         }
-        for pod in self.pods.values().filter(|pod| !pod.finished) {
+        for pod in self.open() {
             if let Some(subdomain) = &pod.subdomain {
                 let host = pod.host_name.as_deref().unwrap_or(&pod.name);
                 add(&format!("{host}.{subdomain}"), &pod.namespace, &pod.ip);
             }
         }
         // A pod knows itself by its bare name; a service of that name, which leads to the same pod, comes first.
-        for pod in self.pods.values().filter(|pod| pod.namespace == namespace && !pod.finished) {
+        for pod in self.open().filter(|pod| pod.namespace == namespace) {
             for name in [Some(&pod.name), pod.host_name.as_ref()].into_iter().flatten() {
                 table.entry(name.clone()).or_insert_with(|| BTreeSet::from([pod.ip.clone()]));
             }
@@ -244,6 +303,33 @@ mod tests {
         let other = names.table("other");
         assert!(other.contains_key("j-master-0.ns") && !other.contains_key("j-master-0"));
         assert_ne!(names.ip("u0"), names.ip("u1"));
+    }
+
+    #[test]
+    fn what_has_ended_costs_nothing_and_has_no_name() {
+        let mut names = Names::default();
+        let labels = |at: u32| json!({"job": format!("j-{at}"), "operator": "o", "role": "worker"});
+        for at in 0..50_u32 {
+            let (name, uid) = (format!("j-{at}-worker-0"), format!("u{at}"));
+            let service = json!({"metadata": {"name": name, "namespace": "ns"}, "spec": {"selector": labels(at)}});
+            assert!(names.put_service(&serde_json::from_value(service.clone()).expect("a service")));
+            assert!(!names.put_service(&serde_json::from_value(service).expect("a service")), "it is known");
+            let mut pod =
+                json!({"metadata": {"name": name, "namespace": "ns", "uid": uid, "labels": labels(at)}, "status": {}});
+            assert!(names.put_pod(&serde_json::from_value(pod.clone()).expect("a pod"), None));
+            pod["status"]["phase"] = json!("Succeeded");
+            assert!(at >= 48 || names.put_pod(&serde_json::from_value(pod).expect("a pod"), None));
+        }
+        let bare: Vec<String> = names.table("ns").into_keys().filter(|name| !name.contains('.')).collect();
+        assert_eq!(bare, ["j-48-worker-0", "j-49-worker-0"]);
+        // A pod's labels lead to as many services as lead to it.
+        assert_eq!(names.wanting.values().map(BTreeSet::len).max(), Some(1), "{:?}", names.wanting.keys());
+        assert_eq!((names.open.len(), names.taken.len()), (2, 50));
+        for at in 0..50_u32 {
+            assert!(names.remove_pod(&format!("u{at}")));
+            assert!(names.remove_named(&("ns".to_owned(), format!("j-{at}-worker-0"))));
+        }
+        assert!(names.open.is_empty() && names.taken.is_empty() && names.wanting.is_empty());
     }
 
     #[test]
