@@ -1,11 +1,12 @@
 //! The gang scheduler's shell: one key for all, since every gang competes with every other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::api::DynamicObject;
+use kube::core::ObjectMeta;
 use trainyard_coordinator_core::gang::cluster::{ClusterView, Draft, Owner, is_as_decided, place_on_cluster};
 use trainyard_coordinator_core::gang::{GangView, place};
 use trainyard_coordinator_core::job;
@@ -137,7 +138,10 @@ fn plan(cluster: &Cluster, gangs: &Gangs, known: &Known, now_ms: i64) -> Plan {
     let classes = gangs.priority_classes.list();
     let view = GangView {
         nodes: gangs.nodes.list().iter().map(|node| Node::clone(node)).collect(),
-        pods: cluster.pods.list().iter().map(|pod| Pod::clone(pod)).collect(),
+        pods: match gangs.patience {
+            None => that_count(&cluster.pods.list()),
+            Some(_) => cluster.pods.list().iter().map(|pod| Pod::clone(pod)).collect(),
+        },
         priority_classes: classes
             .iter()
             .filter_map(|class| Some((class.metadata.name.clone()?, class.value)))
@@ -162,6 +166,33 @@ fn plan(cluster: &Cluster, gangs: &Gangs, known: &Known, now_ms: i64) -> Plan {
             place_on_cluster(&view, now_ms).plan
         }
     }
+}
+
+/// All pods but those of jobs whose pods have all ended: of these nothing is asked any more, and where thousands of jobs are kept, copying
+/// their pods would cost more than all else.
+fn that_count(all: &[Arc<Pod>]) -> Vec<Pod> {
+    let open: HashSet<&str> = all.iter().filter(|pod| !has_ended(pod)).filter_map(|pod| owner_uid(pod)).collect();
+    let is_over = |pod: &Pod| has_ended(pod) && owner_uid(pod).is_none_or(|uid| !open.contains(uid));
+    all.iter().filter(|pod| !is_over(pod)).map(|pod| Pod::clone(pod)).collect()
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    matches!(phase(pod), Some("Succeeded" | "Failed"))
+}
+
+pub(crate) fn phase(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref())
+}
+
+/// The uid of what controls a pod.
+fn owner_uid(pod: &Pod) -> Option<&str> {
+    controller_uid(&pod.metadata)
+}
+
+/// The uid of what controls an object.
+pub(crate) fn controller_uid(meta: &ObjectMeta) -> Option<&str> {
+    let mut owners = meta.owner_references.iter().flatten();
+    owners.find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
 }
 
 fn labels(namespace: &Namespace) -> Option<(String, BTreeMap<String, String>)> {
@@ -240,4 +271,38 @@ fn drafts(cluster: &Cluster, view: &ClusterView, known: &Known, now_ms: i64) -> 
     let drafts = found.iter().map(|(uid, (_, draft))| (uid.clone(), Arc::clone(draft))).collect();
     *known = found.into_iter().collect();
     drafts
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn pods_of_jobs_that_have_ended_are_left_out() {
+        let pod = |name: &str, job: Option<&str>, phase: &str| {
+            let owners: Vec<_> = job
+                .map(|uid| json!({"apiVersion": "v1", "kind": "Job", "name": uid, "uid": uid, "controller": true}))
+                .into_iter()
+                .collect();
+            let pod = json!({"metadata": {"name": name, "ownerReferences": owners}, "status": {"phase": phase}});
+            Arc::new(serde_json::from_value::<Pod>(pod).expect("a pod"))
+        };
+        let all = [
+            pod("done-0", Some("done"), "Succeeded"),
+            pod("done-1", Some("done"), "Failed"),
+            pod("half-0", Some("half"), "Succeeded"),
+            pod("half-1", Some("half"), "Running"),
+            pod("new-0", Some("new"), "Pending"),
+            pod("alone", None, "Failed"),
+            pod("other", None, "Running"),
+        ];
+        let names: Vec<String> = that_count(&all).into_iter().filter_map(|pod| pod.metadata.name).collect();
+        assert_eq!(
+            names,
+            ["half-0", "half-1", "new-0", "other"],
+            "of a gang that runs, those that have ended count too"
+        );
+    }
 }

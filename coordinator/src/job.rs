@@ -1,9 +1,9 @@
 //! The job controllers: one for each dialect, all over `coordinator_core::job::plan`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::core::ObjectMeta;
 use serde_json::Value;
 use trainyard_coordinator_core::job;
@@ -16,6 +16,7 @@ use trainyard_runtime::driver::{Cache, Controller, Key, as_value};
 use trainyard_runtime::sockets;
 
 use crate::cluster::{Cluster, traceparent};
+use crate::gang::{controller_uid, phase};
 use crate::rendezvous::Hub;
 
 pub(crate) fn controllers(cluster: &Cluster, hub: Option<&Hub>) -> Vec<Controller> {
@@ -159,10 +160,53 @@ fn is_owned(meta: &ObjectMeta, uid: &str) -> bool {
 
 fn busy_ports(cluster: &Cluster, uid: &str) -> BTreeSet<u16> {
     let mut ports = sockets::listening_ports();
+    ports.extend(kept_ports(&cluster.pods.list(), &cluster.services.list(), uid));
+    ports
+}
+
+/// The ports that other jobs have, by their pods and services. One that has succeeded leaves its port to others, also where it is kept: there
+/// may be more such jobs than ports.
+fn kept_ports(pods: &[Arc<Pod>], services: &[Arc<Service>], uid: &str) -> BTreeSet<u16> {
+    let has_succeeded = |pod: &Pod| phase(pod) == Some("Succeeded");
+    let owners = |wanted: bool| -> HashSet<&str> {
+        let pods = pods.iter().filter(|pod| has_succeeded(pod) == wanted);
+        pods.filter_map(|pod| controller_uid(&pod.metadata)).collect()
+    };
+    let (done, open) = (owners(true), owners(false));
+    let is_over = |service: &Service| {
+        controller_uid(&service.metadata).is_some_and(|uid| done.contains(uid) && !open.contains(uid))
+    };
     let of_others = |meta: &ObjectMeta| -> Option<u16> {
         if is_owned(meta, uid) { None } else { meta.annotations.as_ref()?.get(label::MASTER_PORT)?.parse().ok() }
     };
-    ports.extend(cluster.pods.list().iter().filter_map(|pod| of_others(&pod.metadata)));
-    ports.extend(cluster.services.list().iter().filter_map(|service| of_others(&service.metadata)));
-    ports
+    let of_pods = pods.iter().filter(|pod| !has_succeeded(pod)).filter_map(|pod| of_others(&pod.metadata));
+    let of_services = services.iter().filter(|one| !is_over(one)).filter_map(|one| of_others(&one.metadata));
+    of_pods.chain(of_services).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_job_that_has_succeeded_leaves_its_port_to_others() {
+        fn object<T: DeserializeOwned>(job: &str, port: u16, status: &serde_json::Value) -> Arc<T> {
+            let owner = json!({"apiVersion": "v1", "kind": "TrainingJob", "name": job, "uid": job, "controller": true});
+            let annotations = json!({label::MASTER_PORT: port.to_string()});
+            let meta = json!({"name": job, "ownerReferences": [owner], "annotations": annotations});
+            Arc::new(serde_json::from_value(json!({"metadata": meta, "status": status})).expect("an object"))
+        }
+        let jobs = [("done", 1, "Succeeded"), ("failed", 2, "Failed"), ("runs", 3, "Running"), ("own", 4, "Running")];
+        let mut pods: Vec<Arc<Pod>> =
+            jobs.iter().map(|(job, port, phase)| object(job, *port, &json!({"phase": phase}))).collect();
+        pods.push(object("runs", 3, &json!({"phase": "Succeeded"})));
+        let begins = ("begins", 5, "");
+        let services: Vec<Arc<Service>> =
+            jobs.iter().chain([&begins]).map(|(job, port, _)| object(job, *port, &json!({}))).collect();
+        let ports = kept_ports(&pods, &services, "own");
+        assert_eq!(ports, BTreeSet::from([2, 3, 5]), "one that failed may be run again, one without pods begins");
+    }
 }
