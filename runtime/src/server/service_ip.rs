@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 use tokio::sync::MutexGuard;
 use trainyard_runtime_core::schema::CauseReason;
-use trainyard_runtime_core::store::{ListQuery, Resource};
+use trainyard_runtime_core::store::{ListQuery, Object, Resource};
 
 use super::Api;
 use super::check::{invalid_field, map_at};
@@ -20,18 +20,30 @@ const RANGE: RangeInclusive<u32> = 0x0a60_0001..=0x0a60_fffe;
 /// The first address handed out; 10.96.0.1 is the API server's own on a cluster.
 const FIRST: u32 = 0x0a60_000a;
 
-/// The addresses of all services.
+/// The addresses of all services. They are read when the first one is asked for: headless services, which jobs have by the thousand, need none.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Taken(Arc<BTreeSet<u32>>);
+pub(super) struct Taken(Arc<Services>);
+
+#[derive(Debug, Default)]
+struct Services {
+    all: Vec<Arc<Object>>,
+    addresses: OnceLock<BTreeSet<u32>>,
+}
+
+impl Services {
+    fn addresses(&self) -> &BTreeSet<u32> {
+        let of = |spec: &Value| spec["clusterIP"].as_str()?.parse::<Ipv4Addr>().ok().map(u32::from);
+        let read = || self.all.iter().filter_map(|service| of(&service.on_its_own().value()["spec"])).collect();
+        self.addresses.get_or_init(read)
+    }
+}
 
 /// The addresses that are taken. While the guard is held nobody else gets one.
 pub(super) async fn taken(api: &Api) -> (MutexGuard<'_, ()>, Taken) {
     let gate = api.address_gate.lock().await;
     // A list without limit and at the latest state cannot be refused.
     let services = api.store.list(&Resource::new("", "services"), &ListQuery::default()).map(|page| page.items);
-    let of = |spec: &Value| spec["clusterIP"].as_str()?.parse::<Ipv4Addr>().ok().map(u32::from);
-    let addresses = services.unwrap_or_default().iter().filter_map(|service| of(&service.value()["spec"])).collect();
-    (gate, Taken(Arc::new(addresses)))
+    (gate, Taken(Arc::new(Services { all: services.unwrap_or_default(), addresses: OnceLock::new() })))
 }
 
 impl Taken {
@@ -61,7 +73,7 @@ impl Taken {
     fn check(&self, kind: &Kind, service: &Value, asked: Ipv4Addr) -> Result<(), ApiError> {
         let why = if !RANGE.contains(&u32::from(asked)) {
             "the provided network does not match the current range"
-        } else if self.0.contains(&u32::from(asked)) {
+        } else if self.0.addresses().contains(&u32::from(asked)) {
             "provided IP is already allocated"
         } else {
             return Ok(());
@@ -72,7 +84,8 @@ impl Taken {
     }
 
     fn free(&self) -> Result<String, ApiError> {
-        let free = (FIRST..=*RANGE.end()).find(|address| !self.0.contains(address));
+        let taken = self.0.addresses();
+        let free = (FIRST..=*RANGE.end()).find(|address| !taken.contains(address));
         let full = || ApiError::internal("failed to allocate a serviceIP: range is full");
         free.map(|address| Ipv4Addr::from(address).to_string()).ok_or_else(full)
     }
