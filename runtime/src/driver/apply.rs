@@ -316,7 +316,7 @@ const BRIEF: HeaderValue = HeaderValue::from_static("application/json;as=Partial
 
 /// What is read of the answer to a write.
 #[derive(serde::Deserialize)]
-struct Made {
+pub(super) struct Made {
     metadata: MadeMeta,
 }
 
@@ -326,13 +326,13 @@ struct MadeMeta {
     resource_version: Option<String>,
 }
 
-async fn send(
-    target: &Target,
+pub(super) async fn send(
+    client: &kube::Client,
     request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
 ) -> Result<Made, kube::Error> {
     let mut request = request.map_err(kube::Error::BuildRequest)?;
     request.headers_mut().insert(http::header::ACCEPT, BRIEF);
-    target.client.request(request).await
+    client.request(request).await
 }
 
 async fn create(target: &Target, object: ObjectRef, body: Value) -> Result<Option<Expectation>, Error> {
@@ -346,7 +346,7 @@ async fn create(target: &Target, object: ObjectRef, body: Value) -> Result<Optio
     })?;
     drop(body);
     let params = PostParams { field_manager: Some(target.controller.to_owned()), ..PostParams::default() };
-    match send(target, Request::new(api.resource_url()).create(&params, text)).await {
+    match send(&target.client, Request::new(api.resource_url()).create(&params, text)).await {
         Ok(made) => {
             let list = next_list(target, &object);
             Ok(seen(target, object, made.metadata.resource_version.as_deref(), list))
@@ -475,7 +475,7 @@ async fn merge(
     } else {
         place.patch(&object.name, &params, &patch)
     };
-    match send(target, request).await {
+    match send(&target.client, request).await {
         Ok(changed) => {
             let list = next_list(target, &object);
             Ok(seen(target, object, changed.metadata.resource_version.as_deref(), list))
