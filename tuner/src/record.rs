@@ -144,6 +144,18 @@ impl Record {
         named.or_else(|| self.front().first().copied())
     }
 
+    /// The best of an objective, and its loss: where the best were tried again, the one that was chosen by that, and the mean of its repeats;
+    /// what the luckiest trial told once says less.
+    #[must_use]
+    pub fn found(&self, objective: usize) -> Option<(&Tried, f64)> {
+        let Some(best) = self.status.best.as_ref().filter(|best| best.repeats.is_some()) else {
+            return self.records(objective).last().copied();
+        };
+        let wanted = self.definition.objectives.get(objective)?;
+        let value = best.values.get(&wanted.name)?.as_f64()?;
+        self.trials.iter().find(|trial| trial.name == best.trial).map(|trial| (trial, wanted.loss(value)))
+    }
+
     /// The trials that were tried again, with what their repeats told of the first objective, and where their mean is: all of these
     /// intervals hold at once.
     #[must_use]

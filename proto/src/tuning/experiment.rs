@@ -82,6 +82,12 @@ pub struct ExperimentStatus {
     /// The best trial so far; with several objectives, the first of those that no other one beats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best: Option<Best>,
+    /// Who says what to try next, if the spec does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<String>,
+    /// The trials whose ends were learned, in that order, where nothing could be suggested since, so that no trial says so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learned: Vec<u64>,
     /// When the first trial was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,

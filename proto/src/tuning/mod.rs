@@ -6,7 +6,7 @@ mod trial;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 pub use experiment::{Best, ConfidenceInterval, Experiment, ExperimentSpec, ExperimentStatus, TrialCounts};
-pub use trial::{JobReference, Trial, TrialReport, TrialSpec, TrialStatus};
+pub use trial::{JobReference, Trial, TrialBatch, TrialReport, TrialSpec, TrialStatus};
 
 /// Label on trials, their jobs and the pods of these: the experiment.
 pub const EXPERIMENT: &str = "trainyard.dev/experiment";

@@ -27,10 +27,16 @@ pub struct TrialSpec {
     /// The values of the parameters that are used.
     #[schemars(schema_with = "table")]
     pub parameters: Map<String, Value>,
-    /// The trials whose ends were known when this one was suggested and not yet when the one before it was. With them an
+    /// The trials whose ends were known when its batch was suggested and not yet when the batch before it was. With them an
     /// experiment that is read anew goes on as if it had never been interrupted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub learned: Vec<u64>,
+    /// The batch in which it was suggested. One that was made by hand is in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<TrialBatch>,
+    /// Which of several algorithms suggested it, where there are several, as with auto.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suggested_by: Option<String>,
     /// The first trial of the same configuration, if this one goes on from it with more of the resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continues: Option<u64>,
@@ -40,6 +46,16 @@ pub struct TrialSpec {
     /// The number of the trial whose configuration it tries again, to see how much of that one's values was luck.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeats: Option<u64>,
+}
+
+/// TrialBatch names trials that were suggested at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrialBatch {
+    /// The number of the first one; those of the others follow.
+    pub first: u64,
+    /// How many there are.
+    pub trials: u64,
 }
 
 /// TrialStatus is what became of a trial.
@@ -62,7 +78,8 @@ pub struct TrialStatus {
     /// The last values that it told on its way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<TrialReport>,
-    /// What it told on its way, where trials are stopped early: step and values of each report, or of some of many.
+    /// What it told on its way, where trials are stopped early: step and values of each report. Of many some are kept, each with how many
+    /// there were up to it, and their means, lowest and highest values. Of a trial that runs, those at the rungs that it has passed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<Vec<f64>>,
     /// The job that it runs as.

@@ -5,7 +5,7 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::fidelity::{Ladder, Next, Policy, Schedule};
+use crate::fidelity::{Ladder, Next as Step, Policy, Schedule};
 use crate::history::{History, Level, Report, State, Trial, TrialId};
 use crate::objective::{self, Objective, dominates};
 use crate::sampler::{Context, Sampler};
@@ -82,6 +82,20 @@ pub enum TellError {
     },
 }
 
+/// What is tried next.
+struct Next {
+    configuration: Configuration,
+    level: Option<Level>,
+    by: Option<String>,
+}
+
+impl Next {
+    /// What no sampler suggested.
+    fn given(configuration: Configuration, level: Level) -> Self {
+        Self { configuration, level: Some(level), by: None }
+    }
+}
+
 /// How often a sampler is asked again before a configuration is drawn.
 const ATTEMPTS: u64 = 16;
 /// How many configurations are drawn before all of them are walked through, or none is found.
@@ -152,52 +166,59 @@ impl Experiment {
 
     /// Begins the next trial. No configuration is suggested twice; one whose trials have a [`Level`] is tried again with more.
     pub fn ask(&mut self) -> Result<&Trial, AskError> {
-        let (configuration, level) = self.next()?;
-        Ok(self.begin(configuration, level))
+        let Next { configuration, level, by } = self.next()?;
+        Ok(self.begin_by(configuration, level, by))
     }
 
-    fn next(&mut self) -> Result<(Configuration, Option<Level>), AskError> {
+    fn next(&mut self) -> Result<Next, AskError> {
         let queued = self.queued.pop_front();
         let (Some(schedule), Some(objective)) = (&mut self.schedule, self.objectives.first()) else {
-            return Ok((queued.map_or_else(|| self.suggest(), Ok)?, None));
+            let (configuration, by) = queued.map_or_else(|| self.suggest(), |queued| Ok((queued, None)))?;
+            return Ok(Next { configuration, level: None, by });
         };
         let next = schedule.next(&self.history, objective, false);
         let level = match (next, queued) {
-            (Some(Next::Promoted(root, level)), None) => return self.promoted(root, level),
-            (Some(Next::New(level)), Some(queued)) => return Ok((queued, Some(level))),
-            (Some(Next::New(level)), None) => level,
-            (_, Some(queued)) => return Ok((queued, Some(Level { rung: 0, bracket: 0, root: None }))),
+            (Some(Step::Promoted(root, level)), None) => return self.promoted(root, level),
+            (Some(Step::New(level)), Some(queued)) => return Ok(Next::given(queued, level)),
+            (Some(Step::New(level)), None) => level,
+            (_, Some(queued)) => return Ok(Next::given(queued, Level { rung: 0, bracket: 0, root: None })),
             (None, None) => return Err(AskError::Exhausted { tried: self.tried.len() }),
         };
         match self.suggest() {
-            Ok(configuration) => Ok((configuration, Some(level))),
+            Ok((configuration, by)) => Ok(Next { configuration, level: Some(level), by }),
             // Those that have been tried may still go on.
             Err(error) => {
                 let schedule = self.schedule.as_mut();
                 match schedule.zip(self.objectives.first()).and_then(|(one, of)| one.next(&self.history, of, true)) {
-                    Some(Next::Promoted(root, level)) => self.promoted(root, level),
-                    Some(Next::New(_)) | None => Err(error),
+                    Some(Step::Promoted(root, level)) => self.promoted(root, level),
+                    Some(Step::New(_)) | None => Err(error),
                 }
             }
         }
     }
 
-    fn promoted(&self, root: TrialId, level: Level) -> Result<(Configuration, Option<Level>), AskError> {
+    fn promoted(&self, root: TrialId, level: Level) -> Result<Next, AskError> {
         let configuration = self.history.get(root).map(|trial| trial.configuration.clone());
-        configuration.map(|configuration| (configuration, Some(level))).ok_or(AskError::Numbers)
+        configuration.map(|configuration| Next::given(configuration, level)).ok_or(AskError::Numbers)
     }
 
-    /// Begins a trial with a configuration that was suggested before, by this experiment or an earlier form of it: to go on after a
-    /// restart.
+    /// Begins a trial with a configuration that somebody else suggested.
     pub fn begin(&mut self, configuration: Configuration, level: Option<Level>) -> &Trial {
+        self.begin_by(configuration, level, None)
+    }
+
+    /// Begins a trial that was suggested before, by this experiment or an earlier form of it: to go on after a restart. `by` is what the
+    /// trial had as [`Trial::by`] then.
+    pub fn begin_by(&mut self, configuration: Configuration, level: Option<Level>, by: Option<String>) -> &Trial {
         let point = self.space.point(&configuration);
         let key = self.space.key(&configuration);
-        let id = self.history.begin(configuration, point, level);
+        let id = self.history.begin(configuration, point, level, by);
         self.tried.entry(key).or_insert(id);
         &self.history.trials()[self.history.trials().len() - 1]
     }
 
-    fn suggest(&mut self) -> Result<Configuration, AskError> {
+    /// A configuration, and which part of the sampler it is from.
+    fn suggest(&mut self) -> Result<(Configuration, Option<String>), AskError> {
         let trial = self.history.next_id();
         for attempt in 0..ATTEMPTS {
             let context = Context {
@@ -208,18 +229,15 @@ impl Experiment {
                 trial,
                 attempt,
             };
-            let Some(point) = self.sampler.suggest(&context) else { return self.left() };
+            let Some(point) = self.sampler.suggest(&context) else { return self.left().map(|left| (left, None)) };
             let configuration = self.space.configuration(&point);
             if self.is_of_use(&configuration) {
-                return Ok(configuration);
+                return Ok((configuration, self.sampler.author().map(str::to_owned)));
             }
         }
         let mut stream = Stream::new(self.seed, trial.0, Purpose::Prior, ATTEMPTS);
         let drawn = (0..DRAWS).map_while(|_| self.space.draw(&mut stream)).find(|drawn| self.is_new(drawn));
-        if let Some(configuration) = drawn {
-            return Ok(configuration);
-        }
-        self.left()
+        drawn.map_or_else(|| self.left(), Ok).map(|configuration| (configuration, None))
     }
 
     /// One that has not been tried, of all that there are.
@@ -274,7 +292,7 @@ impl Experiment {
         if trial.state != State::Running {
             return Err(TellError::Ended { id });
         }
-        self.history.report(id, Report { step, values });
+        self.history.report(id, Report::new(step, values));
         Ok(())
     }
 

@@ -41,6 +41,68 @@ pub struct Report {
     pub step: u64,
     /// Finite numbers, in the order of the objectives.
     pub values: Vec<f64>,
+    /// What there was up to this report, where not all before it were kept.
+    pub so_far: Option<Box<SoFar>>,
+}
+
+/// What a trial told up to a report, that one among it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SoFar {
+    /// How many reports.
+    pub reports: u64,
+    /// The means of their values, in the order of the objectives.
+    pub means: Vec<f64>,
+    /// The lowest ones.
+    pub lowest: Vec<f64>,
+    /// The highest ones.
+    pub highest: Vec<f64>,
+}
+
+impl Report {
+    /// A report of which all before it are known.
+    #[must_use]
+    pub fn new(step: u64, values: Vec<f64>) -> Self {
+        Self { step, values, so_far: None }
+    }
+}
+
+impl SoFar {
+    /// The same with one more report. What that says itself of what was before it counts.
+    #[must_use]
+    pub fn with(before: Option<&Self>, report: &Report) -> Self {
+        if let Some(known) = &report.so_far {
+            return Self::clone(known);
+        }
+        let Some(before) = before else {
+            let values = || report.values.clone();
+            return Self { reports: 1, means: values(), lowest: values(), highest: values() };
+        };
+        let reports = before.reports + 1;
+        let with = |known: &[f64], of: &dyn Fn(f64, f64) -> f64| -> Vec<f64> {
+            known.iter().zip(&report.values).map(|(known, value)| of(*known, *value)).collect()
+        };
+        Self {
+            reports,
+            means: with(&before.means, &|mean, value| mean + (value - mean) / reports as f64),
+            lowest: with(&before.lowest, &f64::min),
+            highest: with(&before.highest, &f64::max),
+        }
+    }
+}
+
+/// Reports with what there was up to each.
+pub fn summed(reports: &[Report]) -> impl Iterator<Item = (&Report, SoFar)> {
+    reports.iter().scan(None, |before: &mut Option<SoFar>, report| {
+        let now = SoFar::with(before.as_ref(), report);
+        *before = Some(now.clone());
+        Some((report, now))
+    })
+}
+
+/// Some of many reports, each with what there was up to it.
+pub fn some(reports: &[Report], is_kept: impl Fn(usize) -> bool) -> Vec<Report> {
+    let kept = summed(reports).enumerate().filter(|(at, _)| is_kept(*at));
+    kept.map(|(_, (report, so_far))| Report { so_far: Some(Box::new(so_far)), ..report.clone() }).collect()
 }
 
 /// How much a trial may use, where that grows from trial to trial of one configuration.
@@ -63,10 +125,10 @@ pub struct Trial {
     pub configuration: Configuration,
     /// The same, as samplers see it.
     pub point: Point,
-    /// How many trials had ended when it was asked for.
-    pub known: usize,
     /// How much it may use, where that grows.
     pub level: Option<Level>,
+    /// Which part of its sampler suggested it, if it was one that has parts.
+    pub by: Option<String>,
     /// What became of it.
     pub state: State,
     /// What it told on the way, by step.
@@ -111,10 +173,16 @@ impl History {
         TrialId(self.trials.len() as u64)
     }
 
-    pub(crate) fn begin(&mut self, configuration: Configuration, point: Point, level: Option<Level>) -> TrialId {
+    pub(crate) fn begin(
+        &mut self,
+        configuration: Configuration,
+        point: Point,
+        level: Option<Level>,
+        by: Option<String>,
+    ) -> TrialId {
         let id = self.next_id();
-        let (state, reports, known) = (State::Running, Vec::new(), self.ended.len());
-        self.trials.push(Trial { id, configuration, point, known, level, state, reports });
+        let (state, reports) = (State::Running, Vec::new());
+        self.trials.push(Trial { id, configuration, point, level, by, state, reports });
         id
     }
 

@@ -61,6 +61,13 @@ pub fn dominates(one: &[f64], other: &[f64]) -> bool {
     one.iter().zip(other).all(|(one, other)| one <= other) && one.iter().zip(other).any(|(one, other)| one < other)
 }
 
+/// A whole number in whose order losses are: that of [`f64::total_cmp`].
+pub(crate) fn order(loss: f64) -> i64 {
+    // Of negative numbers the other bits are turned round.
+    let bits = loss.to_bits() as i64;
+    bits ^ (((bits >> 63) as u64) >> 1) as i64
+}
+
 /// A number to six digits.
 pub(crate) fn short(value: f64) -> String {
     if value != 0.0 && !(1e-4..1e9).contains(&value.abs()) {
@@ -69,4 +76,19 @@ pub(crate) fn short(value: f64) -> String {
     let whole = format!("{:.0}", value.abs()).len();
     let text = format!("{value:.*}", 6_usize.saturating_sub(whole));
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_have_an_order() {
+        let numbers = [f64::NEG_INFINITY, -1e300, -2.0, -1e-300, -0.0, 0.0, 1e-300, 1.0, 1.5, 1e300, f64::INFINITY];
+        for (at, one) in numbers.iter().enumerate() {
+            for (other_at, other) in numbers.iter().enumerate() {
+                assert_eq!(order(*one).cmp(&order(*other)), at.cmp(&other_at), "{one} {other}");
+            }
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::history::Report;
+use crate::history::{Report, some};
 use crate::log::{Log, Told};
 use crate::metric;
 use crate::objective::{Objective, Take};
@@ -103,15 +103,14 @@ impl Observation {
         let values: Option<Vec<f64>> = self.last.iter().copied().collect();
         let Some(values) = values.filter(|values| values.iter().all(|value| value.is_finite())) else { return };
         match self.reports.last_mut() {
-            Some(last) if last.step >= step => *last = Report { step: last.step, values },
-            _ => self.reports.push(Report { step, values }),
-        }
-        if self.reports.len() > REPORTS {
-            let mut at = 0;
-            self.reports.retain(|_| {
-                at += 1;
-                at % 2 == 1
-            });
+            Some(last) if last.step >= step => *last = Report::new(last.step, values),
+            _ => {
+                // Before it comes, as long as the last one cannot change any more. That one is kept.
+                if self.reports.len() == REPORTS {
+                    self.reports = some(&self.reports, |at| at == 0 || at % 2 == 1);
+                }
+                self.reports.push(Report::new(step, values));
+            }
         }
     }
 
@@ -165,6 +164,7 @@ impl Observation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::summed;
     use crate::objective::Goal;
 
     fn objective(name: &str, goal: Goal, take: Take) -> Objective {
@@ -181,7 +181,7 @@ mod tests {
             seen.line(line, &objectives);
         }
         assert_eq!(seen.values(&objectives), [Some(0.25), Some(0.5)]);
-        let reports = [Report { step: 1, values: vec![0.5, 0.1] }, Report { step: 2, values: vec![0.25, 0.75] }];
+        let reports = [Report::new(1, vec![0.5, 0.1]), Report::new(2, vec![0.25, 0.75])];
         assert_eq!(seen.reports(), reports, "a report has finite values only, and one of each step");
         assert_eq!(seen.missing(&objectives), None);
     }
@@ -209,5 +209,9 @@ mod tests {
         }
         assert!(seen.reports().len() <= REPORTS);
         assert_eq!(seen.reports().last().map(|report| report.step), Some(10_000));
+        assert_eq!(seen.reports().first().map(|report| report.step), Some(1));
+        let so_far = summed(seen.reports()).last().map(|(_, so_far)| so_far);
+        let of_all = so_far.map(|all| (all.reports, all.means[0].round(), all.lowest[0], all.highest[0]));
+        assert_eq!(of_all, Some((10_000, 5_001.0, 1.0, 10_000.0)), "also what was not kept counts");
     }
 }

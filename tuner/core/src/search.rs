@@ -1,8 +1,9 @@
 //! An experiment whose trials are kept elsewhere: as what is stored changes it is shown here, and what was asked for and is
 //! not yet stored is remembered.
 //!
-//! Each trial says which ends were learned just before it was suggested. So a new search that is shown the same trials, in
-//! whatever order, goes on as the first one would have, bit for bit.
+//! Trials are asked for in batches, one after the other is stored. Each trial says which batch it belongs to, and which ends were learned just
+//! before that. So a new search that is shown the same trials, in whatever order, goes on as the first one would have, bit for bit; and where
+//! some of a batch were stored and others not, it asks for those that lack, as they were.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +13,7 @@ use crate::objective::{self, Objective, dominates};
 use crate::space::{Configuration, Value};
 
 mod repeats;
+mod replay;
 
 use repeats::Repeat;
 pub use repeats::Winner;
@@ -34,11 +36,15 @@ pub enum Stage {
 pub struct Stored {
     /// What it tries, by name.
     pub parameters: BTreeMap<String, Value>,
-    /// The trials whose ends were learned just before it was suggested.
+    /// The trials whose ends were learned just before its batch was asked for.
     pub learned: Vec<u64>,
+    /// The batch in which it was asked for, if it was.
+    pub batch: Option<Batch>,
+    /// Which part of the sampler suggested it, if it was one that has parts.
+    pub by: Option<String>,
     /// The first trial of its configuration, and the bracket, where the resource of trials grows.
     pub place: Place,
-    /// What it told on its way, of those that have ended.
+    /// What it told on its way; as long as it runs, at the rungs that it has passed.
     pub reports: Vec<Report>,
     /// The trial whose configuration it tries again, if it does.
     pub repeats: Option<u64>,
@@ -55,13 +61,26 @@ pub struct Place {
     pub bracket: u64,
 }
 
+/// Trials that were asked for at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The number of the first one; those of the others follow.
+    pub first: u64,
+    /// How many there are.
+    pub trials: u64,
+}
+
 /// A trial that was asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proposal {
     /// What it tries, by name.
     pub parameters: BTreeMap<String, Value>,
-    /// The trials whose ends were learned just before it was suggested.
+    /// The trials whose ends were learned just before its batch was asked for.
     pub learned: Vec<u64>,
+    /// The batch in which it was asked for.
+    pub batch: Batch,
+    /// Which part of the sampler suggested it, if it was one that has parts.
+    pub by: Option<String>,
     /// The first trial of its configuration, and the bracket, where the resource of trials grows.
     pub place: Place,
 }
@@ -91,6 +110,10 @@ pub struct Search {
     unknown: BTreeSet<u64>,
     /// Trials that have ended, and of which that was not yet told.
     news: BTreeSet<u64>,
+    /// Trials of whose ends was told, in that order, and no trial says so: nothing has been asked for since.
+    unsaid: Vec<u64>,
+    /// The same of an earlier process.
+    before: Vec<u64>,
     asked: BTreeMap<u64, Proposal>,
     counts: Counts,
     /// The trials that no other one beats, with their losses. Of those with the most resource.
@@ -112,6 +135,8 @@ impl Search {
             numbers: BTreeMap::new(),
             unknown: BTreeSet::new(),
             news: BTreeSet::new(),
+            unsaid: Vec::new(),
+            before: Vec::new(),
             asked: BTreeMap::new(),
             counts: Counts::default(),
             front: Vec::new(),
@@ -240,41 +265,77 @@ impl Search {
         }
     }
 
+    /// The trials whose ends were learned, in that order, and of which no trial says so: nothing could be asked for since.
+    #[must_use]
+    pub fn unsaid(&self) -> &[u64] {
+        &self.unsaid
+    }
+
+    /// Before anything is asked for: what an earlier search had as [`Search::unsaid`].
+    pub fn learned_before(&mut self, ended: Vec<u64>) {
+        self.before = ended;
+    }
+
     /// What was asked for and is not stored, by number.
     #[must_use]
     pub fn asked(&self) -> &BTreeMap<u64, Proposal> {
         &self.asked
     }
 
-    /// Asks for trials until so many were asked for that are not stored, or, after the first one, until there is to be no `more`.
-    /// What comes of them does not depend on how many are asked for at once.
+    /// Asks for so many trials, or, after the first one, until there is to be no `more`; for none as long as some that were asked for are
+    /// not stored. What comes of them does not depend on how many are asked for at once.
     ///
     /// # Errors
     /// When there are fewer.
     pub fn ask(&mut self, count: usize, more: &mut dyn FnMut() -> bool) -> Result<(), AskError> {
-        if self.asked.len() >= count {
+        if count == 0 || !self.asked.is_empty() {
             return Ok(());
         }
         self.catch_up();
-        let mut learned: Vec<u64> = std::mem::take(&mut self.news).into_iter().collect();
-        learned.retain(|number| self.tell(*number));
-        let mut is_first = true;
-        while self.asked.len() < count && (std::mem::take(&mut is_first) || more()) {
-            let next = self.last().map_or(Some(0), |last| last.checked_add(1)).ok_or(AskError::Numbers)?;
-            let trial = self.experiment.ask().map(|trial| (trial.id, trial.configuration.clone(), trial.level));
-            let (id, configuration, level) = trial.inspect_err(|_| {
-                // Told they are, but no trial says so: the next one will.
-                self.news.extend(learned.iter().copied());
-            })?;
-            let mut parameters = configuration.named(self.experiment.space());
-            parameters.extend(level.and_then(|level| self.resource(level)));
-            let place = Place {
-                continues: level.and_then(|level| self.numbers.get(&level.root?).copied()),
-                bracket: level.map_or(0, |level| level.bracket),
-            };
-            self.know(next, id);
-            self.asked.insert(next, Proposal { parameters, learned: std::mem::take(&mut learned), place });
+        if !self.asked.is_empty() {
+            return Ok(());
         }
+        let before = std::mem::take(&mut self.before);
+        let before: Vec<u64> = before.into_iter().filter(|ended| self.news.remove(ended)).collect();
+        for ended in before.into_iter().chain(std::mem::take(&mut self.news)) {
+            if self.tell(ended) {
+                self.unsaid.push(ended);
+            }
+        }
+        let first = self.last().map_or(Some(0), |last| last.checked_add(1)).ok_or(AskError::Numbers)?;
+        let (mut batch, mut failed) = (Batch { first, trials: 0 }, None);
+        let count = (count as u64).min(replay::LONGEST);
+        while batch.trials < count && (batch.trials == 0 || more()) {
+            let next = first.checked_add(batch.trials).ok_or(AskError::Numbers);
+            match next.and_then(|next| self.propose(next, batch, &[])) {
+                Ok(()) => batch.trials += 1,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        // Where there is none to say what was told, one of the next batch will.
+        let learned = if batch.trials > 0 { std::mem::take(&mut self.unsaid) } else { Vec::new() };
+        for proposal in self.asked.values_mut() {
+            proposal.batch = batch;
+            proposal.learned.clone_from(&learned);
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Asks for the trial of a number.
+    fn propose(&mut self, number: u64, batch: Batch, learned: &[u64]) -> Result<(), AskError> {
+        let trial = self.experiment.ask()?;
+        let (id, configuration, level, by) = (trial.id, trial.configuration.clone(), trial.level, trial.by.clone());
+        let mut parameters = configuration.named(self.experiment.space());
+        parameters.extend(level.and_then(|level| self.resource(level)));
+        let place = Place {
+            continues: level.and_then(|level| self.numbers.get(&level.root?).copied()),
+            bracket: level.map_or(0, |level| level.bracket),
+        };
+        self.know(number, id);
+        self.asked.insert(number, Proposal { parameters, learned: learned.to_vec(), batch, by, place });
         Ok(())
     }
 
@@ -282,24 +343,6 @@ impl Search {
     fn last(&self) -> Option<u64> {
         let highest = self.ids.keys().next_back().max(self.trials.keys().next_back());
         highest.max(self.repeats.keys().next_back()).max(self.asked_repeats.keys().next_back()).copied()
-    }
-
-    /// Goes through the trials that are stored and were not asked for here.
-    fn catch_up(&mut self) {
-        for number in std::mem::take(&mut self.unknown) {
-            let Some(stored) = self.trials.get(&number) else { continue };
-            let learned = stored.learned.clone();
-            let read = self.configuration(&stored.parameters).map(|configuration| (configuration, self.level(stored)));
-            for ended in learned {
-                self.tell(ended);
-                self.news.remove(&ended);
-            }
-            // What cannot be read is not known to the sampler.
-            if let Some((configuration, level)) = read {
-                let id = self.experiment.begin(configuration, level).id;
-                self.know(number, id);
-            }
-        }
     }
 
     fn know(&mut self, number: u64, id: TrialId) {
@@ -331,7 +374,7 @@ impl Search {
     fn tell(&mut self, number: u64) -> bool {
         let Some(id) = self.ids.get(&number).copied() else { return false };
         let reports = self.trials.get(&number).map(|stored| stored.reports.clone()).unwrap_or_default();
-        for Report { step, values } in reports {
+        for Report { step, values, .. } in reports {
             // Values that make no report make none here.
             let _ = self.experiment.report(id, step, values);
         }

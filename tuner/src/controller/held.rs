@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use kube::api::DynamicObject;
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 use trainyard_runtime::driver::{Cache, Key};
 use trainyard_tuner_core::control::{Setup, stored};
 use trainyard_tuner_core::history::Report;
@@ -21,6 +22,8 @@ struct Held {
     said: Mutex<Said>,
     search: Mutex<Option<Searched>>,
     judge: Mutex<Option<(Stopping, Judge)>>,
+    /// When its status was last written.
+    told: Mutex<Option<Instant>>,
     /// The trials that have changed since the search was last shown some.
     for_search: Inbox,
     /// And those that the judge has not seen.
@@ -74,9 +77,20 @@ impl Searches {
         let held = self.held(uid_of(experiment));
         let mut search = lock(&held.search);
         match held.read(experiment) {
-            Ok(read) => act(Ok(&read.setup), Some(held.search(&mut search, &read, uid_of(experiment), trials))),
+            Ok(read) => act(Ok(&read.setup), Some(held.search(&mut search, &read, experiment, trials))),
             Err(wrong) => act(Err(wrong), None),
         }
+    }
+
+    /// How long the counts in an experiment's status are not written again. If that is over, it begins anew.
+    pub(super) fn rests(&self, experiment: &Json, pace: Duration) -> Option<Duration> {
+        let held = self.held(uid_of(experiment));
+        let mut told = lock(&held.told);
+        let left = told.map(|told| pace.saturating_sub(told.elapsed())).filter(|left| !left.is_zero());
+        if left.is_none() {
+            *told = Some(Instant::now());
+        }
+        left
     }
 
     /// What an experiment says, if it can be read.
@@ -130,9 +144,10 @@ impl Held {
         &self,
         kept: &'search mut Option<Searched>,
         read: &Read,
-        uid: &str,
+        experiment: &Json,
         trials: &Cache<DynamicObject>,
     ) -> &'search mut Search {
+        let uid = uid_of(experiment);
         let wanted = &read.definition;
         let is_same = |known: &Searched| {
             let known = &known.definition;
@@ -149,6 +164,8 @@ impl Held {
             return search;
         }
         let mut search = Search::new(wanted.experiment());
+        let learned = experiment.pointer("/status/learned").and_then(Json::as_array);
+        search.learned_before(learned.into_iter().flatten().filter_map(Json::as_u64).collect());
         for trial in trials.owned_by(uid) {
             if let Some((number, trial)) = stored(&trial.data, objectives) {
                 search.observe(number, Some(trial));
@@ -187,8 +204,10 @@ impl Held {
 fn show(judge: &mut Judge, number: u64, trial: Option<Stored>) {
     match trial {
         None => judge.forget(number),
-        // What runs is shown with what it tells.
-        Some(trial) if trial.stage == Stage::Running => {}
+        // A repeat is neither stopped nor compared with: it is there to measure one trial again, and that is known already.
+        Some(trial) if trial.repeats.is_some() => {}
+        // What it tells now is shown when it tells it.
+        Some(trial) if trial.stage == Stage::Running => judge.running(number, &trial.reports),
         Some(trial) => judge.ended(number, matches!(trial.stage, Stage::Succeeded(_)), &trial.reports),
     }
 }
@@ -200,9 +219,12 @@ fn now(trials: &Cache<DynamicObject>, key: &Key, uid: &str, number: u64, objecti
 }
 
 fn read(experiment: &Json) -> Result<Read, String> {
-    let nothing = Map::new();
-    let spec = experiment.pointer("/spec").and_then(Json::as_object).unwrap_or(&nothing);
-    let definition = Definition::of_spec(spec).map_err(|errors| words(&errors))?;
+    let mut spec = experiment.pointer("/spec").and_then(Json::as_object).cloned().unwrap_or_default();
+    // What was the default when it began.
+    if let Some(algorithm) = experiment.pointer("/status/algorithm").filter(|_| !spec.contains_key("algorithm")) {
+        spec.insert("algorithm".to_owned(), algorithm.clone());
+    }
+    let definition = Definition::of_spec(&spec).map_err(|errors| words(&errors))?;
     let setup = definition.setup().ok_or("spec.trial is missing: say what a trial runs, command or job")?;
     Ok(Read { definition, setup: Arc::new(setup) })
 }

@@ -21,12 +21,12 @@ use serde_json::Value as Json;
 use tokio::runtime::RuntimeFlavor;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use trainyard_proto::plan::Plan;
+use trainyard_proto::plan::{Action, Plan};
 use trainyard_runtime::driver::apply::{FailedFn, Target};
 use trainyard_runtime::driver::cache::Probe;
 use trainyard_runtime::driver::{Cache, Controller, EventSink, Key, Probes, Queue, as_value, resource};
 use trainyard_runtime::embedded::Guest;
-use trainyard_tuner_core::control::{ExperimentView, Seen, Setup, TrialView, experiment, trial};
+use trainyard_tuner_core::control::{ExperimentView, RECENT, Seen, Setup, TrialView, experiment, trial};
 use trainyard_tuner_core::manifest::katib::view;
 use trainyard_tuner_core::stopping::Verdict;
 
@@ -38,6 +38,10 @@ use refusal::Refusals;
 
 /// After so long the trials that were suggested are started before more are suggested.
 const BATCH: Duration = Duration::from_millis(50);
+/// More trials than are made in the time in which counts are not written.
+const SLACK: u64 = 64;
+/// The counts in an experiment's status are written so often.
+const COUNTS: Duration = Duration::from_millis(250);
 
 /// The controllers, running. Dropping it stops them without waiting for them.
 pub struct Handle {
@@ -194,6 +198,12 @@ impl Tuner {
             let own = Key::from(&object.metadata);
             if let Some((uid, experiment)) = owner(&object.metadata) {
                 this.searches.changed(&uid, object);
+                // The job of one that is not among the last ones any more may go. What is known of how many there are is a little old.
+                let number = object.data.pointer("/spec/number").and_then(Json::as_u64).unwrap_or(0);
+                let is_new = old.is_none() && this.dialect == Dialect::Own;
+                if let Some(old) = number.checked_sub(RECENT + SLACK).filter(|_| is_new) {
+                    this.trial_queue.wake(Key::new(own.namespace.clone(), format!("{experiment}-{old}")));
+                }
                 this.experiment_queue.wake(Key::new(own.namespace.clone(), experiment));
             }
             if new.is_none() {
@@ -274,20 +284,40 @@ impl Tuner {
             Dialect::Katib => object.get("wrong").and_then(Json::as_str),
         };
         let plan = apart(|| {
-            let began = Instant::now();
-            let mut more = || began.elapsed() < BATCH;
             if let Some(wrong) = wrong {
                 let view = ExperimentView { object: &object, setup: Err(wrong.to_owned()) };
-                return experiment(&view, None, &mut more, now_ms);
+                return experiment(&view, None, &mut || false, now_ms);
             }
             self.searches.with(&object, &self.trials, |setup, search| {
+                let began = Instant::now();
+                let mut more = || began.elapsed() < BATCH;
                 experiment(&ExperimentView { object: &object, setup }, search, &mut more, now_ms)
             })
         });
         Some(match self.dialect {
-            Dialect::Own => plan,
+            Dialect::Own => self.paced(&object, plan, now_ms),
             Dialect::Katib => self.katib_experiment(key, &object, plan, now_ms),
         })
+    }
+
+    /// The same, where the counts of an experiment that goes on were written a moment ago: they change with each trial, and are written again
+    /// when that is over.
+    fn paced(&self, object: &Json, mut plan: Plan, now_ms: i64) -> Plan {
+        // What only a status says is written at once.
+        let said = ["/status/phase", "/status/learned"].map(|place| (place, object.pointer(place)));
+        let goes_on = |action: &Action| {
+            let Action::PatchStatus { patch, .. } = action else { return false };
+            said[0].1.is_some_and(|phase| phase == "Running")
+                && said.iter().all(|(place, known)| patch.pointer(place) == *known)
+        };
+        if plan.actions.iter().any(goes_on)
+            && let Some(left) = self.searches.rests(object, COUNTS)
+        {
+            plan.actions.retain(|action| !goes_on(action));
+            let due = now_ms.saturating_add(i64::try_from(left.as_millis()).unwrap_or(i64::MAX));
+            plan.wake_at_ms = Some(plan.wake_at_ms.map_or(due, |at| at.min(due)));
+        }
+        plan
     }
 
     fn plan_trial(&self, key: &Key, now_ms: i64) -> Option<Plan> {
@@ -306,9 +336,12 @@ impl Tuner {
             }
         }
         let made = object.pointer("/status/job/kind").and_then(Json::as_str);
-        let wanted = setup.as_ref().and_then(|setup| setup.job.get("kind")).and_then(Json::as_str);
         let uid = found.metadata.uid.as_deref().unwrap_or_default();
-        let job = made.or(wanted).and_then(|kind| self.job(key, kind, uid));
+        // One that is not named yet may be of any kind: the experiment may say another one now than when it was made.
+        let job = match made {
+            Some(kind) => self.job(key, kind, uid),
+            None => self.jobs.keys().find_map(|kind| self.job(key, kind, uid)),
+        };
         let job = match self.dialect {
             Dialect::Own => job,
             Dialect::Katib => job.map(|job| view::job(&job, &object)),

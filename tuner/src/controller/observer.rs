@@ -23,6 +23,8 @@ use super::manager::Journal;
 
 /// A trial that goes on telling is looked at so often.
 const PACE: Duration = Duration::from_secs(1);
+/// What a trial tells first is looked at after this: many end before, and then it is written once what they came to.
+const FIRST: Duration = Duration::from_millis(200);
 /// Before a log that ended early is read anew.
 const PAUSE: Duration = Duration::from_millis(200);
 /// So often a log is begun that breaks off.
@@ -48,6 +50,10 @@ struct Followed {
     /// Stops the task that reads, once there is one.
     reader: Option<CancellationToken>,
     observation: Observation,
+    /// When it first told something.
+    told: Option<Instant>,
+    /// What is shown of it until then, and a little longer.
+    nothing: Observation,
     /// The pod has ended, and its log was read to the end.
     is_read: bool,
 }
@@ -66,12 +72,15 @@ impl Followed {
             has_succeeded: false,
             reader: None,
             observation: Observation::new(0),
+            told: None,
+            nothing: Observation::new(0),
             is_read: false,
         }
     }
 
     fn seen(&self) -> Seen<'_> {
         match (self.is_read, self.has_succeeded) {
+            (false, _) if self.told.is_some_and(|told| told.elapsed() < FIRST) => Seen::Part(&self.nothing),
             (false, _) => Seen::Part(&self.observation),
             (true, true) => Seen::Whole(&self.observation),
             (true, false) => Seen::Broken(&self.observation),
@@ -315,13 +324,17 @@ impl Observer {
                         pod.observation.told(collector.read(line), collector.names(), objectives, now_ms())
                     }
                 };
-                is_told || pod.observation.is_doubtful() != doubtful
+                let is_new = is_told || pod.observation.is_doubtful() != doubtful;
+                pod.told = pod.told.or_else(|| is_new.then(Instant::now));
+                is_new
             });
-            if is_new == Some(true) && told.is_none_or(|told| told.elapsed() >= PACE) {
-                told = Some(Instant::now());
-                self.queue.wake(trial.clone());
-            } else if is_new == Some(true) {
-                self.queue.wake_in(trial.clone(), PACE);
+            if is_new == Some(true) {
+                // A moment later than it is shown from.
+                let due = told.map_or(FIRST + PAUSE / 10, |told| PACE.saturating_sub(told.elapsed()));
+                if due.is_zero() || told.is_none() {
+                    told = Some(Instant::now());
+                }
+                self.queue.wake_in(trial.clone(), due);
             }
         }
     }

@@ -102,7 +102,7 @@ impl Algorithm {
         }
     }
 
-    fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Auto => "auto",
             Self::Evolve(settings) if settings.niching == evolve::Niching::Reference => "nsga3",

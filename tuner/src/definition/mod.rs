@@ -161,6 +161,7 @@ impl Definition {
             budget: self.budget,
             job: trial.job,
             keep: trial.keep,
+            algorithm: self.algorithm.name().to_owned(),
             stopping: self.stopping(),
             checkpoints: self.fidelity.as_ref().map_or("checkpoints", |fidelity| &fidelity.checkpoints).to_owned(),
         })
@@ -208,15 +209,8 @@ impl Definition {
         if let Err(message) = definition.algorithm.check(&definition.space, &definition.objectives, has_ladder) {
             errors.push(DefinitionError { span: spans.algorithm, path: "algorithm".to_owned(), message, hint: None });
         }
-        let unrepeatable = match (definition.objectives.len(), definition.ladder().and_then(Ladder::parameter)) {
-            (2.., _) => Some("trials of several objectives are not tried again: there is no best one"),
-            (_, Some(_)) => {
-                Some("trials that go on from others, as [fidelity] with a parameter has them, are not tried again")
-            }
-            (..2, None) => None,
-        };
-        if let Some(message) = unrepeatable.filter(|_| definition.budget.confirm.is_some()) {
-            let message = message.to_owned();
+        if definition.objectives.len() > 1 && definition.budget.confirm.is_some() {
+            let message = "trials of several objectives are not tried again: there is no best one".to_owned();
             errors.push(DefinitionError { span: spans.budget, path: "budget.repeats".to_owned(), message, hint: None });
         }
         Some(definition)

@@ -125,11 +125,12 @@ pub(super) fn trial(top: &mut Table<'_, '_>, parameters: Option<&[&str]>) -> Opt
     };
     let mut table = Table::new(file, given.span.clone(), "trial", top.errors());
     let keep = match table.text("keep") {
+        Some(("recent", _)) => Some(Keep::Recent),
         Some(("all", _)) => Some(Keep::All),
         Some(("failed", _)) => Some(Keep::Failed),
         Some(("none", _)) => Some(Keep::Nothing),
         Some((other, span)) => {
-            let message = format!("expected \"all\", \"failed\" or \"none\", found \"{other}\"");
+            let message = format!("expected \"recent\", \"all\", \"failed\" or \"none\", found \"{other}\"");
             table.error("keep", span, message, None);
             None
         }

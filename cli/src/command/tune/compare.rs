@@ -135,7 +135,7 @@ fn failed(record: &Record) -> usize {
 fn algorithm(record: &Record) -> String {
     let given = record.spec.get("algorithm");
     let name = given.and_then(|given| given.as_str().or_else(|| given["name"].as_str()));
-    name.unwrap_or("default").to_owned()
+    name.or(record.status.algorithm.as_deref()).unwrap_or("default").to_owned()
 }
 
 fn print(out: &mut dyn Write, records: &[Record], metrics: &[Metric]) -> io::Result<()> {
@@ -166,8 +166,7 @@ fn overview(records: &[Record], metrics: &[Metric]) -> Table {
     let row = |(at, record): (usize, &Record)| {
         let mut row = vec![record.name.clone(), record.phase().to_owned(), algorithm(record)];
         row.extend([record.trials.len().to_string(), failed(record).to_string()]);
-        let best =
-            |metric: &Metric| record.records(metric.places[at]).last().map(|(trial, loss)| (trial.number, *loss));
+        let best = |metric: &Metric| record.found(metric.places[at]).map(|(trial, loss)| (trial.number, loss));
         let shown = |metric: &Metric| best(metric).map(|(_, loss)| number::short(metric.objective.loss(loss)));
         row.extend(metrics.iter().map(|metric| or_dash(&shown(metric).unwrap_or_default())));
         let trials: Vec<String> = metrics.iter().filter_map(best).map(|(number, _)| number.to_string()).collect();
@@ -222,8 +221,8 @@ fn document(records: &[Record], metrics: &[Metric]) -> Value {
     let metric = |metric: &Metric| {
         let least = least(records, metric);
         let one = |(record, place): (&Record, &usize)| {
-            let best = record.records(*place).last().map(|(trial, loss)| {
-                json!({"trial": trial.name, "value": metric.objective.loss(*loss), "parameters": trial.parameters})
+            let best = record.found(*place).map(|(trial, loss)| {
+                json!({"trial": trial.name, "value": metric.objective.loss(loss), "parameters": trial.parameters})
             });
             let lacks = progress(record, *place, &after).into_iter();
             let lacks = lacks.map(|loss| loss.zip(least).map(|(loss, least)| loss - least));

@@ -40,6 +40,10 @@ pub fn experiment(
                 advance(view.object, setup, (search, more), &mut new, &mut plan, now_ms);
             }
             count(view.object, setup, search, &mut new);
+            new.learned = search.unsaid().to_vec();
+            // A later version may have another default, and an experiment that runs goes on as it began.
+            let is_said = view.object.pointer("/spec/algorithm").is_some_and(|algorithm| !algorithm.is_null());
+            new.algorithm = new.algorithm.or_else(|| Some(setup.algorithm.clone())).filter(|_| !is_said);
         }
         (Err(wrong), _) if !is_over(&old) => end(&mut new, "Failed", wrong.clone(), now_ms),
         (Err(_) | Ok(_), _) => {}
@@ -95,9 +99,6 @@ fn advance(
     let asked_now = search.asked().iter().take(wanted);
     plan.actions.extend(asked_now.map(|(number, proposal)| made(object, *number, suggested(*number, proposal))));
     plan.wake_at_ms = budget.seconds.map(|seconds| late(start_ms, seconds)).filter(|at| *at > now_ms);
-    if asked.is_ok() && search.asked().len() < wanted {
-        plan.wake_at_ms = Some(now_ms);
-    }
 }
 
 /// Whether it is suspended; if not, it runs.
@@ -144,8 +145,7 @@ fn close(
     }
     let room = setup.budget.parallel.saturating_sub(search.counts().running + running).min(AT_ONCE);
     plan.actions.extend(search.asked_repeats().take(room as usize).filter_map(|(number, of)| {
-        let tried = search.get(of)?;
-        let spec = json!({"number": number, "parameters": parameters(&tried.parameters), "repeats": of});
+        let spec = json!({"number": number, "parameters": parameters(&search.again(of)?), "repeats": of});
         Some(made(object, number, spec))
     }));
 }
@@ -209,7 +209,10 @@ fn count(object: &Json, setup: &Setup, search: &Search, status: &mut ExperimentS
             values: table(search.objectives(), &values),
             repeats: winner.map(|winner| winner.repeats),
             interval: interval.map(|it| ConfidenceInterval { level: LEVEL, low: it.low, high: it.high }),
-            parameters: parameters(&trial.parameters),
+            parameters: match winner.and_then(|winner| search.again(winner.number)) {
+                Some(again) => parameters(&again),
+                None => parameters(&trial.parameters),
+            },
             summary: summary(search.objectives(), &values) + &confidence(winner),
         })
     });
@@ -232,7 +235,11 @@ fn trial_name(experiment: &Json, number: u64) -> String {
 
 /// What a trial says that a sampler suggested.
 fn suggested(number: u64, proposal: &Proposal) -> Json {
-    let mut spec = json!({"number": number, "parameters": parameters(&proposal.parameters)});
+    let batch = json!({"first": proposal.batch.first, "trials": proposal.batch.trials});
+    let mut spec = json!({"number": number, "parameters": parameters(&proposal.parameters), "batch": batch});
+    if let Some(by) = &proposal.by {
+        spec["suggestedBy"] = json!(by);
+    }
     if !proposal.learned.is_empty() {
         spec["learned"] = json!(proposal.learned);
     }

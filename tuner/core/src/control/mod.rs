@@ -24,6 +24,9 @@ pub const API_VERSION: &str = "trainyard.dev/v1alpha1";
 /// An experiment's name has at most so many bytes, so that those of its trials' pods are not too long.
 pub const LONGEST_NAME: usize = 40;
 
+/// Of so many trials the jobs stay if nothing else is said: of tens of thousands they would fill the machine's memory.
+pub const RECENT: u64 = 1_000;
+
 /// What an experiment says beside its search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setup {
@@ -35,6 +38,8 @@ pub struct Setup {
     pub job: Json,
     /// Which jobs stay when their trial has ended.
     pub keep: Keep,
+    /// The name of who says what to try next.
+    pub algorithm: String,
     /// When trials are ended early.
     pub stopping: Option<Stopping>,
     /// The folder in which each configuration has one for its checkpoints.
@@ -44,8 +49,10 @@ pub struct Setup {
 /// Which jobs stay when their trial has ended, and their pods and logs with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keep {
-    /// All of them.
+    /// Those of the last [`RECENT`] trials, and that of the best one.
     #[default]
+    Recent,
+    /// All of them.
     All,
     /// Those of trials that failed.
     Failed,

@@ -33,6 +33,7 @@ fn setup(budget: Budget) -> Setup {
         budget,
         job,
         keep: Keep::All,
+        algorithm: "random".to_owned(),
         stopping: None,
         checkpoints: "checkpoints".to_owned(),
     }
@@ -548,7 +549,7 @@ fn a_job_was_deleted_only_if_it_had_been_seen() {
     for _ in 0..3 {
         world.plans().into_iter().flat_map(|plan| plan.actions).for_each(|action| world.carry_out(action));
     }
-    assert_eq!((message(&world, "e-0").0, world.made["e-0"]), ("Running", 1), "the watch of jobs is slow");
+    assert_eq!((message(&world, "e-0").0, world.made["e-0"]), ("", 1), "the watch of jobs is slow");
     world.unseen.clear();
     world.settle();
     let uid = &world.get("Job", "e-0").unwrap()["metadata"]["uid"];
@@ -600,9 +601,10 @@ fn suggestions_that_take_long_hold_no_trial_up_and_are_the_same() {
         world.patience = patience;
         let plan = world.plans().remove(0);
         let made = plan.actions.iter().filter(|action| matches!(action, Action::Create { .. })).count();
-        assert_eq!((made, plan.wake_at_ms.is_some()), ((patience + 1).min(4), patience < 3));
+        assert_eq!(made, (patience + 1).min(4));
         world.settle();
-        let tried = world.names("Trial").into_iter().map(|name| world.get("Trial", &name).unwrap()["spec"].clone());
+        let trials = world.names("Trial").into_iter();
+        let tried = trials.map(|name| world.get("Trial", &name).unwrap()["spec"]["parameters"].clone());
         tried.collect::<Vec<_>>()
     };
     let at_once = names(9);
@@ -645,6 +647,125 @@ fn a_trial_that_is_hopeless_is_stopped_with_the_reason_and_its_job_goes() {
     world.end_one(0, 2);
     world.settle();
     assert_eq!(text(world.experiment(), "/status/best/trial"), "e-1", "what was stopped is not the best");
+}
+
+#[test]
+fn what_a_trial_told_at_the_rungs_that_it_has_passed_is_kept_while_it_runs() {
+    let mut world = World::new(budget(2, 1));
+    with_rules(&mut world);
+    let ladder = Ladder::new(None, 1.0, 9.0, 3.0).unwrap();
+    let stopping = world.setup.stopping.as_mut().unwrap();
+    stopping.rules = vec![Rule::Halving { ladder, brackets: false }];
+    world.settle();
+    told(&mut world, "e-0", &[0.5, 0.25]);
+    world.settle();
+    let curve = |world: &World| world.get("Trial", "e-0").unwrap()["status"]["curve"].clone();
+    assert_eq!(curve(&world), json!([[1.0, 0.5]]));
+    // A log that is read anew says less than what is known.
+    told(&mut world, "e-0", &[0.5]);
+    world.settle();
+    told(&mut world, "e-0", &[0.5, 0.25, 0.25, 0.75]);
+    world.settle();
+    assert_eq!(curve(&world), json!([[1.0, 0.5], [3.0, 0.25]]));
+    let (_, known) = stored(world.get("Trial", "e-0").unwrap(), &world.setup.objectives).unwrap();
+    assert_eq!(known.reports.iter().map(|report| report.step).collect::<Vec<_>>(), [1, 3]);
+    // Where it is to be stopped it has not passed.
+    world.verdicts.insert("e-0".to_owned(), Verdict::Hopeless("too much".to_owned()));
+    world.settle();
+    let all = json!([[1.0, 0.5], [2.0, 0.25], [3.0, 0.25], [4.0, 0.75]]);
+    assert_eq!((message(&world, "e-0").0, curve(&world)), ("Stopped", all));
+}
+
+#[test]
+fn of_a_long_curve_means_and_best_values_are_stored() {
+    let mut world = World::new(budget(1, 1));
+    with_rules(&mut world);
+    world.settle();
+    let losses: Vec<f64> = (0..500).map(|at| if at == 3 { 0.0 } else { 0.5 }).collect();
+    told(&mut world, "e-0", &losses);
+    world.verdicts.insert("e-0".to_owned(), Verdict::Settled("no better for long".to_owned()));
+    world.settle();
+    let (_, known) = stored(world.get("Trial", "e-0").unwrap(), &world.setup.objectives).unwrap();
+    let so_far = known.reports.last().unwrap().so_far.clone().unwrap();
+    assert_eq!((known.reports.len(), so_far.reports, so_far.lowest[0], so_far.highest[0]), (100, 500, 0.0, 0.5));
+    assert!((so_far.means[0] - 0.499).abs() < 1e-9, "{so_far:?}");
+}
+
+#[test]
+fn an_experiment_goes_on_with_the_default_that_it_began_with() {
+    let mut world = World::new(budget(2, 1));
+    world.settle();
+    assert_eq!(text(world.experiment(), "/status/algorithm"), "random");
+    world.setup.algorithm = "newer".to_owned();
+    world.settle();
+    assert_eq!(text(world.experiment(), "/status/algorithm"), "random");
+    let experiment = world.objects.get_mut(&("Experiment".to_owned(), "e".to_owned())).unwrap();
+    experiment["spec"]["algorithm"] = json!("newer");
+    world.settle();
+    assert!(world.experiment().pointer("/status/algorithm").is_none_or(Json::is_null), "its spec says it");
+}
+
+#[test]
+fn the_best_of_a_ladder_are_tried_again_with_all_of_the_resource() {
+    let mut world = confirmed(14, 1, 2, 2);
+    world.ladder = Some(Ladder::new(Some("epochs".to_owned()), 1.0, 9.0, 3.0).unwrap());
+    world.restart();
+    for _ in 0..30 {
+        world.settle();
+        world.end_one(0, 2);
+    }
+    world.settle();
+    assert_eq!(world.phase(), "Succeeded");
+    let specs: Vec<Json> =
+        world.names("Trial").iter().map(|name| world.get("Trial", name).unwrap()["spec"].clone()).collect();
+    let most = specs
+        .iter()
+        .filter(|spec| spec.get("repeats").is_none())
+        .filter_map(|spec| spec["parameters"]["epochs"].as_u64())
+        .max();
+    let repeats: Vec<&Json> = specs.iter().filter(|spec| spec.get("repeats").is_some()).collect();
+    assert!(!repeats.is_empty());
+    for spec in repeats {
+        let of = world.get("Trial", &format!("e-{}", spec["repeats"])).unwrap();
+        assert_eq!(of["spec"]["parameters"]["epochs"].as_u64(), most, "those that had the most are candidates");
+        assert_eq!(
+            (&spec["parameters"]["epochs"], &spec["parameters"]["x"]),
+            (&json!(9), &of["spec"]["parameters"]["x"])
+        );
+    }
+    let best = &world.experiment()["status"]["best"];
+    assert_eq!((&best["repeats"], &best["parameters"]["epochs"]), (&json!(2), &json!(9)));
+}
+
+#[test]
+fn the_jobs_of_the_last_trials_and_of_the_best_one_stay() {
+    let mut world = World::new(budget(3, 1));
+    world.setup.keep = Keep::Recent;
+    for loss in [0.5, 0.1, 0.9] {
+        world.settle();
+        let name = world.names("Trial").into_iter().next_back().unwrap();
+        world.end_one(0, 2);
+        tell(&mut world, &name, loss);
+    }
+    assert_eq!(world.names("Job"), ["e-0", "e-1", "e-2"]);
+    let experiment = world.objects.get_mut(&("Experiment".to_owned(), "e".to_owned())).unwrap();
+    experiment["status"]["trials"]["next"] = json!(RECENT + 1);
+    let plan = |world: &World, name: &str| {
+        let view = TrialView {
+            object: world.get("Trial", name).unwrap(),
+            experiment: Some(world.experiment()),
+            setup: Some(&world.setup),
+            job: world.get("Job", name),
+            seen: Seen::Nothing,
+            refused: None,
+            verdict: None,
+        };
+        matches!(trial(&view, world.now_ms).actions.as_slice(), [Action::Delete { .. }])
+    };
+    assert_eq!(["e-0", "e-1", "e-2"].map(|name| plan(&world, name)), [true, false, false], "one is too old");
+    let experiment = world.objects.get_mut(&("Experiment".to_owned(), "e".to_owned())).unwrap();
+    experiment["status"]["trials"]["next"] = json!(RECENT + 3);
+    assert_eq!(["e-0", "e-1", "e-2"].map(|name| plan(&world, name)), [true, false, true]);
 }
 
 #[test]

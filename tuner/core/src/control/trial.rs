@@ -6,11 +6,11 @@ use serde_json::{Map, Value as Json};
 use trainyard_proto::plan::{Action, ObjectRef, Plan};
 use trainyard_proto::tuning::{JobReference, TrialReport, TrialSpec, TrialStatus};
 
-use super::{Keep, Setup, fence, is_going, job, owner, reference, status, summary, table, text, time};
-use crate::history::Report;
+use super::{Keep, RECENT, Setup, fence, is_going, job, owner, reference, status, summary, table, text, time};
+use crate::history::{Report, SoFar};
 use crate::objective::Objective;
 use crate::observation::Observation;
-use crate::search::{Place, Stage, Stored};
+use crate::search::{Batch, Place, Stage, Stored};
 use crate::space::{Space, Value};
 use crate::stopping::{Verdict, thinned};
 use crate::template::{Words, fill};
@@ -95,7 +95,7 @@ pub fn trial(view: &TrialView<'_>, now_ms: i64) -> Plan {
                 end(&mut new, "Failed", format!("its job is refused: {refused}"), now_ms);
             }
             // One that was made and has not come into sight is made again, which changes nothing if it is there.
-            None => plan.actions.push(make(view, setup, &mut new, now_ms)),
+            None => plan.actions.extend(make(view, setup)),
         },
         Some(found) => {
             begin(&mut new, found, now_ms);
@@ -128,6 +128,7 @@ fn cleaned_up(view: &TrialView<'_>, setup: Option<&Setup>, status: &TrialStatus)
     let found = view.job.filter(|job| !is_going(job))?;
     let is_kept = match setup.map(|setup| setup.keep) {
         Some(Keep::All) | None => true,
+        Some(Keep::Recent) => is_recent(view),
         Some(Keep::Failed) => status.phase.as_deref() == Some("Failed"),
         Some(Keep::Nothing) => false,
     };
@@ -147,8 +148,17 @@ fn cleaned_up(view: &TrialView<'_>, setup: Option<&Setup>, status: &TrialStatus)
     })
 }
 
-/// The creation of the job.
-fn make(view: &TrialView<'_>, setup: &Setup, status: &mut TrialStatus, now_ms: i64) -> Action {
+/// Whether a trial is among the last ones of its experiment, or the best so far.
+fn is_recent(view: &TrialView<'_>) -> bool {
+    let Some(experiment) = view.experiment else { return true };
+    let number = view.object.pointer("/spec/number").and_then(Json::as_u64).unwrap_or(u64::MAX);
+    let next = experiment.pointer("/status/trials/next").and_then(Json::as_u64).unwrap_or(0);
+    let is_best = text(experiment, "/status/best/trial") == text(view.object, "/metadata/name");
+    number.saturating_add(RECENT) >= next || is_best
+}
+
+/// The creation of the job. The status names it once it is there: that it was made is known by its own name and owner.
+fn make(view: &TrialView<'_>, setup: &Setup) -> Option<Action> {
     let experiment = view.experiment.map(|experiment| text(experiment, "/metadata/name")).unwrap_or_default();
     let number = view.object.pointer("/spec/number").and_then(Json::as_u64).unwrap_or_default();
     let all = view.experiment.and_then(|experiment| experiment.pointer("/spec/parameters")).and_then(Json::as_object);
@@ -161,8 +171,7 @@ fn make(view: &TrialView<'_>, setup: &Setup, status: &mut TrialStatus, now_ms: i
     let mut body = setup.job(&trial, names, &given(view.object));
     body["metadata"]["namespace"] = Json::from(text(view.object, "/metadata/namespace"));
     body["metadata"]["ownerReferences"] = Json::Array(vec![owner(view.object)]);
-    begin(status, &body, now_ms);
-    Action::Create { object: reference(&body), body }
+    Some(Action::Create { object: reference(&body), body })
 }
 
 impl Setup {
@@ -252,11 +261,11 @@ fn follow(
             status.message = doubt.map(|doubt| format!("so far {doubt}"));
             // A log that is read anew tells again what is known.
             let known = status.report.as_ref().map_or(0, |known| known.step);
-            report(
-                seen.filter(|seen| seen.reports().last().is_some_and(|last| last.step >= known)),
-                objectives,
-                status,
-            );
+            let told = seen.filter(|seen| seen.reports().last().is_some_and(|last| last.step >= known));
+            report(told, objectives, status);
+            if let (Some(told), Some(stopping), None) = (told, &setup.stopping, view.verdict) {
+                status.curve = rows(&stopping.to_keep(told.reports()));
+            }
             if let (Some(verdict), Some(seen), false) = (view.verdict, seen, is_suspended) {
                 judged(verdict, seen, setup, status, now_ms);
             }
@@ -284,9 +293,37 @@ fn judged(verdict: &Verdict, seen: &Observation, setup: &Setup, status: &mut Tri
 fn keep_curve(seen: Option<&Observation>, setup: &Setup, status: &mut TrialStatus) {
     if setup.stopping.is_some() {
         let reports = seen.map(|seen| thinned(seen.reports())).unwrap_or_default();
-        let row = |report: &Report| std::iter::once(report.step as f64).chain(report.values.iter().copied()).collect();
-        status.curve = reports.iter().map(row).collect();
+        status.curve = rows(&reports);
     }
+}
+
+/// Each report as numbers: its step and values; where not all before it are there, also how many there were, and their means, lowest and
+/// highest values.
+fn rows(reports: &[Report]) -> Vec<Vec<f64>> {
+    let row = |report: &Report| {
+        let mut row = vec![report.step as f64];
+        row.extend(&report.values);
+        if let Some(so_far) = &report.so_far {
+            row.push(so_far.reports as f64);
+            row.extend(so_far.means.iter().chain(&so_far.lowest).chain(&so_far.highest));
+        }
+        row
+    };
+    reports.iter().map(row).collect()
+}
+
+fn of_row(row: &[f64], objectives: usize) -> Option<Report> {
+    let (step, rest) = row.split_first()?;
+    let (values, rest) = rest.split_at_checked(objectives)?;
+    let so_far = match rest.split_first() {
+        None => None,
+        Some((reports, rest)) => {
+            let mut parts = rest.chunks_exact(objectives.max(1)).map(<[f64]>::to_vec);
+            let (means, lowest, highest) = (parts.next()?, parts.next()?, parts.next()?);
+            Some(Box::new(SoFar { reports: *reports as u64, means, lowest, highest }))
+        }
+    };
+    Some(Report { step: *step as u64, values: values.to_vec(), so_far })
 }
 
 fn report(seen: Option<&Observation>, objectives: &[Objective], status: &mut TrialStatus) {
@@ -332,14 +369,18 @@ pub fn stored(object: &Json, objectives: &[Objective]) -> Option<(u64, Stored)> 
         _ => Stage::Running,
     };
     let place = Place { continues: spec.continues, bracket: spec.bracket.unwrap_or(0) };
-    let report = |row: Vec<f64>| {
-        let (step, values) = row.split_first()?;
-        (values.len() == objectives.len()).then(|| Report { step: *step as u64, values: values.to_vec() })
-    };
-    let reports =
-        if stage == Stage::Running { Vec::new() } else { status.curve.into_iter().filter_map(report).collect() };
+    let reports = status.curve.iter().filter_map(|row| of_row(row, objectives.len())).collect();
     Some((
         spec.number,
-        Stored { parameters: given(object), learned: spec.learned, place, reports, repeats: spec.repeats, stage },
+        Stored {
+            parameters: given(object),
+            learned: spec.learned,
+            batch: spec.batch.map(|batch| Batch { first: batch.first, trials: batch.trials }),
+            by: spec.suggested_by,
+            place,
+            reports,
+            repeats: spec.repeats,
+            stage,
+        },
     ))
 }

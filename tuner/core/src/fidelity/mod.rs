@@ -12,7 +12,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{History, Level, State, TrialId};
-use crate::objective::Objective;
+use crate::objective::{Objective, order};
 use crate::space::Value;
 
 /// The resource of a trial, and the steps in which it grows.
@@ -131,14 +131,14 @@ pub(crate) enum Next {
 struct Rung {
     begun: usize,
     ended: usize,
-    /// Those that told a loss, by loss, then by configuration: that is its first trial.
-    ranked: Vec<(f64, TrialId)>,
+    /// Those that told a loss, by its [order], then by configuration: that is its first trial.
+    ranked: BTreeSet<(i64, TrialId)>,
     /// The configurations that went on from here.
     promoted: BTreeSet<TrialId>,
 }
 
 /// A rung that nobody has reached.
-static NOBODY: Rung = Rung { begun: 0, ended: 0, ranked: Vec::new(), promoted: BTreeSet::new() };
+static NOBODY: Rung = Rung { begun: 0, ended: 0, ranked: BTreeSet::new(), promoted: BTreeSet::new() };
 
 impl Rung {
     /// The best of the first `count` that has not gone on.
@@ -197,10 +197,7 @@ impl Schedule {
             if let State::Complete { values } = &trial.state
                 && let Some(value) = values.first()
             {
-                let entry = (objective.loss(*value), level.root.unwrap_or(trial.id));
-                let order = |other: &(f64, TrialId)| other.0.total_cmp(&entry.0).then(other.1.cmp(&entry.1));
-                let at = rung.ranked.binary_search_by(order).unwrap_or_else(|at| at);
-                rung.ranked.insert(at, entry);
+                rung.ranked.insert((order(objective.loss(*value)), level.root.unwrap_or(trial.id)));
             }
         }
         self.ended = history.ended().len();

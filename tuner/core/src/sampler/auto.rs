@@ -4,12 +4,13 @@
 //! sampler earns where its trials were better than all before, the more the later, and one that was asked less than its share is tried.
 //! So the one that finds most with few trials begins; where it finds nothing better for long, the others are asked as well.
 //!
-//! Each trial says how many others had ended when it was asked for, so that the decisions are a function of the history, too.
+//! Each trial says which of them it came from, so that the decisions are a function of the history, too. Trials that somebody else suggested,
+//! those of the start and those that were drawn are credited to nobody.
 
 use std::collections::VecDeque;
 
 use super::{CmaEs, Context, Evolve, Gp, Sampler, Tpe, cmaes, evolve, losses, quasi, tpe};
-use crate::history::{Trial, TrialId};
+use crate::history::Trial;
 use crate::pareto::Archive;
 use crate::space::{Dimension, Point, Space};
 
@@ -32,9 +33,12 @@ pub struct Auto {
     /// How many of the trials that ended have been judged.
     judged: usize,
     best: Archive,
+    /// The arm of the last suggestion, if it is from one.
+    last: Option<usize>,
 }
 
 struct Arm {
+    name: &'static str,
     sampler: Box<dyn Sampler>,
     /// Of the trials for which nothing speaks for another one.
     share: f64,
@@ -46,24 +50,23 @@ struct Arm {
 
 impl Default for Auto {
     fn default() -> Self {
-        Self { arms: Vec::new(), origins: Vec::new(), judged: 0, best: Archive::new(1) }
+        Self { arms: Vec::new(), origins: Vec::new(), judged: 0, best: Archive::new(1), last: None }
     }
 }
 
 impl Auto {
-    /// Takes in what has happened: for each trial what was known when it was asked for, and then where it came from.
+    /// Takes in what has happened: where each trial came from, and what came of it.
     fn observe(&mut self, context: &Context<'_>) {
         if self.arms.is_empty() {
             let samplers = samplers(context);
-            let arm = |(share, sampler)| Arm { sampler, share, asked: 0, gains: VecDeque::new() };
+            let arm = |(name, share, sampler)| Arm { name, sampler, share, asked: 0, gains: VecDeque::new() };
             self.arms = samplers.into_iter().map(arm).collect();
         }
         for trial in &context.history.trials()[self.origins.len()..] {
-            self.judge(context, trial.known);
-            let origin = self.choose(trial.known);
+            let origin = trial.by.as_deref().and_then(|by| self.arms.iter().position(|arm| arm.name == by));
             self.begin(origin);
         }
-        self.judge(context, context.history.ended().len());
+        self.judge(context);
     }
 
     fn begin(&mut self, origin: Option<usize>) {
@@ -73,11 +76,12 @@ impl Auto {
         }
     }
 
-    /// Takes in the ends of trials, up to so many.
-    fn judge(&mut self, context: &Context<'_>, known: usize) {
-        let new: Vec<TrialId> = context.history.ended()[self.judged..known.max(self.judged)].to_vec();
-        self.judged = known.max(self.judged);
-        for trial in new.into_iter().filter_map(|id| context.history.get(id)) {
+    /// Takes in the ends of trials.
+    fn judge(&mut self, context: &Context<'_>) {
+        let ended = context.history.ended();
+        let new = &ended[self.judged..];
+        self.judged = ended.len();
+        for trial in new.iter().filter_map(|id| context.history.get(*id)) {
             let is_better = self.is_better(context, trial);
             let origin = self.origins.get(trial.id.0 as usize).copied().flatten();
             let Some(arm) = origin.and_then(|at| self.arms.get_mut(at)) else { continue };
@@ -126,16 +130,16 @@ impl Arm {
 }
 
 /// Those that can search this space for these objectives, with their shares; the one that finds most with few trials first.
-fn samplers(context: &Context<'_>) -> Vec<(f64, Box<dyn Sampler>)> {
+fn samplers(context: &Context<'_>) -> Vec<(&'static str, f64, Box<dyn Sampler>)> {
     let tpe =
         || -> Box<dyn Sampler> { Box::new(Tpe::new(tpe::Settings { startup: STARTUP, ..tpe::Settings::default() })) };
     if context.objectives.len() > 1 {
         let settings = evolve::Settings { startup: STARTUP, ..evolve::Settings::default() };
-        return vec![(0.5, tpe()), (0.5, Box::new(Evolve::new(settings)))];
+        return vec![("tpe", 0.5, tpe()), ("nsga2", 0.5, Box::new(Evolve::new(settings)))];
     }
-    let mut samplers: Vec<(f64, Box<dyn Sampler>)> = vec![(0.6, Box::new(Gp::default())), (0.2, tpe())];
+    let mut samplers: Vec<(_, _, Box<dyn Sampler>)> = vec![("gp", 0.6, Box::new(Gp::default())), ("tpe", 0.2, tpe())];
     if is_numeric(context.space) {
-        samplers.push((0.2, Box::new(CmaEs::new(cmaes::Settings::default()))));
+        samplers.push(("cmaes", 0.2, Box::new(CmaEs::new(cmaes::Settings::default()))));
     }
     samplers
 }
@@ -149,11 +153,17 @@ fn is_numeric(space: &Space) -> bool {
 impl Sampler for Auto {
     fn suggest(&mut self, context: &Context<'_>) -> Option<Point> {
         self.observe(context);
+        self.last = None;
         let Some(chosen) = self.choose(context.history.ended().len()) else {
             return Some(quasi::point(context, context.trial.0));
         };
         let at = (chosen + (context.attempt / PATIENCE) as usize) % self.arms.len();
+        self.last = Some(at);
         self.arms[at].sampler.suggest(context)
+    }
+
+    fn author(&self) -> Option<&'static str> {
+        self.last.and_then(|at| self.arms.get(at)).map(|arm| arm.name)
     }
 }
 
@@ -161,7 +171,7 @@ impl Sampler for Auto {
 mod tests {
     use super::*;
     use crate::experiment::{Experiment, Outcome};
-    use crate::history::State;
+    use crate::history::{State, TrialId};
     use crate::objective::{Goal, Objective, Take};
     use crate::space::{Domain, Parameter, Scale};
 
@@ -227,7 +237,8 @@ mod tests {
             for entry in log {
                 match entry {
                     None => {
-                        second.begin(begun.next().expect("a trial").configuration.clone(), None);
+                        let trial = begun.next().expect("a trial");
+                        second.begin_by(trial.configuration.clone(), None, trial.by.clone());
                     }
                     Some((id, outcome)) => second.tell(id, outcome).expect("told"),
                 }
@@ -239,8 +250,38 @@ mod tests {
     }
 
     #[test]
+    fn nobody_earns_what_somebody_else_suggested() {
+        let mut experiment = experiment(1, 2);
+        let space = experiment.space().clone();
+        let add = |experiment: &mut Experiment, x: f64, loss: f64| {
+            let id = experiment.begin(space.configuration(&[x, 0.5]), None).id;
+            experiment.tell(id, Outcome::Values(vec![loss])).expect("told");
+        };
+        (0..STARTUP).for_each(|at| add(&mut experiment, at as f64 / 20.0, 9.0 - at as f64 / 10.0));
+        // Each of these is better than all before.
+        (0..5).for_each(|at| add(&mut experiment, 0.6 + at as f64 / 20.0, 1.0 - at as f64 / 10.0));
+        let (id, _) = ask(&mut experiment);
+        let by = experiment.history().get(id).and_then(|trial| trial.by.clone());
+        assert_eq!(by.as_deref(), Some("gp"));
+        experiment.tell(id, Outcome::Values(vec![0.0])).expect("told");
+        let mut auto = Auto::default();
+        auto.observe(&Context {
+            space: &space,
+            objectives: experiment.objectives(),
+            history: experiment.history(),
+            seed: 2,
+            trial: TrialId(16),
+            attempt: 0,
+        });
+        let known = |arm: &Arm| (arm.name, arm.asked, arm.gains.iter().copied().collect::<Vec<_>>());
+        let expected = [("gp", 1, vec![true]), ("tpe", 0, vec![]), ("cmaes", 0, vec![])];
+        assert_eq!(auto.arms.iter().map(known).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
     fn trials_go_to_whoever_earns_them() {
         let arm = |gains: &[bool], asked| Arm {
+            name: "random",
             sampler: Box::new(crate::sampler::Random),
             share: 0.5,
             asked,

@@ -60,6 +60,11 @@ pub trait Sampler: Send {
     /// experiment takes the nearest configuration, and asks again if that is of no use. `None` stands for any that is left of a finite
     /// space.
     fn suggest(&mut self, context: &Context<'_>) -> Option<Point>;
+
+    /// Which of its parts the last suggestion is from, where it has several that are judged by what came of theirs.
+    fn author(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// What a trial that has ended told, as losses in the order of the objectives; also one that was stopped early.

@@ -4,9 +4,12 @@
 //! told before is forgotten, and the best of these is chosen by what the repeats told alone. That one is a little lucky again, among few:
 //! its interval is wide enough for that (see [`interval`]).
 
+use std::collections::BTreeMap;
+
 use super::{Search, Stage, Stored};
 use crate::analysis::{Interval, interval};
 use crate::budget::Confirm;
+use crate::space::Value;
 
 /// A trial that tries another one's configuration again.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,11 +46,26 @@ impl Search {
         }
     }
 
+    /// What a trial tries that tries this one again: the same, with all of the resource.
+    #[must_use]
+    pub fn again(&self, of: u64) -> Option<BTreeMap<String, Value>> {
+        let mut parameters = self.trials.get(&of)?.parameters.clone();
+        if let Some(ladder) = self.experiment.ladder()
+            && let Some((name, most)) = ladder.parameter().zip(ladder.value(ladder.resources().len().saturating_sub(1)))
+        {
+            parameters.insert(name.to_owned(), most);
+        }
+        Some(parameters)
+    }
+
     /// The best trials by the first objective, the best first.
     fn ranked(&self, count: u64) -> Vec<u64> {
         let told = self.trials.iter().filter_map(|(number, stored)| match &stored.stage {
-            Stage::Succeeded(values) => self.losses(values).first().map(|loss| (*loss, *number)),
-            Stage::Running | Stage::Failed | Stage::Stopped(_) => None,
+            // What was told with less of the resource is no measure of what is told with more.
+            Stage::Succeeded(values) if self.rung(&stored.parameters) == self.front_rung => {
+                self.losses(values).first().map(|loss| (*loss, *number))
+            }
+            Stage::Succeeded(_) | Stage::Running | Stage::Failed | Stage::Stopped(_) => None,
         });
         let mut told: Vec<(f64, u64)> = told.collect();
         told.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));
@@ -88,6 +106,9 @@ impl Search {
     /// only if there is no other.
     #[must_use]
     pub fn winner(&self, confirm: Confirm) -> Option<Winner> {
+        if self.repeats.is_empty() {
+            return None;
+        }
         let candidates = self.ranked(confirm.candidates);
         let mut best: Option<((bool, f64), Winner)> = None;
         for number in &candidates {

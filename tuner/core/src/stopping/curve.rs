@@ -1,7 +1,9 @@
 //! What a trial told on its way, as losses.
 
-use crate::history::Report;
-use crate::objective::Objective;
+use std::collections::BTreeSet;
+
+use crate::history::{Report, some};
+use crate::objective::{Goal, Objective};
 
 /// So many reports of a trial that has ended are kept.
 const KEPT: usize = 100;
@@ -23,14 +25,24 @@ pub(super) struct Curve(Vec<Point>);
 
 impl Curve {
     pub(super) fn new(reports: &[Report], at: usize, objective: &Objective) -> Self {
-        let (mut sum, mut best) = (0.0, f64::INFINITY);
-        let told = reports.iter().filter_map(|report| Some((report.step, objective.loss(*report.values.get(at)?))));
-        let point = |(before, (step, loss)): (usize, (u64, f64))| {
-            sum += loss;
-            best = if loss < best { loss } else { best };
-            Point { step, loss, mean: sum / (before + 1) as f64, best }
+        let (mut count, mut sum, mut best) = (0, 0.0, f64::INFINITY);
+        let point = |report: &Report| {
+            let loss = objective.loss(*report.values.get(at)?);
+            if let Some(so_far) = &report.so_far {
+                count = so_far.reports;
+                sum = objective.loss(*so_far.means.get(at)?) * count as f64;
+                best = objective.loss(match objective.goal {
+                    Goal::Minimize => *so_far.lowest.get(at)?,
+                    Goal::Maximize => *so_far.highest.get(at)?,
+                });
+            } else {
+                count += 1;
+                sum += loss;
+                best = if loss < best { loss } else { best };
+            }
+            Some(Point { step: report.step, loss, mean: sum / count as f64, best })
         };
-        Self(told.enumerate().map(point).collect())
+        Self(reports.iter().filter_map(point).collect())
     }
 
     pub(super) fn points(&self) -> &[Point] {
@@ -64,5 +76,6 @@ pub fn thinned(reports: &[Report]) -> Vec<Report> {
     if reports.len() <= KEPT {
         return reports.to_vec();
     }
-    (0..KEPT).filter_map(|at| reports.get(at * (reports.len() - 1) / (KEPT - 1))).cloned().collect()
+    let kept: BTreeSet<usize> = (0..KEPT).map(|at| at * (reports.len() - 1) / (KEPT - 1)).collect();
+    some(reports, |at| kept.contains(&at))
 }

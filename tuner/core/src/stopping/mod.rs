@@ -99,6 +99,43 @@ pub struct Stopping {
     pub rules: Vec<Rule>,
 }
 
+impl Stopping {
+    /// The ladder that is climbed, if one is, and whether trials begin at different rungs.
+    fn halving(&self) -> Option<(&Ladder, bool)> {
+        self.rules.iter().find_map(|rule| match rule {
+            Rule::Halving { ladder, brackets } => Some((ladder, *brackets)),
+            Rule::Percentile { .. }
+            | Rule::Threshold { .. }
+            | Rule::Patience { .. }
+            | Rule::Wilcoxon { .. }
+            | Rule::Curve { .. } => None,
+        })
+    }
+
+    /// What has to be kept of a trial that runs and was not stopped, so that it and others are judged the same way after a restart: what it
+    /// told at the rungs that it has passed.
+    #[must_use]
+    pub fn to_keep(&self, reports: &[Report]) -> Vec<Report> {
+        let rungs = self.halving().map(|(ladder, _)| ladder.resources()).unwrap_or_default();
+        // The last rung is the end.
+        let rungs = &rungs[..rungs.len().saturating_sub(1)];
+        let at = |rung: &f64| reports.get(reports.partition_point(|report| report.step < step_of(*rung)));
+        let mut kept: Vec<Report> = rungs.iter().map_while(at).cloned().collect();
+        kept.dedup_by_key(|report| report.step);
+        kept
+    }
+}
+
+/// The step at which a rung is reached.
+fn step_of(rung: f64) -> u64 {
+    rung.ceil() as u64
+}
+
+/// The rung at which a trial is judged first.
+fn first(ladder: &Ladder, brackets: bool, trial: u64) -> usize {
+    if brackets { ladder.bracket_of(trial) } else { 0 }
+}
+
 /// Why a trial is ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -136,6 +173,21 @@ impl Judge {
     pub fn ended(&mut self, trial: u64, is_complete: bool, reports: &[Report]) {
         let curve = Curve::new(reports, self.stopping.at, &self.stopping.objective);
         self.trials.insert(trial, Known { curve, is_complete, passed: 0 });
+    }
+
+    /// Takes in a trial that runs, of which this was kept: see [`Stopping::to_keep`].
+    pub fn running(&mut self, trial: u64, reports: &[Report]) {
+        if self.trials.contains_key(&trial) {
+            return;
+        }
+        let curve = Curve::new(reports, self.stopping.at, &self.stopping.objective);
+        let passed = self.stopping.halving().map_or(0, |(ladder, brackets)| {
+            let rungs = &ladder.resources()[..ladder.resources().len().saturating_sub(1)];
+            let reached = rungs.iter().take_while(|rung| curve.from(step_of(**rung)).is_some()).count();
+            // Before its first rung nobody is judged.
+            if reached > first(ladder, brackets, trial) { reached } else { 0 }
+        });
+        self.trials.insert(trial, Known { curve, is_complete: false, passed });
     }
 
     /// A trial is gone.
@@ -277,11 +329,11 @@ impl Judge {
 
     fn halving(&mut self, trial: u64, own: &Curve, ladder: &Ladder, brackets: bool) -> Option<String> {
         let rungs = ladder.resources();
-        let first = |trial: u64| if brackets { ladder.bracket_of(trial) } else { 0 };
+        let first = |trial: u64| first(ladder, brackets, trial);
         let mut passed = self.trials.get(&trial).map_or(0, |known| known.passed).max(first(trial));
         // The last rung is the end.
         while passed + 1 < rungs.len() {
-            let step = rungs[passed].ceil() as u64;
+            let step = step_of(rungs[passed]);
             let Some(loss) = own.from(step).map(|point| point.loss) else { break };
             let others = self.trials.iter().filter(|(other, _)| **other != trial && first(**other) == first(trial));
             let losses: Vec<(f64, u64)> =

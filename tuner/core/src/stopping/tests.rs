@@ -7,7 +7,7 @@ fn stopping(goal: Goal, rule: Rule) -> Stopping {
 }
 
 fn reports(values: &[f64]) -> Vec<Report> {
-    values.iter().zip(1..).map(|(value, step)| Report { step, values: vec![*value] }).collect()
+    values.iter().zip(1..).map(|(value, step)| Report::new(step, vec![*value])).collect()
 }
 
 fn told(judge: &mut Judge, trial: u64, values: &[f64]) -> Option<String> {
@@ -148,4 +148,45 @@ fn of_many_reports_a_hundred_are_stored() {
     let steps: Vec<u64> = kept.iter().map(|report| report.step).collect();
     assert_eq!((steps.len(), steps[0], steps[1], steps[99]), (100, 1, 11, 1_001));
     assert_eq!(thinned(&reports(&many[..100])).len(), 100);
+}
+
+#[test]
+fn what_is_not_stored_of_many_reports_counts_in_means_and_best_values() {
+    // The best value comes once, where no report is kept; the values of those that are kept are no fair sample.
+    let mut many = vec![0.5; 1_001];
+    many[5] = 0.1;
+    (0..=100).for_each(|at| many[at * 10] = 0.9);
+    let all = Curve::new(&reports(&many), 0, &stopping(Goal::Minimize, percentile(50.0, Against::Best)).objective);
+    for goal in [Goal::Minimize, Goal::Maximize] {
+        let objective = stopping(goal, percentile(50.0, Against::Best)).objective;
+        let signed: Vec<f64> = many.iter().map(|value| objective.loss(*value)).collect();
+        let kept = Curve::new(&thinned(&thinned(&reports(&signed))), 0, &objective);
+        let (last, of_all) = (kept.last().copied(), all.last().copied());
+        let numbers =
+            |point: Option<curve::Point>| point.map(|point| (point.step, point.best, (point.mean * 1e9).round()));
+        assert_eq!(numbers(last), numbers(of_all), "{goal:?}");
+        assert_eq!(numbers(last).map(|(_, best, _)| best), Some(0.1));
+    }
+}
+
+/// A process that ends and another that is shown what is stored.
+#[test]
+fn who_has_passed_a_rung_is_not_judged_there_again_after_a_restart() {
+    let ladder = Ladder::new(None, 1.0, 9.0, 3.0).unwrap_or_else(|error| panic!("{error}"));
+    let stopping = stopping(Goal::Minimize, Rule::Halving { ladder, brackets: false });
+    let mut judge = Judge::new(stopping.clone());
+    assert_eq!(told(&mut judge, 0, &[0.5, 0.5]), None);
+    assert_eq!(told(&mut judge, 1, &[0.4]), None);
+    let kept = |values: &[f64]| stopping.to_keep(&reports(values));
+    assert_eq!(kept(&[0.5, 0.5]), reports(&[0.5]), "of one that runs, those at rungs");
+    assert_eq!(kept(&[0.5, 0.6, 0.7, 0.8]).iter().map(|report| report.step).collect::<Vec<_>>(), [1, 3]);
+    let mut again = Judge::new(stopping.clone());
+    again.running(0, &kept(&[0.5, 0.5]));
+    again.running(1, &kept(&[0.4]));
+    for judge in [&mut judge, &mut again] {
+        assert_eq!(told(judge, 0, &[0.5, 0.5]), None, "it has passed");
+        let why = told(judge, 2, &[0.45]);
+        let expected = "at step 1 it had score=0.45, number 2 of 3 trials, of which 1 may go on";
+        assert_eq!(why.as_deref(), Some(expected), "those that run count");
+    }
 }

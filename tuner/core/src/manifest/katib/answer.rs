@@ -45,7 +45,12 @@ pub fn experiment(viewed: &Json, trials: &[Shown<'_>], known: Option<&Json>, pla
                 merge(&mut own, &patch["status"]);
             }
             Action::Create { object: of, body } if of.kind == "Trial" => actions.push(made(object, &spec, &body)),
-            other => actions.push(other),
+            other @ (Action::Create { .. }
+            | Action::Delete { .. }
+            | Action::Patch { .. }
+            | Action::PatchStatus { .. }
+            | Action::Bind { .. }
+            | Action::Event { .. }) => actions.push(other),
         }
     }
     let phase = text(&own, "/phase").to_owned();
@@ -79,7 +84,11 @@ pub fn trial(
             Action::Create { object: of, body } => {
                 actions.push(Action::Create { object: of, body: dressed(object, &unguarded(&body), collector) });
             }
-            other => actions.push(other),
+            other @ (Action::Delete { .. }
+            | Action::Patch { .. }
+            | Action::PatchStatus { .. }
+            | Action::Bind { .. }
+            | Action::Event { .. }) => actions.push(other),
         }
     }
     let conditions = job.and_then(|job| job.pointer("/status/conditions")).and_then(Json::as_array);

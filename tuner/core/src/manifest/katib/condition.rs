@@ -74,9 +74,9 @@ fn walk(steps: &[Step], value: &Json) -> Option<Json> {
         What::This => walk(rest, value),
         What::ListOfThis => walk(rest, &Json::Array(vec![value.clone()])),
         What::Field(name) => {
-            let inner = match value {
-                Json::Array(members) => members.get(name.parse::<usize>().ok()?)?,
-                _ => value.get(name)?,
+            let inner = match value.as_array() {
+                Some(members) => members.get(name.parse::<usize>().ok()?)?,
+                None => value.get(name)?,
             };
             walk(rest, inner)
         }

@@ -330,7 +330,15 @@ impl World {
             confirm: None,
         };
         let job = json!({"apiVersion": "batch/v1", "kind": "Job"});
-        Setup { objectives: objectives(), budget, job, keep: Keep::Nothing, stopping: None, checkpoints: String::new() }
+        Setup {
+            objectives: objectives(),
+            budget,
+            job,
+            keep: Keep::Nothing,
+            stopping: None,
+            checkpoints: String::new(),
+            algorithm: "tpe".to_owned(),
+        }
     }
 
     fn plans(&mut self) -> Vec<Plan> {

@@ -15,7 +15,10 @@ mod kernel;
 
 use kernel::{Kernels, Mixture};
 
+use std::collections::BTreeSet;
+
 use super::{Context, Sampler, losses, quasi};
+use crate::objective::order;
 use crate::pareto::{Archive, least_crowded, most_volume};
 use crate::space::{Point, Space};
 use crate::stream::Purpose;
@@ -44,8 +47,8 @@ impl Default for Settings {
 /// Trials of which some told a loss, and the densities over them.
 #[derive(Debug)]
 pub(super) struct Estimator {
-    /// The losses of the trials that told one, the best first.
-    ranked: Vec<(f64, usize)>,
+    /// The trials that told a loss, by the [order] of that, the best first. Each takes its place among thousands at once.
+    ranked: BTreeSet<(i64, usize)>,
     /// A kernel for each trial.
     kernels: Kernels,
     count: usize,
@@ -53,7 +56,7 @@ pub(super) struct Estimator {
 
 impl Estimator {
     pub(super) fn new(space: &Space) -> Self {
-        Self { ranked: Vec::new(), kernels: Kernels::new(space.dimensions()), count: 0 }
+        Self { ranked: BTreeSet::new(), kernels: Kernels::new(space.dimensions()), count: 0 }
     }
 
     /// Takes in a trial, and answers its place.
@@ -65,9 +68,7 @@ impl Estimator {
 
     /// Takes in the loss of a trial by its place.
     pub(super) fn rank(&mut self, loss: f64, trial: usize) {
-        let order = |other: &(f64, usize)| other.0.total_cmp(&loss).then(other.1.cmp(&trial));
-        let at = self.ranked.binary_search_by(order).unwrap_or_else(|at| at);
-        self.ranked.insert(at, (loss, trial));
+        self.ranked.insert((order(loss), trial));
     }
 
     /// How many told a loss.
