@@ -9,6 +9,7 @@ import signal
 import statistics
 import subprocess
 import tomllib
+import urllib.request
 
 import pytest
 
@@ -73,6 +74,7 @@ def test_an_experiment_runs_from_its_file_to_the_best_configuration(own_server, 
         assert started[1:] == ["end"]
     name, loss = best_of(trials)
     shown = own_server.get("experiments.trainyard.dev", "wine")["status"]
+    assert shown["algorithm"] == "auto", "another version may have another default"
     assert shown["phase"] == "Succeeded" and shown["best"]["trial"] == name and shown["best"]["values"] == {"loss": loss}
     best = next(t for t in trials if t["metadata"]["name"] == name)["spec"]["parameters"]
     told = dict(line.split(" = ") for line in done.stdout.splitlines())
@@ -382,7 +384,7 @@ def test_the_best_are_tried_again_where_the_objective_is_noisy(own_server, folde
     parameters = {t["spec"]["number"]: t["spec"]["parameters"] for t in trials}
     assert all(t["spec"]["parameters"] == parameters[t["spec"]["repeats"]] for t in repeats)
 
-    best = own_server.get("experiment", "noisy")["status"]["best"]
+    best = own_server.get("experiments.trainyard.dev", "noisy")["status"]["best"]
     mean = sum(told[winner]) / 3
     assert (best["trial"], best["repeats"], best["parameters"]) == (f"noisy-{winner}", 3, parameters[winner])
     assert best["values"]["loss"] == pytest.approx(mean)
@@ -400,8 +402,11 @@ def test_the_best_are_tried_again_where_the_objective_is_noisy(own_server, folde
     both = json.loads(own_server.trainyard("tune", "compare", "noisy", "again", "-o", "json").stdout)
     [apart] = both["differences"]
     assert apart["low"] < apart["apart"] < apart["high"] and 0 < apart["p"] <= 1
-    other = own_server.get("experiment", "again")["status"]["best"]["values"]["loss"]
+    other = own_server.get("experiments.trainyard.dev", "again")["status"]["best"]["values"]["loss"]
     assert apart["apart"] == pytest.approx(mean - other)
+    found = {one["name"]: one["best"] for one in both["metrics"][0]["experiments"]}
+    assert (found["noisy"]["trial"], found["noisy"]["value"]) == (f"noisy-{winner}", pytest.approx(mean)), "not the luckiest"
+    assert found["again"]["value"] == pytest.approx(other)
     assert 'id="data"' in own_server.trainyard("tune", "plot", "noisy", "-o", "-").stdout
 
 
@@ -469,10 +474,127 @@ def test_the_better_configurations_go_on_from_their_checkpoints(own_server, fold
             first = trials[t["spec"]["continues"]]["spec"]["parameters"]
             assert first["x"] == t["spec"]["parameters"]["x"] and first["epochs"] == 1
     most = max(t["spec"]["parameters"]["epochs"] for t in trials.values())
-    best = own_server.get("experiment", "rungs")["status"]["best"]
+    best = own_server.get("experiments.trainyard.dev", "rungs")["status"]["best"]
     assert best["parameters"]["epochs"] == most
     assert f"epochs = {most}" in done.stdout
     exported = own_server.trainyard("tune", "export", "rungs", "-o", "toml").stdout
     assert tomllib.loads(exported) == best["parameters"]
     page = own_server.trainyard("tune", "plot", "rungs", "-o", "-").stdout
     assert '["epochs",' in page.replace(" ", ""), "what the best one had most of"
+
+
+@pytest.mark.parametrize("algorithm", ["hyperband", "bohb"])
+def test_brackets_begin_with_many_and_the_best_of_each_rung_go_on(own_server, folder, algorithm):
+    (folder / "rungs.py").write_text(RUNGS)
+    trial = 'command = ["python3", "rungs.py", "{trial.name}", "{trial.checkpoint}", "{epochs}", "{x}", "{opt}", "{momentum}"]'
+    file = experiment(folder, algorithm, 30, 4, trial=trial)
+    file.write_text(f"algorithm = '{algorithm}'\nfidelity = {{parameter = 'epochs', min = 1, max = 9}}\n"
+                    + file.read_text().replace("parallel = 4", "parallel = 4, repeats = 2, candidates = 1"))
+    own_server.trainyard("tune", file, cwd=folder, timeout=600)
+    trials = {t["spec"]["number"]: t for t in own_server.get("trials.trainyard.dev")["items"]}
+    assert {t["status"]["phase"] for t in trials.values()} == {"Succeeded"}
+    searched = {number: t for number, t in trials.items() if "repeats" not in t["spec"]}
+    assert len(searched) == 30
+    for number, t in trials.items():
+        begin, epochs = map(int, lines(folder, f"{algorithm}-{number}")[0].split())
+        assert epochs == t["spec"]["parameters"]["epochs"]
+        assert begin == ({1: 0, 3: 1, 9: 3}[epochs] if "continues" in t["spec"] else 0), "it goes on where the smaller one ended"
+    # The sizes of Hyperband's text for three rungs: nine begin with 1 epoch, five with 3, three with 9.
+    begun = {bracket: [t["spec"]["parameters"]["epochs"] for t in searched.values()
+                       if t["spec"].get("bracket", 0) == bracket and "continues" not in t["spec"]] for bracket in (0, 1)}
+    assert begun == {0: [1] * 9, 1: [3] * 5}
+    loss = {number: t["status"]["values"]["loss"] for number, t in searched.items()}
+    for bracket, first in ((0, 1), (1, 3)):
+        lowest = [n for n, t in searched.items() if t["spec"].get("bracket", 0) == bracket and "continues" not in t["spec"]]
+        gone = {t["spec"]["continues"] for t in searched.values()
+                if t["spec"].get("bracket", 0) == bracket and t["spec"]["parameters"]["epochs"] == 3 * first}
+        best = sorted(lowest, key=loss.get)[:len(lowest) // 3]
+        assert gone == set(best), "the best third went on"
+    most = max(t["spec"]["parameters"]["epochs"] for t in searched.values())
+    again = [t for t in trials.values() if "repeats" in t["spec"]]
+    best = min((n for n, t in searched.items() if t["spec"]["parameters"]["epochs"] == most), key=loss.get)
+    assert [t["spec"]["repeats"] for t in again] == [best, best]
+    assert all(t["spec"]["parameters"] == searched[best]["spec"]["parameters"] | {"epochs": 9} for t in again)
+    shown = own_server.get("experiments.trainyard.dev", algorithm)["status"]["best"]
+    assert (shown["trial"], shown["repeats"]) == (f"{algorithm}-{best}", 2) and shown["parameters"]["epochs"] == 9
+
+
+STEPS = """
+import json, sys, time
+number, kind = int(sys.argv[1]), sys.argv[2]
+for step in range(1, 41):
+    loss = {"curve": (0.1 if number < 2 else 5) + 1 / step,
+            "patience": max(1 / step, 1 / 3),
+            "wilcoxon": step * 7 % 5 + (0.01 * step if number else 0),
+            "steps": number / 10 + 1 / step}[kind]
+    print(json.dumps({"step": step, "loss": loss}), flush=True)
+    time.sleep(0.1)
+open(f"starts/{kind}-{number}", "w").write("end")
+"""
+
+
+def stopped_early(server, folder, kind, rules, trials, parallel=1):
+    """The statuses of an experiment's trials by number, and which of their programs came to their end."""
+    (folder / "steps.py").write_text(STEPS)
+    trial = f'command = ["python3", "steps.py", "{{trial.number}}", "{kind}", "{{trial.parameters}}"]'
+    file = experiment(folder, kind, trials, parallel, trial=trial)
+    file.write_text(f"{rules}\n{file.read_text()}")
+    server.trainyard("tune", file, cwd=folder, timeout=600)
+    found = {t["spec"]["number"]: t["status"] for t in server.get("trials.trainyard.dev")["items"]}
+    assert len(found) == trials
+    return found, {number for number in found if lines(folder, f"{kind}-{number}")}
+
+
+def test_a_curve_that_goes_nowhere_is_ended(own_server, folder):
+    trials, ended = stopped_early(own_server, folder, "curve", "stopping = {rule = 'curve', trials = 2}", 3)
+    assert ended == {0, 1} and [trials[n]["phase"] for n in range(3)] == ["Succeeded", "Succeeded", "Stopped"]
+    assert trials[2]["message"].startswith("by step 40 it comes to about loss="), trials[2]
+    assert "of the best trial with p=" in trials[2]["message"]
+    curve = trials[2]["curve"]
+    assert 5 <= len(curve) < 40 and curve[0] == [1, 6] and curve[-1][1] == pytest.approx(5 + 1 / curve[-1][0])
+    assert len(trials[0]["curve"]) == 40, "others are compared with all of it"
+
+
+def test_what_becomes_no_better_is_ended_and_counts(own_server, folder):
+    trials, ended = stopped_early(own_server, folder, "patience", "stopping = {rule = 'patience', steps = 6}", 2, 2)
+    assert not ended, "no program came to its end"
+    for status in trials.values():
+        assert status["phase"] == "Succeeded" and status["values"]["loss"] == pytest.approx(1 / 3)
+        told = re.fullmatch(r"it has not become better than loss=0.333333 of step 3 for (\d+) steps", status["message"])
+        assert told and 6 <= int(told.group(1)) < 37 and status["report"]["step"] == 3 + int(told.group(1)), status
+
+
+def test_folds_that_are_worse_one_by_one_are_ended(own_server, folder):
+    trials, ended = stopped_early(own_server, folder, "wilcoxon", "stopping = {rule = 'wilcoxon', start = 4}", 2)
+    assert ended == {0} and [trials[n]["phase"] for n in range(2)] == ["Succeeded", "Stopped"]
+    told = re.match(r"it is worse than the best trial at (\d+) of (\d+) steps, by chance only with p=", trials[1]["message"])
+    assert told and told.group(1) == told.group(2) and int(told.group(1)) >= 4, trials[1]
+
+
+def test_whoever_is_not_among_the_best_of_a_rung_is_ended(own_server, folder):
+    """The resource is how far a trial is. Each is worse than those before, so nobody passes a rung that another one has passed."""
+    rules = "algorithm = 'hyperband'\nfidelity = {min = 4, max = 36}"
+    trials, ended = stopped_early(own_server, folder, "steps", rules, 10, 2)
+    assert trials[0]["phase"] == "Succeeded" and 0 in ended
+    stopped = {number: status["message"] for number, status in trials.items() if status["phase"] == "Stopped"}
+    assert stopped and not stopped.keys() & ended
+    assert all(re.match(r"at step (4|12) it had loss=\S+, number \d+ of \d+ trials, of which \d+ may go on", message)
+               for message in stopped.values()), stopped
+    # The tenth trial begins a bracket whose first rung is at step 12; alone there, it passes.
+    assert trials[9]["phase"] == "Succeeded" and 9 in ended
+    assert {number for number in trials if trials[number]["phase"] == "Failed"} == set()
+
+
+def test_a_trial_costs_a_bounded_number_of_writes(own_server, folder):
+    def writes():
+        with urllib.request.urlopen(f"{own_server.url}/metrics", timeout=10) as answer:
+            page = answer.read().decode()
+        return int(re.search(r"^trainyard_store_writes_total (\d+)", page, re.M).group(1))
+
+    file = experiment(folder, "many", 40, 8, trial='command = ["/bin/echo", "loss={x}", "{opt}", "{momentum}"]')
+    file.write_text("algorithm = 'random'\n" + file.read_text())
+    before = writes()
+    own_server.trainyard("tune", file, cwd=folder)
+    trials = own_server.get("trials.trainyard.dev")["items"]
+    assert len(trials) == 40 and {t["status"]["phase"] for t in trials} == {"Succeeded"}
+    assert (writes() - before) / 40 <= 24, "creations, changes of status and events of trial, job, pod and service"
