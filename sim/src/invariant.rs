@@ -241,7 +241,7 @@ struct Standing {
 }
 
 /// G-2: called when nothing is in flight and the caches are current.
-pub(crate) fn settled(pods: &[Pod]) -> Result<(), String> {
+pub(crate) fn settled<'pods>(pods: impl IntoIterator<Item = &'pods Pod>) -> Result<(), String> {
     let mut gangs: BTreeMap<(&str, &str), Standing> = BTreeMap::new();
     for pod in pods {
         let Some((gang, size)) = gang(pod) else { continue };
