@@ -560,7 +560,7 @@ def test_what_becomes_no_better_is_ended_and_counts(own_server, folder):
     assert not ended, "no program came to its end"
     for status in trials.values():
         assert status["phase"] == "Succeeded" and status["values"]["loss"] == pytest.approx(1 / 3)
-        told = re.fullmatch(r"it has not become better than loss=0.333333 of step 3 for (\d+) steps", status["message"])
+        told = re.fullmatch(r"it has not become better than loss=0.33333 of step 3 for (\d+) steps", status["message"])
         assert told and 6 <= int(told.group(1)) < 37 and status["report"]["step"] == 3 + int(told.group(1)), status
 
 

@@ -248,7 +248,7 @@ fn what_is_wrong_with_a_trial_is_told_with_its_place() {
     assert!(told("\"1h30m\"", "\"soon\"")[0].starts_with("budget.time: expected a time such as"));
     assert!(told("trials = 8", "trials = 0")[0].starts_with("budget.trials: expected 1 or more, found 0"));
     assert!(told("retries = 2", "retires = 2")[0].contains("there is no key `retires` here"));
-    assert!(told("\"failed\"", "\"some\"")[0].starts_with("trial.keep: expected \"all\""));
+    assert!(told("\"failed\"", "\"some\"")[0].starts_with("trial.keep: expected \"recent\""));
     let job = TRIAL.replace("[trial]\ncommand", "[trial.job]\napiVersion = \"batch/v1\"\nkind = \"Jobb\"\nspec");
     let wrong = Definition::read(&job).unwrap_err();
     assert_eq!(wrong[0].hint.as_deref(), Some("did you mean Job?"));
