@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::super::gather::annotation;
 use super::{
     Action, EventSeverity, Fence, Pod, Turn, Value, fence, is_bound_here, is_gated, is_leaving, is_over, label,
     node_of, reference, uid,
@@ -22,10 +23,6 @@ pub(super) struct LetGo {
     pub(super) node: String,
     /// It can go nowhere else.
     is_sent: bool,
-}
-
-fn annotation<'pod>(pod: &'pod Pod, name: &str) -> Option<&'pod str> {
-    pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }
 
 /// Whether it waits at our gate, or was let go from there, and no controller of ours made it.
