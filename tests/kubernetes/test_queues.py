@@ -206,6 +206,68 @@ def test_pods_of_anybody_at_our_gate_wait_for_quota(cluster, queues):
     cluster.kubectl("delete", "deployment/web", "job/step")
 
 
+SEARCH = """
+name = "search"
+seed = 7
+[objective]
+metric = "loss"
+goal = "minimize"
+[parameters.x]
+type = "int"
+min = 0
+max = 100
+[parameters.y]
+type = "float"
+min = 1.0
+max = 2.0
+step = 0.5
+[budget]
+trials = 6
+parallel = 3
+[trial]
+image = "%s"
+queue = "team-a"
+resources = {cpu = "400m"}
+command = ["sh", "-c", "sleep 3; echo loss=$(( ({x} - 30) * ({x} - 30) )) y={y}"]
+"""
+
+
+@pytest.mark.parametrize("queues", [("v1beta2", None)], indirect=True)
+def test_trials_wait_for_quota_and_an_experiment_goes_on_without_the_leader(cluster, queues, tmp_path):
+    file = tmp_path / "search.toml"
+    file.write_text(SEARCH.replace('image = "%s"\n', ""))
+    assert "on a cluster every pod needs" in cluster.trainyard("tune", file, code=2).stderr
+    file.write_text(SEARCH % USERS)
+    done = cluster.trainyard("tune", file, "--detach")
+    assert "Started" in done.stderr
+    trials = lambda: cluster.get("trials.trainyard.dev", "-l", "trainyard.dev/experiment=search")["items"]
+    pods = lambda: cluster.get("pods", "-l", "trainyard.dev/experiment=search")["items"]
+    phase = lambda trial: trial.get("status", {}).get("phase")
+    # Of three trials at the same time the quota has room for two.
+    third = eventually(lambda: waiting(cluster), "one of them waits", 120)
+    assert set(third.values()) == {("team-a", "QuotaUsed")}, third
+    running = [pod for pod in pods() if pod["status"]["phase"] == "Running"]
+    assert len(running) <= 2, [pod["metadata"]["name"] for pod in running]
+    eventually(lambda: any(phase(trial) == "Succeeded" for trial in trials()), "the first has ended", 120)
+    cluster.kubectl("delete", "pod", "-n", "trainyard-system", cluster.leader(), "--grace-period=0", "--force")
+    experiment = lambda: cluster.get("experiments.trainyard.dev", "search")
+    eventually(lambda: experiment()["status"]["phase"] == "Succeeded", "whoever leads next ends it", 240)
+    found, status = trials(), experiment()["status"]
+    assert sorted(trial["metadata"]["name"] for trial in found) == [f"search-{number}" for number in range(6)]
+    assert [phase(trial) for trial in found] == ["Succeeded"] * 6
+    losses = {trial["metadata"]["name"]: (trial["spec"]["parameters"]["x"] - 30) ** 2 for trial in found}
+    assert {trial["metadata"]["name"]: trial["status"]["values"]["loss"] for trial in found} == losses
+    assert status["best"]["values"]["loss"] == min(losses.values())
+    version = experiment()["metadata"]["resourceVersion"]
+    report = tmp_path / "report.html"
+    cluster.trainyard("tune", "plot", "search", "-o", report)
+    assert "search-5" in report.read_text()
+    # The server has other words for 1.0, which are no reason to write it again.
+    assert experiment()["metadata"]["resourceVersion"] == version
+    cluster.trainyard("delete", "experiments.trainyard.dev", "search")
+    eventually(lambda: not trials() and not pods(), "and all of it goes", 60)
+
+
 def test_a_definition_of_somebody_else_is_left_as_it_is(cluster):
     name = "cohorts.kueue.x-k8s.io"
     part = lambda: cluster.get("crd", name)["metadata"].get("labels", {}).get("app.kubernetes.io/part-of")

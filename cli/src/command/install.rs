@@ -57,6 +57,9 @@ pub(crate) struct Args {
     /// Bind the pods of jobs by the operator itself, where nothing else schedules on their nodes
     #[arg(long, conflicts_with = "no_gangs")]
     binds: bool,
+    /// Leave experiments alone: the operator makes no jobs and reads no logs then
+    #[arg(long)]
+    no_experiments: bool,
     /// Apply it to the cluster of --context or --kubeconfig instead of printing it
     #[arg(long)]
     apply: bool,
@@ -85,6 +88,7 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         gangs: !args.no_gangs,
         queues: args.queues,
         binds: args.binds,
+        experiments: !args.no_experiments,
     });
     if !args.apply {
         return print(&objects, args.output);

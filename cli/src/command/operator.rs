@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use trainyard_coordinator::operator::{self, Health};
+use trainyard_coordinator::operator::{self, Companion, Health};
 use trainyard_coordinator::rendezvous::Door;
 use trainyard_coordinator_core::operator::election::Terms;
 use trainyard_coordinator_core::operator::install::{HEALTH_PORT, NAME, RENDEZVOUS_PORT, rendezvous_address};
 use trainyard_runtime::metrics::Metrics;
+use trainyard_tuner::Tuner;
 
 use crate::arg::Global;
 use crate::cluster;
@@ -26,7 +27,7 @@ const WORKERS: usize = 8;
 
 /// Run the job controllers on a Kubernetes cluster.
 ///
-/// Looks after TrainingJobs, and after PyTorchJobs and TrainJobs where the cluster has those kinds. Of several operators one leads and acts, the others wait for its lease to
+/// Looks after TrainingJobs, and after PyTorchJobs and TrainJobs where the cluster has those kinds, and runs experiments. Of several operators one leads and acts, the others wait for its lease to
 /// be given back or to run out. In a pod it reaches the cluster by the pod's service account; elsewhere by --context or --kubeconfig. SIGTERM ends it: what is under way is
 /// finished, and the lease given back. An operator that loses the lead exits with 1, to be started again. `trainyard install` prints all that a cluster needs for it.
 #[derive(Debug, clap::Args)]
@@ -57,6 +58,9 @@ pub(crate) struct Args {
     /// is scheduled
     #[arg(long, conflicts_with = "no_gangs")]
     binds: bool,
+    /// Leave experiments alone
+    #[arg(long)]
+    no_experiments: bool,
     /// How long the cluster's scheduler may take to bind the pods of a job before all of them are taken back, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     gang_seconds: u16,
@@ -111,7 +115,21 @@ impl Args {
             terms,
             pod_ip: self.pod_ip.clone(),
             pod_name: self.pod_name.clone(),
+            experiments: !self.no_experiments,
         }
+    }
+}
+
+/// The controllers of experiments.
+struct Experiments(trainyard_tuner::Handle);
+
+impl Companion for Experiments {
+    async fn ready(&self) {
+        self.0.ready().await;
+    }
+
+    async fn shutdown(self) {
+        self.0.shutdown().await;
     }
 }
 
@@ -153,7 +171,9 @@ async fn serve(global: &Global, args: &Args) -> Result<u8, CliError> {
         stop.cancel();
         std::future::pending::<()>().await;
     };
-    let running = operator::run(client, args.config(), &metrics, &health, stop.clone());
+    let experiments =
+        |client: &kube::Client| (!args.no_experiments).then(|| Experiments(Tuner::start_on_cluster(client, WORKERS)));
+    let running = operator::run(client, args.config(), experiments, (&metrics, &health), stop.clone());
     let outcome = tokio::select! { outcome = running => outcome, () = told => Ok(()) };
     answering.abort();
     outcome.map(|()| exit_code::SUCCESS).map_err(internal("the operator ends"))

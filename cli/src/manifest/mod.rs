@@ -172,6 +172,13 @@ pub(crate) fn load(files: &[PathBuf], edits: &edit::Edits, runner: Runner) -> Re
     Ok(documents)
 }
 
+/// What is wrong with a manifest of no file of its own, such as the one that a template makes, for a cluster.
+pub(crate) fn wrong_on_cluster(value: &Value) -> Vec<Diagnostic> {
+    let source = Source { name: String::new(), text: String::new(), folder: None };
+    let document = Document { source: Arc::new(source), value: value.clone(), spans: Arc::default() };
+    check::check(&document, Runner::Cluster)
+}
+
 /// Prints diagnostics; no diagnostics are fine.
 pub(crate) fn refuse(diagnostics: &[Diagnostic]) -> Result<(), CliError> {
     if diagnostics.is_empty() {

@@ -143,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_on_the_list_is_never_sent() {
         let (inner, heard) = server();
-        let client = Guard::new(rights(&BTreeSet::new(), Gangs::Left), "own").client(inner, None);
+        let client = Guard::new(rights(&BTreeSet::new(), Gangs::Left, false), "own").client(inner, None);
         let refused = Api::<Secret>::namespaced(client.clone(), "team").get("s").await.unwrap_err();
         assert!(matches!(&refused, kube::Error::Api(status) if status.code == 403), "{refused}");
         let (params, all) = (DeleteParams::default(), ListParams::default());
@@ -155,7 +155,7 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_lead_reads_and_does_not_write() {
         let (inner, heard) = server();
-        let (guard, fence) = (Guard::new(rights(&BTreeSet::new(), Gangs::Left), "own"), Fence::default());
+        let (guard, fence) = (Guard::new(rights(&BTreeSet::new(), Gangs::Left, false), "own"), Fence::default());
         let pods: Api<Pod> = Api::namespaced(guard.client(inner, Some(fence.clone())), "team");
         pods.get("p").await.unwrap();
         assert!(pods.delete("p", &DeleteParams::default()).await.is_err());
@@ -170,7 +170,7 @@ mod tests {
     async fn a_write_without_an_answer_is_taken_back_when_the_time_is_over() {
         let service =
             tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Infallible>>());
-        let (guard, fence) = (Guard::new(rights(&BTreeSet::new(), Gangs::Left), "own"), Fence::default());
+        let (guard, fence) = (Guard::new(rights(&BTreeSet::new(), Gangs::Left, false), "own"), Fence::default());
         fence.set(Some(uptime_ms() + 50));
         let client = guard.client(kube::Client::new(service, "default"), Some(fence));
         let pods: Api<Pod> = Api::namespaced(client, "team");

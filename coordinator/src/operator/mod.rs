@@ -45,6 +45,16 @@ pub struct Config {
     pub pod_ip: Option<String>,
     /// Its pod.
     pub pod_name: Option<String>,
+    /// Whether it may do what experiments take.
+    pub experiments: bool,
+}
+
+/// Controllers that act beside the coordinator's own while this process leads.
+pub trait Companion: Send + Sync {
+    /// Waits until what is created from now on is acted upon at once.
+    fn ready(&self) -> impl Future<Output = ()> + Send;
+    /// Finishes what is under way, and begins nothing new.
+    fn shutdown(self) -> impl Future<Output = ()> + Send;
 }
 
 /// Why an operator ended, other than by being told to.
@@ -79,21 +89,22 @@ impl Health {
     }
 }
 
-/// Takes part in the election, and leads once it has won, until `stop`. What it counts is on `page`.
+/// Takes part in the election, and leads once it has won, until `stop`. What it counts is on `page`. Who leads starts a companion,
+/// if there is one, whose client has the same rights and writes nothing either once the lead is lost.
 ///
 /// # Errors
 /// When the lead is lost or leading cannot begin. The process is to end then.
-pub async fn run(
+pub async fn run<C: Companion>(
     client: kube::Client,
     config: Config,
-    page: &Metrics,
-    health: &Health,
+    companion: impl FnOnce(&kube::Client) -> Option<C>,
+    (page, health): (&Metrics, &Health),
     stop: CancellationToken,
 ) -> Result<(), Error> {
     config.terms.check()?;
     let own = config.terms.namespace.clone();
     let gangs = access::Gangs::of(config.coordinator.gangs.is_some(), config.coordinator.binds);
-    let guard = Guard::new(access::rights(&config.coordinator.left, gangs), &own);
+    let guard = Guard::new(access::rights(&config.coordinator.left, gangs, config.experiments), &own);
     guard.register(page);
     let leading: Gauge = Gauge::default();
     let shown = leading.clone();
@@ -114,7 +125,8 @@ pub async fn run(
             Err(lost) => Err(lost),
             Ok(()) => {
                 leading.set(1);
-                lead(guard.client(client, Some(fence)), &config, page, health, &mut standing, &stop).await
+                let client = guard.client(client, Some(fence));
+                lead(client, &config, companion, (page, health), &mut standing, &stop).await
             }
         },
     };
@@ -147,11 +159,11 @@ async fn wait(standing: &mut watch::Receiver<Standing>, health: &Health) -> Resu
     }
 }
 
-async fn lead(
+async fn lead<C: Companion>(
     client: kube::Client,
     config: &Config,
-    page: &Metrics,
-    health: &Health,
+    companion: impl FnOnce(&kube::Client) -> Option<C>,
+    (page, health): (&Metrics, &Health),
     standing: &mut watch::Receiver<Standing>,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
@@ -167,9 +179,13 @@ async fn lead(
         () = &mut lost => return Err(Error::Lost),
     };
     handle.register_metrics(page);
+    let companion = companion(&client);
     let began = async {
         announce(&client, config).await;
         handle.ready().await;
+        if let Some(companion) = &companion {
+            companion.ready().await;
+        }
         health.set(true);
         std::future::pending::<()>().await;
     };
@@ -178,12 +194,18 @@ async fn lead(
         () = stop.cancelled() => {}
         () = began => {}
     }
-    tokio::select! { () = finish(handle) => Ok(()), () = &mut lost => Err(Error::Lost) }
+    tokio::select! { () = finish(handle, companion) => Ok(()), () = &mut lost => Err(Error::Lost) }
 }
 
 /// Ends what is under way, still as the leader.
-async fn finish(handle: Handle) {
-    if tokio::time::timeout(DRAIN, handle.shutdown()).await.is_err() {
+async fn finish<C: Companion>(handle: Handle, companion: Option<C>) {
+    let end = async {
+        if let Some(companion) = companion {
+            companion.shutdown().await;
+        }
+        handle.shutdown().await;
+    };
+    if tokio::time::timeout(DRAIN, end).await.is_err() {
         tracing::warn!(limit = ?DRAIN, "actions are still under way; whoever leads next plans them anew");
     }
 }

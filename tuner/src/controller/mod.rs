@@ -118,9 +118,19 @@ impl Tuner {
     /// trials of other systems told on their way is kept in the records of that file.
     #[must_use]
     pub fn start(client: &kube::Client, workers: usize, records: Option<PathBuf>) -> Handle {
+        Self::start_of(&Dialect::ALL, client, workers, records)
+    }
+
+    /// The same on a cluster, where other systems' experiments are left to these.
+    #[must_use]
+    pub fn start_on_cluster(client: &kube::Client, workers: usize) -> Handle {
+        Self::start_of(&[Dialect::Own], client, workers, None)
+    }
+
+    fn start_of(dialects: &[Dialect], client: &kube::Client, workers: usize, records: Option<PathBuf>) -> Handle {
         let stop = CancellationToken::new();
         let journal = Journal::new(records);
-        let tuners: Vec<Self> = Dialect::ALL.map(|dialect| Self::new(dialect, client, &journal, &stop)).into();
+        let tuners: Vec<Self> = dialects.iter().map(|dialect| Self::new(*dialect, client, &journal, &stop)).collect();
         let mut tasks = JoinSet::new();
         for tuner in &tuners {
             for controller in tuner.controllers() {

@@ -15,9 +15,9 @@ use crate::error::CliError;
 use crate::exit_code;
 use crate::follow::control::delete_options;
 use crate::follow::screen::Screen;
-use crate::manifest::{Document, Source, edit};
+use crate::manifest::{Document, Source, edit, wrong_on_cluster};
 use crate::output::style;
-use crate::session::{Place, Session, internal, wants_cluster};
+use crate::session::{Place, Session, internal};
 use crate::telemetry::{self, Quiet};
 
 /// How often it is asked whether an old experiment has gone.
@@ -72,12 +72,6 @@ fn collection(session: &Session) -> String {
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> Result<u8, CliError> {
     let path = args.file.clone().unwrap_or_default();
-    if wants_cluster(global) {
-        return Err(CliError::Usage {
-            message: "experiments run on the embedded control plane, not yet on a cluster".to_owned(),
-            hint: "leave --context and --kubeconfig out".to_owned(),
-        });
-    }
     let mut wanted = read(&path, args)?;
     ending::check(args.report.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -220,6 +214,14 @@ async fn carry_out(global: &Global, session: &Session, wanted: &Wanted, args: &R
 /// Asks the server whether it would take the job of a trial, before anything is started.
 async fn check_job(session: &Session, wanted: &Wanted) -> Result<(), CliError> {
     let Some(job) = wanted.definition.first_job(&wanted.name) else { return Ok(()) };
+    if matches!(session.place, Place::Cluster(_))
+        && let Some(wrong) = wrong_on_cluster(&job).into_iter().next()
+    {
+        return Err(CliError::Usage {
+            message: format!("the job of a trial cannot run on a cluster: {}: {}", wrong.path, wrong.message),
+            hint: wrong.hint.unwrap_or_else(|| "mend [trial] in the experiment's file".to_owned()),
+        });
+    }
     let text = |name: &str| job[name].as_str().unwrap_or_default().to_owned();
     let (version, kind) = (text("apiVersion"), text("kind"));
     let path = format!(

@@ -150,6 +150,34 @@ const PEERS: [Part; 4] = [
     },
 ];
 
+/// What it takes to run experiments. Trials are jobs of these kinds, whoever looks after them.
+const EXPERIMENTS: [Part; 10] = [
+    Part { group: "trainyard.dev", resource: "experiments", verbs: &FOLLOW, why: "what is searched" },
+    Part { group: "trainyard.dev", resource: "experiments/status", verbs: &[Patch], why: "how far a search is" },
+    Part {
+        group: "trainyard.dev",
+        resource: "trials",
+        verbs: &[Get, List, Watch, Create],
+        why: "the configurations that are tried",
+    },
+    Part { group: "trainyard.dev", resource: "trials/status", verbs: &[Patch], why: "what became of them" },
+    Part { group: "trainyard.dev", resource: "trainingjobs", verbs: &TRIAL_JOBS, why: "the jobs of trials" },
+    Part { group: "batch", resource: "jobs", verbs: &TRIAL_JOBS, why: "the jobs of trials" },
+    Part { group: "kubeflow.org", resource: "pytorchjobs", verbs: &TRIAL_JOBS, why: "the jobs of trials" },
+    Part { group: "trainer.kubeflow.org", resource: "trainjobs", verbs: &TRIAL_JOBS, why: "the jobs of trials" },
+    Part { group: "", resource: "pods", verbs: &FOLLOW, why: "which pods tell for a trial" },
+    Part { group: "", resource: "pods/log", verbs: &[Get], why: "what trials tell" },
+];
+
+/// Patch: they are suspended with their experiment, and go at their end as their template says. Delete: those that are stopped early.
+const TRIAL_JOBS: [Verb; 6] = [Get, List, Watch, Create, Patch, Delete];
+
+/// Objects that have others which keep them from going first.
+const OWNERS: [(&str, &str, &str); 2] = [
+    ("trainyard.dev", "experiments/finalizers", "trials that keep their experiment from going before them"),
+    ("trainyard.dev", "trials/finalizers", "jobs that keep their trial from going before them"),
+];
+
 /// What the operator does for the pods of a job to go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gangs {
@@ -173,17 +201,24 @@ impl Gangs {
     }
 }
 
-/// Everything that is read and written to look after the kinds that are not left to others.
+/// Everything that is read and written to look after the kinds that are not left to others, and after experiments if it runs these.
 #[must_use]
-pub fn rights(left: &BTreeSet<String>, gangs: Gangs) -> Vec<Right> {
+pub fn rights(left: &BTreeSet<String>, gangs: Gangs, experiments: bool) -> Vec<Right> {
     let more = GANGS.iter().filter(|_| gangs != Gangs::Left);
     let more = more.chain(Some(&BINDING).filter(|_| gangs == Gangs::Bound));
+    let more = more.chain(EXPERIMENTS.iter().filter(|_| experiments));
     let mut all: Vec<Right> = PARTS
         .iter()
         .chain(more)
         .chain(&PEERS)
         .map(|part| right(part.group, part.resource, part.verbs, Reach::Everywhere, part.why))
         .collect();
+    if experiments {
+        all.extend(OWNERS.map(|(group, resource, why)| Right {
+            implied: true,
+            ..right(group, resource, &[Update], Reach::Everywhere, why)
+        }));
+    }
     for dialect in dialects().iter().filter(|dialect| !is_left(**dialect, left)) {
         let info = dialect.info();
         let mut put = |resource: String, verbs: &[Verb], why| {
@@ -318,7 +353,7 @@ mod tests {
 
     fn may(method: &str, path: &str, query: &str) -> bool {
         let asked = asked(method, path, query).unwrap().unwrap();
-        allowing(&rights(&BTreeSet::new(), Gangs::Left), "trainyard-system", &asked).is_some()
+        allowing(&rights(&BTreeSet::new(), Gangs::Left, false), "trainyard-system", &asked).is_some()
     }
 
     #[test]
@@ -341,7 +376,7 @@ mod tests {
     #[test]
     fn nodes_are_looked_at_and_pods_changed_only_for_gangs() {
         let [bare, gangs, bound] =
-            [Gangs::Left, Gangs::Gated, Gangs::Bound].map(|gangs| rights(&BTreeSet::new(), gangs));
+            [Gangs::Left, Gangs::Gated, Gangs::Bound].map(|gangs| rights(&BTreeSet::new(), gangs, false));
         let has = |rights: &[Right], method: &str, path: &str| {
             allowing(rights, "own", &asked(method, path, "").unwrap().unwrap()).is_some()
         };
@@ -362,6 +397,26 @@ mod tests {
     }
 
     #[test]
+    fn jobs_are_made_and_logs_read_only_for_experiments() {
+        let [without, with] = [false, true].map(|experiments| rights(&BTreeSet::new(), Gangs::Left, experiments));
+        let has = |rights: &[Right], method: &str, path: &str| {
+            allowing(rights, "own", &asked(method, path, "").unwrap().unwrap()).is_some()
+        };
+        let trainyard = "/apis/trainyard.dev/v1alpha1/namespaces/team";
+        for (method, path) in [
+            ("GET", "/api/v1/namespaces/team/pods/p/log".to_owned()),
+            ("GET", "/apis/trainyard.dev/v1alpha1/experiments".to_owned()),
+            ("POST", format!("{trainyard}/trials")),
+            ("POST", format!("{trainyard}/trainingjobs")),
+            ("POST", "/apis/batch/v1/namespaces/team/jobs".to_owned()),
+        ] {
+            assert!(!has(&without, method, &path) && has(&with, method, &path), "{path}");
+        }
+        assert!(!has(&with, "POST", &format!("{trainyard}/experiments")), "whoever searches makes them");
+        assert!(!has(&with, "DELETE", &format!("{trainyard}/trials/t")), "what was tried is not forgotten");
+    }
+
+    #[test]
     fn the_lease_is_the_only_one_and_in_its_own_namespace() {
         let leases = "/apis/coordination.k8s.io/v1/namespaces";
         assert!(may("PUT", &format!("{leases}/trainyard-system/leases/trainyard-operator"), ""));
@@ -372,7 +427,7 @@ mod tests {
     #[test]
     fn a_kind_that_is_left_to_others_needs_no_rights() {
         let left = BTreeSet::from(["pytorchjobs.kubeflow.org".to_owned(), "trainjobs.trainer.kubeflow.org".to_owned()]);
-        let rights = rights(&left, Gangs::Bound);
+        let rights = rights(&left, Gangs::Bound, false);
         assert!(rights.iter().all(|right| !right.group.contains("kubeflow")), "{rights:?}");
         assert!(rights.iter().all(|right| right.resource != "configmaps"), "only they need one");
     }

@@ -8,6 +8,7 @@ use trainyard_proto::kubeflow::PyTorchJob;
 use trainyard_proto::schema;
 use trainyard_proto::trainer::{ClusterTrainingRuntime, TrainJob, TrainingRuntime};
 use trainyard_proto::trainyard::TrainingJob;
+use trainyard_proto::tuning::{Experiment, Trial};
 
 /// Keywords that mean the same in a structural schema.
 const KEPT: [&str; 8] = ["minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern", "enum"];
@@ -17,7 +18,7 @@ const FORMATS: [&str; 6] = ["int32", "int64", "float", "double", "byte", "date-t
 /// `kubectl apply` can store.
 const FOREIGN: [&str; 5] = ["template", "volumes", "volumeMounts", "tolerations", "metrics"];
 
-const OURS: [KindInfo; 1] = [TrainingJob::INFO];
+const OURS: [KindInfo; 3] = [TrainingJob::INFO, Experiment::INFO, Trial::INFO];
 const KUBEFLOW: [KindInfo; 4] = [PyTorchJob::INFO, TrainJob::INFO, TrainingRuntime::INFO, ClusterTrainingRuntime::INFO];
 
 /// The definitions of our own kinds; with `kubeflow` also of Kubeflow's kinds that run here, for a cluster that has none.
@@ -264,7 +265,7 @@ mod tests {
     #[test]
     fn a_training_job_takes_numbers_for_amounts_and_anything_for_its_environment() {
         let all = definitions(false);
-        assert_eq!(all.len(), 1);
+        assert_eq!(all[0]["spec"]["names"]["kind"], "TrainingJob");
         let spec = &all[0]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
         let cpu = &spec["resources"]["properties"]["cpu"];
         assert_eq!(cpu["x-kubernetes-preserve-unknown-fields"], json!(true), "{}", spec["resources"]);

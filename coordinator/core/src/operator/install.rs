@@ -38,6 +38,8 @@ pub struct Options {
     pub queues: bool,
     /// Whether the operator binds them by itself.
     pub binds: bool,
+    /// Whether it runs experiments.
+    pub experiments: bool,
 }
 
 /// How launchers call the rendezvous of an operator in this namespace.
@@ -49,7 +51,7 @@ pub fn rendezvous_address(namespace: &str) -> String {
 /// Everything, in the order in which it has to be created.
 #[must_use]
 pub fn objects(options: &Options) -> Vec<Value> {
-    let rights = access::rights(&options.left, access::Gangs::of(options.gangs, options.binds));
+    let rights = access::rights(&options.left, access::Gangs::of(options.gangs, options.binds), options.experiments);
     let mut all = crd::definitions(options.kubeflow);
     if options.queues {
         all.extend(queue::definitions());
@@ -116,16 +118,21 @@ fn own_rules(right: &Right) -> Vec<Value> {
     rules
 }
 
-/// Lets those who may edit or view a namespace do so with its TrainingJobs.
+/// Lets those who may edit a namespace do so with its TrainingJobs and experiments, and take trials away.
 fn user_role() -> Value {
     let mut role = named(
         "rbac.authorization.k8s.io/v1",
         "ClusterRole",
         None,
-        json!({"rules": [{
-            "apiGroups": ["trainyard.dev"], "resources": ["trainingjobs"],
-            "verbs": ["get", "list", "watch", "create", "update", "patch", "delete"],
-        }]}),
+        json!({"rules": [
+            {
+                "apiGroups": ["trainyard.dev"], "resources": ["trainingjobs", "experiments"],
+                "verbs": ["get", "list", "watch", "create", "update", "patch", "delete"],
+            },
+            // An experiment that is gone on with after its end has its status taken back.
+            {"apiGroups": ["trainyard.dev"], "resources": ["experiments/status"], "verbs": ["patch"]},
+            {"apiGroups": ["trainyard.dev"], "resources": ["trials"], "verbs": ["get", "list", "watch", "delete"]},
+        ]}),
     );
     role["metadata"]["name"] = json!("trainyard-edit");
     for of in ["admin", "edit"] {
@@ -207,6 +214,7 @@ fn container(options: &Options) -> Value {
     args.extend(options.left.iter().flat_map(|kind| ["--leave".to_owned(), kind.clone()]));
     args.extend((!options.gangs).then(|| "--no-gangs".to_owned()));
     args.extend(options.binds.then(|| "--binds".to_owned()));
+    args.extend((!options.experiments).then(|| "--no-experiments".to_owned()));
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let probe = |path: &str| json!({"httpGet": {"path": path, "port": "health"}, "periodSeconds": 5});
     json!({
@@ -253,6 +261,7 @@ mod tests {
             gangs: false,
             queues: false,
             binds: false,
+            experiments: false,
         }
     }
 
@@ -299,9 +308,17 @@ mod tests {
         let args = find(&all, "Deployment", NAME)["spec"]["template"]["spec"]["containers"][0]["args"].clone();
         assert_eq!(
             args,
-            json!(["operator", "--log-format", "json", "--leave", "pytorchjobs.kubeflow.org", "--no-gangs"])
+            json!([
+                "operator",
+                "--log-format",
+                "json",
+                "--leave",
+                "pytorchjobs.kubeflow.org",
+                "--no-gangs",
+                "--no-experiments"
+            ])
         );
-        let all = objects(&Options { gangs: true, binds: true, ..options() });
+        let all = objects(&Options { gangs: true, binds: true, experiments: true, ..options() });
         let args = find(&all, "Deployment", NAME)["spec"]["template"]["spec"]["containers"][0]["args"].clone();
         assert_eq!(args, json!(["operator", "--log-format", "json", "--binds"]));
     }

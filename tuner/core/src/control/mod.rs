@@ -97,7 +97,7 @@ fn owner(object: &Json) -> Json {
 fn status(object: &Json, wanted: &impl Serialize) -> Option<Action> {
     let Ok(Json::Object(mut wanted)) = serde_json::to_value(wanted) else { return None };
     let known = object.get("status").and_then(Json::as_object);
-    if known.unwrap_or(&Map::new()) == &wanted {
+    if same_table(known.unwrap_or(&Map::new()), &wanted) {
         return None;
     }
     for gone in known.into_iter().flatten().map(|(name, _)| name) {
@@ -112,6 +112,23 @@ fn status(object: &Json, wanted: &impl Serialize) -> Option<Action> {
     }
     let patch = json!({ "status": wanted });
     Some(Action::PatchStatus { object: reference(object), fence: fence(object), patch })
+}
+
+/// Whether two values say the same: an API server may store 1.0 as 1.
+fn same(one: &Json, other: &Json) -> bool {
+    match (one, other) {
+        (Json::Number(one), Json::Number(other)) => one == other || one.as_f64() == other.as_f64(),
+        (Json::Array(one), Json::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        (Json::Object(one), Json::Object(other)) => same_table(one, other),
+        _ => one == other,
+    }
+}
+
+fn same_table(one: &Map<String, Json>, other: &Map<String, Json>) -> bool {
+    let is_there = |(name, value): (&String, &Json)| other.get(name).is_some_and(|other| same(value, other));
+    one.len() == other.len() && one.iter().all(is_there)
 }
 
 fn forget(old: &Map<String, Json>, new: &mut Map<String, Json>) {
