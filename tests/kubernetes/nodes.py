@@ -62,6 +62,7 @@ class Cluster:
     def __init__(self, folder):
         self.folder = folder
         self.kubeconfig = folder / "kubeconfig"
+        self.last_words = []
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("TRAINYARD_", "KUBE"))}
         self.env |= {"KUBECONFIG": str(self.kubeconfig), "TRAINYARD_HOME": str(folder / "home"), "NO_COLOR": "1"}
 
@@ -91,9 +92,17 @@ class Cluster:
         items = self.get("pods", "-n", SYSTEM, "-l", "app.kubernetes.io/name=trainyard-operator")["items"]
         return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
 
+    def log(self, operator):
+        return self.kubectl("logs", "-n", SYSTEM, operator, "--tail=-1")
+
+    def kill(self, operator):
+        """Its log goes with it, so it is kept."""
+        self.last_words.append(self.log(operator))
+        self.kubectl("delete", "pod", "-n", SYSTEM, operator, "--grace-period=0", "--force")
+
     def refused(self):
-        """What the operators asked for and were not given, after all that was done."""
-        logs = "".join(self.kubectl("logs", "-n", SYSTEM, pod["metadata"]["name"], "--tail=-1") for pod in self.operators())
+        """What the operators asked for and were not given, after all that was done; also those that were killed."""
+        logs = "".join([*self.last_words, *(self.log(pod["metadata"]["name"]) for pod in self.operators())])
         assert "leads from now on" in logs
         return [line for line in logs.splitlines() if "was not sent" in line or "forbidden" in line.lower()]
 

@@ -110,7 +110,7 @@ def test_a_drained_node_gives_its_pod_to_the_other(cluster, job):
 def test_a_killed_operator_is_followed_and_training_goes_on(cluster, job):
     before = job.create().now()
     old = cluster.leader()
-    cluster.kubectl("delete", "pod", "-n", SYSTEM, old, "--grace-period=0", "--force")
+    cluster.kill(old)
     eventually(lambda: cluster.leader() not in ("", old), "another one leads", 60)
     assert job.ranks() == before["ranks"], "no rank was touched"
     # A rank that fails now is started again by the new leader, to which the launchers have come back.
