@@ -100,6 +100,7 @@ def make_image(at):
         shutil.copy(library, target)
     with tarfile.open(at / "root.tar", "w") as tar:
         tar.add(root, ".")
+    subprocess.run(["podman", "rmi", IMAGE], capture_output=True)  # an earlier run's
     made = subprocess.run(["podman", "import", str(at / "root.tar"), IMAGE], capture_output=True, text=True)
     if made.returncode == 0:
         made = subprocess.run(["podman", "run", "--rm", "--network", "host", IMAGE, "/bin/test", "1"], capture_output=True, text=True)

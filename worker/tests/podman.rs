@@ -5,6 +5,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod, Service};
 use kube::api::{Api, DeleteParams, PostParams};
@@ -32,6 +33,16 @@ struct World {
 
 fn podman(settings: &Path, args: &[&str]) -> Output {
     Command::new("podman").args(args).env("CONTAINERS_CONF", settings).output().unwrap()
+}
+
+/// The image of all tests here; that of an earlier run goes, unless a container still has it.
+fn image(settings: &Path, at: &Path) -> Result<(), String> {
+    static MADE: OnceLock<Result<(), String>> = OnceLock::new();
+    let make = || {
+        podman(settings, &["rmi", IMAGE]);
+        make_image(settings, at)
+    };
+    MADE.get_or_init(make).clone()
 }
 
 /// The image is as small as can be: a shell, an entrypoint and a command.
@@ -83,7 +94,7 @@ impl World {
         std::fs::write(&settings, SETTINGS).unwrap();
         let usable = ContainerMode::choose(Containers::Podman)
             .map_err(|error| error.to_string())
-            .and_then(|_| make_image(&settings, &home.path().join("image")));
+            .and_then(|_| image(&settings, &home.path().join("image")));
         if let Err(why) = usable {
             assert!(std::env::var_os("TRAINYARD_REQUIRE_PODMAN").is_none(), "podman is required: {why}");
             // Past the test runner, which keeps what passing tests print to itself.
