@@ -27,13 +27,17 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Self {
         let rules = [
             ResourceRules::namespaces(),
             ResourceRules::pods(),
             ResourceRules::custom(widgets(), true),
             ResourceRules::plain(Resource::new("", "configmaps"), true),
         ];
-        let mut world = Self { store: Store::new(rules, Limits::default()), now_ms: NOW_MS, uids: 0 };
+        let mut world = Self { store: Store::new(rules, limits), now_ms: NOW_MS, uids: 0 };
         world.create(&Resource::namespaces(), json!({ "metadata": { "name": "home" } })).unwrap();
         world
     }
@@ -513,6 +517,31 @@ fn old_objects_are_kept_as_text_and_say_the_same() {
         assert_eq!(object.value().to_string(), **object.json());
     }
     assert_eq!(store.check(), []);
+}
+
+/// A watcher that comes late is told the same, whatever is kept of the changes as values.
+#[test]
+fn old_changes_are_kept_as_text_and_are_told_the_same() {
+    let maps = Resource::new("", "configmaps");
+    let told = |window_values: usize| {
+        let mut world = World::with(Limits { window_values, ..Limits::default() });
+        let begin = world.store.resource_version();
+        let labels = |n: usize| json!({"side": if n.is_multiple_of(2) { "even" } else { "odd" }});
+        for n in 0..6 {
+            let meta = json!({"metadata": {"name": format!("w{n}"), "labels": labels(n)}});
+            world.create(&maps, meta).unwrap();
+            let key = Key::new(maps.clone(), "home", "w0");
+            world.update(&key, Part::Main, |value| value["metadata"]["labels"] = labels(n + 1)).unwrap();
+        }
+        assert_eq!(world.store.check(), []);
+        let selector = Selector::parse("side=even", "").unwrap();
+        let query = WatchQuery { resource_version: Some(begin), selector, ..WatchQuery::default() };
+        let (changes, _) = world.store.unseen(&maps, begin, 100).unwrap();
+        let told: Vec<WatchEvent> = changes.iter().filter_map(|change| query.sees(change)).collect();
+        assert!(told.len() > 6, "{told:?}");
+        told
+    };
+    assert_eq!(told(0), told(100));
 }
 
 /// From before there was a limit: such an object can be changed and let go, but gets no more owners.

@@ -157,3 +157,14 @@ pub struct Change {
     /// What was there before.
     pub previous: Option<Arc<Object>>,
 }
+
+impl Change {
+    /// The same with its objects as text alone.
+    pub(crate) fn as_text(&self) -> Self {
+        Self {
+            object: Arc::new(self.object.as_text()),
+            previous: self.previous.as_ref().map(|previous| Arc::new(previous.as_text())),
+            ..self.clone()
+        }
+    }
+}

@@ -16,9 +16,11 @@ pub struct Limits {
     /// Changes kept per resource, for watchers to resume from. A watcher may lag more than a second behind even at
     /// 3,000 writes a second before it must list again, and minutes at the pace of real jobs.
     pub window_changes: usize,
-    /// JSON bytes of kept changes per resource. Parsed, they take about six times as much: 24 MiB for a resource that
-    /// is written all the time.
+    /// JSON bytes of kept changes per resource.
     pub window_bytes: usize,
+    /// Changes per resource that are kept as values beside their text: watchers that follow are no further behind, and look at values only
+    /// if they select by labels or fields.
+    pub window_values: usize,
     /// JSON bytes of the objects that are held as values too. Far above what the jobs of a machine take, so that these are
     /// never parsed twice; 48 MiB of memory when a store is large.
     pub parsed_bytes: usize,
@@ -33,6 +35,7 @@ impl Default for Limits {
         Self {
             window_changes: 4096,
             window_bytes: 4 << 20,
+            window_values: 64,
             parsed_bytes: 8 << 20,
             object_bytes: 3 << 19,
             page_items: 10_000,
@@ -67,6 +70,11 @@ impl Window {
         self.last = change.resource_version;
         self.bytes += change.object.json().len();
         self.changes.push_back(change);
+        // Parsed, a change takes six times as much, and few watchers come so late.
+        let late = self.changes.len().checked_sub(limits.window_values + 1);
+        if let Some(change) = late.and_then(|place| self.changes.get_mut(place)) {
+            *change = Arc::new(change.as_text());
+        }
         while self.changes.len() > limits.window_changes || self.bytes > limits.window_bytes {
             let Some(dropped) = self.changes.pop_front() else { break };
             self.bytes -= dropped.object.json().len();
