@@ -6,6 +6,7 @@ mod admit;
 pub(crate) mod answer;
 mod bind;
 mod body;
+mod brief;
 pub(crate) mod call;
 mod check;
 mod delete;

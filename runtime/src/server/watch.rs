@@ -20,7 +20,7 @@ use super::call::Call;
 use super::limit::{CHUNK_BYTES, WATCH_SECONDS, WATCH_STALL};
 use super::stall::while_read;
 use super::status::{ApiError, Subject};
-use super::{answer, now_ms, read, view};
+use super::{answer, brief, now_ms, read, view};
 use crate::store::{Watch, WatchOptions};
 use crate::table;
 
@@ -192,15 +192,20 @@ impl Lines {
             WatchEvent::Deleted(object) => ("DELETED", object),
             WatchEvent::Bookmark { resource_version, initial_end } => {
                 let bookmark = self.bookmark(*resource_version, *initial_end);
-                line("BOOKMARK", &bookmark.to_string(), chunk);
+                line("BOOKMARK", &[&bookmark.to_string()], chunk);
                 return;
             }
         };
         match (self.call.form.view, self.call.kind.stored_as) {
-            (View::Whole | View::AggregatedDiscovery, None) => line(kind, object.json(), chunk),
+            // The watchers in this process do not look at them, and would read them all the same.
+            (View::Whole | View::AggregatedDiscovery, None) if !self.call.remote => {
+                let (before, behind) = brief::parts(object.json());
+                line(kind, &[before, behind], chunk);
+            }
+            (View::Whole | View::AggregatedDiscovery, None) => line(kind, &[object.json()], chunk),
             _ => {
                 let shown = self.shown(object);
-                line(kind, &shown.to_string(), chunk);
+                line(kind, &[&shown.to_string()], chunk);
             }
         }
     }
@@ -244,12 +249,13 @@ impl Lines {
     }
 }
 
-fn line(kind: &str, object: &str, chunk: &mut Vec<u8>) {
-    chunk.reserve(object.len() + 40);
+/// A line of an object in parts.
+fn line(kind: &str, object: &[&str], chunk: &mut Vec<u8>) {
+    chunk.reserve(object.iter().map(|part| part.len()).sum::<usize>() + 40);
     chunk.extend_from_slice(b"{\"type\":\"");
     chunk.extend_from_slice(kind.as_bytes());
     chunk.extend_from_slice(b"\",\"object\":");
-    chunk.extend_from_slice(object.as_bytes());
+    object.iter().for_each(|part| chunk.extend_from_slice(part.as_bytes()));
     chunk.extend_from_slice(b"}\n");
 }
 
