@@ -19,6 +19,14 @@ pub fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// The same, but after a failure of the power the old one may be there again, as whole as it was.
+///
+/// # Errors
+/// What the system says. No draft stays behind.
+pub fn renew(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    put(path, contents, mode, File::sync_data)
+}
+
 /// The same for what means nothing after a reboot, or is soon written again: it waits for no disk. Readers see the old file
 /// or the new one, never a part; both may be lost with the power.
 ///
@@ -62,12 +70,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spec.json");
         replace(&path, b"one", 0o600).unwrap();
+        renew(&path, b"newer", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"newer");
         swap(&path, b"two", 0o600).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         // A folder in the place of the draft: it cannot be written.
         fs::create_dir(folder.path().join(".spec.json.new")).unwrap();
         assert!(replace(&path, b"three", 0o600).is_err());
+        assert!(renew(&path, b"three", 0o600).is_err());
         assert!(swap(&path, b"three", 0o600).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"two");
     }

@@ -1,6 +1,7 @@
 //! The ground: embedded API server, object store, records database, artifact store, controller driver.
 
 pub mod auth;
+pub mod burst;
 mod discovery;
 pub mod driver;
 pub mod durable;

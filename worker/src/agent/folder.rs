@@ -120,6 +120,13 @@ impl PodFolder {
         write_atomically(&self.base.join("pod.json"), &bytes)
     }
 
+    /// Writes the record if it is another one than is there.
+    pub(super) fn renew_record(&self, record: &PodRecord) -> io::Result<()> {
+        let bytes = serde_json::to_vec(record).map_err(io::Error::other)?;
+        let path = self.base.join("pod.json");
+        if fs::read(&path).is_ok_and(|there| there == bytes) { Ok(()) } else { write_atomically(&path, &bytes) }
+    }
+
     pub(super) fn read_record(&self) -> io::Result<PodRecord> {
         let bytes = fs::read(self.base.join("pod.json"))?;
         serde_json::from_slice(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))

@@ -1,5 +1,7 @@
 //! What the agent tells the API about a pod: status, progress, the end of the object.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
@@ -33,8 +35,14 @@ fn api(shared: &Shared, pod: &Pod) -> Api<Pod> {
     Api::namespaced(shared.client.clone(), pod.metadata.namespace.as_deref().unwrap_or_default())
 }
 
-/// Patches the status. The uid in the patch makes the server refuse it for a successor of the same name.
-pub(super) async fn status(shared: &Shared, pod: &Pod, old: Option<&PodStatus>, new: &PodStatus) -> Written {
+/// Patches the status, and annotations with it. The uid in the patch makes the server refuse it for a successor of the same name.
+pub(super) async fn status(
+    shared: &Shared,
+    pod: &Pod,
+    old: Option<&PodStatus>,
+    new: &PodStatus,
+    annotations: &Annotations<'_>,
+) -> Written {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let mut status = serde_json::to_value(new).unwrap_or_default();
     // A merge patch only removes what it names: reason and message of an earlier status must not stay.
@@ -43,7 +51,10 @@ pub(super) async fn status(shared: &Shared, pod: &Pod, old: Option<&PodStatus>, 
             status[key] = Value::Null;
         }
     }
-    let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": status});
+    let mut patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": status});
+    if !annotations.is_empty() {
+        patch["metadata"]["annotations"] = json!(annotations);
+    }
     Written::from(api(shared, pod).patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await)
 }
 
@@ -52,10 +63,13 @@ pub(super) const PROGRESS: &str = "trainyard.dev/progress";
 /// Annotation with the newest checkpoint, which the coordinator reads.
 pub(super) const CHECKPOINT: &str = "trainyard.dev/checkpoint";
 
-/// Writes an annotation.
-pub(super) async fn annotate(shared: &Shared, pod: &Pod, annotation: &str, text: &str) -> Written {
+/// Names and texts.
+pub(super) type Annotations<'a> = BTreeMap<&'static str, &'a str>;
+
+/// Writes annotations.
+pub(super) async fn annotate(shared: &Shared, pod: &Pod, annotations: &Annotations<'_>) -> Written {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let patch = json!({"metadata": {"uid": pod.metadata.uid, "annotations": {annotation: text}}});
+    let patch = json!({"metadata": {"uid": pod.metadata.uid, "annotations": annotations}});
     Written::from(api(shared, pod).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await)
 }
 

@@ -80,8 +80,9 @@ pub(super) async fn make(shared: &Shared, folder: &PodFolder, record: &mut PodRe
     }
     let names: Vec<&str> = all_containers(&pod).map(|container| container.name.as_str()).collect();
     folder.create(&names).map_err(|error| Unready::Waiting(format!("the pod's folder cannot be made: {error}")))?;
+    let unwritten = |error| Unready::Waiting(format!("the pod's record cannot be written: {error}"));
     // Before anything is made in it: a folder without a record is taken for one that nothing is known of.
-    write_record(folder, record)?;
+    folder.renew_record(record).map_err(unwritten)?;
     let sources = fetch(shared, &pod).await?;
     let volumes = volumes(shared, folder, record, &sources).await?;
     if shared.config.mode == ContainerMode::Process
@@ -89,19 +90,13 @@ pub(super) async fn make(shared: &Shared, folder: &PodFolder, record: &mut PodRe
     {
         refuse_mounts(&pod, &volumes, why)?;
     }
-    write_record(folder, record)?;
+    folder.renew_record(record).map_err(unwritten)?;
     Ok(Surroundings { sources, volumes })
 }
 
 /// Where it is not known yet the pod waits: an answer that nobody gave refuses no pod.
 async fn allowed(shared: &Shared) -> Result<&Allowed, Unready> {
     shared.allowed().await.map_err(|error| Unready::Waiting(error.to_string()))
-}
-
-fn write_record(folder: &PodFolder, record: &PodRecord) -> Result<(), Unready> {
-    folder
-        .write_record(record)
-        .map_err(|error| Unready::Waiting(format!("the pod's record cannot be written: {error}")))
 }
 
 fn refuse_what_cannot_run(shared: &Shared, pod: &Pod) -> Result<(), Unready> {

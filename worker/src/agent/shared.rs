@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::OnceCell;
 use trainyard_proto::plan::{EventSeverity, ObjectRef};
+use trainyard_runtime::burst::Burst;
 use trainyard_runtime::driver::EventSink;
 use trainyard_runtime::records::{Records, RecordsError};
 use trainyard_worker_core::pod::BackOff;
@@ -33,6 +34,7 @@ pub(super) struct Shared {
     pub(super) gpus: Gpus,
     pub(super) names: Mutex<Names>,
     pub(super) disk: DiskWatch,
+    pub(super) starts: Burst,
     pub(super) events: EventSink,
     pub(super) cgroups: Cgroups,
     pub(super) images: Images,
@@ -55,6 +57,7 @@ impl Shared {
             names: Mutex::default(),
             cgroups: Cgroups::detect(),
             images: Images::default(),
+            starts: Burst::default(),
             allowed: OnceCell::new(),
             limits_event_sent: AtomicBool::new(false),
             size_event_sent: AtomicBool::new(false),

@@ -29,9 +29,13 @@ use super::setup::{self, Surroundings, all_containers};
 use super::shared::Shared;
 use super::trace::ContainerSpan;
 use crate::shim::{ProcessId, RunState, launch, now_ms, order_stop};
+use news::News;
 
 /// A container that starts within this time is told of once, as running, and not before as being created.
 const HOLD_STATUS_MS: i64 = 150;
+/// While many containers start here, one that runs is told of after this time: many have ended by then, and are told of once, with all
+/// that they said.
+const HOLD_RUNNING_MS: i64 = 150;
 /// When a write to the API failed.
 const RETRY_MS: i64 = 1_000;
 /// When a container could not be begun for want of something that may come.
@@ -211,8 +215,6 @@ impl Task {
         if acted {
             return Step::Again;
         }
-        self.tell_progress().await;
-        self.tell_checkpoint().await;
         let mut wake_at = plan.wake_at_ms;
         let mut wake = |at: i64| wake_at = Some(wake_at.map_or(at, |known| known.min(at)));
         if self.retry_at_ms.is_some_and(|at| now_ms < at) {
@@ -225,12 +227,11 @@ impl Task {
             wake(held_until);
             return Step::Wait(wake_at);
         }
-        if let Some(status) = plan.status {
-            if is_final(&status) && view.values().all(has_ended) {
-                self.free_gpus();
-            }
-            self.tell_status(status).await;
+        let news = self.news().await;
+        if plan.status.as_ref().is_some_and(is_final) && view.values().all(has_ended) {
+            self.free_gpus();
         }
+        self.tell(plan.status, news).await;
         if removes && self.retry_at_ms.is_none() {
             self.remove_object().await;
         }
@@ -240,11 +241,15 @@ impl Task {
         Step::Wait(wake_at)
     }
 
-    /// While a container is just being launched its status is about to change: one write instead of two.
+    /// While a container is just being launched its status is about to change, and so is that of one that has just begun where many come
+    /// and go: one write instead of two.
     fn held_until_ms(&self, now_ms: i64) -> Option<i64> {
-        let since = self.live.values().filter_map(|live| live.launching.map(|launching| launching.since_ms)).max()?;
-        let until = since + HOLD_STATUS_MS;
-        (now_ms < until).then_some(until)
+        let launching = self.live.values().filter_map(|live| Some(live.launching?.since_ms + HOLD_STATUS_MS)).max();
+        let newest = self.runs.values().filter_map(|runs| runs.first());
+        let began = newest.filter(|run| run.ending.is_none() && run.stop_deadline_ms.is_none());
+        let running = began.filter_map(|run| Some(run.started_ms? + HOLD_RUNNING_MS)).max();
+        let running = running.filter(|until| now_ms < *until && self.shared.starts.is_on(now_ms));
+        launching.max(running).filter(|until| now_ms < *until)
     }
 
     pub(super) fn container(&self, name: &str) -> Option<&Container> {
@@ -330,7 +335,10 @@ impl Task {
             self.shared.pod_event(&self.record.pod, EventSeverity::Normal, "ImageIgnored", message);
         }
         self.record.image_event_sent = true;
-        let _ = self.folder.write_record(&self.record);
+        // What was said to the pod's users is not said again by a later agent; where nothing was, that needs no note.
+        if !images.is_empty() || !nix::unistd::geteuid().is_root() {
+            let _ = self.folder.write_record(&self.record);
+        }
     }
 
     async fn start(&mut self, name: &str, attempt: u32, streak: u32) {
@@ -354,6 +362,7 @@ impl Task {
             span: span.as_ref().map(ContainerSpan::this),
         };
         let spec = begin.spec().instrument(starting.clone()).await;
+        self.shared.starts.note(now_ms());
         let launched = match spec {
             Ok(spec) => starting.in_scope(|| launch(&self.shared.config.shim_program, &spec)).map_err(BeginError::Io),
             Err(error) => Err(error),
@@ -431,20 +440,32 @@ impl Task {
         }
     }
 
-    async fn tell_status(&mut self, status: PodStatus) {
+    /// Tells the API of a new status and of what the containers wrote down, in one write.
+    async fn tell(&mut self, status: Option<PodStatus>, news: News) {
         self.retry_at_ms = None;
-        self.say_what_ended();
-        if self.told.as_ref() == Some(&status) {
-            return;
+        if status.is_some() {
+            self.say_what_ended();
         }
-        match report::status(&self.shared, &self.record.pod, self.told.as_ref(), &status).await {
+        let status = status.filter(|status| self.told.as_ref() != Some(status));
+        let written = match &status {
+            Some(new) => {
+                let old = self.told.as_ref();
+                report::status(&self.shared, &self.record.pod, old, new, &news.annotations()).await
+            }
+            None if news.is_empty() => return,
+            None => report::annotate(&self.shared, &self.record.pod, &news.annotations()).await,
+        };
+        match written {
             // Where it is gone, the watch tells so in its own time.
             Written::Done | Written::Gone => {
-                self.record.pod.status = Some(status.clone());
-                self.told = Some(status);
+                self.note(news);
+                if let Some(status) = status {
+                    self.record.pod.status = Some(status.clone());
+                    self.told = Some(status);
+                }
             }
             Written::Failed(error) => {
-                tracing::warn!(pod = self.record.pod.metadata.name, %error, "a pod's status could not be written");
+                tracing::warn!(pod = self.record.pod.metadata.name, %error, "what is known of a pod could not be written");
                 self.retry_at_ms = Some(now_ms() + RETRY_MS);
             }
         }

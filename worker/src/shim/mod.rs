@@ -18,6 +18,7 @@ mod watch;
 
 pub use engine::EngineContainer;
 pub use order::{Launched, launch, order_stop, run_beside};
+pub(crate) use spec::write_lightly;
 pub use spec::{Beside, Hook, ProcessId, RunState, ShimSpec, User, boot_id, now_ms, write_atomically};
 
 use std::io::{Read, Write};

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 use trainyard_runtime::durable;
@@ -184,7 +185,9 @@ impl ProcessId {
 /// The kernel's name for this boot.
 #[must_use]
 pub fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    static BOOT: OnceLock<String> = OnceLock::new();
+    let read = || fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+    BOOT.get_or_init(read).clone()
 }
 
 /// Milliseconds since the epoch.
@@ -219,11 +222,19 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     durable::replace(path, content, MODE)
 }
 
+/// The same, but after the power failed the old content may be there again.
+///
+/// # Errors
+/// As the file system says, for instance that the disk is full.
+pub(crate) fn renew(path: &Path, content: &[u8]) -> io::Result<()> {
+    durable::renew(path, content, MODE)
+}
+
 /// The same for what is written often and may be lost with the power: readers never see a part while it lasts.
 ///
 /// # Errors
 /// As the file system says, for instance that the disk is full.
-pub(super) fn write_lightly(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn write_lightly(path: &Path, content: &[u8]) -> io::Result<()> {
     durable::swap(path, content, MODE)
 }
 

@@ -18,7 +18,7 @@ use super::family;
 use super::hook::{self, Moment};
 use super::log::{Log, Stream, timestamp};
 use super::scan::Scan;
-use super::spec::{Beside, Hook, ProcessId, RunState, ShimSpec, now_ms, write_atomically};
+use super::spec::{Beside, Hook, ProcessId, RunState, ShimSpec, now_ms, renew, write_atomically};
 
 /// An unfinished line is shown after this long without more of it.
 const PARTIAL_MS: i64 = 200;
@@ -273,10 +273,11 @@ impl<'a> Watch<'a> {
         insist(&self.spec.state_file, &self.state);
     }
 
-    /// Writes down where things are. A failure is made good by the end, which is insisted on.
+    /// Writes down where things are. A failure is made good by the end, which is insisted on. After a reboot nothing of it is so any more: it
+    /// is enough that the claim is there.
     fn note(&self) {
         if let Ok(bytes) = serde_json::to_vec(&self.state) {
-            let _ = write_atomically(&self.spec.state_file, &bytes);
+            let _ = renew(&self.spec.state_file, &bytes);
         }
     }
 }
