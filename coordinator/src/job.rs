@@ -17,11 +17,13 @@ use trainyard_runtime::sockets;
 
 use crate::cluster::{Cluster, traceparent};
 use crate::gang::{controller_uid, phase};
+use crate::pace::Pace;
 use crate::rendezvous::Hub;
 
 pub(crate) fn controllers(cluster: &Cluster, hub: Option<&Hub>) -> Vec<Controller> {
     wake_by_nodes(cluster);
-    dialects().iter().map(|dialect| controller(cluster, hub, *dialect)).collect()
+    let pace: Arc<Pace> = Arc::default();
+    dialects().iter().map(|dialect| controller(cluster, hub, &pace, *dialect)).collect()
 }
 
 /// A node that goes out of reach, or is gone, wakes the jobs of its pods.
@@ -50,7 +52,7 @@ fn silent_nodes(cluster: &Cluster, pods: &[Pod]) -> BTreeSet<String> {
     named.into_iter().filter(is_silent).map(str::to_owned).collect()
 }
 
-fn controller(cluster: &Cluster, hub: Option<&Hub>, dialect: &'static dyn Dialect) -> Controller {
+fn controller(cluster: &Cluster, hub: Option<&Hub>, pace: &Arc<Pace>, dialect: &'static dyn Dialect) -> Controller {
     let info = dialect.info();
     let queue = cluster.queue(info.api_version, info.kind);
     let jobs = cluster.custom.get(&(info.api_version.to_owned(), info.kind.to_owned()));
@@ -58,10 +60,10 @@ fn controller(cluster: &Cluster, hub: Option<&Hub>, dialect: &'static dyn Dialec
         Cluster::wake_self(jobs, &queue);
     }
     wake_by_related(cluster, dialect);
-    let (planning, tracing, hub) = (cluster.clone(), cluster.clone(), hub.cloned());
+    let (planning, tracing, hub, pace) = (cluster.clone(), cluster.clone(), hub.cloned(), Arc::clone(pace));
     Controller {
         name: info.plural,
-        plan: Arc::new(move |key, now_ms| plan(&planning, hub.as_ref(), dialect, key, now_ms)),
+        plan: Arc::new(move |key, now_ms| plan(&planning, hub.as_ref(), &pace, dialect, key, now_ms)),
         trace: Arc::new(move |key, action| {
             // Actions are children of their plan's span, which is in the job's trace.
             if action.is_some() {
@@ -97,8 +99,17 @@ fn wake_by_related(cluster: &Cluster, dialect: &'static dyn Dialect) {
     }
 }
 
-fn plan(cluster: &Cluster, hub: Option<&Hub>, dialect: &dyn Dialect, key: &Key, now_ms: i64) -> Option<Plan> {
-    Some(job::plan(&view(cluster, hub, dialect, key)?, now_ms))
+fn plan(
+    cluster: &Cluster,
+    hub: Option<&Hub>,
+    pace: &Pace,
+    dialect: &dyn Dialect,
+    key: &Key,
+    now_ms: i64,
+) -> Option<Plan> {
+    let view = view(cluster, hub, dialect, key)?;
+    let uid = view.job["metadata"]["uid"].as_str().unwrap_or_default();
+    Some(pace.paced(uid, job::plan(&view, now_ms), now_ms))
 }
 
 /// What a job is planned from, as the caches show it.

@@ -12,6 +12,7 @@ mod install;
 mod job;
 mod metrics;
 pub mod operator;
+mod pace;
 mod peer;
 pub mod rendezvous;
 

@@ -313,6 +313,8 @@ impl Task {
                     tracing::info!(%job, generation = generation.0, adopted, "a generation of ranks");
                 }
                 Happened::Ready { generation, recovered_ms: None, .. } if adopted == Some(*generation) => {}
+                // That one rank alone has begun is what its pod says.
+                Happened::Ready { generation: Generation(1), members: 1, ranks: 1, recovered_ms: None } => {}
                 Happened::Ready { generation, members, ranks, recovered_ms } => {
                     let after = recovered_ms.map(|ms| format!(", {ms} ms after the failure")).unwrap_or_default();
                     let text = format!("Generation {}: {ranks} ranks in {members} pods{after}", generation.0);
