@@ -14,6 +14,10 @@ pub(crate) fn main() -> ExitCode {
     if let Some(error) = told::take_apart() {
         return done(Err(error));
     }
+    // One for each container: it does not wait until all that the command line can say is put together.
+    if let Some(rest) = command::shim::arguments(std::env::args_os()) {
+        return command::shim::main(&rest);
+    }
     let cli = Cli::parse();
     choose_colour(cli.global.color);
     done(dispatch(&cli.global, cli.command))
