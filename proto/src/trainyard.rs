@@ -95,7 +95,8 @@ pub struct TrainingJobSpec {
     /// written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Checkpoint>,
-    /// How long the job may be active, from its start time, before it is ended and has failed.
+    /// How long the job may be active before it is ended and has failed: the time for which its gang has places. What it waits for them
+    /// does not count, and after a suspension it begins anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub active_deadline_seconds: Option<i64>,

@@ -1,8 +1,10 @@
 """Manifests written for a cluster, on one machine: what the documentation of each field says is what happens."""
 
+import datetime
 import json
 import pathlib
 import textwrap
+import time
 
 import pytest
 
@@ -112,6 +114,39 @@ def test_active_deadline_is_exact(k):
     assert finished(k, "late") == "Failed"
     assert "deadline" in conditions(k, "late")["Failed"]["message"].lower()
     eventually(lambda: not [p for p in k.json("pods")["items"] if p["status"]["phase"] == "Running"], "nothing runs")
+
+
+def queue_of_a_cpu(k):
+    """A queue of one CPU, which each job of a CPU has alone."""
+    flavor = {"name": "default", "resources": [{"name": "cpu", "nominalQuota": 1}]}
+    queue = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ClusterQueue", "metadata": {"name": k.namespace},
+             "spec": {"namespaceSelector": {}, "resourceGroups": [{"coveredResources": ["cpu"], "flavors": [flavor]}]}}
+    local = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "LocalQueue", "metadata": {"name": "one"},
+             "spec": {"clusterQueue": k.namespace}}
+    k("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": [queue, local]}))
+
+
+def queued(name, command, limit=None):
+    spec = {"queue": "one", "command": ["bash", "-c", command], "resources": {"requests": {"cpu": 1}}}
+    spec |= {"activeDeadlineSeconds": limit} if limit else {}
+    return json.dumps({"apiVersion": "trainyard.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": name}, "spec": spec})
+
+
+def test_a_job_that_waits_in_a_queue_has_its_run_limit_left(k, tmp_path):
+    queue_of_a_cpu(k)
+    phase = lambda name: k.json("trainingjob", name).get("status", {}).get("phase")
+    age = lambda name: time.time() - datetime.datetime.fromisoformat(k.json("trainingjob", name)["metadata"]["creationTimestamp"]).timestamp()
+    k("apply", "-f", "-", input=queued("first", f"until [ -e {tmp_path}/go ]; do sleep 0.1; done"))
+    eventually(lambda: phase("first") == "Running", "it has the quota")
+    k("apply", "-f", "-", input=queued("second", "true", limit=3))
+    k("apply", "-f", "-", input=queued("third", f"touch {tmp_path}/ran; sleep 100", limit=3))
+    eventually(lambda: age("third") > 5, "they wait for longer than they may run", 60)
+    assert (phase("second"), phase("third")) == ("Pending", "Pending")
+    (tmp_path / "go").touch()
+    assert finished(k, "second", "trainingjob") == "Succeeded"
+    assert finished(k, "third", "trainingjob") == "Failed"
+    assert "activeDeadlineSeconds of 3" in conditions(k, "third", "trainingjob")["Failed"]["message"]
+    assert (tmp_path / "ran").exists(), "it had its time"
 
 
 def test_ttl_removes_the_finished_job(k):

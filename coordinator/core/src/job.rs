@@ -12,6 +12,7 @@ use crate::view::JobView;
 
 mod avoid;
 mod build;
+mod clock;
 mod decision;
 mod deputy;
 mod draft;
@@ -31,6 +32,7 @@ mod subject;
 mod tally;
 
 pub use avoid::Blame;
+pub use clock::Clock;
 pub use ledger::Ledger;
 pub use replica::{FirstFailure, first_failure};
 pub use stray::is_out_of_reach;

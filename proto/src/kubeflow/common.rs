@@ -36,7 +36,8 @@ pub struct RunPolicy {
     /// TTLSecondsAfterFinished is the time after which a finished job is deleted. Defaults to infinite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds_after_finished: Option<i32>,
-    /// ActiveDeadlineSeconds is how long the job may be active, counted from its start time, before it is ended and marked failed.
+    /// ActiveDeadlineSeconds is how long the job may be active before it is ended and marked failed: the time for which its pods have
+    /// places. What they wait for them does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_deadline_seconds: Option<i64>,
     /// BackoffLimit is the number of restarts before the job is marked failed. Defaults to unlimited.

@@ -212,6 +212,7 @@ impl Planner<'_> {
         }
         self.read_checkpoint();
         self.delete_pods(|_| true, "the job has no place");
+        self.keep_time(model);
         self.change.tallies = Some(tallies(model, &BTreeMap::new()));
         self.change.phase = Phase::Pending;
         self.change.message = Some(message);

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Meeting;
 use super::avoid::Blame;
+use super::clock::Clock;
 use crate::rendezvous::{Cause, RendezvousView, Spent};
 use crate::{backoff, label};
 
@@ -46,6 +47,9 @@ pub struct Ledger {
     /// What launchers said, of a job whose status has no place for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub meeting: Option<Meeting>,
+    /// How long it was active, of a job that may be so for a limited time.
+    #[serde(skip_serializing_if = "Clock::is_new")]
+    pub clock: Clock,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 use trainyard_proto::plan::{Action, EventSeverity, Fence, Plan, Reason};
 
+use super::clock::Clock;
 use super::decision::{self, Decision, Situation};
 use super::draft::Birth;
 use super::ledger::Ledger;
@@ -214,6 +215,7 @@ impl<'view> Planner<'view> {
         self.transition(Stage::Resumed, message.clone());
         self.event(EventSeverity::Normal, &format!("{}Resumed", self.kind()), &message);
         self.change.start_ms = Some(self.now_ms);
+        self.ledger.clock = Clock::default();
         self.ledger.begin();
         self.ledger.waits.clear();
         self.write_ledger();
@@ -335,7 +337,7 @@ impl<'view> Planner<'view> {
     }
 
     fn deadline_ms(&self, model: &JobModel) -> Option<i64> {
-        Some(seconds(self.change.start_ms?).saturating_add(model.policy.active_deadline_ms?))
+        self.ledger.clock.deadline_ms(model.policy.active_deadline_ms?)
     }
 
     fn read_progress(&mut self, model: &JobModel, current: &BTreeMap<String, Observed<'view>>) {
@@ -362,6 +364,7 @@ impl<'view> Planner<'view> {
     pub(super) fn converge(&mut self, model: &JobModel) {
         self.delete_counted();
         let stale = self.delete_foreign(model);
+        self.keep_time(model);
         self.create_services(model);
         if stale {
             self.reason(JobCode::WaitsForOldPods, "waits until the pods of its last start are gone", None);
