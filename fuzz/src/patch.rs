@@ -76,14 +76,7 @@ fn check(schema: &Schema, document: &Value, change: &Value) {
     default(schema, &mut filled);
     assert_eq!(once, filled, "defaults are idempotent");
 
-    let update = UpdateOptions {
-        manager: "fuzz",
-        now_ms: 1,
-        subresource: None,
-        has_status: true,
-        api_version: "v1",
-        disowned: false,
-    };
+    let update = UpdateOptions { manager: "fuzz", now_ms: 1, subresource: None, has_status: true, api_version: "v1" };
     let mut tracked = document.clone();
     track_update(None, &mut tracked, schema, update);
     let mut next = change.clone();

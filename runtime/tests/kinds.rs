@@ -147,6 +147,8 @@ fn wrong_jobs_are_refused_with_the_path() {
             "spec.pytorchReplicaSpecs.Worker.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \
              \"Never\", \"ExitCode\"",
             "spec.pytorchReplicaSpecs.Worker.template.spec.containers[0].name: Required value",
+            ".spec.pytorchReplicaSpecs.Worker.replicas: Invalid value: 0: .spec.pytorchReplicaSpecs.Worker.replicas accessor error: two \
+             is of the type string, expected int64",
         ]
     );
     let unknown: Vec<String> = unknown_fields(job.schema(), &wrong).iter().map(ToString::to_string).collect();

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use trainyard_runtime_core::apply::{ApplyError, ApplyOptions, UpdateOptions, apply, track_update};
+use trainyard_runtime_core::apply::{
+    ApplyError, ApplyOptions, UpdateOptions, apply, split_scale, track_scale, track_update,
+};
 use trainyard_runtime_core::schema::{Annotation, Builder, ListType, Schema, Strategy};
 
 fn annotate(_owner: &str, field: &str) -> Option<Annotation> {
@@ -58,7 +60,7 @@ fn forced(manager: &str) -> ApplyOptions<'_> {
 }
 
 fn by(manager: &str) -> UpdateOptions<'_> {
-    UpdateOptions { manager, now_ms: NOW, subresource: None, has_status: true, api_version: "apps/v1", disowned: false }
+    UpdateOptions { manager, now_ms: NOW, subresource: None, has_status: true, api_version: "apps/v1" }
 }
 
 fn object(labels: Value, spec: Value) -> Value {
@@ -349,6 +351,59 @@ fn nothing() -> Value {
 
 thread_local! {
     static SCHEMA: Arc<Schema> = Arc::new(schema());
+}
+
+/// Managers in the order of the list, each with whether he owns the number of replicas.
+fn owners(object: &Value) -> Vec<(String, String, bool)> {
+    let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
+    let owns = |entry: &Value| !entry["fieldsV1"]["f:spec"]["f:replicas"].is_null();
+    entries.iter().map(|entry| (text(entry, "manager"), text(entry, "subresource"), owns(entry))).collect()
+}
+
+fn scaled(old: &Value, replicas: i64, manager: &str) -> Value {
+    let mut new = old.clone();
+    new["spec"]["replicas"] = json!(replicas);
+    let options = UpdateOptions { subresource: Some("scale"), ..by(manager) };
+    track_scale(old, &mut new, ".spec.replicas", replicas != 0, options);
+    new
+}
+
+#[test]
+fn who_scales_owns_the_number_and_whoever_owned_it_keeps_the_rest() {
+    let mut made = object(json!({}), json!({"replicas": 1, "paused": true}));
+    track_update(None, &mut made, &schema(), by("one"));
+    let two = scaled(&made, 2, "two");
+    let owner = |name: &str, part: &str, owns: bool| (name.to_owned(), part.to_owned(), owns);
+    assert_eq!(owners(&two), [owner("one", "", false), owner("two", "scale", true)]);
+    // None says nothing, and what nobody owns stays nobody's.
+    let none = scaled(&two, 0, "two");
+    assert_eq!(owners(&none), [owner("one", "", false)]);
+    assert_eq!(owners(&scaled(&none, 3, "two")), [owner("one", "", false)]);
+}
+
+#[test]
+fn a_scale_to_what_there_is_sets_the_number_apart_and_then_nobody_owns_it() {
+    let mut made = object(json!({}), json!({"replicas": 1, "paused": true}));
+    track_update(None, &mut made, &schema(), by("one"));
+    let same = scaled(&made, 1, "two");
+    let owner = |owns: bool| ("one".to_owned(), String::new(), owns);
+    assert_eq!(owners(&same), [owner(true), owner(false)]);
+    // Of two entries of one manager the last counts.
+    assert_eq!(owners(&scaled(&same, 1, "two")), [owner(false)]);
+    let mut split = made.clone();
+    split_scale(&mut split, ".spec.replicas");
+    assert_eq!(owners(&split), [owner(true), owner(false)]);
+    let applied = apply(None, &object(json!({}), json!({"replicas": 1})), &schema(), options("one")).expect("created");
+    assert_eq!(owners(&scaled(&applied, 1, "two")), [owner(true)], "who applies speaks no version");
+}
+
+#[test]
+fn what_nothing_is_left_of_is_a_null() {
+    let custom = ApplyOptions { api_version: "example.com/v1", ..options("one") };
+    let live = apply(None, &object(json!({}), json!({"replicas": 1})), &schema(), custom).expect("created");
+    let emptied = apply(Some(&live), &object(json!({}), json!({})), &schema(), custom).expect("applied");
+    assert_eq!(emptied["spec"], Value::Null);
 }
 
 proptest! {

@@ -153,8 +153,11 @@ fn field_of_pod(source: &mut Map<String, Value>) {
 fn container(container: &mut Map<String, Value>) {
     let image = text(container, "image");
     let tag = image.rsplit('/').next().unwrap_or(image);
-    // A digest, or a tag other than latest, does not change under one's feet.
-    let pinned = tag.contains('@') || tag.split_once(':').is_some_and(|(_, tag)| tag != "latest");
+    // A digest, or a tag other than latest, does not change under one's feet; nor does what cannot be an image.
+    let pinned = tag.contains('@')
+        || tag.split_once(':').is_some_and(|(_, tag)| tag != "latest")
+        || tag.contains(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || "._-:".contains(c)))
+        || image.contains(char::is_whitespace);
     set(container, "imagePullPolicy", json!(if pinned { "IfNotPresent" } else { "Always" }));
     set(container, "terminationMessagePath", json!("/dev/termination-log"));
     set(container, "terminationMessagePolicy", json!("File"));
@@ -224,17 +227,6 @@ fn service_spec(spec: &mut Map<String, Value>) {
     set(spec, "type", json!("ClusterIP"));
     if text(spec, "type") != "ExternalName" {
         set(spec, "internalTrafficPolicy", json!("Cluster"));
-        // Endpoints of a headless service without selector are somebody else's, of whatever family.
-        let both = text(spec, "clusterIP") == "None"
-            && spec.get("selector").and_then(Value::as_object).is_none_or(Map::is_empty);
-        set(spec, "ipFamilyPolicy", json!(if both { "RequireDualStack" } else { "SingleStack" }));
-        let single = text(spec, "ipFamilyPolicy") == "SingleStack";
-        let both = both && !single;
-        // Who wants one family gives the second up.
-        if let (true, Some(Value::Array(families))) = (single, spec.get_mut("ipFamilies")) {
-            families.truncate(1);
-        }
-        set(spec, "ipFamilies", if both { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) });
     }
     if matches!(text(spec, "type"), "NodePort" | "LoadBalancer") {
         set(spec, "externalTrafficPolicy", json!("Cluster"));
@@ -272,6 +264,9 @@ fn job_spec(spec: &mut Map<String, Value>) {
     set(spec, "manualSelector", json!(false));
     let replacement = if spec.contains_key("podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
     set(spec, "podReplacementPolicy", json!(replacement));
+    each(spec, "podFailurePolicy", |policy| {
+        each(policy, "rules", |rule| each(rule, "onPodConditions", |pattern| set(pattern, "status", json!("True"))));
+    });
     template(spec);
 }
 

@@ -111,7 +111,7 @@ impl Kind {
         let mut causes = schema::validate(self.schema(), object);
         if self.builtin {
             // Its own rules know of these lists, and of what must be there.
-            let own = matches!(self.kind, "Deployment" | "ReplicaSet" | "Job" | "Pod" | "Service");
+            let own = matches!(self.kind, "Deployment" | "ReplicaSet" | "Job" | "Pod" | "Service" | "Event");
             causes.retain(|cause| match cause.reason {
                 CauseReason::Duplicate => !rule::OWN_LISTS.iter().any(|list| cause.field.contains(list)),
                 CauseReason::Required => !own,
@@ -125,6 +125,7 @@ impl Kind {
             });
         }
         self.tell(&mut causes);
+        causes.extend(self.scale_causes(object));
         // The rules read on where types are right.
         let readable = causes.iter().all(|cause| match cause.reason {
             CauseReason::Duplicate | CauseReason::NotSupported => true,
@@ -145,6 +146,16 @@ impl Kind {
             }
         }
         causes
+    }
+
+    /// What is wrong with the numbers of replicas of a custom object.
+    pub fn scale_causes(&self, object: &Value) -> Vec<Cause> {
+        self.scale.filter(|_| !self.builtin).map_or_else(Vec::new, |scale| rule::check_scale(scale, object))
+    }
+
+    /// What is wrong with a change of `old` as it was written: with what says nothing, which is not kept.
+    pub fn validate_written(&self, old: &Value, written: &Value) -> Vec<Cause> {
+        if self.builtin { rule::check_written(self, old, written) } else { Vec::new() }
     }
 
     /// What is wrong with a change of `old`'s status to that of `new`.

@@ -16,9 +16,13 @@ mod change;
 mod container;
 mod job;
 mod pod;
+mod policy;
+mod scale;
+mod security;
 mod small;
 
-pub(super) use change::{check_status, check_update};
+pub(super) use change::{check_status, check_update, check_written};
+pub(super) use scale::check_scale;
 
 /// What is wrong with an object of a kind of Kubernetes itself, beyond its schema.
 pub(super) fn check(kind: &Kind, object: &Value) -> Vec<Cause> {
@@ -168,11 +172,18 @@ impl Causes {
     /// Addresses are of one family here, as on most clusters. What has none and selects nothing may be of both.
     fn families(&mut self, spec: &Value) {
         let loose = spec["clusterIP"] == "None" && spec["selector"].as_object().is_none_or(Map::is_empty);
-        if loose || spec["type"] == "ExternalName" {
+        if spec["type"] == "ExternalName" {
             return;
         }
         let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
         self.one_of(spec.get("ipFamilyPolicy"), "spec.ipFamilyPolicy".to_owned(), &policies);
+        if spec["ipFamilyPolicy"] == "SingleStack" && list(spec, "ipFamilies").len() == 2 {
+            let why = "must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified";
+            return self.invalid("spec.ipFamilyPolicy", &spec["ipFamilyPolicy"], why);
+        }
+        if loose {
+            return;
+        }
         if spec["ipFamilyPolicy"] == "RequireDualStack" {
             let why = "this cluster is not configured for dual-stack services";
             self.invalid("spec.ipFamilyPolicy", &spec["ipFamilyPolicy"], why);

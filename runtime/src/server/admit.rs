@@ -14,13 +14,20 @@ pub(super) fn sets_status(kind: &Kind) -> bool {
     }
 }
 
+/// Completes what a client says: nothing of it is the server's own.
+pub(super) fn read(kind: &Kind, object: &mut Value) {
+    if (kind.group, kind.plural) == ("", "secrets") {
+        secret_data(object);
+    }
+}
+
 /// Completes a new object.
 pub(super) fn created(kind: &Kind, object: &mut Value, now: &str) {
     match (kind.group, kind.plural) {
         ("", "pods") => new_pod(object, now),
         ("", "persistentvolumeclaims") => replace_status(object, json!({"phase": "Pending"})),
         ("", "persistentvolumes") => replace_status(object, json!({"phase": "Available"})),
-        ("", "secrets") => secret_data(object),
+        ("", "services") => families(None, object),
         ("batch", "jobs") => job_selector(object),
         ("apps", "replicasets") => replace_status(object, json!({"replicas": 0})),
         _ => {}
@@ -53,8 +60,10 @@ fn job_selector(job: &mut Value) {
 /// Completes a change.
 pub(super) fn updated(kind: &Kind, old: &Value, new: &mut Value) {
     match (kind.group, kind.plural) {
-        ("", "secrets") => secret_data(new),
-        ("", "services") => keep_addresses(old, new),
+        ("", "services") => {
+            keep_addresses(old, new);
+            families(Some(old), new);
+        }
         // What the pod's class gave it.
         ("", "pods") => keep(old, new, &["priority", "preemptionPolicy"]),
         _ => {}
@@ -88,11 +97,16 @@ fn keep_addresses(old: &Value, new: &mut Value) {
     let given = new["spec"]["clusterIP"].as_str().unwrap_or_default();
     let had = old["spec"]["clusterIP"].as_str().unwrap_or_default();
     if new["spec"]["type"] == "ExternalName" {
-        if given == had
-            && let Some(spec) = map_at(new, "spec")
-        {
+        let same_address = given == had;
+        let Some(spec) = map_at(new, "spec") else { return };
+        if same_address {
             spec.remove("clusterIP");
             spec.remove("clusterIPs");
+        }
+        for field in ["ipFamilies", "ipFamilyPolicy"] {
+            if old["spec"]["type"] != "ExternalName" && spec.get(field) == old["spec"].get(field) {
+                spec.remove(field);
+            }
         }
         return;
     }
@@ -101,6 +115,41 @@ fn keep_addresses(old: &Value, new: &mut Value) {
         new["spec"]["clusterIPs"] = both;
     }
     keep(old, new, &["clusterIP", "clusterIPs"]);
+}
+
+/// The families of a service's addresses, where its writers do not speak of them: those of a headless service without
+/// selector are somebody else's, of whatever family; all others are of one. The policy stays until somebody changes it.
+fn families(old: Option<&Value>, service: &mut Value) {
+    let spec = &service["spec"];
+    if spec["type"] == "ExternalName" || !spec.is_object() {
+        return;
+    }
+    let free = spec["clusterIP"] == "None" && spec["selector"].as_object().is_none_or(Map::is_empty);
+    let had = |field: &str| old.map(|old| &old["spec"][field]).filter(|had| !had.is_null());
+    let policy = match (spec["ipFamilyPolicy"].is_null(), had("ipFamilyPolicy")) {
+        (false, _) => spec["ipFamilyPolicy"].clone(),
+        (true, Some(policy)) => policy.clone(),
+        (true, None) => Value::from(if free { "RequireDualStack" } else { "SingleStack" }),
+    };
+    let mut families: Vec<Value> = spec["ipFamilies"].as_array().cloned().unwrap_or_default();
+    // Who wants one family gives the second up, unless he has just asked for it.
+    if policy == "SingleStack" && had("ipFamilies") == Some(&spec["ipFamilies"]) {
+        families.truncate(1);
+    }
+    // What demands both and may not have them is refused as it is.
+    if families.is_empty() && (free || policy != "RequireDualStack") {
+        families.push(Value::from("IPv4"));
+    }
+    if free && policy != "SingleStack" && families.len() == 1 {
+        let other = if families[0] == "IPv4" { "IPv6" } else { "IPv4" };
+        families.push(Value::from(other));
+    }
+    if let Some(spec) = map_at(service, "spec") {
+        spec.insert("ipFamilyPolicy".to_owned(), policy);
+        if !families.is_empty() {
+            spec.insert("ipFamilies".to_owned(), Value::Array(families));
+        }
+    }
 }
 
 /// Completes a pod's status: what a node agent reports in one of two forms is there in both, and what was settled when the
@@ -189,6 +238,30 @@ fn qos_class(spec: &Value) -> &'static str {
 mod tests {
     use super::*;
     use crate::kinds::registry;
+
+    #[test]
+    fn a_service_keeps_its_families_until_somebody_speaks_of_them() {
+        let made = |old: Option<&Value>, spec: Value| {
+            let mut service = json!({ "spec": spec });
+            families(old, &mut service);
+            service
+        };
+        let both = json!(["IPv4", "IPv6"]);
+        let free = made(None, json!({"clusterIP": "None"}));
+        assert_eq!((&free["spec"]["ipFamilyPolicy"], &free["spec"]["ipFamilies"]), (&json!("RequireDualStack"), &both));
+        let one = made(None, json!({"selector": {"a": "b"}}));
+        assert_eq!(
+            (&one["spec"]["ipFamilyPolicy"], &one["spec"]["ipFamilies"]),
+            (&json!("SingleStack"), &json!(["IPv4"]))
+        );
+        // It demands both still, which a service with a selector cannot have: refused as it is.
+        let selecting = made(Some(&free), json!({"clusterIP": "None", "selector": {"a": "b"}}));
+        assert_eq!(selecting["spec"]["ipFamilyPolicy"], "RequireDualStack");
+        assert!(selecting["spec"]["ipFamilies"].is_null());
+        let policy = json!({"clusterIP": "None", "ipFamilyPolicy": "SingleStack", "ipFamilies": both});
+        assert_eq!(made(Some(&free), policy.clone())["spec"]["ipFamilies"], json!(["IPv4"]));
+        assert_eq!(made(None, policy)["spec"]["ipFamilies"], both);
+    }
 
     #[test]
     fn a_new_pods_status_is_ours() {

@@ -7,14 +7,15 @@ use serde_json::{Map, Value, json};
 use trainyard_runtime_core::apply::{self, ApplyError, UpdateOptions};
 use trainyard_runtime_core::patch::PatchError;
 use trainyard_runtime_core::schema::{self, Cause, CauseReason};
-use trainyard_runtime_core::store::{FieldCause, Key, Part, StoreError, new_causes};
+use trainyard_runtime_core::store::{FieldCause, Key, Part, StoreError, changed_causes, new_causes};
 
 use super::call::Call;
+use super::identity::type_causes;
 use super::query::FieldValidation;
 use super::rules::rule;
 use super::status::{ApiError, Subject};
 use super::{admit, now_ms};
-use crate::kinds::{Kind, registry};
+use crate::kinds::Kind;
 
 /// Owners that go on to the store, which refuses more than 64.
 const LOOKED_AT_OWNERS: usize = 128;
@@ -30,8 +31,6 @@ pub(super) struct Writer {
     pub(super) subresource: Option<&'static str>,
     /// Fields that the body says more than once.
     pub(super) duplicates: Vec<String>,
-    /// Whether nobody comes to own what is written: whoever owned it no longer does.
-    pub(super) disowned: bool,
 }
 
 impl Writer {
@@ -48,20 +47,32 @@ impl Writer {
             part,
             subresource,
             duplicates: Vec::new(),
-            disowned: false,
         }
     }
 
-    fn track(&self, old: Option<&Value>, new: &mut Value) {
-        let options = UpdateOptions {
+    /// Objects of some kinds are written only by who says which version he has read.
+    pub(super) fn versioned(&self, key: &Key, new: &Value) -> Result<(), StoreError> {
+        let said = new["metadata"]["resourceVersion"].as_str().is_some_and(|version| !version.is_empty());
+        if said || rule(self.kind).unconditional_update { Ok(()) } else { Err(StoreError::unversioned(key)) }
+    }
+
+    fn writes<'a>(&'a self, api_version: &'a str) -> UpdateOptions<'a> {
+        UpdateOptions {
             manager: &self.manager,
             now_ms: now_ms(),
             subresource: self.subresource,
             has_status: self.kind.status,
-            api_version: &self.kind.api_version(),
-            disowned: self.disowned,
-        };
-        apply::track_update(old, new, self.kind.schema(), options);
+            api_version,
+        }
+    }
+
+    fn track(&self, old: Option<&Value>, new: &mut Value) {
+        apply::track_update(old, new, self.kind.schema(), self.writes(&self.kind.api_version()));
+    }
+
+    /// Who owns the number of replicas, at `path`, after a write to the scale; `said` unless there are to be none.
+    pub(super) fn track_scale(&self, old: &Value, new: &mut Value, path: &str, said: bool) {
+        apply::track_scale(old, new, path, said, self.writes(&self.kind.api_version()));
     }
 
     /// What a body says as an object of the kind, and warnings for it: all that can be told of it before anything stored is
@@ -75,16 +86,24 @@ impl Writer {
     /// The complete new object from what was read, and more warnings for it.
     pub(super) fn created(&self, mut new: Value, tracked: bool) -> Result<(Value, Vec<String>), ApiError> {
         let mut warnings = Vec::new();
+        // The status of a new custom object is dropped before anybody looks at it, and so is the uid of any.
+        if !self.kind.builtin && self.kind.status {
+            set(&mut new, "status", None);
+        }
+        set(&mut new["metadata"], "uid", None);
         self.write_quantities(&mut new);
         self.kind.apply_defaults(&mut new);
+        admit::read(self.kind, &mut new);
+        // Nobody owns what the server adds.
+        if tracked {
+            self.omit_empty(&mut new);
+            self.track(None, &mut new);
+        }
         admit::created(self.kind, &mut new, &timestamp(now_ms()));
         self.omit_empty(&mut new);
         Self::owners_once(None, &mut new, &mut warnings);
         self.valid(&new, Checked::New).map_err(|error| error.warning(&warnings))?;
         warnings.extend(self.kind.warnings(None, &new));
-        if tracked {
-            self.track(None, &mut new);
-        }
         Ok((new, warnings))
     }
 
@@ -93,26 +112,39 @@ impl Writer {
         let mut warnings = Vec::new();
         let old = &*self.with_written_quantities(old);
         let mut new = self.restricted(old, new);
+        // Who writes it need not say which one it is.
+        set(&mut new["metadata"], "uid", old["metadata"].get("uid"));
         self.write_quantities(&mut new);
-        if self.part != Part::Status {
-            self.kind.apply_defaults(&mut new);
-            admit::updated(self.kind, old, &mut new);
-        } else {
+        let written = if self.part == Part::Status {
             admit::reported(self.kind, old, &mut new);
-        }
+            Vec::new()
+        } else {
+            self.kind.apply_defaults(&mut new);
+            admit::read(self.kind, &mut new);
+            self.kind.validate_written(old, &new)
+        };
         self.omit_empty(&mut new);
+        // Nobody owns what the server gives back.
+        if tracked {
+            self.track(Some(old), &mut new);
+        }
+        if self.part != Part::Status {
+            admit::updated(self.kind, old, &mut new);
+        }
         Self::owners_once(Some(old), &mut new, &mut warnings);
-        let frozen = match self.part {
+        let mut frozen = match self.part {
             Part::Status => self.kind.validate_status(old, &new),
             Part::Main | Part::Whole => self.kind.validate_update(old, &new),
         };
-        let frozen = Frozen { deletion: deletion_changes(&old["metadata"], &new["metadata"]), fields: frozen };
+        frozen.splice(0..0, written);
+        let frozen = Frozen {
+            metadata: changed_causes(old, &new),
+            deletion: deletion_changes(&old["metadata"], &new["metadata"]),
+            fields: frozen,
+        };
         self.valid(&new, Checked::Changed(frozen)).map_err(|error| error.warning(&warnings))?;
         if self.part != Part::Status {
             warnings.extend(self.kind.warnings(Some(old), &new));
-        }
-        if tracked {
-            self.track(Some(old), &mut new);
         }
         Ok((new, warnings))
     }
@@ -169,76 +201,6 @@ impl Writer {
             }
             schema::drop_nulls(schema, value);
         }
-    }
-
-    /// Says what it is, and is what the path says.
-    pub(super) fn identified(&self, mut value: Value) -> Result<Value, ApiError> {
-        let kind = self.kind;
-        if value.is_null() && kind.builtin {
-            value = json!({});
-        }
-        let Some(root) = value.as_object_mut() else {
-            let problem = if value.is_null() { "Object 'Kind' is missing in 'null'" } else { "the JSON is no object" };
-            return Err(ApiError::bad_request(match kind.builtin {
-                true => format!("{} the JSON of the body is no object", cannot_be_handled(kind)),
-                false => format!("the object provided is unrecognized (must be of type {}): {problem}", kind.kind),
-            }));
-        };
-        let api_version = kind.api_version();
-        let given = |field: &str| match root.get(field) {
-            None | Some(Value::Null) => Ok(""),
-            Some(Value::String(text)) => Ok(text.as_str()),
-            Some(_) => Err(ApiError::bad_request(format!("the JSON of the body has a {field} that is no string"))),
-        };
-        let (version_given, kind_given) = (given("apiVersion")?, given("kind")?);
-        if !kind.builtin && kind_given.is_empty() {
-            let shown = Value::from(root.clone());
-            if self.validation == FieldValidation::Ignore {
-                let told = format!("{} Object 'Kind' is missing in '{shown}' (JSON)", cannot_be_handled(kind));
-                return Err(ApiError::bad_request(told));
-            }
-            return Err(ApiError::bad_request(format!(
-                "the object provided is unrecognized (must be of type {}): Object 'Kind' is missing in '{shown}' ({shown})",
-                kind.kind
-            )));
-        }
-        let mismatch = (!version_given.is_empty() && version_given != api_version)
-            || (!kind_given.is_empty() && kind_given != kind.kind);
-        if mismatch {
-            if !kind.builtin && (kind_given.is_empty() || kind_given == kind.kind) {
-                return Err(ApiError::bad_request(format!(
-                    "the API version in the data ({version_given}) does not match the expected API version ({api_version})"
-                )));
-            }
-            let given = if kind_given.is_empty() { kind.kind } else { kind_given };
-            let version_given = if version_given.is_empty() { &api_version } else { version_given };
-            let (_, version) = version_given.rsplit_once('/').unwrap_or(("", version_given));
-            let group = kind.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
-            if registry().by_api_version(version_given, given).is_none() {
-                let told = format!("no kind \"{given}\" is registered for version \"{version_given}\"");
-                return Err(ApiError::bad_request(format!(
-                    "{given} in version \"{version}\" cannot be handled as a {}: {told}",
-                    kind.kind
-                )));
-            }
-            return Err(ApiError::bad_request(format!(
-                "{given} in version \"{version}\" cannot be handled as a {}: converting ({version}.{given}) to \
-                 ({group}.{}): unknown conversion",
-                kind.kind, kind.kind
-            )));
-        }
-        root.insert("apiVersion".to_owned(), Value::from(api_version));
-        root.insert("kind".to_owned(), Value::from(kind.kind));
-        match root.get("metadata") {
-            Some(Value::Object(_)) => {}
-            None | Some(Value::Null) => {
-                root.insert("metadata".to_owned(), json!({}));
-            }
-            Some(_) => {
-                return Err(ApiError::bad_request(format!("{} metadata is not an object", cannot_be_handled(kind))));
-            }
-        }
-        Ok(value)
     }
 
     /// Refuses, tells or drops unknown fields, as the client wishes.
@@ -319,15 +281,25 @@ impl Writer {
         }
     }
 
-    /// A new object has a name, or the beginning of one.
-    fn named(&self, value: &Value, causes: &mut Vec<Cause>) {
-        let empty = |field: &str| value["metadata"][field].as_str().is_none_or(str::is_empty);
-        if empty("name") && empty("generateName") {
-            let message = "Required value: name or generateName is required".to_owned();
-            let cause = Cause { reason: CauseReason::Required, field: "metadata.name".to_owned(), message };
-            // What an event is about is looked at first.
-            let place = if self.kind.kind == "Event" { causes.len().min(1) } else { 0 };
-            causes.insert(place, cause);
+    /// What is wrong with a new object's metadata, and how many of what else is wrong are told before that.
+    fn metadata_causes(&self, value: &Value, causes: &[Cause]) -> (Vec<FieldCause>, usize) {
+        let nothing = Map::new();
+        let metadata = value["metadata"].as_object().unwrap_or(&nothing);
+        let name = value["metadata"]["name"].as_str().unwrap_or_default();
+        // Of an object with a name the store says the rest, if nothing else is wrong.
+        if causes.is_empty() && !name.is_empty() {
+            return (Vec::new(), 0);
+        }
+        let first = new_causes(&rule(self.kind), name, metadata);
+        match (self.kind.group, self.kind.kind) {
+            // What an event is about is looked at first, and of older ones nothing more where that is wrong.
+            ("", "Event") if !causes.is_empty() => (Vec::new(), 0),
+            ("events.k8s.io", "Event") => {
+                let newer = ["series", "eventTime", "type", "firstTimestamp", "lastTimestamp", "count", "source"];
+                let is_newer = |cause: &Cause| newer.contains(&cause.field.split('.').next().unwrap_or_default());
+                (first, causes.iter().position(is_newer).unwrap_or(causes.len()))
+            }
+            _ => (first, 0),
         }
     }
 
@@ -342,39 +314,34 @@ impl Writer {
                 )));
             }
         }
+        if let (false, Some(said)) = (self.kind.builtin, value["kind"].as_str()) {
+            let name = value["metadata"]["name"].as_str().unwrap_or_default();
+            type_causes(self.kind, &self.kind.api_version(), said, name)?;
+        }
         let mut causes = self.kind.validate(value);
-        let mut first = Vec::new();
-        match checked {
-            Checked::New => {
-                self.named(value, &mut causes);
-                let name = value["metadata"]["name"].as_str().filter(|name| !name.is_empty());
-                if let (false, Some(name), Some(metadata)) = (causes.is_empty(), name, value["metadata"].as_object()) {
-                    first = new_causes(&rule(self.kind), name, metadata);
-                }
-            }
-            Checked::Changed(Frozen { deletion, fields }) => {
-                // The API server looks at the whole job, and then at its spec again for what may not change.
-                if self.kind.kind == "Job" && self.part != Part::Status {
-                    let again: Vec<Cause> = causes.iter().filter(|c| c.field.starts_with("spec.")).cloned().collect();
-                    causes.extend(again);
-                }
+        let (first, place) = match checked {
+            Checked::New => self.metadata_causes(value, &causes),
+            Checked::Changed(Frozen { metadata, deletion, fields }) => {
                 // What is immutable about a secret is said first.
                 let place = if self.kind.kind == "Secret" { 0 } else { causes.len() };
                 causes.splice(place..place, fields);
                 causes.splice(0..0, deletion);
+                (metadata, 0)
             }
-        }
-        if causes.is_empty() {
-            return Ok(());
-        }
+        };
         // Kubernetes' own kinds, and all metadata, are decoded into types before they are validated, so that a wrong type is a
         // bad request.
         let typed = |cause: &&Cause| self.kind.builtin || cause.field.starts_with("metadata");
         if let Some(cause) = causes.iter().filter(typed).find(|cause| cause.reason == CauseReason::TypeInvalid) {
             return Err(ApiError::bad_request(format!("{} {cause}", cannot_be_handled(self.kind))));
         }
+        if causes.is_empty() && first.is_empty() {
+            return Ok(());
+        }
         let name = value["metadata"]["name"].as_str().or(value["metadata"]["generateName"].as_str());
-        Err(invalid(self.kind, name.unwrap_or_default(), causes).with_first(first))
+        let mut all = field_causes(causes);
+        all.splice(place..place, first);
+        Err(ApiError::invalid(subject(self.kind, name.unwrap_or_default()), all))
     }
 }
 
@@ -388,6 +355,7 @@ enum Checked {
 
 /// What must not have changed of an object.
 struct Frozen {
+    metadata: Vec<FieldCause>,
     /// When it goes: that is for deletions to say.
     deletion: Vec<Cause>,
     fields: Vec<Cause>,
@@ -399,15 +367,12 @@ fn deletion_changes(old: &Value, new: &Value) -> Vec<Cause> {
         let going = *field == "deletionTimestamp" && old[*field].is_string();
         !new[*field].is_null() && !going && new[*field] != old[*field]
     });
-    let causes: Vec<Cause> = changed
-        .map(|field| Cause {
-            reason: CauseReason::Invalid,
-            field: format!("metadata.{field}"),
-            message: format!("Invalid value: {}: field is immutable", new[field]),
-        })
-        .collect();
-    // The API server looks twice, and says so.
-    [causes.clone(), causes].concat()
+    let cause = |field: &str| Cause {
+        reason: CauseReason::Invalid,
+        field: format!("metadata.{field}"),
+        message: format!("Invalid value: {}: field is immutable", new[field]),
+    };
+    changed.map(cause).collect()
 }
 
 /// A time as objects have it.
@@ -439,18 +404,23 @@ fn set(object: &mut Value, field: &str, value: Option<&Value>) {
     }
 }
 
-fn cannot_be_handled(kind: &Kind) -> String {
+pub(super) fn cannot_be_handled(kind: &Kind) -> String {
     format!("{} in version \"{}\" cannot be handled as a {}:", kind.kind, kind.version, kind.kind)
 }
 
 /// 422 with the causes that validation found.
 pub(super) fn invalid(kind: &Kind, name: &str, causes: Vec<Cause>) -> ApiError {
-    let causes = causes
-        .into_iter()
-        .map(|cause| FieldCause { field: cause.field, reason: cause.reason.as_str(), message: cause.message })
-        .collect();
-    let group = kind.stored_as.map_or(kind.group, |(group, _)| group);
-    ApiError::invalid(Subject::new(group, kind.kind, name), causes)
+    ApiError::invalid(subject(kind, name), field_causes(causes))
+}
+
+/// What is not valid, as the API names it.
+fn subject(kind: &Kind, name: &str) -> Subject {
+    Subject::new(kind.stored_as.map_or(kind.group, |(group, _)| group), kind.kind, name)
+}
+
+fn field_causes(causes: Vec<Cause>) -> Vec<FieldCause> {
+    let one = |cause: Cause| FieldCause { field: cause.field, reason: cause.reason.as_str(), message: cause.message };
+    causes.into_iter().map(one).collect()
 }
 
 /// 422 for one field.
@@ -541,12 +511,12 @@ mod tests {
             deletion_changes(old, new).into_iter().map(|cause| cause.field).collect()
         };
         let both = ["metadata.deletionTimestamp", "metadata.deletionGracePeriodSeconds"];
-        assert_eq!(fields(&json!({}), &going), [both, both].concat());
+        assert_eq!(fields(&json!({}), &going), both);
         assert_eq!(fields(&going, &going), [""; 0]);
         // Who has read it before it was deleted.
         assert_eq!(fields(&going, &json!({})), [""; 0]);
         let later = json!({"deletionTimestamp": "2027-01-01T00:00:00Z", "deletionGracePeriodSeconds": 9});
-        assert_eq!(fields(&going, &later), [both[1]; 2]);
+        assert_eq!(fields(&going, &later), [both[1]]);
     }
 
     #[test]

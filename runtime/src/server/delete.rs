@@ -21,7 +21,15 @@ pub(super) async fn delete(call: &Call, content_type: &str, bytes: &Bytes) -> Re
     writable(call)?;
     let options = options(call, content_type, bytes)?;
     let outcome = call.api.store.delete(&call.key(), options).await.map_err(|error| call.store_error(error))?;
-    respond(call, &outcome)
+    // Who asks in the old way for what an object owns to go is told where that is still to come.
+    let pending = orphan(call, content_type, bytes) == Some(false);
+    respond(call, &outcome, if pending { StatusCode::ACCEPTED } else { StatusCode::OK })
+}
+
+/// `orphanDependents`, of the body or else of the query.
+fn orphan(call: &Call, content_type: &str, bytes: &Bytes) -> Option<bool> {
+    let body = body::decode(bytes, content_type).unwrap_or_default();
+    body["orphanDependents"].as_bool().or(call.params.orphan_dependents)
 }
 
 /// Kinds whose last state the API answers; of everything else it says only that it is gone.
@@ -36,14 +44,16 @@ fn shows_deleted(kind: &Kind) -> bool {
     }
 }
 
-fn respond(call: &Call, outcome: &Outcome) -> Result<Response, ApiError> {
+/// `pending` is the answer where the object is still there.
+fn respond(call: &Call, outcome: &Outcome, pending: StatusCode) -> Result<Response, ApiError> {
     match outcome.effect {
         Effect::Deleted if !shows_deleted(call.kind) => {
             let status = status::success(&call.subject(), outcome.object.uid());
             answer::json_value(call.form, StatusCode::OK, &status)
         }
-        Effect::Created | Effect::Updated | Effect::Unchanged | Effect::Deleting | Effect::Deleted => {
-            answer::object(call, StatusCode::OK, &outcome.object)
+        Effect::Deleted => answer::object(call, StatusCode::OK, &outcome.object),
+        Effect::Created | Effect::Updated | Effect::Unchanged | Effect::Deleting => {
+            answer::object(call, pending, &outcome.object)
         }
     }
 }
@@ -97,7 +107,7 @@ fn options(call: &Call, content_type: &str, bytes: &Bytes) -> Result<DeleteOptio
     let text = |at: &str| body.pointer(at).and_then(Value::as_str).map(str::to_owned);
     let params = &call.params;
     let named = text("/propagationPolicy").or_else(|| params.propagation.clone());
-    let orphan = body["orphanDependents"].as_bool().or(params.orphan_dependents);
+    let orphan = orphan(call, content_type, bytes);
     let mut causes = Vec::new();
     if let (Some(policy), Some(_)) = (&named, orphan) {
         let message = format!("Invalid value: {policy:?}: orphanDependents and deletionPropagation cannot be both set");

@@ -13,6 +13,7 @@ mod delete;
 pub(crate) mod dispatch;
 mod duplicate;
 pub(crate) mod guest;
+mod identity;
 mod idle;
 pub(crate) mod limit;
 pub(crate) mod listen;

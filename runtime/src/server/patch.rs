@@ -10,15 +10,16 @@ use tokio::sync::MutexGuard;
 use trainyard_runtime_core::apply::{self, ApplyOptions};
 use trainyard_runtime_core::patch as patches;
 use trainyard_runtime_core::schema::{self, CauseReason};
-use trainyard_runtime_core::store::{Effect, Object, StoreError};
+use trainyard_runtime_core::store::{Effect, Key, Object, StoreError};
 
 use super::call::Call;
 use super::check::{self, Refusal, Writer};
 use super::priority::Given;
 use super::query::FieldValidation;
 use super::status::{ApiError, Subject};
-use super::write::{Warnings, has_address, in_namespace, names_itself, writable};
+use super::write::{Warnings, has_address, names_itself, within, writable};
 use super::{admit, answer, body, now_ms, quota, service_ip, view};
+use crate::kinds::Kind;
 use crate::store::WriteOptions;
 
 /// The content type of server-side apply.
@@ -68,7 +69,8 @@ async fn attempt(call: &Call, patch: Patch, gated: bool) -> Result<Response, Ref
                 // A part of an object creates nothing.
                 (None, _) if writer.subresource.is_some() => return Err(StoreError::not_found(&key).into()),
                 (None, Patch::Apply { .. }) if !gated => return Err(Refusal::Vanished(key)),
-                (None, Patch::Apply { applied, force }) => {
+                (None, Patch::Apply { mut applied, force }) => {
+                    in_its_place(writer.kind, &key, &mut applied)?;
                     let mut new = applied_over(&writer, None, &applied, force)?;
                     if writer.kind.namespaced {
                         new["metadata"]["namespace"] = Value::from(&*key.namespace);
@@ -79,7 +81,7 @@ async fn attempt(call: &Call, patch: Patch, gated: bool) -> Result<Response, Ref
                 (None, Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_)) => {
                     return Err(StoreError::not_found(&key).into());
                 }
-                (Some(old), patch) => patched(&writer, current, old, patch)?,
+                (Some(old), patch) => patched(&writer, &key, current, old, patch)?,
             };
             heard.put(said);
             additions.complete(&writer, old, &mut new)?;
@@ -188,9 +190,7 @@ fn decode(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Patch, ApiEr
         APPLY => {
             let applied = body::yaml(bytes)?;
             says_what_it_is(call, &applied)?;
-            let mut applied = Writer::of(call).identified(applied)?;
-            in_namespace(call, &mut applied)?;
-            names_itself(&call.name, &applied)?;
+            let applied = Writer::of(call).identified(applied)?;
             managed(call)?;
             declared(call, &applied)?;
             Ok(Patch::Apply { applied, force: call.params.force })
@@ -259,8 +259,15 @@ fn after(
     }
 }
 
+/// An object has the name and the namespace of its path.
+fn in_its_place(kind: &Kind, key: &Key, object: &mut Value) -> Result<(), ApiError> {
+    within(kind, &key.namespace, object)?;
+    names_itself(&key.name, object)
+}
+
 fn patched(
     writer: &Writer,
+    key: &Key,
     current: Option<&Object>,
     old: &Value,
     patch: Patch,
@@ -283,18 +290,25 @@ fn patched(
             new
         }
         Patch::Apply { applied, force } => {
-            let (new, told) = writer.read(applied_over(writer, Some(old), &applied, force)?)?;
+            let mut new = applied_over(writer, Some(old), &applied, force)?;
+            in_its_place(writer.kind, key, &mut new)?;
+            if let Some(current) = current {
+                current.is_meant(&applied)?;
+            }
+            let (new, told) = writer.read(new)?;
             return Ok(after(told, writer.updated(old, new, false))?);
         }
     };
+    writer.patched_into(name, &new)?;
     let (mut new, told) = writer.read(new).map_err(ApiError::of_patch)?;
     // What is no object of the kind is not asked for its name.
     same_object(old, &mut new).map_err(|error| {
         let unread = writer.typed(&new).map_err(ApiError::of_patch).err();
         unread.unwrap_or_else(|| error.preceded_by(told.clone()))
     })?;
-    if let Some(current) = current {
-        current.is_meant(&new)?;
+    let meant = current.map_or(Ok(()), |current| current.is_meant(&new)).and_then(|()| writer.versioned(key, &new));
+    if let Err(error) = meant {
+        return Err(Refusal::from(error).into_api(writer.kind).preceded_by(told).into());
     }
     Ok(after(told, writer.updated(old, new, true).map_err(ApiError::of_patch))?)
 }
@@ -314,12 +328,13 @@ pub(super) fn applied_over(
         api_version: &writer.kind.api_version(),
     };
     let new = apply::apply(old, applied, writer.kind.schema(), options).map_err(check::apply_error)?;
-    // Where fields are owned one by one a null is a value, which custom resources seldom allow.
-    let mut nulls = if writer.kind.builtin { Vec::new() } else { schema::nulls(writer.kind.schema(), applied) };
+    // Where fields are owned one by one a null is a value, which custom resources seldom allow; and what nothing is left of.
+    let mut nulls = if writer.kind.builtin { Vec::new() } else { schema::nulls(writer.kind.schema(), &new) };
     if nulls.is_empty() {
         return Ok(new);
     }
     writer.kind.tell(&mut nulls);
+    nulls.extend(writer.kind.scale_causes(&new));
     let name = applied["metadata"]["name"].as_str().unwrap_or_default();
     Err(check::invalid(writer.kind, name, nulls))
 }

@@ -4,6 +4,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
+use trainyard_runtime_core::apply;
 use trainyard_runtime_core::patch as patches;
 use trainyard_runtime_core::schema::CauseReason;
 use trainyard_runtime_core::store::{FieldCause, Object, Part, StoreError};
@@ -19,12 +20,18 @@ use crate::table::find_path;
 
 pub(super) fn get(call: &Call) -> Result<Response, ApiError> {
     let object = call.api.store.get(&call.key()).map_err(|error| call.store_error(error))?;
+    if let Some(paths) = call.kind.scale.filter(|_| !call.kind.builtin)
+        && find_path(object.value(), paths.spec_replicas).is_empty()
+    {
+        return Err(ApiError::fault(&format!("the spec replicas field {:?} does not exist", paths.spec_replicas)));
+    }
     answer::json_value(call.form, StatusCode::OK, &scale_of(call.kind, object.value()))
 }
 
 /// PUT, or PATCH by any of the three plain patches.
 pub(super) async fn write(call: &Call, verb: &str, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
     write::writable(call)?;
+    let paths = call.kind.scale.ok_or_else(ApiError::no_such_path)?;
     let asked = match (verb, content_type) {
         ("patch", APPLY) => applied(call, bytes)?,
         ("update", _) => {
@@ -51,15 +58,18 @@ pub(super) async fn write(call: &Call, verb: &str, content_type: &str, bytes: &B
             let current = current.ok_or_else(|| StoreError::not_found(&key))?;
             if let Asked::Apply { scale, force } = &asked {
                 let wanted = owner_of(writer.kind, scale);
-                let new = patch::applied_over(&writer, Some(current.value()), &wanted, *force)?;
+                // The owners of the number are shown as owners of the scale.
+                let version = format!(" using {}", writer.kind.api_version());
+                let mut new = patch::applied_over(&writer, Some(current.value()), &wanted, *force)
+                    .map_err(|error| error.reworded(&version, " using autoscaling/v1"))?;
                 in_range(writer.kind, current.value(), &new["spec"]["replicas"])?;
+                apply::split_scale(&mut new, paths.spec_replicas);
                 return Ok(writer.updated(current.value(), new, false)?.0);
             }
             let (new, replicas) = scaled(writer.kind, current.value(), asked)?;
             current.is_meant(&new)?;
-            // A scale of none says nothing, which nobody owns; and who changes what nobody owns does not come to own it.
-            let writer = Writer { disowned: replicas == 0 || !is_owned(writer.kind, current.value()), ..writer };
-            let (new, said) = writer.updated(current.value(), new, true)?;
+            let (mut new, said) = writer.updated(current.value(), new, false)?;
+            writer.track_scale(current.value(), &mut new, paths.spec_replicas, replicas != 0);
             heard.put(said);
             Ok(new)
         }
@@ -150,14 +160,6 @@ fn scaled(kind: &Kind, object: &Value, asked: Asked) -> Result<(Value, i64), Api
     Ok((new, replicas))
 }
 
-/// Whether some manager owns the replica count.
-fn is_owned(kind: &Kind, object: &Value) -> bool {
-    let Some(paths) = kind.scale else { return false };
-    let field = paths.spec_replicas.replace('.', "/f:");
-    let managers = object["metadata"]["managedFields"].as_array().into_iter().flatten();
-    managers.filter_map(|manager| manager.get("fieldsV1")).any(|owned| owned.pointer(&field).is_some())
-}
-
 /// A number of replicas that there can be; absent is 0, as Go's JSON leaves zeros out.
 fn in_range(kind: &Kind, object: &Value, asked: &Value) -> Result<i64, ApiError> {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
@@ -243,9 +245,6 @@ mod tests {
         assert_eq!(scale["status"]["selector"], "a=b");
         let (new, _) = scaled(kind, &job, Asked::Merge(json!({"spec": {"replicas": 5}}))).expect("scales");
         assert_eq!(new["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"], 5);
-        assert!(!is_owned(kind, &job));
-        let fields = json!({"f:spec": {"f:pytorchReplicaSpecs": {"f:Worker": {"f:replicas": {}}}}});
-        assert!(is_owned(kind, &json!({"metadata": {"managedFields": [{"fieldsV1": {}}, {"fieldsV1": fields}]}})));
         assert!(scaled(kind, &job, Asked::Merge(json!({"spec": {"replicas": -1}}))).is_err());
     }
 }

@@ -230,14 +230,20 @@ impl ApiError {
         error
     }
 
-    /// A 422 with causes that come before its own.
-    pub(crate) fn with_first(self, mut first: Vec<FieldCause>) -> Self {
-        if first.is_empty() {
-            return self;
+    /// 400 for what kube-apiserver takes for a fault of its own, in its words.
+    pub(crate) fn fault(why: &str) -> Self {
+        let mut error = Self::bad_request(format!("Internal error occurred: {why}"));
+        error.0.causes = vec![FieldCause { field: String::new(), reason: "", message: why.to_owned() }];
+        error
+    }
+
+    /// The refusal with other words for what it names.
+    pub(crate) fn reworded(mut self, from: &str, to: &str) -> Self {
+        self.0.message = self.0.message.replace(from, to);
+        for cause in &mut self.0.causes {
+            cause.message = cause.message.replace(from, to);
         }
-        let inner = *self.0;
-        first.extend(inner.causes);
-        Self::invalid(inner.subject, first).preceded_by(inner.warnings)
+        self
     }
 
     /// 429 with the seconds to wait.
@@ -330,11 +336,15 @@ impl ApiError {
         put("group", &inner.subject.group);
         put("kind", &inner.subject.kind);
         if !inner.causes.is_empty() {
-            let causes = inner
-                .causes
-                .iter()
-                .map(|cause| json!({"reason": cause.reason, "message": cause.message, "field": cause.field}));
-            details.insert("causes".to_owned(), causes.collect());
+            let shown = |cause: &FieldCause| {
+                let parts = [("reason", cause.reason), ("message", &*cause.message), ("field", &*cause.field)];
+                parts
+                    .into_iter()
+                    .filter(|(_, text)| !text.is_empty())
+                    .map(|(k, text)| (k.to_owned(), text.into()))
+                    .collect()
+            };
+            details.insert("causes".to_owned(), inner.causes.iter().map(shown).map(Value::Object).collect());
         }
         if let Some(seconds) = inner.retry_after_seconds {
             details.insert("retryAfterSeconds".to_owned(), Value::from(seconds));

@@ -119,6 +119,7 @@ async fn replace(call: &Call, writer: &Writer, new: Value, told: &[String]) -> R
                 return Err(StoreError::not_found(&key).into());
             };
             current.is_meant(&new)?;
+            writer.versioned(&key, &new)?;
             let shown = is_view.then(|| view::shown(writer.kind, current.value()));
             let (mut new, said) = writer.updated(shown.as_ref().unwrap_or_else(|| current.value()), new, true)?;
             if let Some(taken) = taken {
@@ -177,14 +178,19 @@ pub(super) fn writable(call: &Call) -> Result<(), ApiError> {
 
 /// The object's own namespace, where it says one, must be the path's; one of an object outside of namespaces is dropped.
 pub(super) fn in_namespace(call: &Call, value: &mut Value) -> Result<(), ApiError> {
-    if !call.kind.namespaced {
+    within(call.kind, &call.namespace, value)
+}
+
+/// As above, of an object of a kind that is written in `namespace`.
+pub(super) fn within(kind: &Kind, namespace: &str, value: &mut Value) -> Result<(), ApiError> {
+    if !kind.namespaced {
         if let Some(metadata) = value["metadata"].as_object_mut() {
             metadata.remove("namespace");
         }
         return Ok(());
     }
     match value["metadata"]["namespace"].as_str().filter(|namespace| !namespace.is_empty()) {
-        Some(given) if given != call.namespace => Err(ApiError::bad_request(
+        Some(given) if given != namespace => Err(ApiError::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         )),
         Some(_) | None => Ok(()),
@@ -194,14 +200,19 @@ pub(super) fn in_namespace(call: &Call, value: &mut Value) -> Result<(), ApiErro
 /// The object has the name of the path.
 pub(super) fn names_itself(name: &str, value: &Value) -> Result<(), ApiError> {
     match value["metadata"]["name"].as_str().unwrap_or_default() {
-        "" => Err(ApiError::bad_request(format!(
-            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
-        ))),
+        "" => Err(unnamed(name)),
         given if given != name => Err(ApiError::bad_request(format!(
             "the name of the object ({given}) does not match the name on the URL ({name})"
         ))),
         _ => Ok(()),
     }
+}
+
+/// 400 for an object without a name, where the path has one.
+pub(super) fn unnamed(name: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+    ))
 }
 
 /// Warnings on their way out of the store's writer.

@@ -1,5 +1,6 @@
 //! The API through its two doors: the in-process client and a socket.
 
+mod agreement;
 mod bounds;
 mod service;
 

@@ -88,9 +88,15 @@ pub(super) fn list(object: &Value) -> &[Value] {
     object.pointer("/metadata/managedFields").and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// Reads the list; `None` if an entry makes no sense.
+/// Reads the list; `None` if an entry makes no sense. Of two entries of one manager the last counts, as it does upstream.
 pub(super) fn decode(list: &[Value]) -> Option<Vec<Entry>> {
-    list.iter().map(decode_entry).collect()
+    let mut entries: Vec<Entry> = Vec::with_capacity(list.len());
+    for value in list {
+        let entry = decode_entry(value)?;
+        entries.retain(|known| !known.manager.is(&entry.manager));
+        entries.push(entry);
+    }
+    Some(entries)
 }
 
 fn decode_entry(value: &Value) -> Option<Entry> {

@@ -7,6 +7,7 @@
 
 mod identity;
 mod managed;
+mod scale;
 mod set;
 mod typed;
 
@@ -16,6 +17,7 @@ use crate::schema::{Schema, settle_nulls};
 
 pub use identity::item_identity;
 use managed::{Entry, Manager, Operation};
+pub use scale::{split_scale, track_scale};
 use set::{FieldSet, Step};
 
 /// How an object is applied.
@@ -156,7 +158,7 @@ fn merge_applied(
     if let Some(last) = &last {
         // With the name and the like: nobody owns them, yet they must not go with a struct that nobody owns any more.
         let owned = entries.iter().fold(wanted, |owned, entry| owned.union(&entry.set));
-        merged = prune(schema, &merged, &last.set, &owned);
+        merged = prune(schema, &merged, &last.set, &owned, !native);
     }
     let difference = typed::compare(schema, before, &merged).without(&ignored);
     take(&mut entries, &difference, options.force)?;
@@ -180,14 +182,15 @@ fn merge_applied(
     }
 }
 
-/// Removes what the manager applied last time, does not apply now, and nobody else owns.
-fn prune(schema: &Schema, merged: &Value, last: &FieldSet, owned: &FieldSet) -> Value {
+/// Removes what the manager applied last time, does not apply now, and nobody else owns. What is emptied by that is a null
+/// afterwards; to Kubernetes' own kinds, which have no `nulls`, it is nothing but empty.
+fn prune(schema: &Schema, merged: &Value, last: &FieldSet, owned: &FieldSet, nulls: bool) -> Value {
     let last = last.with_structs(schema);
-    let pruned = typed::remove(schema, merged, &last);
+    let pruned = typed::remove(schema, merged, &last, nulls);
     let all = typed::fields_of(schema, merged).with_structs(schema);
     let left = typed::fields_of(schema, &pruned).with_structs(schema);
     let gone = all.difference(&left).difference(&owned.with_structs(schema)).intersection(&last);
-    typed::remove(schema, merged, &gone)
+    typed::remove(schema, merged, &gone, nulls)
 }
 
 /// Takes changed and removed fields from all managers; changed ones only by force.
@@ -228,8 +231,6 @@ pub struct UpdateOptions<'a> {
     pub has_status: bool,
     /// The version that the manager speaks.
     pub api_version: &'a str,
-    /// Whether the manager does not come to own what was written; whoever owned it loses it all the same.
-    pub disowned: bool,
 }
 
 /// Writes into `new.metadata.managedFields` who owns what after an ordinary write that turned `old` (`None`: it is created) into `new`.
@@ -255,7 +256,7 @@ pub fn track_update(old: Option<&Value>, new: &mut Value, schema: &Schema, optio
     let mine = stripped(difference.added.union(&difference.modified));
     // By force, so it cannot fail.
     let _ = take(&mut entries, &difference, true);
-    if !mine.is_empty() && !options.disowned {
+    if !mine.is_empty() {
         let me = Manager {
             name: options.manager.to_owned(),
             operation: Operation::Update,

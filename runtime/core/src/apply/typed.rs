@@ -218,12 +218,13 @@ fn overlay_items(list: &List, there: &[Value], wanted: &[Value], depth: usize) -
     merged
 }
 
-/// `object` without the fields in `gone`. A struct or list that is emptied by it stays, unless it is in `gone` itself.
-pub(super) fn remove(schema: &Schema, object: &Value, gone: &FieldSet) -> Value {
-    without(Some(schema), object, gone, 0)
+/// `object` without the fields in `gone`. A struct or list that is emptied by it stays, unless it is in `gone` itself; with
+/// `nulls`, as a null.
+pub(super) fn remove(schema: &Schema, object: &Value, gone: &FieldSet, nulls: bool) -> Value {
+    without(Some(schema), object, gone, nulls, 0)
 }
 
-fn without(schema: Option<&Schema>, value: &Value, gone: &FieldSet, depth: usize) -> Value {
+fn without(schema: Option<&Schema>, value: &Value, gone: &FieldSet, nulls: bool, depth: usize) -> Value {
     if gone.children.is_empty() || depth > MAX_DEPTH {
         return value.clone();
     }
@@ -233,22 +234,24 @@ fn without(schema: Option<&Schema>, value: &Value, gone: &FieldSet, depth: usize
             for (key, child) in map {
                 match gone.children.get(&Step::Field(key.clone())) {
                     Some(set) if set.member => {}
-                    Some(set) => drop(kept.insert(key.clone(), without(field(inner, key).0, child, set, depth + 1))),
+                    Some(set) => {
+                        drop(kept.insert(key.clone(), without(field(inner, key).0, child, set, nulls, depth + 1)))
+                    }
                     None => drop(kept.insert(key.clone(), child.clone())),
                 }
             }
-            Value::Object(kept)
+            if nulls && kept.is_empty() && !map.is_empty() { Value::Null } else { Value::Object(kept) }
         }
         (View::Items(list), Value::Array(items)) => {
             let mut kept = Vec::new();
             for item in items {
                 match step(list, item).and_then(|step| gone.children.get(&step)) {
                     Some(set) if set.member => {}
-                    Some(set) => kept.push(without(Some(&list.items), item, set, depth + 1)),
+                    Some(set) => kept.push(without(Some(&list.items), item, set, nulls, depth + 1)),
                     None => kept.push(item.clone()),
                 }
             }
-            Value::Array(kept)
+            if nulls && kept.is_empty() && !items.is_empty() { Value::Null } else { Value::Array(kept) }
         }
         _ => value.clone(),
     }

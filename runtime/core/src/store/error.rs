@@ -157,6 +157,13 @@ impl StoreError {
         }
     }
 
+    /// 422 of an update that does not say which version it is of, where it must.
+    #[must_use]
+    pub fn unversioned(key: &Key) -> Self {
+        let message = "Invalid value: 0: must be specified for an update".to_owned();
+        Self::invalid_field(key, "metadata.resourceVersion", "FieldValueInvalid", message)
+    }
+
     /// 422 with one wrong field.
     #[must_use]
     pub fn invalid_field(key: &Key, field: &str, reason: &'static str, message: String) -> Self {

@@ -50,5 +50,5 @@ pub(crate) use object::strings;
 pub use object::{Key, Object, Resource};
 pub use rules::{NameRule, ResourceRules};
 pub use state::{Limits, Store};
-pub use validate::{LABEL_TEXT, SUBDOMAIN_TEXT, new_causes};
+pub use validate::{LABEL_TEXT, SUBDOMAIN_TEXT, changed_causes, new_causes};
 pub use watch::{Beginning, WatchEvent, WatchQuery, WatchStart};

@@ -48,6 +48,12 @@ pub(crate) fn check_new(rules: &ResourceRules, key: &Key, meta: &Map<String, Val
 pub fn new_causes(rules: &ResourceRules, name: &str, meta: &Map<String, Value>) -> Vec<FieldCause> {
     let prefix = meta.get("generateName").and_then(Value::as_str).unwrap_or_default();
     let mut causes = Vec::new();
+    if name.is_empty() && prefix.is_empty() {
+        let message = "Required value: name or generateName is required".to_owned();
+        causes.push(FieldCause { field: "metadata.name".to_owned(), reason: "FieldValueRequired", message });
+        metadata_causes(meta, OWNERS, &mut causes);
+        return causes;
+    }
     if !prefix.is_empty() {
         // A name may go on behind a dash.
         let prefix = if prefix.len() > 1 { prefix.strip_suffix('-').unwrap_or(prefix) } else { prefix };
@@ -55,6 +61,21 @@ pub fn new_causes(rules: &ResourceRules, name: &str, meta: &Map<String, Value>) 
     }
     causes.extend(name_causes(rules, "metadata.name", name));
     metadata_causes(meta, OWNERS, &mut causes);
+    causes
+}
+
+/// What is wrong with `metadata` of an object that was `old`: what it says, and what it says anew although it is on its way out.
+#[must_use]
+pub fn changed_causes(old: &Value, new: &Value) -> Vec<FieldCause> {
+    let owners =
+        |object: &Value| object.pointer("/metadata/ownerReferences").and_then(Value::as_array).map_or(0, Vec::len);
+    let mut causes = Vec::new();
+    if let Some(meta) = new.get("metadata").and_then(Value::as_object) {
+        metadata_causes(meta, OWNERS.max(owners(old)), &mut causes);
+    }
+    let had: Vec<&str> = strings(old.pointer("/metadata/finalizers")).collect();
+    let going = old.pointer("/metadata/deletionTimestamp").is_some_and(Value::is_string);
+    causes.extend(added_finalizers(&had, new).filter(|_| going));
     causes
 }
 
@@ -194,19 +215,23 @@ fn shown(value: &Value) -> String {
 
 /// An object on its way out takes no new reasons to stay.
 pub(crate) fn check_new_finalizers(current: &Object, next: &Value) -> Result<(), StoreError> {
-    let added: Vec<&str> =
-        strings(next.pointer("/metadata/finalizers")).filter(|f| !current.finalizers().any(|old| old == *f)).collect();
-    if !current.is_deleting() || added.is_empty() {
-        return Ok(());
-    }
-    let added: Vec<String> = added.iter().map(|f| format!("{f:?}")).collect();
+    let had: Vec<&str> = current.finalizers().collect();
+    let cause = added_finalizers(&had, next).filter(|_| current.is_deleting());
+    refuse(current.key(), cause.into_iter().collect())
+}
+
+/// What is wrong with finalizers that an object on its way out did not have.
+fn added_finalizers(had: &[&str], next: &Value) -> Option<FieldCause> {
+    let added: Vec<String> = strings(next.pointer("/metadata/finalizers"))
+        .filter(|name| !had.contains(name))
+        .map(|name| format!("{name:?}"))
+        .collect();
     let message = format!(
         "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
         added.join(", ")
     );
     let cause = FieldCause { field: "metadata.finalizers".to_owned(), reason: "FieldValueForbidden", message };
-    // The API server checks it twice, and says so.
-    refuse(current.key(), vec![cause.clone(), cause])
+    (!added.is_empty()).then_some(cause)
 }
 
 fn invalid(field: &str, value: &str, problem: &str) -> FieldCause {

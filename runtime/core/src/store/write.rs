@@ -234,10 +234,7 @@ fn check_update_preconditions(
     }
     match text("resourceVersion") {
         None if rules.unconditional_update => Ok(()),
-        None => {
-            let message = "Invalid value: 0: must be specified for an update".to_owned();
-            Err(StoreError::invalid_field(key, "metadata.resourceVersion", "FieldValueInvalid", message))
-        }
+        None => Err(StoreError::unversioned(key)),
         Some(version) if version == current.resource_version().to_string() => Ok(()),
         Some(_) => Err(StoreError::modified(key)),
     }
@@ -273,7 +270,7 @@ fn spec_changed(old: &Value, new: &Value) -> bool {
     fields(old) != fields(new) || old.as_object().into_iter().flatten().any(differs)
 }
 
-/// Equal but for the times in `managedFields`, which a repeated apply renews without changing anything.
+/// Equal but for the times in `managedFields`, which a repeated apply renews without changing anything. Whether there is one counts.
 fn same_content(old: &Value, new: &Value) -> bool {
     if old == new {
         return true;
@@ -288,8 +285,8 @@ fn same_content(old: &Value, new: &Value) -> bool {
 fn without_managed_times(value: &Value) -> Value {
     let mut value = value.clone();
     if let Some(fields) = value.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut) {
-        for field in fields.iter_mut().filter_map(Value::as_object_mut) {
-            field.remove("time");
+        for time in fields.iter_mut().filter_map(|field| field.get_mut("time")) {
+            *time = Value::Null;
         }
     }
     value

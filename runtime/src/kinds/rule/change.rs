@@ -28,6 +28,17 @@ pub(in crate::kinds) fn check_update(kind: &Kind, old: &Value, new: &Value) -> V
     causes.0
 }
 
+/// What is wrong with a change of an object as it was written, before what says nothing is left out of it.
+pub(in crate::kinds) fn check_written(kind: &Kind, old: &Value, written: &Value) -> Vec<Cause> {
+    let mut causes = Causes(Vec::new());
+    // To the API server parameters of which there are none are other ones than none.
+    let emptied = written["parameters"].as_object().is_some_and(Map::is_empty) && old["parameters"].is_null();
+    if kind.kind == "StorageClass" && emptied {
+        causes.forbidden("parameters".to_owned(), "updates to parameters are forbidden.");
+    }
+    causes.0
+}
+
 /// What is wrong with a change of an object's status.
 pub(in crate::kinds) fn check_status(kind: &Kind, old: &Value, new: &Value) -> Vec<Cause> {
     let mut causes = Causes(Vec::new());
@@ -61,19 +72,32 @@ impl Causes {
 
     /// Of an event only how often it was seen changes.
     fn event_update(&mut self, old: &Value, new: &Value) {
-        const FROZEN: [(&str, &str); 8] = [
+        const FROZEN: [(&str, &str); 13] = [
             ("regarding", "involvedObject"),
             ("reason", "reason"),
             ("note", "message"),
+            ("deprecatedSource", "source"),
+            ("deprecatedFirstTimestamp", "firstTimestamp"),
+            ("deprecatedLastTimestamp", "lastTimestamp"),
+            ("deprecatedCount", "count"),
             ("type", "type"),
+            ("eventTime", "eventTime"),
             ("action", "action"),
             ("related", "related"),
             ("reportingController", "reportingController"),
             ("reportingInstance", "reportingInstance"),
         ];
+        if old["series"] != new["series"] {
+            self.series(&new["series"]);
+        }
         for (field, named) in FROZEN {
             if old[field] != new[field] {
-                let absent = Value::from("");
+                let absent = match field {
+                    "eventTime" | "deprecatedFirstTimestamp" | "deprecatedLastTimestamp" | "related" => Value::Null,
+                    "deprecatedCount" => Value::from(0),
+                    "deprecatedSource" | "regarding" => Value::Object(Map::new()),
+                    _ => Value::from(""),
+                };
                 let has = new.get(field).unwrap_or(&absent);
                 self.invalid(named, has, "field is immutable");
             }
@@ -87,6 +111,11 @@ impl Causes {
             text.map(str::to_owned)
         };
         let external = [old, new].iter().any(|service| service["spec"]["type"] == "ExternalName");
+        let families = |service: &Value| list(&service["spec"], "ipFamilies").len();
+        if new["spec"]["ipFamilyPolicy"] != "SingleStack" && (1..families(old)).contains(&families(new)) && !external {
+            let why = "must be 'SingleStack' to release the secondary IP family";
+            self.invalid("spec.ipFamilyPolicy", &new["spec"]["ipFamilyPolicy"], why);
+        }
         if let (Some(had), Some(has), false) = (address(old), address(new), external)
             && had != has
         {

@@ -90,6 +90,7 @@ impl Causes {
         );
         self.resources(container, &format!("{path}.resources"));
         self.ids(&container["securityContext"], &["runAsUser", "runAsGroup"], &format!("{path}.securityContext"));
+        self.profiles(&container["securityContext"], &format!("{path}.securityContext"));
     }
 
     /// What keeps a container alive, and how it ends.

@@ -29,7 +29,11 @@ impl Causes {
         ] {
             self.not_negative(spec, field);
         }
+        if !spec["maxFailedIndexes"].is_null() && spec["backoffLimitPerIndex"].is_null() {
+            self.needs("spec.backoffLimitPerIndex", "when maxFailedIndexes is specified");
+        }
         self.job_completion(spec);
+        self.job_policies(spec);
         let policies: &[&str] =
             if spec["podFailurePolicy"].is_object() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
         self.one_of(spec.get("podReplacementPolicy"), "spec.podReplacementPolicy".to_owned(), policies);
@@ -59,8 +63,12 @@ impl Causes {
         self.one_of(spec.get("completionMode"), "spec.completionMode".to_owned(), &modes);
         if spec["completionMode"] == "Indexed" {
             if spec["completions"].is_null() {
-                let message = "Required value: when completion mode is Indexed".to_owned();
-                self.add(CauseReason::Required, "spec.completions".to_owned(), message);
+                self.needs("spec.completions", "when completion mode is Indexed");
+            }
+            if let (Some(all), Some(failed)) = (spec["completions"].as_i64(), spec["maxFailedIndexes"].as_i64())
+                && failed > all
+            {
+                self.invalid("spec.maxFailedIndexes", &failed.into(), "must be less than or equal to completions");
             }
         } else {
             for field in ["backoffLimitPerIndex", "maxFailedIndexes"] {

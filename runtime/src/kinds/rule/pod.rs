@@ -37,6 +37,7 @@ impl Causes {
     /// A pod's spec at `path`.
     pub(super) fn pod(&mut self, spec: &Value, path: &str, policies: &[&str]) {
         let volumes = self.volumes(spec, &format!("{path}.volumes"));
+        self.claims(spec, path);
         if list(spec, "containers").is_empty() {
             self.required(format!("{path}.containers"));
         }
@@ -49,6 +50,7 @@ impl Causes {
             self.all(&at, value, &value_problems(value.as_str().unwrap_or_default()));
         }
         self.ids(&spec["securityContext"], &["fsGroup", "runAsUser", "runAsGroup"], &format!("{path}.securityContext"));
+        self.pod_security(&spec["securityContext"], &format!("{path}.securityContext"));
         self.affinity(&spec["affinity"], &format!("{path}.affinity"));
         self.gates(spec, &format!("{path}.schedulingGates"));
         self.spread(spec, &format!("{path}.topologySpreadConstraints"));
@@ -181,6 +183,9 @@ impl Causes {
                     self.required(format!("{path}.claimName"));
                 }
                 "configMap" if text(value, "name").is_empty() => self.required(format!("{path}.name")),
+                "ephemeral" if value["volumeClaimTemplate"].is_null() => {
+                    self.required(format!("{path}.volumeClaimTemplate"));
+                }
                 _ => {}
             }
         }

@@ -126,9 +126,13 @@ impl Causes {
         self.event_of(event, "involvedObject", "reportingComponent");
     }
 
-    /// An event of `events.k8s.io/v1`: it has one time and no count.
+    /// An event of `events.k8s.io/v1`: it has one time and no count. Most of that is asked of new ones only.
     pub(super) fn new_event(&mut self, event: &Value) {
         self.event_of(event, "regarding", "reportingController");
+        if event["metadata"]["uid"].is_string() {
+            return;
+        }
+        self.series(&event["series"]);
         if event["eventTime"].is_null() {
             self.add(CauseReason::Required, "eventTime".to_owned(), "Required value".to_owned());
         }
@@ -136,6 +140,35 @@ impl Causes {
         if !matches!(kind, "Normal" | "Warning") {
             let message = format!("Invalid value: \"\": has invalid value: {kind}");
             self.add(CauseReason::Invalid, "type".to_owned(), message);
+        }
+        for (field, named) in [
+            ("deprecatedFirstTimestamp", "firstTimestamp"),
+            ("deprecatedLastTimestamp", "lastTimestamp"),
+            ("deprecatedCount", "count"),
+            ("deprecatedSource", "source"),
+        ] {
+            let said = match &event[field] {
+                Value::Object(source) => source.values().any(|part| part.as_str().is_some_and(|text| !text.is_empty())),
+                Value::Number(count) => count.as_i64() != Some(0),
+                Value::String(_) => true,
+                Value::Null | Value::Bool(_) | Value::Array(_) => false,
+            };
+            if said {
+                self.invalid(named, &Value::from(""), "needs to be unset");
+            }
+        }
+    }
+
+    /// How often an event came, of a newer one.
+    pub(super) fn series(&mut self, series: &Value) {
+        if series.is_null() {
+            return;
+        }
+        if series["count"].as_i64().unwrap_or(0) < 2 {
+            self.invalid("series.count", &Value::from(""), "should be at least 2");
+        }
+        if series["lastObservedTime"].is_null() {
+            self.required("series.lastObservedTime");
         }
     }
 
