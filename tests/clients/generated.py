@@ -9,6 +9,7 @@ import json
 import random
 
 from generated_kinds import KINDS
+from generated_more import between
 from generated_wrong import wrong
 from recorded import APPLY, JSON, JSON_PATCH, MERGE, PARTIAL, PARTIAL_LIST, STRATEGIC, TABLE
 
@@ -74,9 +75,8 @@ def sequence(seed):
         kind = draw.choice(about)
         make = create if n == 0 or n == 1 and draw.often(0.7) else draw.choices(*zip(*operations(kind)))[0]
         steps.append(make(draw, kind))
-    for kind in {kind.plural: kind for kind in about}.values():
-        steps.append(watched(draw, kind))
-    return steps
+    last = [watched(draw, kind) for kind in {kind.plural: kind for kind in about}.values()]
+    return between(Draw(f"between {seed}"), about, steps) + last
 
 
 def operations(kind):
@@ -190,7 +190,26 @@ def create(draw, kind):
     raw = json.dumps(made) if kinds == YAML else made
     if draw.often(0.02):
         raw = draw.choice(["", "{", "[]", '"text"', "{}", '{"metadata": {}}'])
+    if kind.kind == "Service":
+        raw = without_search(raw)
     return ["POST", kind.path + for_writes(draw), raw, kinds, accept(draw, 0.05)]
+
+
+def without_search(body):
+    """A service that has no name wants no address: the real server tries all that there are, one by one, and none fits."""
+    text = isinstance(body, str)
+    try:
+        made = json.loads(body) if text else body
+    except ValueError:
+        return body
+    if not isinstance(made, dict):
+        return body
+    meta = made.get("metadata")
+    if isinstance(meta, dict) and (meta.get("name") or meta.get("generateName")) and isinstance(made.get("spec"), dict):
+        return body
+    spec = made.get("spec") if isinstance(made.get("spec"), dict) else {}
+    made = {**made, "spec": {**spec, "clusterIP": "None"}}
+    return json.dumps(made) if text else made
 
 
 def accept(draw, share, accepts=ACCEPTS):

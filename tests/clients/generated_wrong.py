@@ -110,7 +110,11 @@ OF_PODS = [
 
 def wrong(draw, spec):
     """Changes a pod's spec."""
-    path, value = draw.choice(OF_PODS)
+    at(spec, *draw.choice(OF_PODS))
+
+
+def at(spec, path, value):
+    """Puts a value at a path."""
     *parents, last = path.split(".")
     for name in parents:
         spec = spec[int(name)] if isinstance(spec, list) else spec[name]

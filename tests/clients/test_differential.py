@@ -13,8 +13,9 @@ from conftest import ROOT, Server, eventually, free_port
 from generated_definitions import definitions
 from recorded import SCENARIOS as WRITTEN
 from recorded_found import FOUND
+from recorded_mended import CUSTOM, MENDED
 
-SCENARIOS = {**WRITTEN, **FOUND}
+SCENARIOS = {**WRITTEN, **FOUND, **MENDED}
 
 # How many generated sequences are played, and from which seed on. Each is answered in a second or two.
 SEEDS = int(os.environ.get("GENERATED_SEEDS", 80))
@@ -77,6 +78,12 @@ def defined(kubernetes, embedded):
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_the_answers_agree(embedded, kubernetes, name):
     wrong = differences(SCENARIOS[name], Target(embedded.url), kubernetes)
+    assert not wrong, "\n".join(map(str, wrong))
+
+
+@pytest.mark.parametrize("name", CUSTOM)
+def test_the_answers_of_custom_kinds_agree(embedded, defined, name):
+    wrong = differences(CUSTOM[name], Target(embedded.url), defined)
     assert not wrong, "\n".join(map(str, wrong))
 
 
