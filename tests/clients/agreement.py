@@ -456,13 +456,7 @@ def played(scenario, embedded, kubernetes, seconds):
 
 
 # What is known and not mended yet.
-OPEN = [
-    "a headless service without selector gets its second family back from who takes it away without a word on the policy",
-    "a headless service that becomes a name of something outside while its address is taken away keeps its list of addresses, and is refused",
-    "an exit code that is twice in a pod failure policy is told before the other faults of its rule",
-    "the policies of a change of groups (`fsGroupChangePolicy`) are listed in another order",
-    "a watch with initial events and `resourceVersionMatch=Exact` is told one fault, and not two",
-]
+OPEN = []
 
 
 def page():

@@ -32,8 +32,10 @@ MENDED = {
         ("PUT", SERVICES + "/a", {**HEADLESS, "spec": {"ports": [{"port": 80}]}}),
         ("PUT", SERVICES + "/a", SELECTING),
         ("PATCH", SERVICES + "/a", {"spec": {"selector": {"a": "b"}}}, MERGE),
+        ("PATCH", SERVICES + "/a", {"spec": {"ipFamilies": ["IPv4"]}}, MERGE),
         ("PATCH", SERVICES + "/a", {"spec": {"ipFamilyPolicy": "SingleStack"}}, MERGE),
         ("PUT", SERVICES + "/a", SELECTING),
+        ("PATCH", SERVICES + "/a", {"spec": {"type": "ExternalName", "externalName": "example.com", "clusterIP": None}}, MERGE),
         ("POST", SERVICES, {**HEADLESS, "metadata": {"name": "b"}, "spec": {**HEADLESS["spec"], "ipFamilyPolicy": "SingleStack",
                                                                               "ipFamilies": ["IPv4", "IPv6"]}}),
     ],
@@ -109,7 +111,7 @@ MENDED = {
         *[("POST", JOBS + "?dryRun=All", job("a", podFailurePolicy={"rules": [rule]})) for rule in (
             {}, {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
             {"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [1]}},
-            {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [2, 0], "containerName": "x"}},
+            {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [2, 0, 2], "containerName": "x"}},
             {"action": "Sometimes", "onExitCodes": {"operator": "Sometimes", "values": []}, "onPodConditions": [{"type": "a b", "status": "x"}]})],
         *[("POST", JOBS + "?dryRun=All", indexed(successPolicy={"rules": rules})) for rules in (
             [], [{}], [{"succeededIndexes": "0,2"}], [{"succeededIndexes": "0-9"}], [{"succeededIndexes": "x", "succeededCount": -1}],
@@ -124,7 +126,7 @@ MENDED = {
             {"seccompProfile": {"type": "RuntimeDefault", "localhostProfile": "a"}}, {"seccompProfile": {}},
             {"appArmorProfile": {"type": "Localhost"}}, {"appArmorProfile": {"type": "Unconfined", "localhostProfile": "x"}},
             {"appArmorProfile": {"type": "Sometimes"}}, {"sysctls": [{"name": "a", "value": "1"}, {"name": "a", "value": "2"}]},
-            {"sysctls": [{"name": "Bad..Name", "value": "1"}, {"name": "", "value": "1"}]})
+            {"sysctls": [{"name": "Bad..Name", "value": "1"}, {"name": "", "value": "1"}]}, {"fsGroupChangePolicy": "Sometimes"})
     ],
     "devices that pods claim": [
         ("POST", PODS + "?dryRun=All", pod("a", resourceClaims=claims)) for claims in (

@@ -62,7 +62,8 @@ pub(super) fn check(kind: &Kind, object: &Value) -> Vec<Cause> {
 }
 
 /// Lists of which the rules of pods say what is there twice.
-pub(super) const OWN_LISTS: [&str; 4] = [".imagePullSecrets[", ".schedulingGates[", ".volumeMounts[", ".hostAliases["];
+pub(super) const OWN_LISTS: [&str; 5] =
+    [".imagePullSecrets[", ".schedulingGates[", ".volumeMounts[", ".hostAliases[", ".onExitCodes.values["];
 
 struct Causes(Vec<Cause>);
 

@@ -97,7 +97,8 @@ fn keep_addresses(old: &Value, new: &mut Value) {
     let given = new["spec"]["clusterIP"].as_str().unwrap_or_default();
     let had = old["spec"]["clusterIP"].as_str().unwrap_or_default();
     if new["spec"]["type"] == "ExternalName" {
-        let same_address = given == had;
+        // Who takes one of the two fields away means both.
+        let same_address = given == had || given.is_empty() && new["spec"]["clusterIPs"] == old["spec"]["clusterIPs"];
         let Some(spec) = map_at(new, "spec") else { return };
         if same_address {
             spec.remove("clusterIP");
@@ -140,7 +141,10 @@ fn families(old: Option<&Value>, service: &mut Value) {
     if families.is_empty() && (free || policy != "RequireDualStack") {
         families.push(Value::from("IPv4"));
     }
-    if free && policy != "SingleStack" && families.len() == 1 {
+    // Who takes one of two away says so in the policy, or is refused.
+    let reduced = had("ipFamilies").and_then(Value::as_array).is_some_and(|had| had.len() > families.len())
+        && !spec["ipFamilies"].is_null();
+    if free && policy != "SingleStack" && families.len() == 1 && !reduced {
         let other = if families[0] == "IPv4" { "IPv6" } else { "IPv4" };
         families.push(Value::from(other));
     }

@@ -31,11 +31,12 @@ pub(crate) fn watch(call: &Call) -> Result<Response, ApiError> {
     let params = &call.params;
     let selector = read::parsed(call)?;
     if params.send_initial_events.is_none() && !params.version_match.is_empty() {
-        return Err(match_refused(&params.version_match));
+        let why = "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        return Err(match_refused(&params.version_match, why));
     }
     if params.send_initial_events.is_some() && params.version_match != "NotOlderThan" {
-        let why = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan".to_owned();
-        return Err(read::invalid_option("resourceVersionMatch", "FieldValueForbidden", why));
+        let why = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        return Err(match_refused(&params.version_match, why));
     }
     read::known(call, &selector)?;
     let asked = read::version(&params.resource_version)?;
@@ -76,15 +77,14 @@ pub(crate) fn watch(call: &Call) -> Result<Response, ApiError> {
 }
 
 /// A version is matched only where the initial events are asked for.
-fn match_refused(version_match: &str) -> ApiError {
+fn match_refused(version_match: &str, why: &str) -> ApiError {
     let cause = |reason: &'static str, message: String| FieldCause {
         field: "resourceVersionMatch".to_owned(),
         reason,
         message,
     };
-    let why = "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
     let mut causes = vec![cause("FieldValueForbidden", why.to_owned())];
-    if version_match != "NotOlderThan" {
+    if !matches!(version_match, "" | "NotOlderThan") {
         let why = format!("Unsupported value: {version_match:?}: supported values: \"NotOlderThan\"");
         causes.push(cause("FieldValueNotSupported", why));
     }

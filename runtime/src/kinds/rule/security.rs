@@ -30,7 +30,7 @@ impl Causes {
             }
             names.insert(name);
         }
-        let policies = ["OnRootMismatch", "Always"];
+        let policies = ["Always", "OnRootMismatch"];
         self.one_of(context.get("fsGroupChangePolicy"), format!("{path}.fsGroupChangePolicy"), &policies);
         self.profiles(context, path);
     }
