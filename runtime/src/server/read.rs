@@ -162,11 +162,6 @@ pub(super) fn invalid_options(causes: Vec<FieldCause>) -> ApiError {
     ApiError::invalid(Subject::new("meta.k8s.io", "ListOptions", ""), causes)
 }
 
-/// 422 for a parameter of a list or watch.
-pub(super) fn invalid_option(field: &str, reason: &'static str, message: String) -> ApiError {
-    invalid_options(vec![FieldCause { field: field.to_owned(), reason, message }])
-}
-
 /// A resourceVersion as a number; `None` for none.
 pub(super) fn version(text: &str) -> Result<Option<u64>, ApiError> {
     if text.is_empty() {

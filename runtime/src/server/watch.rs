@@ -185,6 +185,10 @@ impl Lines {
     }
 
     fn write(&mut self, event: &WatchEvent, chunk: &mut Vec<u8>) {
+        // Who has not asked for bookmarks is not told either where the initial events end.
+        if matches!(event, WatchEvent::Bookmark { .. }) && !self.call.params.bookmarks {
+            return;
+        }
         self.sent.inc();
         let (kind, object) = match event {
             WatchEvent::Added(object) => ("ADDED", object),
