@@ -7,6 +7,9 @@ from recorded_found import STORAGE_CLASSES
 
 PYTORCHJOBS = "/apis/kubeflow.org/v1/namespaces/{ns}/pytorchjobs"
 NEW_EVENTS = "/apis/events.k8s.io/v1/namespaces/{ns}/events"
+TRAINJOBS = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/{ns}/trainjobs"
+TRAINJOB = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "metadata": {"name": "a"},
+            "spec": {"runtimeRef": {"name": "r", "apiGroup": None}}}
 HEADLESS = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"clusterIP": "None", "ports": [{"port": 80}]}}
 SELECTING = {**HEADLESS, "spec": {**HEADLESS["spec"], "selector": {"a": "b"}}}
 NEW_EVENT = {"metadata": {"name": "a"}, "regarding": {"namespace": "{ns}"}, "eventTime": "2026-01-01T00:00:00.000000Z",
@@ -107,6 +110,47 @@ MENDED = {
         ("POST", DEPLOYMENTS, {**deployment("d"), "spec": {**deployment("d")["spec"], "template": {"metadata": {"labels": {"app": "a"}},
                                "spec": {"containers": [{"name": "main", "image": " none"}]}}}}),
     ],
+    "whose object it is": [
+        ("POST", CMS, cm("a")),
+        *[("PATCH", CMS + "/a" + asked, {"metadata": {"uid": "other", **more}}, MERGE) for asked, more in (
+            ("", {}), ("?dryRun=All", {"resourceVersion": "1"}), ("", {"finalizers": ["bad"]}))],
+        ("PATCH", CMS + "/a", {"metadata": {"uid": ""}}, MERGE),
+        *[("PATCH", CMS + f"/{name}?fieldManager=one", {**cm(name), "metadata": {"name": name, "uid": "other"}}, APPLY) for name in "ab"],
+        ("PUT", CMS + "/a", {"$changed": "configmaps/a", "by": {"metadata": {"uid": "other"}}}),
+        ("POST", SERVICES, HEADLESS),
+        ("PUT", SERVICES + "/a", {"$changed": "services/a", "by": {"metadata": {"uid": "other"}}}),
+        ("POST", JOBS, job("a")),
+        ("PUT", JOBS + "/a", {"$changed": "jobs/a", "by": {"metadata": {"uid": "other"}}}),
+        ("PATCH", JOBS + "/a", {"metadata": {"managedFields": []}}, STRATEGIC),
+        ("PATCH", JOBS + "/a", "null", JSON_PATCH),
+        ("PATCH", JOBS + "/a", '{"kind": 5}', STRATEGIC),
+        ("DELETE", JOBS + "/a?propagationPolicy=Background"),
+    ],
+    "made to end": [
+        ("PATCH", LEASES + "/a?fieldManager=one", {**lease("a"), "metadata": {"name": "a", "deletionTimestamp": "2001-01-01T00:00:00Z"}}, APPLY),
+        ("GET", LEASES + "/a"),
+        ("PATCH", LEASES + "/a?fieldManager=one", {**lease("a"), "metadata": {"name": "a"}}, APPLY),
+        ("GET", LEASES + "/a"),
+        ("PUT", LEASES + "/b", {**lease("b"), "metadata": {"name": "b", "deletionTimestamp": "2001-01-01T00:00:00Z"}}),
+        ("PUT", LEASES + "/b", lease("b", holderIdentity="me")),
+        ("GET", LEASES + "/b"),
+        ("POST", LEASES, {**lease("c"), "metadata": {"name": "c", "deletionTimestamp": "2001-01-01T00:00:00Z"}}),
+        ("PUT", LEASES + "/d", {**lease("d"), "metadata": {"name": "d", "deletionTimestamp": "2001-01-01T00:00:00Z"}}),
+        ("DELETE", LEASES + "/d"),
+        ("GET", LEASES + "/d"),
+        ("watch", LEASES),
+    ],
+    "bookmarks that are asked for": [
+        ("POST", CMS, cm("a")),
+        *[("watch from here", CMS + "?fieldSelector=metadata.name%3Da&" + asked) for asked in (
+            "allowWatchBookmarks=true", "resourceVersion=0&allowWatchBookmarks=true", "resourceVersion=0", "",
+            "sendInitialEvents=true&resourceVersionMatch=NotOlderThan",
+            "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true")],
+    ],
+    "who runs a job": [
+        ("POST", JOBS + "?dryRun=All", job("a", managedBy=managed)) for managed in (
+            "no-domain", "", "/x", "x/", "example.com/mine", "Bad_Host/x", "example.com/a b", "example.com/" + 60 * "a")
+    ],
     "policies of jobs": [
         *[("POST", JOBS + "?dryRun=All", job("a", podFailurePolicy={"rules": [rule]})) for rule in (
             {}, {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
@@ -157,6 +201,11 @@ CUSTOM = {
         ("GET", PYTORCHJOBS + "/a/scale"),
         ("PATCH", PYTORCHJOBS + "/a/scale?fieldManager=two", {}, MERGE),
         ("GET", PYTORCHJOBS + "/a"),
+    ],
+    "nothing in the place of a value": [
+        ("POST", TRAINJOBS, TRAINJOB),
+        ("PATCH", TRAINJOBS + "/a?fieldManager=one", {**TRAINJOB, "spec": {"runtimeRef": {"name": "r", "apiGroup": "trainer.kubeflow.org"}}}, APPLY),
+        ("PATCH", TRAINJOBS + "/a?fieldManager=one", TRAINJOB, APPLY),
     ],
     "custom objects of which nothing is left": [
         ("PATCH", PYTORCHJOBS + "/a?fieldManager=one", pytorchjob(), APPLY),

@@ -379,6 +379,26 @@ fn a_transaction_creates_what_is_absent_and_sees_its_batch() {
     assert_eq!((rows.puts.len(), rows.deletes.len()), (1, 0), "one row on disk, however often it changed");
 }
 
+/// As with an apply or a PUT of an object that is not there; a POST says nothing of the end.
+#[test]
+fn what_is_made_to_end_ends_with_its_next_change() {
+    let mut world = World::new();
+    let ending = json!({ "metadata": { "deletionTimestamp": "2020-01-01T00:00:00Z" }, "spec": { "n": 0 } });
+    for name in ["changed", "deleted"] {
+        let new = NewObject { uid: name.to_owned(), suffix: String::new(), keep_status: false };
+        let request = Transact { key: widget(name), part: Part::Main, dry_run: false, new };
+        let mut batch = Batch::new(&world.store);
+        batch.transact(&world.store, NOW_MS, request, |_| Ok::<_, StoreError>(ending.clone())).unwrap();
+        world.store.commit(batch);
+        assert_eq!(world.meta(&widget(name), "deletionTimestamp"), "2020-01-01T00:00:00Z");
+    }
+    assert_eq!(world.store.check(), [], "nobody has touched them");
+    let changed = world.update(&widget("changed"), Part::Main, |v| v["spec"]["n"] = json!(1)).unwrap();
+    assert_eq!(changed.effect, Effect::Deleted);
+    assert_eq!(world.delete(&widget("deleted"), None, None).effect, Effect::Deleted);
+    assert!(world.store.get(&widget("changed")).is_none() && world.store.get(&widget("deleted")).is_none());
+}
+
 #[test]
 fn watches_start_as_asked() {
     let mut world = World::new();

@@ -122,7 +122,12 @@ fn keep_addresses(old: &Value, new: &mut Value) {
 /// selector are somebody else's, of whatever family; all others are of one. The policy stays until somebody changes it.
 fn families(old: Option<&Value>, service: &mut Value) {
     let spec = &service["spec"];
-    if spec["type"] == "ExternalName" || !spec.is_object() {
+    if spec["type"] == "ExternalName" {
+        // What has no address has no traffic to route either.
+        service["spec"].as_object_mut().map(|spec| spec.remove("internalTrafficPolicy"));
+        return;
+    }
+    if !spec.is_object() {
         return;
     }
     let free = spec["clusterIP"] == "None" && spec["selector"].as_object().is_none_or(Map::is_empty);

@@ -113,7 +113,9 @@ impl Writer {
         let old = &*self.with_written_quantities(old);
         let mut new = self.restricted(old, new);
         // Who writes it need not say which one it is.
-        set(&mut new["metadata"], "uid", old["metadata"].get("uid"));
+        if new["metadata"]["uid"].as_str().is_none_or(str::is_empty) {
+            set(&mut new["metadata"], "uid", old["metadata"].get("uid"));
+        }
         self.write_quantities(&mut new);
         let written = if self.part == Part::Status {
             admit::reported(self.kind, old, &mut new);
@@ -123,6 +125,7 @@ impl Writer {
             admit::read(self.kind, &mut new);
             self.kind.validate_written(old, &new)
         };
+        self.reset_ownership(&mut new);
         self.omit_empty(&mut new);
         // Nobody owns what the server gives back.
         if tracked {
@@ -147,6 +150,15 @@ impl Writer {
             warnings.extend(self.kind.warnings(Some(old), &new));
         }
         Ok((new, warnings))
+    }
+
+    /// Of Kubernetes' own kinds a list of nobody says that nobody owns anything; of others it is what clients write that do not
+    /// know the field.
+    fn reset_ownership(&self, value: &mut Value) {
+        let Some(managed) = value.pointer_mut("/metadata/managedFields") else { return };
+        if self.kind.builtin && managed.as_array().is_some_and(Vec::is_empty) {
+            *managed = json!([{}]);
+        }
     }
 
     /// An owner that is named twice alike is named once.
@@ -270,7 +282,7 @@ impl Writer {
                         "ownerReferences",
                     ]
                 } else {
-                    &["uid", "resourceVersion", "managedFields"]
+                    &["resourceVersion", "managedFields"]
                 };
                 for field in fields {
                     let given = new["metadata"].get(*field).cloned();

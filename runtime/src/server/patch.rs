@@ -72,6 +72,7 @@ async fn attempt(call: &Call, patch: Patch, gated: bool) -> Result<Response, Ref
                 (None, Patch::Apply { mut applied, force }) => {
                     in_its_place(writer.kind, &key, &mut applied)?;
                     let mut new = applied_over(&writer, None, &applied, force)?;
+                    one_that_there_is(&key, &new)?;
                     if writer.kind.namespaced {
                         new["metadata"]["namespace"] = Value::from(&*key.namespace);
                     }
@@ -259,6 +260,16 @@ fn after(
     }
 }
 
+/// Who applies a uid means an object that has it.
+fn one_that_there_is(key: &Key, new: &Value) -> Result<(), StoreError> {
+    let Some(uid) = new["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) else { return Ok(()) };
+    Err(StoreError::Conflict {
+        resource: key.resource.clone(),
+        name: key.name.to_string(),
+        message: format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found"),
+    })
+}
+
 /// An object has the name and the namespace of its path.
 fn in_its_place(kind: &Kind, key: &Key, object: &mut Value) -> Result<(), ApiError> {
     within(kind, &key.namespace, object)?;
@@ -283,6 +294,9 @@ fn patched(
         Patch::Merge(patch) => patches::merge(old, &patch).map_err(refused)?,
         Patch::Strategic(patch) => {
             let mut new = patches::strategic(old, &patch, writer.kind.schema()).map_err(refused)?;
+            if ["apiVersion", "kind"].iter().any(|field| !new[field].is_string() && !new[field].is_null()) {
+                return Err(ApiError::unreadable("the JSON of the patch names its kind by what is no string").into());
+            }
             // It changes an object of a known kind, whatever it says.
             for field in ["apiVersion", "kind"] {
                 new[field] = old[field].clone();
@@ -293,7 +307,7 @@ fn patched(
             let mut new = applied_over(writer, Some(old), &applied, force)?;
             in_its_place(writer.kind, key, &mut new)?;
             if let Some(current) = current {
-                current.is_meant(&applied)?;
+                current.is_at(&applied)?;
             }
             let (new, told) = writer.read(new)?;
             return Ok(after(told, writer.updated(old, new, false))?);
@@ -306,7 +320,7 @@ fn patched(
         let unread = writer.typed(&new).map_err(ApiError::of_patch).err();
         unread.unwrap_or_else(|| error.preceded_by(told.clone()))
     })?;
-    let meant = current.map_or(Ok(()), |current| current.is_meant(&new)).and_then(|()| writer.versioned(key, &new));
+    let meant = current.map_or(Ok(()), |current| current.is_at(&new)).and_then(|()| writer.versioned(key, &new));
     if let Err(error) = meant {
         return Err(Refusal::from(error).into_api(writer.kind).preceded_by(told).into());
     }

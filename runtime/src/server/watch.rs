@@ -47,7 +47,7 @@ pub(crate) fn watch(call: &Call) -> Result<Response, ApiError> {
         // Who wants bookmarks and says no version is told when he has seen everything; of events there are too many.
         send_initial: params
             .send_initial_events
-            .or((params.bookmarks && asked.is_none() && call.kind.plural != "events").then_some(true)),
+            .or((params.bookmarks && asked.unwrap_or(0) == 0 && call.kind.plural != "events").then_some(true)),
     };
     let permit = permit(call)?;
     let options = WatchOptions { bookmarks: params.bookmarks };

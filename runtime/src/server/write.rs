@@ -14,7 +14,7 @@ use super::priority::Given;
 use super::status::ApiError;
 use super::{admit, answer, body, duplicate, quota, service_ip, view};
 use crate::kinds::Kind;
-use crate::store::WriteOptions;
+use crate::store::{Outcome, WriteOptions};
 
 /// POST: a new object.
 pub(super) async fn create(call: &Call, content_type: &str, bytes: &Bytes) -> Result<Response, ApiError> {
@@ -54,12 +54,15 @@ async fn store_new(
     if call.kind.namespaced {
         value["metadata"]["namespace"] = Value::from(call.namespace.as_str());
     }
-    if (call.kind.group, call.kind.plural) == ("", "pods") {
-        // What is no pod has no class.
-        let given = Given::to(&call.api, &value).map_err(|error| writer.typed(&value).err().unwrap_or(error))?;
-        given.write(&mut value);
+    if call.name.is_empty() {
+        without_end(writer, &mut value)?;
     }
+    // What is no pod has no class.
+    let class = || Given::to(&call.api, &value).map_err(|error| writer.typed(&value).err().unwrap_or(error));
+    let given = if (call.kind.group, call.kind.plural) == ("", "pods") { Some(class()?) } else { None };
     let (mut value, said) = writer.created(value, true)?;
+    // Nobody owns what a class gives.
+    given.iter().for_each(|given| given.write(&mut value));
     *warnings = said;
     if call.kind.stored_as.is_some() {
         value = view::stored(call.kind, &value);
@@ -69,24 +72,51 @@ async fn store_new(
         keep_status: admit::sets_status(call.kind),
         ..WriteOptions::default()
     };
-    let (store, resource, namespace) = (&call.api.store, &call.resource, call.namespace.as_str());
+    let (resource, namespace) = (&call.resource, call.namespace.as_str());
     let outcome = match (call.kind.group, call.kind.plural) {
         ("", "pods") => {
             let _gate = quota::admit_pod(&call.api, &call.namespace, &mut value).await?;
-            store.create(resource, namespace, value, options).await
+            put(call, value, options).await
         }
         ("", "services") => {
             let _quota = quota::admit(&call.api, resource, namespace, &value).await?;
             let (_gate, taken) = service_ip::taken(&call.api).await;
             taken.settle(call.kind, None, &mut value)?;
-            store.create(resource, namespace, value, options).await
+            put(call, value, options).await
         }
         _ => {
             let _gate = quota::admit(&call.api, resource, namespace, &value).await?;
-            store.create(resource, namespace, value, options).await
+            put(call, value, options).await
         }
     };
     Ok(outcome.map_err(|error| call.store_error(error))?.object)
+}
+
+/// A POST does not say when its object is to end, so that nobody owns that.
+fn without_end(writer: &Writer, value: &mut Value) -> Result<(), ApiError> {
+    const FIELDS: [&str; 2] = ["deletionTimestamp", "deletionGracePeriodSeconds"];
+    if FIELDS.iter().all(|field| value["metadata"][field].is_null()) {
+        return Ok(());
+    }
+    writer.typed(value)?;
+    if let Some(metadata) = value["metadata"].as_object_mut() {
+        metadata.retain(|field, _| !FIELDS.contains(&field.as_str()));
+    }
+    Ok(())
+}
+
+/// Unlike a POST, a PUT that makes an object may say when that is to end.
+async fn put(call: &Call, value: Value, options: WriteOptions) -> Result<Outcome, StoreError> {
+    let (store, key) = (&call.api.store, call.key());
+    if call.name.is_empty() {
+        return store.create(&call.resource, &call.namespace, value, options).await;
+    }
+    let (resource, name) = (call.resource.clone(), call.name.clone());
+    let change = move |current: Option<&Object>| match current {
+        None => Ok(value),
+        Some(there) => Err(StoreError::AlreadyExists { resource, name, deleting: there.is_deleting() }),
+    };
+    store.transact(&key, options, change).await
 }
 
 /// PUT: the whole object anew.

@@ -52,6 +52,41 @@ async fn all_that_is_wrong_is_told_at_once() {
 }
 
 #[tokio::test]
+async fn a_patch_changes_no_uid_and_a_put_means_one_object() {
+    let world = world().await;
+    world.post(MAPS, config_map("a")).await;
+    let one = format!("{MAPS}/a");
+    let other = json!({"metadata": {"uid": "other"}});
+    let (code, status) = world.patch(&one, MERGE, other).await;
+    assert_eq!((code, fields(&status)), (422, vec!["metadata.uid"]));
+    // Who says an old version as well is told of that first.
+    let (code, _) = world.patch(&one, MERGE, json!({"metadata": {"uid": "other", "resourceVersion": "1"}})).await;
+    assert_eq!(code, 409);
+    let mut meant = config_map("a");
+    meant["metadata"]["uid"] = json!("other");
+    let (code, status) = world.put(&one, meant.clone()).await;
+    let told = status["message"].as_str().unwrap_or_default();
+    assert!(code == 409 && told.contains("Key: /registry/configmaps/default/a,"), "{status}");
+    // There is none that has it.
+    meant["metadata"]["name"] = json!("b");
+    let (code, status) = world.patch(&format!("{MAPS}/b?fieldManager=m"), APPLY, meant).await;
+    let told = status["message"].as_str().unwrap_or_default();
+    assert!(code == 409 && told.contains("uid mismatch: the provided object specified uid other"), "{status}");
+}
+
+#[tokio::test]
+async fn ownership_of_kubernetes_own_kinds_is_reset_by_a_list_of_nobody() {
+    let world = world().await;
+    world.post(MAPS, config_map("a")).await;
+    world.post(JOBS, job(json!({"pytorchReplicaSpecs": {"Worker": {"replicas": 1}}}))).await;
+    let nobody = json!({"metadata": {"managedFields": []}});
+    let (_, map) = world.patch(&format!("{MAPS}/a"), MERGE, nobody.clone()).await;
+    assert_eq!(map["metadata"]["managedFields"], Value::Null);
+    let (_, job) = world.patch(&format!("{JOBS}/j"), MERGE, nobody).await;
+    assert_eq!(job["metadata"]["managedFields"].as_array().map(Vec::len), Some(1), "{job}");
+}
+
+#[tokio::test]
 async fn replicas_of_custom_kinds_are_numbers_that_there_can_be() {
     let world = world().await;
     let field = ".spec.pytorchReplicaSpecs.Worker.replicas";

@@ -235,8 +235,8 @@ pub struct UpdateOptions<'a> {
 
 /// Writes into `new.metadata.managedFields` who owns what after an ordinary write that turned `old` (`None`: it is created) into `new`.
 ///
-/// What `new` says there on arrival counts if it makes sense: clients may hand ownership over. An empty list does not count,
-/// since it is what clients write that do not know the field; a list of one empty entry (`[{}]`) resets ownership.
+/// What `new` says there on arrival counts if it makes sense: clients may hand ownership over. An empty list does not count
+/// here, since it is what clients write that do not know the field; a list of one empty entry (`[{}]`) resets ownership.
 pub fn track_update(old: Option<&Value>, new: &mut Value, schema: &Schema, options: UpdateOptions<'_>) {
     let mut entries = starting_entries(old, new, options.subresource.is_some());
     // Nobody owned anything so far: then ownership begins with the first apply, as on a cluster.

@@ -17,6 +17,9 @@ const REJECTED: &str = "the server rejected our request due to an error in our r
 
 /// Applies a JSON patch; either all of its operations or none.
 pub fn json(document: &Value, patch: &Value) -> Result<Value, PatchError> {
+    if patch.is_null() {
+        return Ok(document.clone());
+    }
     let operations = patch.as_array().ok_or_else(|| {
         PatchError::Malformed("error decoding patch: a JSON patch must be a list of operations".to_owned())
     })?;

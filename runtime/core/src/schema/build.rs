@@ -161,7 +161,6 @@ impl<'a> Builder<'a> {
         if all {
             return list.first().map(|first| self.schema(owner, first));
         }
-        let nullable = list.iter().any(|item| item.get("type").and_then(Value::as_str) == Some("null"));
         let rest: Vec<&Value> =
             list.iter().filter(|item| item.get("type").and_then(Value::as_str) != Some("null")).collect();
         // Validation of the k8s-openapi kind `{type: object, anyOf: [{required: …}]}` is not a choice of shapes.
@@ -174,7 +173,7 @@ impl<'a> Builder<'a> {
             return None;
         }
         let constants = constants(&rest);
-        let mut schema = match (rest.as_slice(), constants) {
+        Some(match (rest.as_slice(), constants) {
             ([], _) => Schema::any(),
             ([only], _) => self.schema(owner, only),
             (_, Some(one_of)) => Schema {
@@ -182,9 +181,7 @@ impl<'a> Builder<'a> {
                 ..Schema::of(Shape::String(Format::Plain))
             },
             (several, None) => Schema::of(Shape::Union(several.iter().map(|item| self.shared(owner, item)).collect())),
-        };
-        schema.nullable |= nullable;
-        Some(schema)
+        })
     }
 }
 
@@ -224,16 +221,15 @@ fn flag(map: &Map<String, Value>, name: &str) -> bool {
     map.get(name).and_then(Value::as_bool) == Some(true)
 }
 
+/// The type, and whether null is a value of it. A field that may be absent is of its type or of none; null is no more there than
+/// it is to a cluster, which knows the same kinds by definitions that do not name it.
 fn type_of(map: &Map<String, Value>) -> (Option<&str>, bool) {
-    let nullable = flag(map, "nullable");
-    match map.get("type") {
-        Some(Value::String(kind)) => (Some(kind), nullable),
-        Some(Value::Array(kinds)) => {
-            let null = kinds.iter().any(|kind| kind == "null");
-            (kinds.iter().filter_map(Value::as_str).find(|kind| *kind != "null"), nullable || null)
-        }
-        _ => (None, nullable),
-    }
+    let kind = match map.get("type") {
+        Some(Value::String(kind)) => Some(kind.as_str()),
+        Some(Value::Array(kinds)) => kinds.iter().filter_map(Value::as_str).find(|kind| *kind != "null"),
+        _ => None,
+    };
+    (kind, flag(map, "nullable"))
 }
 
 /// The strings of a choice of constants, if that is all it is.

@@ -64,8 +64,9 @@ impl Store {
             fail(found, "ST-2", format!("{key} says {:?}", object.metadata()));
         }
         let Some(rules) = self.rules.get(&key.resource) else { return };
-        if object.is_deleting() && object.deletion_grace_seconds().unwrap_or(0) == 0 && !is_held(rules, object.value())
-        {
+        let grace = object.deletion_grace_seconds().unwrap_or(0);
+        let changed = object.birth() < object.resource_version();
+        if changed && object.is_deleting() && grace == 0 && !is_held(rules, object.value()) {
             fail(found, "ST-4", format!("{key} lingers"));
         }
         let home = super::object::Key::namespace_object(key.namespace.clone());

@@ -17,7 +17,7 @@
 //! | ST-1 | every object's resourceVersion is ≤ the store's, and no two objects share one |
 //! | ST-2 | an object's `metadata` says the name, namespace, uid and resourceVersion it is filed under |
 //! | ST-3 | uids are unique |
-//! | ST-4 | nothing lingers: an object that is being deleted has a finalizer or grace left |
+//! | ST-4 | nothing lingers: an object that is being deleted has a finalizer or grace left, or was made so |
 //! | ST-5 | the kept changes of a resource rise strictly, lie above its floor, and end at its last resourceVersion |
 //! | ST-6 | a namespaced object's namespace exists |
 //! | ST-7 | the last kept change of a name says what the store holds under that name |

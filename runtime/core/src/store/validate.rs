@@ -76,6 +76,10 @@ pub fn changed_causes(old: &Value, new: &Value) -> Vec<FieldCause> {
     let had: Vec<&str> = strings(old.pointer("/metadata/finalizers")).collect();
     let going = old.pointer("/metadata/deletionTimestamp").is_some_and(Value::is_string);
     causes.extend(added_finalizers(&had, new).filter(|_| going));
+    let uid = |object: &Value| object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if uid(old) != uid(new) {
+        causes.push(invalid("metadata.uid", &format!("{:?}", uid(new)), "field is immutable"));
+    }
     causes
 }
 

@@ -15,7 +15,7 @@ use super::validate::{check_metadata, check_namespace, check_new, check_new_fina
 /// Names are at most 63 characters where generated, so that they can be labels; five are the suffix.
 const GENERATED_PREFIX_CHARS: usize = 58;
 
-pub(crate) fn create(batch: &Batch, store: &Store, now_ms: i64, create: Create) -> Result<Decision, StoreError> {
+pub(crate) fn create(batch: &Batch, store: &Store, now_ms: i64, mut create: Create) -> Result<Decision, StoreError> {
     let meta = create.value.get("metadata");
     let text = |field: &str| meta.and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default();
     let key = Key::new(create.resource.clone(), create.namespace.as_str(), text("name"));
@@ -31,10 +31,13 @@ pub(crate) fn create(batch: &Batch, store: &Store, now_ms: i64, create: Create) 
         (name, _) => name.to_owned(),
     };
     let key = Key { name: name.into(), ..key };
+    if let Some(meta) = create.value.get_mut("metadata").and_then(Value::as_object_mut) {
+        meta.retain(|field, _| !matches!(field.as_str(), "deletionTimestamp" | "deletionGracePeriodSeconds"));
+    }
     create_named(batch, store, now_ms, &key, create.value, &create.new)
 }
 
-/// Creates under a full key.
+/// Creates under a full key. Unlike a POST, what makes an object of which the name is known may say when it is to end.
 pub(crate) fn create_named(
     batch: &Batch,
     store: &Store,
@@ -69,7 +72,7 @@ pub(crate) fn create_named(
             message: "resourceVersion should not be set on objects to be created".to_owned(),
         });
     }
-    for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+    for field in ["selfLink", "generation"] {
         meta.remove(field);
     }
     meta.insert("name".to_owned(), Value::from(&*key.name));
@@ -211,15 +214,27 @@ impl Object {
     /// # Errors
     /// A conflict where he does not.
     pub fn is_meant(&self, value: &Value) -> Result<(), StoreError> {
-        let text = |field: &str| value.pointer(field).and_then(Value::as_str).filter(|v| !v.is_empty());
-        if let Some(uid) = text("/metadata/uid").filter(|uid| *uid != &**self.uid()) {
-            return Err(uid_conflict(self, uid));
+        match said(value, "uid").filter(|uid| *uid != &**self.uid()) {
+            Some(uid) => Err(uid_conflict(self, uid)),
+            None => self.is_at(value),
         }
-        match text("/metadata/resourceVersion") {
+    }
+
+    /// Whether a writer who says a version in `value` means this object as it is; a uid is something that a patch cannot change.
+    ///
+    /// # Errors
+    /// A conflict where he does not.
+    pub fn is_at(&self, value: &Value) -> Result<(), StoreError> {
+        match said(value, "resourceVersion") {
             Some(version) if version != self.resource_version().to_string() => Err(StoreError::modified(self.key())),
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// What an object's metadata says, unless that is nothing.
+fn said<'v>(object: &'v Value, field: &str) -> Option<&'v str> {
+    object.get("metadata")?.get(field)?.as_str().filter(|text| !text.is_empty())
 }
 
 fn check_update_preconditions(
@@ -243,7 +258,14 @@ fn check_update_preconditions(
 /// In the words of the API server, which here shows through to its storage.
 fn uid_conflict(current: &Object, asked: &str) -> StoreError {
     let Key { resource, namespace, name } = current.key();
-    let parts = ["/registry", &resource.group, &resource.plural, namespace, name];
+    let (group, plural) = match (&*resource.group, &*resource.plural) {
+        ("", "services") => ("", "services/specs"),
+        ("", "nodes") => ("", "minions"),
+        // Kubernetes' own kinds are stored without their groups.
+        (group, plural) if !group.contains('.') || group.ends_with(".k8s.io") => ("", plural),
+        custom => custom,
+    };
+    let parts = ["/registry", group, plural, namespace, name];
     let path: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     StoreError::Conflict {
         resource: resource.clone(),

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 use trainyard_runtime_core::schema::CauseReason;
+use trainyard_runtime_core::selector::is_subdomain;
+use trainyard_runtime_core::store::SUBDOMAIN_TEXT;
 
 use super::Causes;
 
@@ -32,6 +34,7 @@ impl Causes {
         if !spec["maxFailedIndexes"].is_null() && spec["backoffLimitPerIndex"].is_null() {
             self.needs("spec.backoffLimitPerIndex", "when maxFailedIndexes is specified");
         }
+        self.managed_by(&spec["managedBy"]);
         self.job_completion(spec);
         self.job_policies(spec);
         let policies: &[&str] =
@@ -55,6 +58,34 @@ impl Causes {
             self.required("spec.selector");
             let labels = spec.pointer("/template/metadata/labels").unwrap_or(&Value::Null);
             self.invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`");
+        }
+    }
+
+    /// Who runs the job, if that is not the cluster's own controller: a path below a domain.
+    fn managed_by(&mut self, manager: &Value) {
+        const MAX_BYTES: usize = 63;
+        let field = "spec.managedBy";
+        let Some(text) = manager.as_str() else { return };
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c);
+        match text.split_once('/') {
+            _ if text.is_empty() => self.required(field),
+            Some((host, path)) if !host.is_empty() && !path.is_empty() => {
+                if !is_subdomain(host) {
+                    self.invalid(field, &host.into(), SUBDOMAIN_TEXT);
+                }
+                if !path.chars().all(allowed) {
+                    let why = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+                    self.invalid(field, &path.into(), why);
+                }
+            }
+            _ => self.invalid(field, manager, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
+        }
+        if text.len() > MAX_BYTES {
+            self.add(
+                CauseReason::TooLong,
+                field.to_owned(),
+                format!("Too long: may not be more than {MAX_BYTES} bytes"),
+            );
         }
     }
 
