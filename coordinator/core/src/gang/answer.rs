@@ -99,6 +99,9 @@ impl<'a> Answer<'a> {
             self.wait(gang, &part.pods.concat(), wait, &Turn { queue, estimate, ..Turn::default() });
             return;
         }
+        if self.takes_quota_of_others(at) {
+            return;
+        }
         let mut rest: Vec<_> = part.pods.iter().map(|pods| pods.iter().copied()).collect();
         let mut places = Vec::new();
         let way = part.ways.get(admission.option as usize);
@@ -115,6 +118,12 @@ impl<'a> Answer<'a> {
             let queue = self.scene.view.gangs[at].queue;
             self.wait(gang, &rest, wait, &Turn { queue, ..Turn::default() });
         }
+    }
+
+    /// Whether the quota that a gang starts with may be that of gangs which are stopped in this decision. They are told first, and it starts
+    /// at the next look: if it started before, and nobody lived to tell them, all of them would go on beyond the quota.
+    fn takes_quota_of_others(&self, part: usize) -> bool {
+        self.scene.view.gangs[part].queue > 0 && self.decision.preemptions.iter().any(|preemption| preemption.stops)
     }
 
     fn case(&self, part: usize, option: u32, least: Vec<u32>, whole: usize) -> Case<'_> {
@@ -207,12 +216,13 @@ impl<'a> Answer<'a> {
         for gang in self.scene.gangs.iter().filter(|gang| !gang.leaving.is_empty()) {
             let marks = || gang.leaving.iter().filter_map(|pod| annotation(pod, label::PREEMPTED));
             let preemptor = marks().next().unwrap_or_default();
-            for pod in gang.leaving.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
-                if annotation(pod, label::PREEMPTED).is_some() {
-                    self.delete(pod, format!("it makes room for {preemptor}"));
-                } else {
-                    self.mark(pod, preemptor);
-                }
+            let stays = |pod: &&&Pod| pod.metadata.deletion_timestamp.is_none();
+            let (marked, unmarked): (Vec<&Pod>, Vec<&Pod>) =
+                gang.leaving.iter().filter(stays).partition(|pod| annotation(pod, label::PREEMPTED).is_some());
+            unmarked.iter().for_each(|pod| self.mark(pod, preemptor));
+            // With the last mark that was written the others would be forgotten.
+            for pod in marked.iter().filter(|_| unmarked.is_empty()) {
+                self.delete(pod, format!("it makes room for {preemptor}"));
             }
         }
     }

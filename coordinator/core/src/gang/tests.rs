@@ -218,9 +218,29 @@ fn a_coordinator_that_dies_while_it_stops_a_gang_finishes_it() {
     world.carry_out(&marks[0]);
     // The other gang has gone meanwhile: a gang of which a pod was told to go goes all the same.
     world.view.pods.retain(|pod| pod.metadata.name.as_deref() != Some("high-0"));
-    assert_eq!(done(&world.step()), [("delete", "low-0"), ("mark", "low-1")]);
-    assert_eq!(done(&world.step()), [("delete", "low-1")]);
+    assert_eq!(done(&world.step()), [("mark", "low-1")], "as long as one of them is not told, no mark goes");
+    assert_eq!(done(&world.step()), [("delete", "low-0"), ("delete", "low-1")]);
     world.rests();
+}
+
+#[test]
+fn quota_is_given_on_only_when_those_that_had_it_are_told() {
+    let mut world = contest();
+    // There is room beside them, so that nobody has to wait until they have left.
+    world.view.nodes = vec![serde_json::from_value(node("a", 9, "r")).unwrap()];
+    let first = world.look();
+    let told = [("mark", "low-0"), ("mark", "low-1")];
+    assert_eq!(done(&first), told, "a bind that is carried out before the marks could be the last thing that is done");
+    world.step();
+    assert_eq!(done(&world.step()), [("bind", "high-0"), ("delete", "low-0"), ("delete", "low-1")]);
+}
+
+#[test]
+fn who_needs_no_quota_waits_for_nobody_to_be_told() {
+    let mut world = contest();
+    world.view.nodes = vec![serde_json::from_value(node("a", 9, "r")).unwrap()];
+    world.add(gang("free", 1, 1, 0, &json!({})));
+    assert_eq!(done(&world.step()), [("bind", "free-0"), ("mark", "low-0"), ("mark", "low-1")]);
 }
 
 #[test]
