@@ -39,6 +39,8 @@ pub(crate) struct Done {
     pub(crate) said: String,
     /// A process started.
     pub(crate) started: bool,
+    /// A process ended.
+    pub(crate) ended: bool,
     /// The pod that it refused.
     pub(crate) refused: Option<Arc<Object>>,
 }
@@ -207,10 +209,10 @@ impl Machine {
                 if !answer.starts() {
                     report(api, &pod, &answer, now_ms);
                     let said = format!("{}: refused {}", self.name, key.name);
-                    return Done { said, started: false, refused: Some(pod) };
+                    return Done { refused: Some(pod), ..Done::said(said) };
                 }
                 self.put(&pod, run(&pod, chance, 0));
-                Done { said: format!("{}: started {}", self.name, key.name), started: true, refused: None }
+                Done { started: true, ..Done::said(format!("{}: started {}", self.name, key.name)) }
             }
             Do::Tell => {
                 let Some(process) = self.processes.get(&uid).cloned() else { return Done::default() };
@@ -234,7 +236,7 @@ impl Machine {
         if answer.starts() {
             self.put(pod, run(pod, chance, process.restarts + 1));
             let said = format!("{}: {name} exited {} and was started again", self.name, process.exit_code);
-            return Done { said, started: true, refused: None };
+            return Done { started: true, ended: true, ..Done::said(said) };
         }
         let told = report(api, pod, &answer, chance.now_ms) && !chance.answer_lost;
         let said = format!("{}: {name} exited {}: {}", self.name, process.exit_code, answer.phase());
@@ -243,7 +245,7 @@ impl Machine {
         } else {
             self.put(pod, Process { over: true, ..process });
         }
-        Done::said(said)
+        Done { ended: true, ..Done::said(said) }
     }
 }
 
@@ -261,6 +263,8 @@ pub(crate) struct Chance<'world> {
     pub(crate) now_ms: i64,
     /// What it writes takes effect, and it does not hear so.
     pub(crate) answer_lost: bool,
+    /// Most milliseconds that what it starts lasts.
+    pub(crate) most_run_ms: i64,
 }
 
 /// A duty about a pod that is still there.
@@ -280,7 +284,7 @@ fn restarts(pod: &Object) -> i64 {
 }
 
 fn run(pod: &Arc<Object>, chance: &mut Chance<'_>, restarts: u32) -> Process {
-    let Chance { rng, calm, now_ms, .. } = chance;
+    let Chance { rng, calm, now_ms, most_run_ms, .. } = chance;
     let exit_code = if *calm {
         0
     } else {
@@ -294,6 +298,6 @@ fn run(pod: &Arc<Object>, chance: &mut Chance<'_>, restarts: u32) -> Process {
     };
     // What serves does not end by itself; in the rough part it crashes now and then.
     let serves = *calm && at(pod.value(), &["spec", "restartPolicy"]).and_then(Value::as_str) == Some("Always");
-    let ends_at_ms = if serves { i64::MAX } else { *now_ms + rng.random_range(1..30_000) };
+    let ends_at_ms = if serves { i64::MAX } else { *now_ms + rng.random_range(1..*most_run_ms) };
     Process { pod: Arc::clone(pod), started_ms: *now_ms, ends_at_ms, exit_code, restarts, over: false }
 }

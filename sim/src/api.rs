@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use trainyard_coordinator_core::gang::{QUEUE_API_VERSION, QUEUE_KINDS};
 use trainyard_coordinator_core::manifest::dialects;
 use trainyard_proto::plan::ObjectRef;
 use trainyard_runtime_core::gc::{Action as GcAction, Graph};
@@ -12,6 +13,8 @@ use trainyard_runtime_core::store::{
     Change, ChangeKind, Command, Create, Delete, Key, Limits, NewObject, Object, Part, Preconditions, Propagation,
     Resource, ResourceRules, Store, StoreError, Update,
 };
+
+use crate::estate::CLASS_VERSION;
 
 /// Our scheduling gate; a binding takes it off.
 const GATE: &str = "trainyard.dev/gang";
@@ -43,6 +46,13 @@ impl Kinds {
             builtin("apps", "v1", "ReplicaSet", "replicasets"),
             builtin("apps", "v1", "Deployment", "deployments"),
         ];
+        let class = ResourceRules::plain(Resource::new("scheduling.k8s.io", "priorityclasses"), false);
+        rules.push(((CLASS_VERSION.to_owned(), "PriorityClass".to_owned()), class));
+        let group = QUEUE_API_VERSION.split('/').next().unwrap_or_default();
+        for (kind, plural, namespaced) in QUEUE_KINDS {
+            let custom = ResourceRules::custom(Resource::new(group, plural), namespaced);
+            rules.push(((QUEUE_API_VERSION.to_owned(), kind.to_owned()), custom));
+        }
         for dialect in dialects() {
             let info = dialect.info();
             let resource = Resource::new(info.group, info.plural);

@@ -30,6 +30,7 @@ pub(crate) struct Caches {
     gangs: GangView,
     node_keys: Vec<Key>,
     pod_keys: Vec<Key>,
+    queue_keys: Vec<Key>,
     services: Table<Service>,
     jobs: Table<Job>,
     sets: Table<ReplicaSet>,
@@ -90,6 +91,18 @@ impl Caches {
             }
             ("", "nodes") => {
                 file(&mut self.node_keys, &mut self.gangs.nodes, key, object.and_then(|object| decode(object)));
+            }
+            ("kueue.x-k8s.io", _) => {
+                let value = object.map(|object| object.value().clone());
+                file(&mut self.queue_keys, &mut self.gangs.queues, key, value);
+            }
+            ("scheduling.k8s.io", "priorityclasses") => {
+                let name = key.name.to_string();
+                let value = object.and_then(|object| object.value()["value"].as_i64());
+                match value.and_then(|value| i32::try_from(value).ok()) {
+                    Some(value) => drop(self.gangs.priority_classes.insert(name, value)),
+                    None => drop(self.gangs.priority_classes.remove(&name)),
+                }
             }
             ("", "services") => tabulate(&mut self.services, key, object.and_then(|object| decode(object))),
             ("batch", "jobs") => tabulate(&mut self.jobs, key, object.and_then(|object| decode(object))),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
+use trainyard_coordinator_core::label;
 use trainyard_coordinator_core::manifest::{dialect, dialects};
 use trainyard_proto::plan::{Action, ObjectRef, Plan};
 use trainyard_runtime_core::store::{ChangeKind, Key, Object, Part, Resource, StoreError};
@@ -75,6 +76,12 @@ fn scheduled(value: &Value) -> Option<&Value> {
     conditions.iter().find(|condition| condition["type"] == "PodScheduled" || condition["type"] == "Ready")
 }
 
+/// Annotations of pods that the gang scheduler looks at.
+const PLACING: [&str; 4] = [label::PREEMPTED, label::RESERVATION, label::PRIORITY, label::PRIORITY_CLASS];
+
+/// Kinds of which every change is of interest to the gang scheduler.
+const SETTING: [&str; 6] = ["ClusterQueue", "LocalQueue", "Cohort", "Topology", "ResourceFlavor", "PriorityClass"];
+
 /// Whether the two mean the same to the gang scheduler, which is then not woken.
 fn places_alike(before: &Object, after: &Object) -> bool {
     let (a, b) = (before.value(), after.value());
@@ -84,6 +91,8 @@ fn places_alike(before: &Object, after: &Object) -> bool {
         && same(&["spec"])
         && same(&["status", "phase"])
         && scheduled(a) == scheduled(b)
+        && PLACING.iter().all(|name| before.annotation(name) == after.annotation(name))
+        && before.label(label::QUEUE_NAME) == after.label(label::QUEUE_NAME)
 }
 
 fn is_planned(api_version: &str, kind: &str) -> bool {
@@ -192,7 +201,7 @@ impl Process {
                 name: text(value, &["metadata", "name"]).to_owned(),
             });
         }
-        if (kind == "Pod" || kind == "Node") && !places_alike {
+        if ((kind == "Pod" || kind == "Node") && !places_alike) || SETTING.contains(&kind) {
             self.dirty.insert(Work::Gangs);
         }
         self.wake_owner(value);

@@ -5,13 +5,15 @@
 //! | G-1 | each gang plan | a plan that binds a pod of a gang leaves at least its minimum bound, in the view it was made from |
 //! | G-2 | when everything has been carried out | no gang that has not run has some of its pods bound and less than its minimum |
 //! | N-1 | each step | what the pods bound to a node ask for fits what the node offers, in CPUs, GPUs and pods |
+//! | Q-1 | each step | what is admitted is within the quota of its queue and its cohorts |
+//! | P-1 | each step | between two things that happen from outside no job has to make room more than a few times |
 //! | R-1 | each step | no two live processes hold the same rank of a job |
 //! | R-2 | each step | no two generations of a job's gang hold ranks at once |
 //! | F-1 | each step | a finished job stays finished, with the same verdict |
 //! | O-1 | at rest | no pod and no service without the owner it was made for |
 //! | F-2 | at rest | a finished job holds no live process |
 //! | L-1 | quiet part | the world comes to rest |
-//! | L-2 | at rest | every job has ended, every Deployment has its pods available |
+//! | L-2 | at rest | every job has ended, in whatever queue, and every Deployment has its pods available |
 //! | B-1 | quiet part | pods of a job that are refused are not made again; those of a ReplicaSet are, ever more seldom |
 //! | I-1 | at rest | planning again changes nothing |
 
@@ -25,6 +27,8 @@ use trainyard_runtime_core::store::Object;
 
 use crate::agent::{Machine, has_ended};
 use crate::api::{Api, at};
+use crate::eviction::Evictions;
+use crate::quota;
 use crate::workload::{NODE_CPU, NODE_GPU, NODE_PODS};
 use crate::world::World;
 
@@ -50,8 +54,10 @@ pub(crate) struct Memory {
     pub(crate) quiet_since_ms: Option<i64>,
     /// Pods refused since then, by the uid of their controller.
     refused: BTreeMap<String, i64>,
-    /// Changes of pods that N-1 has been checked for.
+    /// Changes of pods that N-1, Q-1 and P-1 have been checked for.
     pods_seen: usize,
+    /// Who had to make room.
+    pub(crate) evictions: Evictions,
     /// Changes of processes that have been checked for.
     processes_seen: u64,
     /// Changes of each job kind that F-1 has been checked for.
@@ -59,6 +65,11 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
+    /// Something happens that is not the scheduler's own doing; see P-1.
+    pub(crate) fn happened(&mut self) {
+        self.evictions.happened();
+    }
+
     /// How many jobs ended with success, and with failure.
     pub(crate) fn verdicts(&self) -> (u64, u64) {
         let of = |wanted: &str| self.verdicts.values().filter(|verdict| **verdict == wanted).count() as u64;
@@ -98,6 +109,8 @@ pub(crate) fn after_step(memory: &mut Memory, api: &Api, machines: &[Machine]) -
     let pods = api.changes_of("v1", "Pod");
     if pods != memory.pods_seen {
         capacity(api)?;
+        quota::check(api)?;
+        memory.evictions.check(api)?;
         memory.pods_seen = pods;
     }
     let processes = machines.iter().map(Machine::changes).sum();
@@ -108,11 +121,11 @@ pub(crate) fn after_step(memory: &mut Memory, api: &Api, machines: &[Machine]) -
     verdicts(memory, api)
 }
 
-fn amount(value: &Value) -> i64 {
+pub(crate) fn amount(value: &Value) -> i64 {
     Quantity::from_json(value).ok().flatten().and_then(|amount| amount.units().ok()).unwrap_or(0)
 }
 
-fn bound_to(pod: &Object) -> Option<&str> {
+pub(crate) fn bound_to(pod: &Object) -> Option<&str> {
     at(pod.value(), &["spec", "nodeName"]).and_then(Value::as_str)
 }
 
@@ -142,7 +155,7 @@ fn controller(object: &Object) -> Option<&Value> {
     owners.iter().find(|owner| owner["controller"] == true)
 }
 
-fn controller_uid(object: &Object) -> Option<&str> {
+pub(crate) fn controller_uid(object: &Object) -> Option<&str> {
     controller(object)?["uid"].as_str()
 }
 
@@ -182,6 +195,7 @@ fn verdicts(memory: &mut Memory, api: &Api) -> Result<(), String> {
             match (memory.verdicts.get(&**job.uid()), now) {
                 (None, Some(now)) => {
                     memory.verdicts.insert(job.uid().to_string(), now);
+                    memory.evictions.happened();
                 }
                 (Some(known), now) if Some(*known) != now => {
                     return Err(format!("F-1: {kind} {} had {known} and now has {now:?}", job.key().name));
@@ -238,6 +252,12 @@ struct Standing {
     ran: bool,
     /// A pod of it is on its way out, and its agent may be slow or gone.
     leaving: bool,
+}
+
+/// Whether pods that were told to make room are still there: whoever was given their places waits for them to leave.
+pub(crate) fn makes_room<'pods>(pods: impl IntoIterator<Item = &'pods Pod>) -> bool {
+    let annotations = |pod: &'pods Pod| pod.metadata.annotations.as_ref();
+    pods.into_iter().filter_map(annotations).any(|all| all.contains_key(label::PREEMPTED))
 }
 
 /// G-2: called when nothing is in flight and the caches are current.

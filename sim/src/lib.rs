@@ -30,8 +30,11 @@ mod agent;
 mod api;
 mod cache;
 mod control;
+mod estate;
+mod eviction;
 pub mod invariant;
 mod pod;
+mod quota;
 mod rough;
 pub mod trace;
 mod workload;
@@ -63,11 +66,25 @@ pub struct Options {
     pub trace_len: usize,
     /// The cores under test.
     pub cores: Cores,
+    /// What the worlds have.
+    pub worlds: Worlds,
+}
+
+/// Which worlds there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Worlds {
+    /// Each seed draws what its world has.
+    #[default]
+    Drawn,
+    /// One queue without quota, and nobody more important than others.
+    Plain,
+    /// Queues, quota and priorities.
+    Queued,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rough_steps: 330, quiet_steps: 20_000, trace_len: 120, cores: Cores::default() }
+        Self { rough_steps: 330, quiet_steps: 20_000, trace_len: 120, cores: Cores::default(), worlds: Worlds::Drawn }
     }
 }
 
@@ -124,6 +141,8 @@ pub struct Report {
     pub succeeded: u64,
     /// Jobs that ended with failure.
     pub failed: u64,
+    /// Gangs that were told to make room.
+    pub preempted: u64,
 }
 
 impl Report {
@@ -139,6 +158,7 @@ impl Report {
         self.actions += other.actions;
         self.succeeded += other.succeeded;
         self.failed += other.failed;
+        self.preempted += other.preempted;
     }
 }
 

@@ -47,6 +47,7 @@ const WEIGHTS: [(Move, u32); 14] = [
 
 impl World {
     pub(crate) fn rough_step(&mut self) {
+        self.tend();
         let total: u32 = WEIGHTS.iter().map(|(_, weight)| weight).sum();
         let mut roll = self.rng.random_range(0..total);
         let chosen = WEIGHTS.iter().find(|(_, weight)| {
@@ -82,7 +83,7 @@ impl World {
                 self.work_on_node(index, answer_lost);
             }
             Move::Wait => {
-                self.now_ms += self.rng.random_range(1..5_000);
+                self.now_ms += self.rng.random_range(1..self.estate.most_wait_ms());
                 self.process.ring(self.now_ms);
             }
             Move::User => self.user(),
@@ -110,6 +111,7 @@ impl World {
 
     /// Forward by up to an hour, as after a sleep; back by seconds, as a time server does it.
     fn clock_jump(&mut self) {
+        self.memory.happened();
         self.report.faults += 1;
         let forward = self.rng.random_range(0..2) == 0;
         self.now_ms += if forward { self.rng.random_range(0..3_600_000) } else { -self.rng.random_range(0..10_000) };
@@ -147,6 +149,7 @@ impl World {
     }
 
     fn node_fault(&mut self) {
+        self.memory.happened();
         self.report.faults += 1;
         let index = self.rng.random_range(0..self.machines.len());
         let alive = self.machines[index].alive;
@@ -161,6 +164,7 @@ impl World {
     }
 
     fn user(&mut self) {
+        self.memory.happened();
         let jobs = self.jobs();
         if jobs.is_empty() || (self.report.jobs < workload::MOST_JOBS && self.rng.random_range(0..2) == 0) {
             if self.report.jobs < workload::MOST_JOBS {
@@ -182,7 +186,7 @@ impl World {
         }
     }
 
-    fn create_job(&mut self) {
+    pub(crate) fn create_job(&mut self) {
         // Now and then under the name of one that is gone, or going.
         let reuse = self.report.jobs > 0 && self.rng.random_range(0..4) == 0;
         let serial = if reuse { self.rng.random_range(0..self.report.jobs) } else { self.report.jobs };
@@ -190,6 +194,7 @@ impl World {
         if self.spoils.random_range(0..8) == 0 {
             workload::spoil(&mut body);
         }
+        self.estate.enlist(&mut body);
         let made = self.api.create(self.now_ms, &object, body);
         if made.is_ok() {
             self.report.jobs += 1;
@@ -235,7 +240,7 @@ impl World {
         self.say(|| format!("user deletes pod {}: {}", key.name, deleted.is_ok()));
     }
 
-    fn patch(&mut self, key: &Key, patch: &Value) {
+    pub(crate) fn patch(&mut self, key: &Key, patch: &Value) {
         let done = self.api.patch(self.now_ms, key, patch, Part::Main);
         self.say(|| format!("user patches {} {patch}: {}", key.name, done.is_ok()));
     }

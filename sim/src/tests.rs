@@ -5,7 +5,7 @@ mod first_fit;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use trainyard_coordinator_core::gang::{GangView, Placement, place};
-use trainyard_coordinator_core::{job, standin};
+use trainyard_coordinator_core::{job, label, standin};
 use trainyard_proto::plan::{Action, Fence, ObjectRef, Plan};
 
 use super::*;
@@ -21,7 +21,11 @@ fn explain(failure: &Failure) -> String {
 }
 
 fn all_pass(cores: Cores) -> Report {
-    let options = Options { cores, ..Options::default() };
+    all_pass_in(Worlds::Drawn, cores)
+}
+
+fn all_pass_in(worlds: Worlds, cores: Cores) -> Report {
+    let options = Options { cores, worlds, ..Options::default() };
     run_many(seeds(), 2, &options, &|_| {}).unwrap_or_else(|failure| panic!("{}", explain(&failure)))
 }
 
@@ -31,6 +35,31 @@ fn worlds_keep_every_invariant() {
     eprintln!("{report:?}");
     assert!(report.succeeded > 0 && report.failed > 0 && report.faults > 0, "{report:?}");
     assert!(report.processes > 0 && report.refused > 0, "{report:?}");
+    assert!(report.preempted > 0, "{report:?}");
+}
+
+/// Many worlds of one kind.
+#[test]
+#[ignore = "takes as long as it is told to"]
+fn worlds_of_one_kind() {
+    let worlds = match std::env::var("TRAINYARD_SIM_WORLDS").as_deref() {
+        Ok("plain") => Worlds::Plain,
+        Ok("queued") => Worlds::Queued,
+        _ => Worlds::Drawn,
+    };
+    let options = Options { worlds, ..Options::default() };
+    let mut failures = Vec::new();
+    let started = std::time::Instant::now();
+    let total = seeds().filter_map(|seed| run(seed, &options).map_err(|failure| failures.push(failure)).ok());
+    let report = total.fold(Report::default(), |mut sum, one| {
+        sum.add(&one);
+        sum
+    });
+    eprintln!("{report:?} in {:?}", started.elapsed());
+    for failure in &failures {
+        eprintln!("{failure}");
+    }
+    assert!(failures.is_empty(), "{}", explain(&failures[0]));
 }
 
 /// Seeds that found something once.
@@ -51,7 +80,11 @@ fn a_seed_replays_exactly() {
 
 /// Run worlds on broken cores until one is caught, and say by which invariant.
 fn caught(cores: Cores) -> String {
-    let options = Options { cores, quiet_steps: 4_000, ..Options::default() };
+    caught_in(Worlds::Drawn, cores)
+}
+
+fn caught_in(worlds: Worlds, cores: Cores) -> String {
+    let options = Options { cores, worlds, quiet_steps: 4_000, ..Options::default() };
     let failure = (0..200).find_map(|seed| run(seed, &options).err()).expect("nobody noticed the broken core");
     let again = run(failure.seed, &options).expect_err("a failing seed replays");
     assert_eq!((again.step, &again.invariant), (failure.step, &failure.invariant), "exactly");
@@ -116,7 +149,7 @@ fn a_placer_that_forgets_what_is_used_is_caught() {
         }
         place(&view, now_ms)
     }
-    let broken = caught(Cores { gang: forgetful, ..Cores::default() });
+    let broken = caught_in(Worlds::Plain, Cores { gang: forgetful, ..Cores::default() });
     assert!(broken.starts_with("N-1"), "{broken}");
 }
 
@@ -127,6 +160,86 @@ fn a_placer_that_places_nothing_is_caught() {
     }
     let broken = caught(Cores { gang: idle, ..Cores::default() });
     assert!(broken.starts_with("L-"), "{broken}");
+}
+
+/// As [`caught`], in worlds with queues.
+fn caught_in_queues(gang: fn(&GangView, i64) -> Placement) -> String {
+    caught_in(Worlds::Queued, Cores { gang, ..Cores::default() })
+}
+
+#[test]
+fn a_placer_that_reads_more_quota_than_there_is_is_caught() {
+    fn generous(view: &GangView, now_ms: i64) -> Placement {
+        let mut view = view.clone();
+        for queue in view.queues.iter_mut().filter(|object| object["kind"] == "ClusterQueue") {
+            for flavor in queue["spec"]["resourceGroups"][0]["flavors"].as_array_mut().into_iter().flatten() {
+                for one in flavor["resources"].as_array_mut().into_iter().flatten() {
+                    one["nominalQuota"] = json!("100");
+                }
+            }
+        }
+        place(&view, now_ms)
+    }
+    let broken = caught_in_queues(generous);
+    assert!(broken.starts_with("Q-1"), "{broken}");
+}
+
+#[test]
+fn a_placer_that_forgets_what_may_be_borrowed_is_caught() {
+    fn unlimited(view: &GangView, now_ms: i64) -> Placement {
+        let mut view = view.clone();
+        for queue in view.queues.iter_mut().filter(|object| object["kind"] == "ClusterQueue") {
+            for one in
+                queue["spec"]["resourceGroups"][0]["flavors"][0]["resources"].as_array_mut().into_iter().flatten()
+            {
+                one["borrowingLimit"] = Value::Null;
+                one["lendingLimit"] = Value::Null;
+            }
+        }
+        place(&view, now_ms)
+    }
+    let broken = caught_in_queues(unlimited);
+    assert!(broken.starts_with("Q-1"), "{broken}");
+}
+
+/// Tells every pod of a queue that has a place to make room for whoever waits first.
+#[test]
+fn a_placer_that_stops_everybody_for_anybody_is_caught() {
+    fn cruel(view: &GangView, now_ms: i64) -> Placement {
+        let mut placement = place(view, now_ms);
+        let Some(first) = placement.waiting.first() else { return placement };
+        let mark = json!({"metadata": {"annotations": {label::PREEMPTED: format!("default/{}", first.name)}}});
+        for pod in &view.pods {
+            let annotations = pod.metadata.annotations.as_ref();
+            let is_queued = annotations.is_some_and(|all| all.contains_key(label::QUEUE));
+            let is_told = annotations.is_some_and(|all| all.contains_key(label::PREEMPTED));
+            let is_placed = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+            if is_queued && is_placed && !is_told && pod.metadata.deletion_timestamp.is_none() {
+                let name = pod.metadata.name.as_deref().unwrap();
+                let object = crate::workload::object_ref("v1", "Pod", "default", name);
+                let patch = mark.clone();
+                placement.plan.actions.push(Action::Patch { object, fence: Fence::default(), patch });
+            }
+        }
+        placement
+    }
+    let broken = caught_in_queues(cruel);
+    assert!(broken.starts_with("P-1"), "{broken}");
+}
+
+#[test]
+fn a_placer_that_starves_a_queue_is_caught() {
+    fn unfair(view: &GangView, now_ms: i64) -> Placement {
+        let mut view = view.clone();
+        let waits = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none());
+        let last = |pod: &Pod| {
+            pod.metadata.annotations.as_ref().and_then(|all| all.get(label::QUEUE)).is_some_and(|name| name == "lq-1")
+        };
+        view.pods.retain(|pod| !waits(pod) || !last(pod));
+        place(&view, now_ms)
+    }
+    let broken = caught_in_queues(unfair);
+    assert!(broken.starts_with("L-2"), "{broken}");
 }
 
 #[test]
@@ -218,7 +331,9 @@ fn a_job_that_makes_refused_pods_anew_is_caught() {
 
 #[test]
 fn worlds_hold_under_another_placer_too() {
-    all_pass(Cores { gang: first_fit::place, ..Cores::default() });
+    let cores = Cores { gang: first_fit::place, ..Cores::default() };
+    // It knows of no queue.
+    all_pass_in(Worlds::Plain, cores);
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub(crate) fn node(name: &str, ready: bool) -> Value {
     })
 }
 
-fn pick<'a, T: ?Sized>(rng: &mut ChaCha8Rng, from: &[&'a T]) -> &'a T {
+pub(crate) fn pick<'a, T: ?Sized>(rng: &mut ChaCha8Rng, from: &[&'a T]) -> &'a T {
     from[rng.random_range(0..from.len())]
 }
 
