@@ -109,7 +109,7 @@ fn placing(pod: &Pod) -> impl PartialEq + use<> {
         spec.and_then(|spec| spec.scheduling_gates.clone()),
         phase,
         condition,
-        [label::PREEMPTED, label::RESERVATION, label::PRIORITY, label::PRIORITY_CLASS]
+        [label::PREEMPTED, label::SHRUNK, label::RESERVATION, label::PRIORITY, label::PRIORITY_CLASS]
             .map(|name| pod.metadata.annotations.as_ref()?.get(name).cloned()),
         pod.metadata.labels.as_ref().and_then(|labels| labels.get(label::QUEUE_NAME)).cloned(),
     )

@@ -167,6 +167,49 @@ def test_an_elastic_job_with_fewer_pods_is_adopted_as_it_is(own_server, ranks):
     assert phase(own_server, "trainingjob", "few", "Succeeded")["restarts"] == 1
 
 
+def queues(*quotas):
+    """Queues that lend each other CPUs and take back what they lent: (name, nominal quota)."""
+    preemption = {"reclaimWithinCohort": "Any", "withinClusterQueue": "LowerPriority"}
+    for name, cpu in quotas:
+        groups = [{"coveredResources": ["cpu"], "flavors": [{"name": "default", "resources": [{"name": "cpu", "nominalQuota": cpu}]}]}]
+        spec = {"cohortName": "all", "namespaceSelector": {}, "preemption": preemption, "resourceGroups": groups}
+        version = "kueue.x-k8s.io/v1beta2"
+        yield {"apiVersion": version, "kind": "ClusterQueue", "metadata": {"name": name}, "spec": spec}
+        yield {"apiVersion": version, "kind": "LocalQueue", "metadata": {"name": name, "namespace": "default"}, "spec": {"clusterQueue": name}}
+
+
+def test_an_elastic_job_gives_back_what_it_borrowed_and_grows_again(own_server, ranks, tmp_path):
+    """It shrinks to what is left without a restart, which it has none of, and those of its pods that stay are not touched."""
+    items = list(queues(("lent", "100m"), ("owns", "200m")))
+    own_server.kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    training_job(own_server, "borrower", ranks.command(), elastic={"minReplicas": 1, "maxReplicas": 3}, backoffLimit=0,
+                 recovery={"returnSeconds": 2}, queue="lent", resources={"cpu": "100m"})
+    first, _ = ranks.formed(3)
+    pods = lambda: {pod["metadata"]["name"]: pod for pod in own_server.get("pods")["items"] if pod["metadata"]["name"].startswith("borrower")}
+    before = pods()
+    done = tmp_path / "owner-done"
+    wait = f"while [ ! -e {done} ]; do sleep 0.1; done"
+    training_job(own_server, "owner", ["bash", "-c", wait], replicas=2, queue="owns", resources={"cpu": "100m"})
+    # What has just begun is left alone for a minute.
+    second, left = ranks.formed(1, after=first)
+    phase(own_server, "trainingjob", "owner", "Running", seconds=120)
+    status = eventually(lambda: (s := phase(own_server, "trainingjob", "borrower", "Running")) and s["ranks"] == 1 and s, "it has one rank")
+    assert status["restarts"] == 0 and status["missing"] == ["borrower-worker-1", "borrower-worker-2"], status
+    after = eventually(lambda: len(now := pods()) == 3 and now, "the other pods wait")
+    uid = lambda pods, at: pods[f"borrower-worker-{at}"]["metadata"]["uid"]
+    assert [uid(after, at) == uid(before, at) for at in range(3)] == [True, False, False]
+    assert not any(after[f"borrower-worker-{at}"]["spec"].get("nodeName") for at in (1, 2)), after
+    assert "quota" in own_server.trainyard("explain", "borrower").stdout
+    assert pathlib.Path(f"/proc/{left[0]}").exists(), "nobody touched it since"
+    done.touch()
+    phase(own_server, "trainingjob", "owner", "Succeeded")
+    ranks.formed(3, after=second)
+    status = eventually(lambda: (s := phase(own_server, "trainingjob", "borrower", "Running")) and s["ranks"] == 3 and s, "it has grown")
+    assert status["restarts"] == 0 and uid(pods(), 0) == uid(before, 0), status
+    ranks.finish()
+    assert phase(own_server, "trainingjob", "borrower", "Succeeded")["restarts"] == 0
+
+
 def test_an_elastic_pytorchjob_shrinks_while_the_quota_is_too_small(own_server, ranks):
     main = {"name": "pytorch", "image": "none", "command": ["torchrun"], "args": ["--no-python", *ranks.command()]}
     worker = {"replicas": 2, "restartPolicy": "OnFailure", "template": {"spec": {"containers": [main]}}}

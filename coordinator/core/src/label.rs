@@ -15,6 +15,8 @@ pub const JOB_ROLE: &str = "training.kubeflow.org/job-role";
 pub const GANG: &str = "trainyard.dev/gang";
 /// Annotation on pods: how many pods of the gang must start together.
 pub const GANG_SIZE: &str = "trainyard.dev/gang-size";
+/// Annotation on pods of elastic jobs: with how many pods the gang goes on if it has to make room.
+pub const GANG_LEAST: &str = "trainyard.dev/gang-least";
 /// Annotation on jobs: where the pods of their gang are to go on a cluster, as JSON, written before the first of them is let go.
 pub const PLACEMENT: &str = "trainyard.dev/placement";
 /// Annotation on pods that were made on their node: when it was decided, as [`PLACEMENT`] says it.
@@ -30,6 +32,8 @@ pub const SCHEDULER_NAME: &str = "trainyard";
 pub const RESERVATION: &str = "trainyard.dev/reservation";
 /// Annotation on pods: the gang for which they have to make room. They are deleted next, all of their gang.
 pub const PREEMPTED: &str = "trainyard.dev/preempted-for";
+/// Annotation on pods: the gang for which they alone have to make room. They are deleted next, and the others of their gang go on.
+pub const SHRUNK: &str = "trainyard.dev/shrunk-for";
 /// Annotation on pods: after so many seconds their job is ended, as its `activeDeadlineSeconds` says.
 pub const RUN_LIMIT: &str = "trainyard.dev/run-limit-seconds";
 /// Annotation on pods: label of the topology level within one domain of which the gang has to be.

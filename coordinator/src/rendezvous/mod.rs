@@ -131,6 +131,8 @@ enum Changed {
     Job(&'static dyn Dialect, Key, String),
     /// A pod of a job: its uid, and whether it has ended.
     Pod { of: (String, String), key: Key, owner: String, pod: String, incarnation: u64, ended: Option<End> },
+    /// A pod of a job, by its uid, that has to make room while the others go on.
+    Leaves { owner: String, pod: String },
 }
 
 /// How a pod ended.
@@ -241,6 +243,11 @@ impl Hub {
                     entry.room.tell(Message::Known(input));
                 }
             }
+            Changed::Leaves { owner, pod } => {
+                if let Some(entry) = self.rooms().get(&owner).cloned() {
+                    entry.room.tell(Message::Known(Input::Leaves { pod }));
+                }
+            }
             Changed::Pod { of, key, owner, incarnation, ended: None, .. } => {
                 // A job whose pods are there will have launchers: its first generations are reserved by then.
                 if let Some(found) = self.find(&of, &key).filter(|found| found.uid == owner) {
@@ -320,7 +327,7 @@ impl Hub {
         };
         let entry = self.rooms().get(job).cloned();
         let is_old = entry.is_some_and(|entry| incarnation(found) < entry.incarnation);
-        if is_old || found.metadata.deletion_timestamp.is_some() || has_ended(found) {
+        if is_old || makes_room(found) || found.metadata.deletion_timestamp.is_some() || has_ended(found) {
             return Err(Status::failed_precondition(format!("pod {pod} is ending")));
         }
         let node = found.spec.as_ref().and_then(|spec| spec.node_name.clone());
@@ -414,6 +421,11 @@ fn has_ended(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
+/// Whether it has to go while the others of its job go on.
+fn makes_room(pod: &Pod) -> bool {
+    pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(label::SHRUNK))
+}
+
 /// Whether it has ended well, and nobody wanted that.
 fn is_done(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_none()
@@ -429,6 +441,9 @@ fn of_pod(pod: &Pod, gone: bool) -> Option<Changed> {
         false if is_done(pod) => Some(End::Done),
         false => has_ended(pod).then_some(End::Gone),
     };
+    if ended.is_none() && makes_room(pod) {
+        return Some(Changed::Leaves { owner, pod: pod.metadata.uid.clone()? });
+    }
     Some(Changed::Pod { of, key, owner, pod: pod.metadata.uid.clone()?, incarnation: incarnation(pod), ended })
 }
 

@@ -7,11 +7,11 @@ use serde_json::json;
 use trainyard_proto::plan::{Action, EventSeverity, Fence, ObjectRef, Reason};
 
 use super::flavor::{self, Assigned};
-use super::gather::{Gang, annotation};
+use super::gather::{Gang, annotation, node_name};
 use super::reason::{Case, Free, Wait};
 use super::scene::{Kind, Note, OVERDUE_MS, Part, Scene, incomplete};
 use super::{Placement, WaitCode, WaitingGang};
-use crate::schedule::{Admission, Decision, Estimate, Reservation, Waiting};
+use crate::schedule::{Admission, Decision, Estimate, Place, Reservation, View, Waiting};
 use crate::{instant, label};
 
 /// Above this number of pods, one event tells of a whole gang.
@@ -120,10 +120,10 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Whether the quota that a gang starts with may be that of gangs which are stopped in this decision. They are told first, and it starts
+    /// Whether the quota that a gang starts with may be that of gangs which are stopped, or shrink, in this decision. They are told first, and it starts
     /// at the next look: if it started before, and nobody lived to tell them, all of them would go on beyond the quota.
     fn takes_quota_of_others(&self, part: usize) -> bool {
-        self.scene.view.gangs[part].queue > 0 && self.decision.preemptions.iter().any(|preemption| preemption.stops)
+        self.scene.view.gangs[part].queue > 0 && !self.decision.preemptions.is_empty()
     }
 
     fn case(&self, part: usize, option: u32, least: Vec<u32>, whole: usize) -> Case<'_> {
@@ -194,18 +194,20 @@ impl<'a> Answer<'a> {
     }
 
     /// Gangs that are stopped for others. All their pods are marked first, and deleted at the next look: whatever happens in between, a gang
-    /// of which one pod is marked goes as a whole.
+    /// of which one pod is marked goes as a whole. Of one that shrinks the pods that go are marked, each for itself.
     fn make_room(&mut self) {
-        for preemption in self.decision.preemptions.iter().filter(|preemption| preemption.stops) {
+        for preemption in &self.decision.preemptions {
             let part = &self.scene.parts[preemption.gang as usize];
             let preemptor = title(self.scene.gang_of(preemption.preemptor));
             let gang = &self.scene.gangs[part.gang];
-            for (at, pod) in gang.held.iter().enumerate() {
-                if at == 0 {
-                    let message = format!("{} is stopped to make room for {preemptor}", title(gang));
-                    self.placement.plan.actions.push(event(pod, EventSeverity::Warning, "Preempted", message));
-                }
-                self.mark(pod, &preemptor);
+            if preemption.stops {
+                let message = format!("{} is stopped to make room for {preemptor}", title(gang));
+                self.send_off(&gang.held, label::PREEMPTED, &preemptor, message);
+            } else {
+                let pods = last_on(part, &self.scene.view, &preemption.places);
+                let (less, all) = (pods.len(), gang.held.len());
+                let message = format!("{} gives up {less} of its {all} pods to make room for {preemptor}", title(gang));
+                self.send_off(&pods, label::SHRUNK, &preemptor, message);
             }
         }
         for (at, gang) in self.scene.gangs.iter().enumerate() {
@@ -216,13 +218,15 @@ impl<'a> Answer<'a> {
         for gang in self.scene.gangs.iter().filter(|gang| !gang.leaving.is_empty()) {
             let marks = || gang.leaving.iter().filter_map(|pod| annotation(pod, label::PREEMPTED));
             let preemptor = marks().next().unwrap_or_default();
+            let mark = |pod: &Pod| annotation(pod, label::PREEMPTED).or_else(|| annotation(pod, label::SHRUNK));
             let stays = |pod: &&&Pod| pod.metadata.deletion_timestamp.is_none();
             let (marked, unmarked): (Vec<&Pod>, Vec<&Pod>) =
-                gang.leaving.iter().filter(stays).partition(|pod| annotation(pod, label::PREEMPTED).is_some());
-            unmarked.iter().for_each(|pod| self.mark(pod, preemptor));
+                gang.leaving.iter().filter(stays).partition(|pod| mark(pod).is_some());
+            unmarked.iter().for_each(|pod| self.mark(pod, label::PREEMPTED, preemptor));
             // With the last mark that was written the others would be forgotten.
             for pod in marked.iter().filter(|_| unmarked.is_empty()) {
-                self.delete(pod, format!("it makes room for {preemptor}"));
+                self.delete(pod, format!("it makes room for {}", mark(pod).unwrap_or(preemptor)));
+            }
             }
         }
     }
@@ -231,14 +235,21 @@ impl<'a> Answer<'a> {
     fn drain(&mut self, gang: &Gang<'_>) {
         let Some(queue) = gang.held.first().and_then(|pod| self.scene.setting.drained(pod)) else { return };
         let message = format!("{} is stopped, as the stopPolicy of {queue} says", title(gang));
-        self.placement.plan.actions.push(event(gang.held[0], EventSeverity::Warning, "Preempted", message));
-        for pod in &gang.held {
-            self.mark(pod, &format!("{queue}, which is drained"));
+        self.send_off(&gang.held, label::PREEMPTED, &format!("{queue}, which is drained"), message);
+    }
+
+    /// Marks pods that have to go, and tells of it once.
+    fn send_off(&mut self, pods: &[&Pod], name: &str, preemptor: &str, message: String) {
+        let reason = if name == label::SHRUNK { "Shrunk" } else { "Preempted" };
+        let told = pods.first().map(|pod| event(pod, EventSeverity::Warning, reason, message));
+        self.placement.plan.actions.extend(told);
+        for pod in pods {
+            self.mark(pod, name, preemptor);
         }
     }
 
-    fn mark(&mut self, pod: &Pod, preemptor: &str) {
-        let patch = json!({"metadata": {"annotations": {label::PREEMPTED: preemptor}}});
+    fn mark(&mut self, pod: &Pod, name: &str, preemptor: &str) {
+        let patch = json!({"metadata": {"annotations": {name: preemptor}}});
         self.placement.plan.actions.push(Action::Patch { object: reference(pod), fence: exact(pod), patch });
     }
 
@@ -319,6 +330,17 @@ impl<'a> Answer<'a> {
 /// A gang's name for people.
 pub(super) fn title(gang: &Gang<'_>) -> String {
     format!("{}/{}", gang.namespace, gang.name)
+}
+
+/// The pods of a gang that these places are of: on each node those of the highest index.
+fn last_on<'view>(part: &Part<'view>, view: &View, places: &[Place]) -> Vec<&'view Pod> {
+    let mut pods = Vec::new();
+    for place in places {
+        let node = view.nodes[place.node as usize].name.as_str();
+        let here = part.pods[place.role as usize].iter().rev().filter(|pod| node_name(pod) == Some(node));
+        pods.extend(here.take(place.count as usize));
+    }
+    pods
 }
 
 /// Exactly the version that was looked at.

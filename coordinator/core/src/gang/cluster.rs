@@ -178,6 +178,7 @@ fn of_nobody(pod: &Pod) -> Pod {
     if let Some(annotations) = &mut shown.metadata.annotations {
         annotations.remove(label::QUEUE);
         annotations.remove(label::PREEMPTED);
+        annotations.remove(label::SHRUNK);
     }
     shown
 }
@@ -313,7 +314,7 @@ impl<'view> Turn<'view> {
             let is_guest = guest::is_guest(pod);
             let is_ours = is_gang || is_guest;
             if node_of(pod).is_some() || is_leaving(pod) || is_over(pod) {
-                pods.push(if is_ours { pod.clone() } else { of_nobody(pod) });
+                pods.push(if is_ours { self.as_it_may_shrink(pod) } else { of_nobody(pod) });
                 continue;
             }
             // What the cluster's scheduler places by itself, or is about to go.
@@ -346,6 +347,17 @@ impl<'view> Turn<'view> {
         let GangView { priority_classes, queues, namespaces, .. } = &self.view.gangs;
         let (queues, namespaces) = (queues.clone(), namespaces.clone());
         GangView { nodes, pods, priority_classes: priority_classes.clone(), queues, namespaces }
+    }
+
+    /// A gang that is made on its nodes does not shrink until it has run: a pod of it that went would be made there again.
+    fn as_it_may_shrink(&self, pod: &Pod) -> Pod {
+        let mut shown = pod.clone();
+        if owner_uid(pod).is_some_and(|owner| self.view.drafts.contains_key(owner))
+            && let Some(annotations) = &mut shown.metadata.annotations
+        {
+            annotations.remove(label::GANG_LEAST);
+        }
+        shown
     }
 
     /// The node that a lifted pod was sent to.

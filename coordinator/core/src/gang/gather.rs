@@ -21,7 +21,8 @@ pub(super) struct Gang<'view> {
     pub(super) held: Vec<&'view Pod>,
     /// Those of them that have no process so far.
     pub(super) idle: Vec<&'view Pod>,
-    /// Pods that were told to make room and still hold it: they are deleted, or are about to be.
+    /// Pods that were told to make room and still hold it: they are deleted, or are about to be. All of a gang that is stopped, and some of
+    /// one that shrinks.
     pub(super) leaving: Vec<&'view Pod>,
     /// Pods that are on their way out for another reason, and still hold their room.
     pub(super) going: Vec<&'view Pod>,
@@ -48,7 +49,8 @@ pub(super) fn gangs(view: &GangView) -> Vec<Gang<'_>> {
     let mut gangs: BTreeMap<Key<'_>, Gang<'_>> = BTreeMap::new();
     for pod in &view.pods {
         let deleted = pod.metadata.deletion_timestamp.is_some();
-        if deleted && !holds_room(pod) {
+        let shrinks = annotation(pod, label::SHRUNK).is_some();
+        if (deleted || shrinks) && !holds_room(pod) {
             continue;
         }
         let key = key(pod);
@@ -61,7 +63,8 @@ pub(super) fn gangs(view: &GangView) -> Vec<Gang<'_>> {
             since_ms: i64::MAX,
             ..Gang::default()
         });
-        if holds_room(pod) && !told.is_empty() && told.contains(&(key, annotation(pod, label::GENERATION))) {
+        let is_told = || !told.is_empty() && told.contains(&(key, annotation(pod, label::GENERATION)));
+        if shrinks || (holds_room(pod) && is_told()) {
             gang.leaving.push(pod);
         } else if deleted {
             gang.going.push(pod);
@@ -92,6 +95,14 @@ impl<'view> Gang<'view> {
             self.idle.extend((!has_started(pod)).then_some(pod));
             self.held.extend(holds_room(pod).then_some(pod));
         }
+    }
+
+    /// With how many of those that hold room it goes on, if others need the rest.
+    pub(super) fn least(&self) -> usize {
+        let told = |pod: &&Pod| annotation(pod, label::GANG_LEAST)?.parse::<usize>().ok();
+        let least: Option<Vec<usize>> = self.held.iter().map(told).collect();
+        let least = least.and_then(|least| least.into_iter().max()).unwrap_or(usize::MAX);
+        least.max(self.size).min(self.held.len())
     }
 
     /// The priority of those that have places.

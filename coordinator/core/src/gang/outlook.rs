@@ -241,7 +241,10 @@ impl Side {
                 Kind::Leaves => Fate::Leaves,
                 Kind::Whole | Kind::Missing | Kind::Spare => continue,
             };
-            self.put(scene, part.gang, part.kind, pods(&part.pods), queue(scene, at), fate);
+            // What shrinks runs on: it comes first.
+            if !self.lots.contains_key(&key(scene, part.gang, part.kind)) {
+                self.put(scene, part.gang, part.kind, pods(&part.pods), queue(scene, at), fate);
+            }
         }
     }
 

@@ -201,21 +201,31 @@ impl<'view> Maker<'view> {
         if kind == Kind::Runs && self.setting.gives_flavors(member.queue) && !self.setting.flavored().is_empty() {
             groups = groups.into_iter().flat_map(|group| self.by_flavor(member.queue, group)).collect();
         }
-        let mut places: BTreeMap<(u32, u32), u32> = BTreeMap::new();
-        for (role, group) in (0..).zip(&groups) {
-            for node in group.pods.iter().filter_map(|pod| self.nodes.get(node_name(pod)?)) {
-                *places.entry((role, *node)).or_default() += 1;
-            }
-        }
-        let places: Vec<Place> = places.into_iter().map(|((role, node), count)| Place { role, node, count }).collect();
+        let least = if kind == Kind::Runs { gang.least() } else { pods.len() };
+        let places = self.places(&groups, least < pods.len());
         match phase {
             Phase::Running { since_ms, changed_ms, saved_ms, .. } => {
                 member.phase = Phase::Running { since_ms, changed_ms, saved_ms, places };
             }
             Phase::Waiting { .. } => (member.queue, member.leaving) = (NO_QUEUE, places),
         }
-        let mins: Vec<u32> = groups.iter().map(|group| len(group.pods.len())).collect();
+        let mins = lowest(&groups, pods, least);
         self.push(at, kind, groups, &mins, member, Closeness::default());
+    }
+
+    /// Where pods are. Those of a gang that may shrink in the order of their indices: the last of them are the first to go.
+    fn places(&self, groups: &[Group<'view>], in_order: bool) -> Vec<Place> {
+        let mut places: Vec<Place> = Vec::new();
+        for (role, group) in (0..).zip(groups) {
+            let mut nodes: Vec<u32> =
+                group.pods.iter().filter_map(|pod| self.nodes.get(node_name(pod)?)).copied().collect();
+            if !in_order {
+                nodes.sort_unstable();
+            }
+            let runs = nodes.chunk_by(|one, next| one == next);
+            places.extend(runs.map(|run| Place { role, node: run[0], count: len(run.len()) }));
+        }
+        places
     }
 
     fn waiting(&mut self, at: usize, gang: &Gang<'view>) -> Result<(), Wait> {
@@ -236,13 +246,7 @@ impl<'view> Maker<'view> {
             placed if placed < gang.size => (Kind::Missing, gang.size - placed),
             _ => (Kind::Spare, 1),
         };
-        // With fewer pods than all, those of the lowest index, which hold the leader.
-        let first: BTreeSet<Option<&str>> =
-            gang.waiting.iter().take(least).map(|pod| pod.metadata.uid.as_deref()).collect();
-        let needed = |group: &Group<'_>| {
-            len(group.pods.iter().filter(|pod| first.contains(&pod.metadata.uid.as_deref())).count())
-        };
-        let mins: Vec<u32> = groups.iter().map(needed).collect();
+        let mins = lowest(&groups, &gang.waiting, least);
         let closeness = closeness(&gang.waiting);
         if matches!(kind, Kind::Missing | Kind::Spare) {
             for group in &mut groups {
@@ -295,7 +299,8 @@ impl<'view> Maker<'view> {
             Kind::Runs | Kind::Leaves => gang.held_priority(&self.shown.priority_classes),
             Kind::Whole | Kind::Missing | Kind::Spare => gang.priority,
         };
-        let priority = priority.clamp(i64::from(i32::MIN), i64::from(i32::MAX));
+        // Below all others are the pods that gangs may have more.
+        let priority = priority.clamp(i64::from(i32::MIN) + 1, i64::from(i32::MAX));
         Member {
             name: format!("{}/{}/{}{suffix}", gang.namespace, gang.name, gang.owner),
             queue: pods.first().and_then(|pod| self.setting.queue_of(pod, Kind::Runs).ok()).unwrap_or(0),
@@ -470,6 +475,16 @@ impl<'view> Maker<'view> {
         }
         nodes
     }
+}
+
+/// How many pods of each group a gang cannot do without: with fewer pods than all, those of the lowest index, which hold the leader.
+fn lowest(groups: &[Group<'_>], pods: &[&Pod], least: usize) -> Vec<u32> {
+    if least >= pods.len() {
+        return groups.iter().map(|group| len(group.pods.len())).collect();
+    }
+    let first: BTreeSet<Option<&str>> = pods.iter().take(least).map(|pod| pod.metadata.uid.as_deref()).collect();
+    let needed = |pod: &&&Pod| first.contains(&pod.metadata.uid.as_deref());
+    groups.iter().map(|group| len(group.pods.iter().filter(needed).count())).collect()
 }
 
 fn len(len: usize) -> u32 {

@@ -20,7 +20,8 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 /// Pods that a kubelet takes where nobody says.
 const PODS_OF_A_NODE: &str = "110";
 /// Annotations by which the scheduler remembers something of a pod that is not there any more.
-const REMEMBERED: [&str; 5] = [label::RESERVATION, label::PREEMPTED, label::CHECKPOINT, label::FLAVORS, label::LET_GO];
+const REMEMBERED: [&str; 6] =
+    [label::RESERVATION, label::PREEMPTED, label::SHRUNK, label::CHECKPOINT, label::FLAVORS, label::LET_GO];
 
 /// Something that is supposed.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,6 +2,7 @@
 
 mod flavors;
 mod outlook;
+mod shrink;
 
 use std::collections::BTreeMap;
 

@@ -134,6 +134,10 @@ impl Site<'_> {
         if self.gated {
             put(label::GANG, self.model.owner.name.clone());
             put(label::GANG_SIZE, policy.min_available.to_string());
+            // Launchers go on with fewer; of a gang without them each pod that is missing is a failure.
+            if let Some(config) = self.model.rendezvous.as_ref().filter(|config| config.least < config.most) {
+                put(label::GANG_LEAST, config.least.max(policy.min_available).to_string());
+            }
         }
         if policy.scheduler == Scheduler::Volcano {
             for name in label::VOLCANO_GROUP {

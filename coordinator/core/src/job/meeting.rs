@@ -282,3 +282,9 @@ impl<'view> Planner<'view> {
 fn is_elastic(model: &JobModel) -> bool {
     model.rendezvous.as_ref().is_some_and(|config| config.least < config.most)
 }
+
+/// Whether launchers go on with these pods alone: what is missing may never have been there, or had to make room.
+pub(super) fn goes_on_with(model: &JobModel, current: &BTreeMap<String, Observed<'_>>) -> bool {
+    let here = current.values().filter(|pod| pod.standing == Standing::Active).count();
+    is_elastic(model) && model.rendezvous.as_ref().is_some_and(|config| here >= config.least as usize)
+}

@@ -10,6 +10,7 @@ use super::clock::Clock;
 use super::decision::{self, Decision, Situation};
 use super::draft::Birth;
 use super::ledger::Ledger;
+use super::meeting::goes_on_with;
 use super::replica::{Observed, Standing};
 use super::restart::{Lost, is_resized, preempted};
 use super::subject::Subject;
@@ -270,11 +271,13 @@ impl<'view> Planner<'view> {
         }
     }
 
-    /// The pods of this incarnation, by name.
+    /// The pods of this incarnation, by name. One that makes room while the others go on is none of them any more: what becomes of it
+    /// is nobody's failure, and another one waits in its place as soon as it is gone.
     pub(super) fn current(&self, model: &JobModel) -> BTreeMap<String, Observed<'view>> {
         let wanted: BTreeSet<&str> = model.replicas().map(|(_, replica)| replica.name.as_str()).collect();
         let generation = self.ledger.generation;
-        let pods = self.pods.iter().filter(|pod| pod.generation == generation && wanted.contains(pod.name));
+        let own = |pod: &&Observed<'_>| pod.generation == generation && !pod.shrunk && wanted.contains(pod.name);
+        let pods = self.pods.iter().filter(own);
         pods.map(|pod| (pod.name.to_owned(), pod.clone())).collect()
     }
 
@@ -285,7 +288,8 @@ impl<'view> Planner<'view> {
         let was_whole = meeting.is_none()
             && model.restart_scope == RestartScope::Gang
             && self.lifecycle.running
-            && !self.ledger.starting;
+            && !self.ledger.starting
+            && !goes_on_with(model, current);
         let mut lost = Vec::new();
         for (role, replica) in model.replicas() {
             match current.get(&replica.name) {

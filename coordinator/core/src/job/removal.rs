@@ -67,6 +67,8 @@ impl Planner<'_> {
         let generation = self.ledger.generation;
         let wanted: BTreeSet<&str> = model.replicas().map(|(_, replica)| replica.name.as_str()).collect();
         let services: BTreeSet<&str> = model.services.iter().map(|service| service.name.as_str()).collect();
+        let has_ended = |pod: &Observed<'_>| matches!(pod.standing, Standing::Succeeded | Standing::Failed);
+        self.delete_pods(|pod| pod.shrunk && has_ended(pod), "it made room for others");
         self.delete_pods(|pod| pod.generation != generation, "it belongs to an earlier start of the gang");
         self.delete_pods(
             |pod| pod.generation == generation && !wanted.contains(pod.name),

@@ -34,6 +34,8 @@ pub(super) struct Observed<'view> {
     /// What it was made from.
     pub(super) template_hash: Option<&'view str>,
     pub(super) deleting: bool,
+    /// Whether it was told to make room, and the others of its gang were not.
+    pub(super) shrunk: bool,
     pub(super) standing: Standing,
     /// Restarts in place, of all containers.
     pub(super) restarts: u32,
@@ -53,6 +55,7 @@ impl<'view> Observed<'view> {
             gang_size: parsed(pod, label::GANG_SIZE),
             template_hash: annotation(pod, label::TEMPLATE_HASH),
             deleting,
+            shrunk: annotation(pod, label::SHRUNK).is_some(),
             standing: standing(pod, deleting),
             restarts,
             wants_restart: restarts_in_place(pod) && statuses(pod).any(|status| wants_restart(pod, status)),

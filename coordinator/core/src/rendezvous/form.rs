@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::budget::Borne;
 use super::message::{Cause, Failure, Outcome, Output, Part, Standing};
-use super::world::{MemberId, Seat, World};
+use super::world::{Generation, MemberId, Seat, World};
 use super::{Config, HASTY_FREE, Lack, Member, PAUSE_MS, Phase, Rendezvous};
 
 impl Rendezvous {
@@ -175,10 +175,31 @@ impl Rendezvous {
         if world.seats.len() <= most as usize || !finished.is_empty() {
             return;
         }
+        self.make_smaller(now_ms, most, "the job has fewer pods now", out);
+    }
+
+    /// A member's pod is about to go, which is nobody's failure: those who are left go on without it.
+    pub(super) fn leaves(&mut self, now_ms: i64, pod: &str, out: &mut Vec<Output>) {
+        let Some(id) = self.members.keys().find(|member| member.pod == pod).cloned() else { return };
+        self.members.remove(&id);
+        match &mut self.phase {
+            Phase::Running { world, finished, .. } if world.seat_of(&id).is_some() && !finished.contains(&id) => {
+                let seats = world.seats.iter().filter(|seat| self.members.contains_key(&seat.member)).count();
+                let left = u32::try_from(seats).unwrap_or(u32::MAX);
+                self.make_smaller(now_ms, left, "a pod of the job made room for others", out);
+            }
+            Phase::Gathering { lack: Lack::Failure(_), expected, .. } => *expected = expected.saturating_sub(1).max(1),
+            Phase::Gathering { lack: Lack::Start, .. } | Phase::Running { .. } | Phase::Ended(_) => {}
+        }
+    }
+
+    /// Ends the present generation for one of so many members.
+    fn make_smaller(&mut self, now_ms: i64, expected: u32, why: &str, out: &mut Vec<Output>) {
+        let Phase::Running { world, .. } = &self.phase else { return };
         let (generation, seats) = (world.generation, world.seats.clone());
-        let message = "the job has fewer pods now".to_owned();
+        let message = why.to_owned();
         let lack = Lack::Failure(Failure { rank: None, cause: Cause::NodeLost, code: 0, message, secondary: false });
-        self.phase = Phase::Gathering { since_ms: now_ms, lack, expected: most, enough_since_ms: None };
+        self.phase = Phase::Gathering { since_ms: now_ms, lack, expected, enough_since_ms: None };
         self.form(now_ms, out);
         let stays = |id: &MemberId| self.world().is_some_and(|world| world.seat_of(id).is_some());
         let members: Vec<MemberId> = seats
@@ -188,6 +209,17 @@ impl Rendezvous {
             .collect();
         if !members.is_empty() {
             out.push(Output::Halt { members, generation });
+        }
+    }
+
+    /// A member holds a port for the store of the next generation.
+    pub(super) fn holds(&mut self, member: &MemberId, port: u16, seen: Generation) {
+        // A message from before the order that took the port is about that same port.
+        if let Some(member) =
+            self.members.get_mut(member).filter(|member| member.port_taken_by.is_none_or(|by| seen >= by))
+        {
+            member.hello.port = port;
+            member.port_taken_by = None;
         }
     }
 

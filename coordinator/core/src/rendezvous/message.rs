@@ -185,6 +185,11 @@ pub enum Input {
         /// UID of the pod.
         pod: String,
     },
+    /// A pod has to make room, and the others of its job go on: its launcher takes part no more.
+    Leaves {
+        /// UID of the pod.
+        pod: String,
+    },
     /// A member has started its ranks.
     Ready {
         /// Who.

@@ -18,6 +18,7 @@
 //! | running   | a rank failed, restarts are left                    | gathering | (most often forms at once)             |
 //! | running   | a member is gone, restarts are left                 | gathering | halt the survivors unless it forms now |
 //! | running   | a member does not start its ranks, and had its time  | gathering | (that is a member that is gone)        |
+//! | running   | the pod of a member has to make room                | running   | order the next generation, without it  |
 //! | running   | newcomers wait, and the generation is old enough    | running   | order the next generation, with them   |
 //! | running   | a failure, and no restart is left                   | ended     | release all                            |
 //! | running   | all members finished                                | ended     | release all                            |
@@ -209,6 +210,7 @@ impl Rendezvous {
             Input::Away { member, stream } => self.away(now_ms, &member, stream),
             Input::PodGone { pod } => self.pod_gone(now_ms, &pod, out),
             Input::PodDone { pod } => self.pod_done(now_ms, &pod, out),
+            Input::Leaves { pod } => self.leaves(now_ms, &pod, out),
             Input::Holds { member, port, seen } => self.holds(&member, port, seen),
             Input::Ready { member, generation } => self.ready(member, generation),
             Input::Failed { member, generation, failure } => self.failed(now_ms, &member, generation, failure, out),
@@ -373,16 +375,6 @@ impl Rendezvous {
     fn away(&mut self, now_ms: i64, member: &MemberId, stream: u64) {
         if let Some(member) = self.members.get_mut(member).filter(|member| member.stream == stream) {
             member.away_since_ms.get_or_insert(now_ms);
-        }
-    }
-
-    fn holds(&mut self, member: &MemberId, port: u16, seen: Generation) {
-        // A message from before the order that took the port is about that same port.
-        if let Some(member) =
-            self.members.get_mut(member).filter(|member| member.port_taken_by.is_none_or(|by| seen >= by))
-        {
-            member.hello.port = port;
-            member.port_taken_by = None;
         }
     }
 

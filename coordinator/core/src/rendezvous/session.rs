@@ -134,6 +134,7 @@ impl Session {
             | Input::Holds { .. }
             | Input::PodGone { .. }
             | Input::PodDone { .. }
+            | Input::Leaves { .. }
             | Input::Ready { .. }
             | Input::Finished { .. }
             | Input::Reserved { .. }

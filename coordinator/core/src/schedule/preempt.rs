@@ -218,7 +218,8 @@ impl Engine<'_> {
             priority: member.priority,
         };
         let piece = spare.len().div_ceil(PIECES).max(1);
-        items.extend(spare.chunks(piece).map(|pods| item(pods.to_vec(), false)));
+        // The last pods first: the smallest piece is theirs, so that it is not dearer than those before it.
+        items.extend(spare.rchunks(piece).rev().map(|pods| item(pods.to_vec(), false)));
         items.push(item(rest, true));
     }
 

@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 
 use lab::Lab;
 use serde_json::json;
-use trainyard_coordinator_core::rendezvous::{Cause, Input, Outcome};
-use trainyard_coordinator_core::{explain, job, manifest};
+use trainyard_coordinator_core::rendezvous::{Cause, Failure, Generation, Input, Outcome, Stage};
+use trainyard_coordinator_core::{explain, instant, job, manifest};
 use world::node;
 
 #[test]
@@ -199,6 +199,77 @@ fn an_elastic_job_goes_on_with_fewer_and_grows_again() {
     lab.world.succeed("wine-worker-2");
     lab.world.plan();
     assert_eq!(lab.world.status("/phase"), json!("Succeeded"));
+}
+
+/// Tells a pod that it has to make room while the others of its job go on.
+fn told_to_make_room(lab: &mut Lab, name: &str) {
+    let pod = lab.world.pods.get_mut(name).unwrap();
+    let annotations = pod.metadata.annotations.get_or_insert_default();
+    annotations.insert("trainyard.dev/shrunk-for".to_owned(), "team/other".to_owned());
+    let pod = pod.metadata.uid.clone().unwrap();
+    lab.step(Input::Leaves { pod });
+}
+
+/// A job that may not fail once: nothing of this is a failure.
+#[test]
+fn an_elastic_job_that_makes_room_goes_on_with_the_others_and_counts_no_restart() {
+    let spec = "backoffLimit: 0, elastic: {minReplicas: 1, maxReplicas: 3}, recovery: {returnSeconds: 10}";
+    for with_launchers in [true, false] {
+        let mut lab = Lab::new(spec);
+        lab.run();
+        let before = lab.uids();
+        for name in ["wine-worker-2", "wine-worker-1"] {
+            told_to_make_room(&mut lab, name);
+            lab.world.pods.get_mut(name).unwrap().metadata.deletion_timestamp = Some(instant::time(lab.world.now_ms));
+        }
+        lab.meet();
+        if !with_launchers {
+            // Another control plane, to which they have not come back yet.
+            lab.world.meeting = None;
+        }
+        lab.world.plan();
+        assert_eq!(lab.world.conditions(), ["Created", "Running"]);
+        assert_eq!(lab.uids(), before, "the pods that go are not made anew while they are there");
+        // One of them ends by itself.
+        lab.world.fail("wine-worker-2", 143);
+        lab.world.plan();
+        lab.world.reap();
+        lab.world.plan();
+        assert_eq!(lab.world.pods.len(), 3, "others wait in their places");
+        assert!(lab.world.pods["wine-worker-2"].spec.as_ref().unwrap().node_name.is_none());
+        lab.meet();
+        lab.world.plan();
+        let view = lab.session.view();
+        assert_eq!((view.ranks, view.restarts, view.generation > 1), (2, 0, true));
+        lab.run();
+        lab.pass(10_000);
+        assert_eq!((lab.world.status("/phase"), lab.world.status("/ranks")), (json!("Running"), json!(6)));
+        assert_eq!((lab.restarts(), &lab.uids()[0]), (0, &before[0]), "the survivor goes on");
+        assert!(lab.world.conditions().iter().all(|condition| condition == "Created" || condition == "Running"));
+    }
+}
+
+#[test]
+fn whoever_makes_room_is_awaited_by_nobody_and_what_it_says_of_its_ranks_counts_no_more() {
+    let mut lab = Lab::new("restartPolicy: OnFailure, backoffLimit: 1, elastic: {minReplicas: 1, maxReplicas: 3}");
+    lab.run();
+    told_to_make_room(&mut lab, "wine-worker-2");
+    assert_eq!((lab.session.view().ranks, lab.session.view().generation), (4, 2));
+    let member = lab.streams.values().last().unwrap().clone();
+    let failure = Failure { rank: Some(4), cause: Cause::Signal, code: 143, message: String::new(), secondary: false };
+    lab.step(Input::Failed { member, generation: Generation(1), failure });
+    assert_eq!(lab.session.view().restarts, 0);
+    // While the others gather after a failure, too.
+    let mut lab = Lab::new("restartPolicy: OnFailure, backoffLimit: 1, elastic: {minReplicas: 1, maxReplicas: 3}");
+    lab.run();
+    lab.stuck.insert("wine-worker-1".to_owned());
+    lab.world.fail("wine-worker-1", 137);
+    lab.meet();
+    assert_eq!(lab.session.view().stage, Stage::Recovering);
+    told_to_make_room(&mut lab, "wine-worker-2");
+    lab.stuck.clear();
+    lab.run();
+    assert_eq!((lab.session.view().stage, lab.session.view().restarts), (Stage::Running, 1));
 }
 
 #[test]

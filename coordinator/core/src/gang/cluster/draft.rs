@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use trainyard_proto::plan::{Action, ObjectRef};
 
 use super::super::answer::reference;
@@ -25,6 +26,9 @@ use crate::{instant, label};
 
 /// Pods that were told something before they were made are looked at again after this.
 const LOOK_AGAIN_MS: i64 = 1000;
+
+/// Annotations of pods that have to make room.
+const MARKS: [&str; 2] = [label::PREEMPTED, label::SHRUNK];
 
 /// The pods of a gang as they are about to be made.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -48,7 +52,8 @@ pub fn is_as_decided(old: Option<&Pod>, new: Option<&Pod>, placed_ms: impl FnOnc
 
 /// Whether a pod was made on its node and goes on there.
 fn holds_its_place(pod: &Pod) -> bool {
-    let told_to_go = pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(label::PREEMPTED));
+    let is_marked = |all: &BTreeMap<String, String>| MARKS.iter().any(|mark| all.contains_key(*mark));
+    let told_to_go = pod.metadata.annotations.as_ref().is_some_and(is_marked);
     placed(pod).is_some() && node_of(pod).is_some() && !told_to_go && !is_leaving(pod) && !is_over(pod)
 }
 
@@ -56,15 +61,18 @@ fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
 
+/// As if it had been made then. What is not made cannot be told to go.
 fn made_at(mut pod: Pod, at_ms: i64) -> Pod {
     pod.metadata.creation_timestamp = Some(instant::time(at_ms));
+    pod.metadata.annotations.get_or_insert_default().remove(label::GANG_LEAST);
     pod
 }
 
 /// Whether it tells a pod to make room.
 fn makes_room(action: &Action) -> bool {
     let Action::Patch { patch, .. } = action else { return false };
-    patch.pointer("/metadata/annotations").is_some_and(|annotations| annotations[label::PREEMPTED].is_string())
+    let is_marked = |annotations: &Value| MARKS.iter().any(|mark| annotations[*mark].is_string());
+    patch.pointer("/metadata/annotations").is_some_and(is_marked)
 }
 
 impl<'view> Turn<'view> {

@@ -5,6 +5,8 @@ use serde_json::Value;
 
 use super::*;
 
+mod shrink;
+
 const NOW: i64 = 1_000_000;
 const PATIENCE: i64 = 60_000;
 
