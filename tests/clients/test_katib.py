@@ -12,7 +12,9 @@ from conftest import Server, eventually
 
 # What the images of the manifests below hold. Anything else is run as it is.
 STAND_IN = f"""#!{sys.executable}
-import os, sys
+import os, struct, sys
+if sys.argv[1] == "-u":
+    del sys.argv[1]
 program, arguments = sys.argv[1], dict(a.lstrip("-").split("=", 1) for a in sys.argv[2:] if "=" in a)
 if program == "/workspace/train.py":
     print("accuracy=%.4f" % (1 - abs(int(arguments["max-depth"]) - 9) / 40 - int(arguments["n-estimators"]) / 1e4))
@@ -27,6 +29,23 @@ elif program == "/opt/pytorch-mnist/mnist.py":
             print("accuracy=7 that is not in the file")
         else:
             print("epoch %d loss=%.4f accuracy=%.4f" % (epoch, loss, 1 - loss / 9), flush=True)
+elif program == "/opt/tf-mnist-with-summaries/mnist.py":
+    def message(number, data):
+        return bytes([number << 3 | 2, len(data)]) + data
+    with open(arguments["log-path"] + "/test/events.out.tfevents.1.host", "wb") as file:
+        for epoch in range(3):
+            value = message(1, b"accuracy_1") + struct.pack("<Bf", 0x15, float(arguments["learning-rate"]) + epoch / 4)
+            event = struct.pack("<Bd", 0x09, 1.8e9 + epoch) + bytes([0x10, epoch]) + message(5, message(1, value))
+            file.write(struct.pack("<QI", len(event), 0) + event + bytes(4))
+    print("accuracy=7 that is no event")
+elif program == "RunTrial.py":
+    architecture, config = eval(eval(arguments["architecture"])), eval(eval(arguments["nn_config"]))
+    assert [len(row) for row in architecture] == list(range(1, config["num_layers"] + 1)), architecture
+    chosen = [config["embedding"][str(row[0])] for row in architecture]
+    assert all(one["opt_id"] == row[0] for one, row in zip(chosen, architecture)), config
+    print("Validation-Accuracy=%.4f" % (sum(one["opt_type"] == "convolution" for one in chosen) / len(chosen) * 0.9))
+elif program == "run_trial.py":
+    print("Best-Genotype=Genotype(normal=%s, layers=%s)" % (eval(arguments["search-space"]), eval(arguments["num-layers"])))
 else:
     os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
 """
@@ -195,6 +214,70 @@ def test_metrics_are_read_from_a_file(plane):
     metrics = {m["name"]: m for m in status["currentOptimalTrial"]["observation"]["metrics"]}
     assert float(metrics["accuracy"]["max"]) < 1, "what is printed is not the file"
     assert float(metrics["loss"]["min"]) < float(metrics["loss"]["max"])
+
+
+def test_metrics_are_read_from_event_files(plane):
+    def change(object):
+        object["metadata"]["name"] = "events"
+        spec = object["spec"]
+        spec["objective"] = {"type": "maximize", "objectiveMetricName": "accuracy"}
+        spec["metricsCollectorSpec"] = {
+            "source": {"fileSystemPath": {"path": "/mnist-with-summaries-logs/test", "kind": "Directory"}},
+            "collector": {"kind": "TensorFlowEvent"}}
+        spec["parameters"] = spec["parameters"][:1]
+        spec["trialTemplate"]["trialParameters"] = spec["trialTemplate"]["trialParameters"][:1]
+        spec["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]["command"] = [
+            "python", "/opt/tf-mnist-with-summaries/mnist.py", "--learning-rate=${trialParameters.learningRate}",
+            "--log-path=/mnist-with-summaries-logs"]
+    status = run(plane, MNIST, change)["status"]
+    assert status["trialsSucceeded"] == 3, status
+    for trial in trials(plane, "events"):
+        metric = trial["status"]["observation"]["metrics"][0]
+        lr = float(trial["spec"]["parameterAssignments"][0]["value"])
+        assert [float(metric[name]) for name in ("min", "max", "latest")] == pytest.approx([lr, lr + 0.5, lr + 0.5])
+
+
+def network(algorithm, metric, command, names):
+    def change(object):
+        object["metadata"]["name"] = algorithm
+        spec = object["spec"]
+        spec["objective"] = {"type": "maximize", "objectiveMetricName": metric}
+        spec["algorithm"] = {"algorithmName": algorithm}
+        size = {"name": "filter_size", "parameterType": "categorical", "feasibleSpace": {"list": ["3", "5"]}}
+        spec["nasConfig"] = {
+            "graphConfig": {"numLayers": 2, "inputSizes": [32, 32, 3], "outputSizes": [10]},
+            "operations": [{"operationType": "convolution", "parameters": [size]},
+                           {"operationType": "max_pooling", "parameters": [size]}]}
+        del spec["parameters"]
+        template = spec["trialTemplate"]
+        template["trialParameters"] = [{"name": f"p{at}", "reference": name} for at, (name, _) in enumerate(names)]
+        template["trialSpec"]["spec"]["template"]["spec"]["containers"][0]["command"] = command + [
+            f'--{option}="${{trialParameters.p{at}}}"' for at, (_, option) in enumerate(names)]
+    return change
+
+
+def test_networks_are_searched(plane):
+    change = network("enas", "Validation-Accuracy", ["python3", "-u", "RunTrial.py"],
+                     [("architecture", "architecture"), ("nn_config", "nn_config")])
+    status = run(plane, MNIST, change)["status"]
+    assert status["trialsSucceeded"] == 3, status
+    tried = {trial["spec"]["parameterAssignments"][0]["value"] for trial in trials(plane, "enas")}
+    assert len(tried) == 3, "no architecture is tried twice"
+    assert [a["name"] for a in status["currentOptimalTrial"]["parameterAssignments"]] == ["architecture", "nn_config"]
+
+
+def test_darts_tells_the_network_that_its_trial_found(plane):
+    names = [(name, name) for name in ("algorithm-settings", "search-space", "num-layers")]
+    change = network("darts", "Best-Genotype", ["python3", "run_trial.py"], names)
+
+    def once(object):
+        change(object)
+        object["spec"] |= {"maxTrialCount": 1, "parallelTrialCount": 1}
+        object["spec"]["metricsCollectorSpec"] = {
+            "collector": {"kind": "StdOut"}, "source": {"filter": {"metricsFormat": ["([\\w-]+)=(Genotype.*)"]}}}
+    best = run(plane, MNIST, once)["status"]["currentOptimalTrial"]
+    found = "Genotype(normal=['convolution_3x3', 'convolution_5x5', 'max_pooling_3x3', 'max_pooling_5x5'], layers=2)"
+    assert best["observation"]["metrics"] == [{"name": "Best-Genotype", "min": found, "max": found, "latest": found}]
 
 
 def test_what_is_wrong_is_told_in_the_status(plane):

@@ -5,7 +5,8 @@
 //! - [`experiment`] is asked what to try and told what came of it; [`history`] keeps it, for one or more [`objective`]s.
 //! - [`sampler`] has the algorithms; [`fidelity`] lets the better trials go on, [`stopping`] ends the worse ones early.
 //! - [`search`] is an experiment whose trials are kept elsewhere, and that goes on from there.
-//! - [`budget`] says how much may be tried, [`template`] what a trial runs, [`metric`], [`observation`] and [`log`] what it tells.
+//! - [`budget`] says how much may be tried, [`template`] what a trial runs, [`metric`], [`observation`], [`log`] and [`event`] what it
+//!   tells.
 //! - [`analysis`] says what the trials tell together.
 //! - [`control`] decides what is done about the objects of experiments and trials; [`manifest`] reads those of other systems.
 //! - [`stream`] makes random numbers that can be made again.
@@ -16,6 +17,7 @@
 pub mod analysis;
 pub mod budget;
 pub mod control;
+pub mod event;
 pub mod experiment;
 pub mod expression;
 pub mod fidelity;

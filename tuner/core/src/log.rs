@@ -33,6 +33,11 @@ impl Range {
     }
 }
 
+/// A value as a number: a text is worth as much as any other, and the last one counts.
+pub(crate) fn number(text: &str) -> f64 {
+    text.trim().parse().unwrap_or(0.0)
+}
+
 /// All that a trial told of its metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Log {
@@ -41,9 +46,9 @@ pub struct Log {
 }
 
 impl Log {
-    /// Takes in a value that came at this time, if it is a number.
+    /// Takes in a value that came at this time. One that is a text counts as [`number`] has it.
     pub fn push(&mut self, told: Told, now_ms: i64) {
-        let Ok(number) = told.text.trim().parse::<f64>() else { return };
+        let number = number(&told.text);
         let at_ms = told.at_ms.unwrap_or(now_ms);
         let text = || told.text.clone();
         match self.ranges.get_mut(&told.name) {
@@ -89,11 +94,13 @@ mod tests {
     #[test]
     fn values_are_kept_as_they_were_written() {
         let mut log = Log::default();
-        for (at_ms, text) in [(3, "0.50"), (9, "1e-3"), (5, "2"), (9, "0.7"), (9, "Genotype(x)")] {
+        for (at_ms, text) in [(3, "0.50"), (9, "1e-3"), (5, "2"), (9, "0.7")] {
             log.push(Told { at_ms: Some(at_ms), name: "loss".to_owned(), text: text.to_owned() }, 0);
         }
         assert_eq!(log.range("loss").map(Range::texts), Some(["1e-3", "2", "0.7"]), "the last by its time");
-        assert_eq!(log.values().len(), 4, "what is no number is none");
+        assert_eq!(log.values().len(), 4);
         assert_eq!(log.range("accuracy"), None);
+        log.push(Told { at_ms: Some(1), name: "best".to_owned(), text: "Genotype(x)".to_owned() }, 0);
+        assert_eq!(log.range("best").map(Range::texts), Some(["Genotype(x)"; 3]));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::history::{Report, some};
-use crate::log::{Log, Told};
+use crate::log::{Log, Told, number};
 use crate::metric;
 use crate::objective::{Objective, Take};
 use crate::space::nearest;
@@ -58,7 +58,8 @@ impl Observation {
         }
         let mut is_told = false;
         for one in told {
-            let text = serde_json::Value::from(one.text.as_str());
+            let number = one.text.trim().parse::<f64>().is_err().then(|| number(&one.text).to_string());
+            let text = serde_json::Value::from(number.as_deref().unwrap_or(&one.text));
             is_told |= self.piece(&serde_json::json!({ &one.name: text }).to_string(), objectives);
             if kept.contains(&one.name) {
                 self.log.push(one, now_ms);

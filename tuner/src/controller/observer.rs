@@ -13,7 +13,7 @@ use trainyard_runtime::driver::{Cache, Key, Queue, now_ms};
 use trainyard_runtime::records::RecordsError;
 use trainyard_tuner_core::control::Seen;
 use trainyard_tuner_core::log;
-use trainyard_tuner_core::manifest::katib::CONTAINER;
+use trainyard_tuner_core::manifest::katib::{CONTAINER, Source};
 use trainyard_tuner_core::objective::Objective;
 use trainyard_tuner_core::observation::Observation;
 
@@ -168,7 +168,7 @@ impl Observer {
         let told = self.collectors.forget(trial);
         let pods = self.lock().remove(trial);
         if let (Some(told), Some(pod)) = (told, telling(pods.iter().flat_map(BTreeMap::values)))
-            && !told.collector.is_pushed()
+            && told.collector.source() != &Source::Pushed
             && !pod.observation.log().values().is_empty()
         {
             let (this, trial, values) = (self.clone(), trial.clone(), pod.observation.log().values().to_vec());
@@ -201,7 +201,7 @@ impl Observer {
     /// What a trial told is kept for who asks later; what it told by itself is there already, and counts.
     async fn read_all(&self, trial: &Key, uid: &str) {
         let Some(told) = self.collectors.get(trial) else { return };
-        if told.collector.is_pushed() {
+        if told.collector.source() == &Source::Pushed {
             match self.journal.kept(&told.uid).await {
                 Ok(values) => {
                     self.change(trial, uid, |pod| {
@@ -303,6 +303,7 @@ impl Observer {
         let telling = pod.metadata.annotations.as_ref().and_then(|all| all.get(CONTAINER)).cloned();
         let container = telling.or(first);
         let collector = self.collectors.get(trial);
+        let mut reader = collector.as_deref().map(|told| (told.collector.reader(), told.collector.names()));
         let params = LogParams { follow: true, container, ..LogParams::default() };
         let output = api.log_stream(pod.metadata.name.as_deref().unwrap_or_default(), &params).await?;
         let mut output = std::pin::pin!(output);
@@ -318,11 +319,9 @@ impl Observer {
             let line = line.trim_end_matches('\n');
             let is_new = self.change(trial, uid, |pod| {
                 let doubtful = pod.observation.is_doubtful();
-                let is_told = match collector.as_deref() {
+                let is_told = match &mut reader {
                     None => pod.observation.line(line, objectives),
-                    Some(Told { collector, .. }) => {
-                        pod.observation.told(collector.read(line), collector.names(), objectives, now_ms())
-                    }
+                    Some((reader, names)) => pod.observation.told(reader.read(line), names, objectives, now_ms()),
                 };
                 let is_new = is_told || pod.observation.is_doubtful() != doubtful;
                 pod.told = pod.told.or_else(|| is_new.then(Instant::now));

@@ -5,13 +5,24 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json, json};
 use trainyard_proto::katib::{AlgorithmSpec, EarlyStoppingSpec, NamedValue};
 
+use super::nas::Nas;
 use super::{Findings, space};
 
 /// Katib's algorithms that are here.
-const HERE: [&str; 8] =
-    ["random", "grid", "tpe", "multivariate-tpe", "bayesianoptimization", "cmaes", "sobol", "hyperband"];
+const HERE: [&str; 10] = [
+    "random",
+    "grid",
+    "tpe",
+    "multivariate-tpe",
+    "bayesianoptimization",
+    "cmaes",
+    "sobol",
+    "hyperband",
+    "enas",
+    "darts",
+];
 /// Those that are not.
-const NOT_HERE: [&str; 3] = ["pbt", "enas", "darts"];
+const NOT_HERE: [&str; 1] = ["pbt"];
 
 const ESTIMATORS: [&str; 4] = ["GP", "RF", "ET", "GBRT"];
 const ACQUISITIONS: [&str; 6] = ["gp_hedge", "LCB", "EI", "PI", "EIps", "PIps"];
@@ -100,6 +111,7 @@ impl<'given> Settings<'given> {
 /// is `fidelity`.
 pub(super) fn algorithm(
     given: Option<&AlgorithmSpec>,
+    nas: Option<Nas>,
     parameters: &mut Map<String, Json>,
     findings: &mut Findings,
 ) -> Algorithm {
@@ -109,13 +121,21 @@ pub(super) fn algorithm(
     let mut settings = Settings::of(settings, "spec.algorithm.algorithmSettings", findings);
     let mut table = json!({"name": named});
     let mut fidelity = None;
+    // What the controller of enas is made of does not matter to another sampler, and that of darts its trial looks at.
+    for name in nas.into_iter().flat_map(Nas::settings) {
+        if settings.given.get(name).is_some_and(|(_, text)| *text == "None") {
+            settings.text(name);
+        } else {
+            settings.number(name, 0.0, f64::MAX, findings);
+        }
+    }
     let mut put = |key: &str, value: Option<Json>| {
         if let Some(value) = value {
             table[key] = value;
         }
     };
     match named {
-        "tpe" => {
+        "tpe" if nas.is_none() => {
             put("gamma", settings.number("gamma", 1e-3, 1.0, findings).map(Json::from));
             put("prior_weight", settings.number("prior_weight", 1e-6, 1e6, findings).map(Json::from));
             // Katib has two programs for it, which spell this differently.
@@ -156,12 +176,13 @@ pub(super) fn algorithm(
 fn named(name: &str, findings: &mut Findings) -> Option<&'static str> {
     const PATH: &str = "spec.algorithm.algorithmName";
     match name {
-        "random" => return Some("random"),
+        // There is nothing to choose for darts.
+        "random" | "darts" => return Some("random"),
         "grid" => return Some("grid"),
         "cmaes" => return Some("cmaes"),
         "sobol" => return Some("sobol"),
         "hyperband" => return Some("hyperband"),
-        "tpe" | "multivariate-tpe" => return Some("tpe"),
+        "tpe" | "multivariate-tpe" | "enas" => return Some("tpe"),
         "bayesianoptimization" => return Some("gp"),
         "" => findings.add(PATH, format!("say who suggests: one of {}", HERE.join(", "))),
         _ if NOT_HERE.contains(&name) => {

@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
-use trainyard_proto::katib::{API_VERSION, EXPERIMENT, ExperimentSpec, NamedValue, TRIAL};
+use trainyard_proto::katib::{API_VERSION, EXPERIMENT, ExperimentSpec, NamedValue, ParameterSpec, TRIAL};
 use trainyard_proto::plan::{Action, Fence, ObjectRef, Plan};
 use trainyard_proto::tuning;
 
-use super::collector::Collector;
+use super::collector::{Collector, Source};
+use super::nas::Nas;
 use super::state::Shown;
 use super::view::{change_templates, foreign, kept, text, unguarded};
 use super::{BEGINNING, CONTAINER, state, suggestion, template};
@@ -15,6 +16,8 @@ use crate::space::Value;
 
 /// Lines that the file of a trial's metrics has begin so in its output.
 pub(super) const RELAYED: &str = "[metrics] ";
+/// Parts of event files begin so in the output of a trial.
+pub(super) const EVENTS: &str = "[events] ";
 /// Runs a command, and shows the lines of a file in its output: `sh -c RELAY sh FILE COMMAND...`.
 const RELAY: &str = r#"file=$1; shift
 mkdir -p "$(dirname "$file")"; : >>"$file"; rm -f "$file.relay"; mkfifo "$file.relay"
@@ -26,6 +29,29 @@ wait "$child"; code=$?
 if [ -n "$told" ]; then wait "$child"; code=$?; fi
 printf '\n[metrics end]\n' >>"$file"
 wait "$sed"; kill "$tail" 2>/dev/null
+exit "$code""#;
+/// The same for event files below a folder, of which parts are shown as `[events] OFFSET BASE64 FILE`. A part is so short that a line
+/// is written at once, in one piece (`PIPE_BUF`).
+const RELAY_EVENTS: &str = r#"folder=$1; shift
+marks="$folder/.relay-$$"; mkdir -p "$marks"
+show() {
+find "$folder" -type f -name '*tfevents*' 2>/dev/null | sort | while IFS= read -r file; do
+mark="$marks/$(printf %s "$file" | cksum | cut -d' ' -f1)"
+at=$(cat "$mark" 2>/dev/null || echo 0); size=$(wc -c <"$file") || continue
+while [ "$at" -lt "$size" ]; do
+count=$((size - at)); [ "$count" -le 2400 ] || count=2400
+printf '[events] %s %s %s\n' "$at" "$(tail -c +$((at + 1)) "$file" | head -c "$count" | base64 | tr -d '\n')" "$file"
+at=$((at + count))
+done
+echo "$at" >"$mark"
+done
+}
+"$@" & child=$!
+trap 'told=1; kill -TERM "$child" 2>/dev/null' TERM INT
+(ended=; trap 'ended=1' TERM; while [ -z "$ended" ]; do show; sleep 1 >/dev/null 2>&1 & wait "$!"; done) & shower=$!
+wait "$child"; code=$?
+if [ -n "$told" ]; then wait "$child"; code=$?; fi
+kill -TERM "$shower" 2>/dev/null; wait "$shower"; show; rm -rf "$marks"
 exit "$code""#;
 
 /// What is done about an experiment, as it is viewed, whose trials are these, in their order.
@@ -172,10 +198,12 @@ fn made(experiment: &Json, spec: &ExperimentSpec, body: &Json) -> Action {
         let value = body.pointer("/spec/parameters")?.get(name)?;
         serde_json::from_value::<Value>(value.clone()).ok().map(|value| value.to_string())
     };
-    let named = |parameter: &trainyard_proto::katib::ParameterSpec| {
-        Some(NamedValue { name: parameter.name.clone(), value: value(&parameter.name)? })
+    let named =
+        |parameter: &ParameterSpec| Some(NamedValue { name: parameter.name.clone(), value: value(&parameter.name)? });
+    let assignments: Vec<NamedValue> = match Nas::of(spec) {
+        Some(nas) => nas.assignments(spec, &value).unwrap_or_default(),
+        None => spec.parameters.iter().filter_map(named).collect(),
     };
-    let assignments: Vec<NamedValue> = spec.parameters.iter().filter_map(named).collect();
     let given = spec.trial_template.clone().unwrap_or_default();
     let parameters = given.trial_parameters.unwrap_or_default();
     let run = given.trial_spec.unwrap_or_default();
@@ -236,7 +264,7 @@ fn dressed(trial: &Json, body: &Json, collector: Option<&Collector>) -> Json {
         let Some(container) = pod.pointer_mut(&format!("/spec/containers/{at}")) else { return };
         variable(container, "KATIB_TRIAL_NAME", name);
         let container_name = text(container, "/name").to_owned();
-        let mounted = collector.and_then(Collector::file).and_then(|file| relay(container, file));
+        let mounted = collector.and_then(|collector| relay(container, collector.source()));
         pod["metadata"]["annotations"][CONTAINER] = json!(container_name);
         if mounted.is_some() {
             let volumes = &mut pod["spec"]["volumes"];
@@ -283,17 +311,21 @@ fn variable(container: &mut Json, name: &str, value: &str) {
     }
 }
 
-/// Has a container show the lines of a file in its output. `Some` if the file needs a volume. Without a command nothing can be done.
-fn relay(container: &mut Json, file: &str) -> Option<()> {
+/// Has a container show metrics that it writes into files. `Some` if these need a volume. Without a command nothing can be done.
+fn relay(container: &mut Json, source: &Source) -> Option<()> {
+    let (script, path, folder) = match source {
+        Source::Output | Source::Pushed => return None,
+        Source::File(file) => (RELAY, file, file.rsplit_once('/').map_or("/", |(folder, _)| folder)),
+        Source::Events(folder) => (RELAY_EVENTS, folder, folder.as_str()),
+    };
     let words = |name: &str| container.get(name).and_then(Json::as_array).cloned().unwrap_or_default();
     let command = words("command");
     if command.is_empty() {
         return None;
     }
-    let mut relayed = vec![json!("sh"), json!("-c"), json!(RELAY), json!("sh"), json!(file)];
+    let mut relayed = vec![json!("sh"), json!("-c"), json!(script), json!("sh"), json!(path)];
     relayed.extend(command);
     container["command"] = Json::Array(relayed);
-    let folder = file.rsplit_once('/').map_or("/", |(folder, _)| folder);
     let mounts = container.get("volumeMounts").and_then(Json::as_array).into_iter().flatten();
     let is_mounted = mounts.into_iter().any(|mount| {
         let at = text(mount, "/mountPath").trim_end_matches('/');

@@ -1,18 +1,29 @@
 //! How metrics are found in what trials write.
 
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use regex::Regex;
 use serde_json::{Map, Value as Json};
 use trainyard_proto::katib::{ExperimentSpec, FileSystemPath, MetricsCollectorSpec};
 
-use super::answer::RELAYED;
+use super::answer::{EVENTS, RELAYED};
+use super::nas::Nas;
+use crate::event::Events;
 use crate::log::Told;
 
 /// Katib's own format: `accuracy=0.93`.
 const FORMAT: &str = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)";
+/// What the programs of Katib's examples write into files, `{metricName: accuracy, metricValue: 0.93}`. A collector of one's own knows
+/// what its program writes.
+const NAMED: &str = r"metricName: ([\w|-]+), metricValue: ([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)";
 /// Where metrics are written to, unless it is said.
 const FILE: &str = "/var/log/katib/metrics.log";
-const KINDS: [&str; 5] = ["StdOut", "File", "Push", "None", "Custom"];
+/// Where TensorBoard's event files are, unless it is said.
+const FOLDER: &str = "/var/log/katib/tfevent/";
+const KINDS: [&str; 6] = ["StdOut", "File", "TensorFlowEvent", "Push", "None", "Custom"];
 /// So many bytes of a line are looked at.
 const LONGEST: usize = 64 * 1024;
 
@@ -22,8 +33,30 @@ pub struct Collector {
     formats: Vec<Regex>,
     is_json: bool,
     names: Vec<String>,
-    file: Option<String>,
-    is_pushed: bool,
+    source: Source,
+    /// Values may be texts: a trial of darts tells the best architecture.
+    takes_texts: bool,
+}
+
+/// Where the metrics of trials are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In what they print.
+    Output,
+    /// In the lines of this file.
+    File(String),
+    /// In the event files of this folder.
+    Events(String),
+    /// They tell them by themselves.
+    Pushed,
+}
+
+/// Reads what a pod of a trial prints, line by line.
+#[derive(Debug)]
+pub struct Reader<'collector> {
+    collector: &'collector Collector,
+    /// The event files that are relayed, and how much of each has come.
+    files: BTreeMap<String, (u64, Events)>,
 }
 
 /// What is wrong with a collector, with its path.
@@ -38,8 +71,9 @@ fn read(given: Option<&MetricsCollectorSpec>, names: Vec<String>) -> Result<Coll
     let kind = collector.and_then(|collector| collector.kind.as_deref()).filter(|kind| !kind.is_empty());
     let kind = kind.unwrap_or("StdOut");
     if !KINDS.contains(&kind) {
-        let known = matches!(kind, "TensorFlowEvent" | "PrometheusMetric");
-        let told = if known { format!("{kind} is not here yet; ") } else { format!("there is no collector {kind}; ") };
+        let is_known = kind == "PrometheusMetric";
+        let told =
+            if is_known { format!("{kind} is not here yet; ") } else { format!("there is no collector {kind}; ") };
         return Err((format!("{PATH}.collector.kind"), format!("{told}there are {}", KINDS.join(", "))));
     }
     let file = source.and_then(|source| source.file_system_path.as_ref());
@@ -51,12 +85,20 @@ fn read(given: Option<&MetricsCollectorSpec>, names: Vec<String>) -> Result<Coll
     }
     let path = format!("{PATH}.source.fileSystemPath");
     let is_json = file.and_then(|file| file.format.as_deref()) == Some("JSON");
-    let file = if reads_file { Some(file_of(file, &path)?) } else { None };
+    let source_of = match kind {
+        "TensorFlowEvent" => Source::Events(folder_of(file, &path)?),
+        _ if reads_file => Source::File(file_of(file, &path)?),
+        "Push" | "None" => Source::Pushed,
+        _ => Source::Output,
+    };
     let given = source.and_then(|source| source.filter.as_ref()).and_then(|filter| filter.metrics_format.as_ref());
     if is_json && (kind == "StdOut" || given.is_some_and(|formats| !formats.is_empty())) {
         return Err((format!("{path}.format"), "JSON is for the kind File, without a filter".to_owned()));
     }
-    let default = vec![FORMAT.to_owned()];
+    let mut default = vec![FORMAT.to_owned()];
+    if kind == "Custom" {
+        default.push(NAMED.to_owned());
+    }
     let formats = given.filter(|formats| !formats.is_empty()).unwrap_or(&default);
     let mut read = Vec::new();
     for (at, format) in formats.iter().enumerate() {
@@ -68,7 +110,7 @@ fn read(given: Option<&MetricsCollectorSpec>, names: Vec<String>) -> Result<Coll
         }
         read.push(regex);
     }
-    Ok(Collector { formats: read, is_json, names, file, is_pushed: matches!(kind, "Push" | "None") })
+    Ok(Collector { formats: read, is_json, names, source: source_of, takes_texts: false })
 }
 
 /// A regular expression of Go as one of ours: a brace that repeats nothing stands for itself there.
@@ -134,6 +176,22 @@ fn file_of(file: Option<&FileSystemPath>, path: &str) -> Result<String, (String,
     }
 }
 
+fn folder_of(file: Option<&FileSystemPath>, path: &str) -> Result<String, (String, String)> {
+    let given = file.and_then(|file| file.path.as_deref()).filter(|path| !path.is_empty()).unwrap_or(FOLDER);
+    match file.and_then(|file| file.kind.as_deref()) {
+        None | Some("" | "Directory") => {}
+        Some(other) => return Err((format!("{path}.kind"), format!("expected Directory, found {other}"))),
+    }
+    let folder = given.trim_end_matches('/');
+    if !folder.starts_with('/') {
+        return Err((format!("{path}.path"), format!("expected an absolute path, found {given}")));
+    }
+    match file.and_then(|file| file.format.as_deref()) {
+        None | Some("") => Ok(folder.to_owned()),
+        Some(other) => Err((format!("{path}.format"), format!("event files have no format, found {other}"))),
+    }
+}
+
 fn last_line(error: &regex::Error) -> String {
     error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
@@ -143,10 +201,11 @@ impl Collector {
     #[must_use]
     pub fn of(experiment: &Json) -> Option<Self> {
         let spec: ExperimentSpec = serde_json::from_value(experiment.get("spec")?.clone()).ok()?;
+        let takes_texts = Nas::of(&spec) == Some(Nas::Darts);
         let objective = spec.objective?;
         let additional = objective.additional_metric_names.unwrap_or_default();
         let names = std::iter::once(objective.objective_metric_name).chain(additional).collect();
-        read(spec.metrics_collector_spec.as_ref(), names).ok()
+        read(spec.metrics_collector_spec.as_ref(), names).ok().map(|read| Self { takes_texts, ..read })
     }
 
     /// The metrics that are kept: the objective first.
@@ -155,31 +214,20 @@ impl Collector {
         &self.names
     }
 
-    /// The file that trials write their metrics to; without one, it is what they print.
+    /// Where trials have their metrics.
     #[must_use]
-    pub fn file(&self) -> Option<&str> {
-        self.file.as_deref()
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
-    /// Whether trials tell their metrics by themselves, and not in lines.
+    /// Reads what a pod prints, from its beginning.
     #[must_use]
-    pub fn is_pushed(&self) -> bool {
-        self.is_pushed
+    pub fn reader(&self) -> Reader<'_> {
+        Reader { collector: self, files: BTreeMap::new() }
     }
 
     /// The metrics in a line, also those that are not kept.
-    #[must_use]
-    pub fn read(&self, line: &str) -> Vec<Told> {
-        if self.is_pushed {
-            return Vec::new();
-        }
-        let line = match &self.file {
-            Some(_) => match line.strip_prefix(RELAYED) {
-                Some(line) => line,
-                None => return Vec::new(),
-            },
-            None => line,
-        };
+    fn line(&self, line: &str) -> Vec<Told> {
         let most = (0..=line.len().min(LONGEST)).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
         let line = &line[..most];
         if self.is_json {
@@ -194,6 +242,54 @@ impl Collector {
         });
         told.collect()
     }
+}
+
+impl Reader<'_> {
+    /// The metrics in the next line, also those that are not kept.
+    pub fn read(&mut self, line: &str) -> Vec<Told> {
+        let mut told = self.all(line);
+        told.retain(|told| self.collector.takes_texts || told.text.trim().parse::<f64>().is_ok());
+        told
+    }
+
+    fn all(&mut self, line: &str) -> Vec<Told> {
+        match &self.collector.source {
+            Source::Output => self.collector.line(line),
+            Source::File(_) => line.strip_prefix(RELAYED).map(|line| self.collector.line(line)).unwrap_or_default(),
+            Source::Events(_) => line.strip_prefix(EVENTS).and_then(|line| self.events(line)).unwrap_or_default(),
+            Source::Pushed => Vec::new(),
+        }
+    }
+
+    /// A part of an event file: where it begins in it, the bytes, and the file.
+    fn events(&mut self, line: &str) -> Option<Vec<Told>> {
+        let (from, rest) = line.split_once(' ')?;
+        let (bytes, file) = rest.split_once(' ')?;
+        let (from, bytes): (u64, _) = (from.parse().ok()?, STANDARD.decode(bytes).ok()?);
+        let (come, events) = self.files.entry(file.to_owned()).or_default();
+        // What has come before may come again, at the end of the pod.
+        let known = usize::try_from(come.checked_sub(from)?).ok()?;
+        let new = bytes.get(known..)?;
+        *come += new.len() as u64;
+        let told = events.push(new).into_iter().flat_map(|scalar| {
+            let names = self.collector.names.iter().filter(|name| is_of(name, file, &scalar.tag));
+            let told =
+                |name: &String| Told { at_ms: Some(scalar.at_ms), name: name.clone(), text: scalar.text.clone() };
+            let told: Vec<Told> = names.map(told).collect();
+            // What nobody asked for has its own name, from which a wrong one can be told.
+            let own = Told { at_ms: Some(scalar.at_ms), name: scalar.tag, text: scalar.text };
+            if told.is_empty() { vec![own] } else { told }
+        });
+        Some(told.collect())
+    }
+}
+
+/// Whether a tag of a file is meant by the name of a metric: the tag itself, or of `train/accuracy` all that begin with `accuracy`, in
+/// files of a folder `train`.
+fn is_of(name: &str, file: &str, tag: &str) -> bool {
+    let folder = file.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let (parent, last) = name.rsplit_once('/').unwrap_or((folder, name));
+    tag == name || tag.starts_with(last) && folder.ends_with(parent)
 }
 
 fn time(text: &str) -> Option<i64> {

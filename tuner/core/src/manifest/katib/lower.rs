@@ -3,6 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 use trainyard_proto::katib::{ExperimentSpec, ObjectiveSpec};
 
+use super::nas::Nas;
 use super::{Diagnostic, Findings, algorithm, collector, space, template};
 use crate::control::Keep;
 
@@ -37,22 +38,29 @@ pub fn lower(object: &Json) -> Result<Lowered, Vec<Diagnostic>> {
             return Err(findings.0);
         }
     };
-    let mut parameters = space::parameters(&spec.parameters, &mut findings);
-    match (spec.parameters.is_empty(), &spec.nas_config) {
-        (true, None) => findings.add("spec.parameters", "say what is chosen: a list of parameters"),
-        (false, Some(_)) => findings.add("spec.nasConfig", "an experiment has either parameters or a nasConfig"),
-        (true, Some(_)) | (false, None) => {}
+    let nas = Nas::of(&spec);
+    let mut parameters = match nas {
+        Some(nas) => nas.parameters(&spec, &mut findings),
+        None => space::parameters(&spec.parameters, "spec.parameters", &mut findings),
+    };
+    match (nas.is_some(), spec.parameters.is_empty(), spec.nas_config.is_some()) {
+        (true, false, _) => findings.add("spec.parameters", "an architecture is searched by its nasConfig alone"),
+        (false, _, true) => findings.add("spec.nasConfig", "it is for the algorithms enas and darts"),
+        (false, true, false) => findings.add("spec.parameters", "say what is chosen: a list of parameters"),
+        (true, true, _) | (false, false, false) => {}
     }
-    let algorithm = algorithm::algorithm(spec.algorithm.as_ref(), &mut parameters, &mut findings);
+    let algorithm = algorithm::algorithm(spec.algorithm.as_ref(), nas, &mut parameters, &mut findings);
     let objective = objective(spec.objective.as_ref(), &mut findings);
     let budget = budget(&spec, &mut findings);
     let stopping = spec.early_stopping.as_ref().map(|stopping| algorithm::stopping(stopping, &mut findings));
     if let Err(message) = collector::check(spec.metrics_collector_spec.as_ref()) {
         findings.add(message.0, message.1);
     }
-    // The parameters of an architecture are made by algorithms that have their own words for them.
-    let names = spec.nas_config.is_none().then_some(spec.parameters.as_slice());
-    let job = template::check(spec.trial_template.as_ref(), names, &mut findings);
+    let names: Vec<&str> = match nas {
+        Some(nas) => nas.names().to_vec(),
+        None => spec.parameters.iter().map(|parameter| parameter.name.as_str()).collect(),
+    };
+    let job = template::check(spec.trial_template.as_ref(), &names, &mut findings);
     let retain = spec.trial_template.as_ref().and_then(|template| template.retain);
     let keep = if retain == Some(true) { Keep::All } else { Keep::Nothing };
     if !findings.0.is_empty() {

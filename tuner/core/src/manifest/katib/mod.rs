@@ -12,6 +12,7 @@ pub mod answer;
 mod collector;
 mod condition;
 mod lower;
+mod nas;
 mod space;
 mod state;
 mod suggestion;
@@ -22,7 +23,7 @@ pub mod view;
 
 use std::fmt;
 
-pub use collector::Collector;
+pub use collector::{Collector, Reader, Source};
 pub use lower::{Lowered, lower};
 pub use state::{Shown, State};
 pub use trainyard_proto::katib::{API_VERSION, EXPERIMENT, TRIAL};

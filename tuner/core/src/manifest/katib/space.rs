@@ -12,25 +12,25 @@ const DISTRIBUTIONS: [&str; 4] = ["uniform", "logUniform", "normal", "logNormal"
 /// The least value on a scale of orders of magnitude, where Katib's optimisers are given 0.
 const LEAST: f64 = 1e-10;
 
-/// The parameters as those of our own experiments, by name and in their order.
-pub(super) fn parameters(given: &[ParameterSpec], findings: &mut Findings) -> Map<String, Json> {
+/// The parameters at a path as those of our own experiments, by name and in their order.
+pub(super) fn parameters(given: &[ParameterSpec], path: &str, findings: &mut Findings) -> Map<String, Json> {
     let mut names = BTreeSet::new();
     let mut all = Map::new();
     for (at, parameter) in given.iter().enumerate() {
-        let path = format!("spec.parameters[{at}]");
+        let own = format!("{path}[{at}]");
         if parameter.name.is_empty() {
-            findings.add(format!("{path}.name"), "a parameter needs a name");
+            findings.add(format!("{own}.name"), "a parameter needs a name");
         } else if !names.insert(parameter.name.as_str()) {
-            findings.add(format!("{path}.name"), format!("there are two parameters `{}`", parameter.name));
+            findings.add(format!("{own}.name"), format!("there are two parameters `{}`", parameter.name));
         }
         let space = &parameter.feasible_space;
-        let path = format!("{path}.feasibleSpace");
+        let path = format!("{own}.feasibleSpace");
         let table = match parameter.parameter_type.as_str() {
             "double" | "int" => number(space, parameter.parameter_type == "int", &path, findings),
             "discrete" => list(space, &path, findings).and_then(|list| discrete(list, &path, findings)),
             "categorical" => list(space, &path, findings).map(|list| json!({"type": "categorical", "choices": list})),
             other => {
-                findings.unknown(&format!("spec.parameters[{at}].parameterType"), other, &TYPES);
+                findings.unknown(&format!("{own}.parameterType"), other, &TYPES);
                 None
             }
         };

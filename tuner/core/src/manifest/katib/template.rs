@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json};
-use trainyard_proto::katib::{NamedValue, ParameterSpec, TrialParameter, TrialTemplate};
+use trainyard_proto::katib::{NamedValue, TrialParameter, TrialTemplate};
 
 use super::{Findings, JOBS, NOT_RUN, condition};
 use crate::space::nearest;
@@ -13,12 +13,8 @@ const TRIAL_SPEC: &str = "trialSpec.";
 const META: [&str; 6] = ["Name", "Namespace", "Kind", "APIVersion", "Labels[key]", "Annotations[key]"];
 const PATH: &str = "spec.trialTemplate";
 
-/// Checks a template, and gives the manifest of a trial's job. Without `parameters` their names are not known.
-pub(super) fn check(
-    given: Option<&TrialTemplate>,
-    parameters: Option<&[ParameterSpec]>,
-    findings: &mut Findings,
-) -> Json {
+/// Checks a template, and gives the manifest of a trial's job, which has places for these parameters.
+pub(super) fn check(given: Option<&TrialTemplate>, parameters: &[&str], findings: &mut Findings) -> Json {
     let Some(template) = given else {
         findings.add(PATH, "say what a trial runs: trialSpec with the manifest of a job");
         return Json::Null;
@@ -68,7 +64,7 @@ fn kind(job: &Json, findings: &mut Findings) {
 }
 
 /// Every place has a parameter, every parameter a place.
-fn places(template: &TrialTemplate, job: &Json, parameters: Option<&[ParameterSpec]>, findings: &mut Findings) {
+fn places(template: &TrialTemplate, job: &Json, parameters: &[&str], findings: &mut Findings) {
     let given = template.trial_parameters.as_deref().unwrap_or_default();
     let mut found = BTreeSet::new();
     collect(job, &mut found);
@@ -96,15 +92,13 @@ fn places(template: &TrialTemplate, job: &Json, parameters: Option<&[ParameterSp
         }
         refers(reference, &path, parameters, findings);
     }
-    for parameter in parameters.into_iter().flatten() {
-        if !referred.contains(parameter.name.as_str()) {
-            let message = format!("no trial parameter refers to the parameter `{}`", parameter.name);
-            findings.add(format!("{PATH}.trialParameters"), message);
-        }
+    for parameter in parameters.iter().filter(|parameter| !referred.contains(**parameter)) {
+        let message = format!("no trial parameter refers to the parameter `{parameter}`");
+        findings.add(format!("{PATH}.trialParameters"), message);
     }
 }
 
-fn refers(reference: &str, path: &str, parameters: Option<&[ParameterSpec]>, findings: &mut Findings) {
+fn refers(reference: &str, path: &str, parameters: &[&str], findings: &mut Findings) {
     let path = format!("{path}.reference");
     match inside(reference, TRIAL_SPEC) {
         Some(field) => {
@@ -119,10 +113,8 @@ fn refers(reference: &str, path: &str, parameters: Option<&[ParameterSpec]>, fin
             }
         }
         None => {
-            let Some(parameters) = parameters else { return };
-            let names = || parameters.iter().map(|parameter| parameter.name.as_str());
-            if !names().any(|name| name == reference) {
-                let near = nearest(reference, names()).map(|near| format!("did you mean {near}?"));
+            if !parameters.contains(&reference) {
+                let near = nearest(reference, parameters.iter().copied()).map(|near| format!("did you mean {near}?"));
                 findings.hint(path, format!("there is no parameter `{reference}`"), near);
             }
         }

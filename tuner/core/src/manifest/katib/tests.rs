@@ -242,13 +242,13 @@ fn metrics_are_found_in_what_trials_write() {
         Collector::of(&object).unwrap()
     };
     let read = |collector: &Collector, line: &str| -> Vec<(String, String)> {
-        collector.read(line).into_iter().map(|told| (told.name, told.text)).collect()
+        collector.reader().read(line).into_iter().map(|told| (told.name, told.text)).collect()
     };
     let one = |name: &str, text: &str| vec![(name.to_owned(), text.to_owned())];
     let default = collector(json!({}));
     assert_eq!(default.names(), ["accuracy", "loss"]);
     let line = "2026-01-01T00:00:02.5Z INFO accuracy=0.93 loss = 1e-3 |x=";
-    let told = default.read(line);
+    let told = default.reader().read(line);
     assert_eq!(told[0].at_ms, Some(1_767_225_602_500));
     assert_eq!(read(&default, line), [one("accuracy", "0.93"), one("loss", "1e-3")].concat());
     let own =
@@ -259,12 +259,16 @@ fn metrics_are_found_in_what_trials_write() {
     let file = json!({"source": {"fileSystemPath": {"path": "/katib/m.log", "kind": "File", "format": "JSON"}},
         "collector": {"kind": "File"}});
     let file = collector(file);
-    assert_eq!(file.file(), Some("/katib/m.log"));
+    assert_eq!(file.source(), &Source::File("/katib/m.log".to_owned()));
     assert_eq!(read(&file, r#"{"accuracy": "1"}"#), [], "what is printed is not the file");
     let line = r#"[metrics] {"accuracy": "0.5", "loss": 2, "timestamp": 1767225602, "note": null}"#;
     assert_eq!(read(&file, line), [one("accuracy", "0.5"), one("loss", "2")].concat());
-    assert_eq!(file.read(line)[0].at_ms, Some(1_767_225_602_000));
-    assert!(collector(json!({"collector": {"kind": "Push"}})).read("accuracy=1").is_empty());
+    assert_eq!(file.reader().read(line)[0].at_ms, Some(1_767_225_602_000));
+    assert!(read(&collector(json!({"collector": {"kind": "Push"}})), "accuracy=1").is_empty());
+    let custom = json!({"source": {"fileSystemPath": {"path": "/m.log"}}, "collector": {"kind": "Custom"}});
+    let line = "[metrics] {metricName: accuracy, metricValue: 0.5};{metricName: loss, metricValue: 1e-2} epoch=3";
+    let expected = [one("epoch", "3"), one("accuracy", "0.5"), one("loss", "1e-2")].concat();
+    assert_eq!(read(&collector(custom), line), expected, "as it knows its program");
 }
 
 /// Objects, of which the planner sees what is viewed of them.
@@ -420,9 +424,9 @@ impl World {
         let job = self.objects.get_mut(&("Job".to_owned(), name.clone())).unwrap();
         job["status"] = json!({"conditions": [{"type": kind, "status": "True", "message": "exit code 1"}]});
         let collector = Collector::of(self.get("Experiment", "wine").unwrap()).unwrap();
-        let mut observation = Told::new(1);
+        let (mut observation, mut reader) = (Told::new(1), collector.reader());
         for line in told.unwrap_or_default().lines() {
-            observation.told(collector.read(line), collector.names(), &objectives(), self.now_ms);
+            observation.told(reader.read(line), collector.names(), &objectives(), self.now_ms);
         }
         self.seen.insert(name, observation);
         self.settle();
