@@ -37,10 +37,10 @@ pub struct TrialSpec {
     /// Which of several algorithms suggested it, where there are several, as with auto.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suggested_by: Option<String>,
-    /// The first trial of the same configuration, if this one goes on from it with more of the resource.
+    /// The trial that it goes on from: the first of its configuration, with more of the resource, or its parent with pbt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continues: Option<u64>,
-    /// The bracket of Hyperband that it belongs to. Defaults to 0.
+    /// The bracket of Hyperband that it belongs to, or the member of a population that it is. Defaults to 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bracket: Option<u64>,
     /// The number of the trial whose configuration it tries again, to see how much of that one's values was luck.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::fidelity::{Ladder, Next as Step, Policy, Schedule};
 use crate::history::{History, Level, Report, State, Trial, TrialId};
 use crate::objective::{self, Objective, dominates};
+use crate::population::{self, Next as Bred, Population};
 use crate::sampler::{Context, Sampler};
 use crate::space::{Configuration, Key, Space};
 use crate::stream::{Purpose, Stream};
@@ -35,6 +36,12 @@ pub enum AskError {
     Exhausted {
         /// How many there were.
         tried: usize,
+    },
+    /// All members of a population train.
+    #[error("all {members} members of the population train; the next trial goes on from one of theirs")]
+    Training {
+        /// How many there are.
+        members: u64,
     },
     /// A trial has the greatest number that there is.
     #[error("a trial has the greatest number that there is; delete it")]
@@ -117,6 +124,7 @@ pub struct Experiment {
     queued: VecDeque<Configuration>,
     walk: Option<Walk>,
     schedule: Option<Schedule>,
+    population: Option<Population>,
 }
 
 impl Experiment {
@@ -126,13 +134,26 @@ impl Experiment {
         let size = space.size().filter(|size| *size <= WALKED);
         let walk = size.map(|size| Walk::new(size, &mut Stream::new(seed, 0, Purpose::Order, 0)));
         let (history, tried, queued) = (History::default(), BTreeMap::new(), VecDeque::new());
-        Self { space, objectives, seed, sampler, history, tried, queued, walk, schedule: None }
+        let (schedule, population) = (None, None);
+        Self { space, objectives, seed, sampler, history, tried, queued, walk, schedule, population }
     }
 
     /// The same, with trials that first get a part of their resource.
     #[must_use]
     pub fn with_ladder(self, ladder: Ladder, policy: Policy) -> Self {
         Self { schedule: Some(Schedule::new(ladder, policy)), ..self }
+    }
+
+    /// The same, with trials that go on from each other.
+    #[must_use]
+    pub fn with_population(self, settings: population::Settings) -> Self {
+        Self { population: Some(Population::new(settings)), ..self }
+    }
+
+    /// Whether trials go on from each other, as members of a population.
+    #[must_use]
+    pub fn has_population(&self) -> bool {
+        self.population.is_some()
     }
 
     /// How the resource of trials grows, if it does.
@@ -171,6 +192,9 @@ impl Experiment {
     }
 
     fn next(&mut self) -> Result<Next, AskError> {
+        if self.population.is_some() {
+            return self.next_member();
+        }
         let queued = self.queued.pop_front();
         let (Some(schedule), Some(objective)) = (&mut self.schedule, self.objectives.first()) else {
             let (configuration, by) = queued.map_or_else(|| self.suggest(), |queued| Ok((queued, None)))?;
@@ -193,6 +217,29 @@ impl Experiment {
                     Some(Step::Promoted(root, level)) => self.promoted(root, level),
                     Some(Step::New(_)) | None => Err(error),
                 }
+            }
+        }
+    }
+
+    /// What a member of the population does next. Several may train with the same parameters.
+    fn next_member(&mut self) -> Result<Next, AskError> {
+        let trial = self.history.next_id();
+        let Self { space, objectives, history, seed, .. } = self;
+        let context = Context { space, objectives, history, seed: *seed, trial, attempt: 0 };
+        let Some(population) = &mut self.population else { return Err(AskError::Numbers) };
+        let level = match population.next(&context) {
+            Some(Bred::From(configuration, level)) => return Ok(Next::given(configuration, level)),
+            Some(Bred::Born(level)) => level,
+            None => return Err(AskError::Training { members: population.members() }),
+        };
+        if let Some(queued) = self.queued.pop_front() {
+            return Ok(Next::given(queued, level));
+        }
+        match self.suggest() {
+            Ok((configuration, _)) => Ok(Next::given(configuration, level)),
+            Err(error) => {
+                let mut stream = Stream::new(self.seed, trial.0, Purpose::Restart, 0);
+                self.space.draw(&mut stream).map(|drawn| Next::given(drawn, level)).ok_or(error)
             }
         }
     }
@@ -301,7 +348,7 @@ impl Experiment {
     #[must_use]
     pub fn best(&self) -> Vec<&Trial> {
         let losses = |values: &[f64]| objective::losses(&self.objectives, values);
-        let rung = |trial: &Trial| trial.level.map_or(0, |level| level.rung);
+        let rung = |trial: &Trial| trial.level.filter(|_| self.schedule.is_some()).map_or(0, |level| level.rung);
         let most = self.history.complete().map(|(trial, _)| rung(trial)).max().unwrap_or(0);
         let complete = self.history.complete().filter(|(trial, _)| rung(trial) == most);
         let mut complete: Vec<(Vec<f64>, &Trial)> = complete.map(|(trial, values)| (losses(values), trial)).collect();

@@ -105,14 +105,14 @@ pub fn some(reports: &[Report], is_kept: impl Fn(usize) -> bool) -> Vec<Report> 
     kept.map(|(_, (report, so_far))| Report { so_far: Some(Box::new(so_far)), ..report.clone() }).collect()
 }
 
-/// How much a trial may use, where that grows from trial to trial of one configuration.
+/// How much a trial may use, where that grows from trial to trial of one configuration, or its place in a population.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {
-    /// The step of the ladder, from 0.
+    /// The step of the ladder, or the generation, from 0.
     pub rung: usize,
-    /// The bracket that it belongs to.
+    /// The bracket that it belongs to, or which member of the population it is.
     pub bracket: u64,
-    /// The first trial of the configuration, if that was an earlier one.
+    /// The first trial of the configuration, if that was an earlier one; in a population the trial that it goes on from.
     pub root: Option<TrialId>,
 }
 

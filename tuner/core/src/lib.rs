@@ -3,7 +3,8 @@
 //! - [`space`] says what is searched: parameters of all kinds, conditions, constraints.
 //! - [`expression`] is the language of conditions and constraints.
 //! - [`experiment`] is asked what to try and told what came of it; [`history`] keeps it, for one or more [`objective`]s.
-//! - [`sampler`] has the algorithms; [`fidelity`] lets the better trials go on, [`stopping`] ends the worse ones early.
+//! - [`sampler`] has the algorithms; [`fidelity`] lets the better trials go on, [`stopping`] ends the worse ones early, and in a
+//!   [`population`] they go on from each other.
 //! - [`search`] is an experiment whose trials are kept elsewhere, and that goes on from there.
 //! - [`budget`] says how much may be tried, [`template`] what a trial runs, [`metric`], [`observation`], [`log`] and [`event`] what it
 //!   tells.
@@ -28,6 +29,7 @@ pub mod metric;
 pub mod objective;
 pub mod observation;
 pub mod pareto;
+pub mod population;
 pub mod sampler;
 pub mod search;
 pub mod space;

@@ -52,12 +52,12 @@ pub struct Stored {
     pub stage: Stage,
 }
 
-/// Where a trial is among those whose resource grows. How much it has is among its parameters.
+/// Where a trial is among those whose resource grows, how much it has being among its parameters, or in a population.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    /// The first trial of its configuration, if that was an earlier one.
+    /// The first trial of its configuration, if that was an earlier one; in a population the trial that it goes on from.
     pub continues: Option<u64>,
-    /// The bracket that it belongs to.
+    /// The bracket that it belongs to, or which member of the population it is.
     pub bracket: u64,
 }
 
@@ -357,8 +357,13 @@ impl Search {
     }
 
     fn level(&self, stored: &Stored) -> Option<Level> {
-        self.experiment.ladder()?;
         let root = stored.place.continues.and_then(|number| self.ids.get(&number).copied());
+        if self.experiment.has_population() {
+            // One further than what it goes on from.
+            let before = root.and_then(|root| self.experiment.history().get(root)?.level);
+            return Some(Level { rung: before.map_or(0, |level| level.rung + 1), bracket: stored.place.bracket, root });
+        }
+        self.experiment.ladder()?;
         Some(Level { rung: self.rung(&stored.parameters), bracket: stored.place.bracket, root })
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 /// Places for what is no parameter.
-pub const OWN: [&str; 4] = ["trial.name", "trial.number", "trial.parameters", "trial.checkpoint"];
+pub const OWN: [&str; 5] = ["trial.name", "trial.number", "trial.parameters", "trial.checkpoint", "trial.parent"];
 
 /// The values for the places of a template; `None` for a parameter that is not used.
 pub type Words = BTreeMap<String, Option<String>>;

@@ -2,6 +2,7 @@
 
 use trainyard_tuner_core::fidelity::{Ladder, Policy};
 use trainyard_tuner_core::objective::Objective;
+use trainyard_tuner_core::population;
 use trainyard_tuner_core::sampler::{
     Auto, Bohb, CmaEs, Evolve, Gp, Grid, Quasi, Random, Sampler, Tpe, bohb, cmaes, evolve, gp, tpe,
 };
@@ -28,6 +29,8 @@ pub enum Algorithm {
     CmaEs(cmaes::Settings),
     /// [`Evolve`].
     Evolve(evolve::Settings),
+    /// [`population`].
+    Population(population::Settings),
     /// [`Policy::Asha`].
     Asha(Model),
     /// [`Policy::Hyperband`]; with [`Model::Tpe`] it is BOHB.
@@ -46,8 +49,22 @@ pub enum Model {
 }
 
 /// The names of algorithms.
-const ALGORITHMS: [&str; 13] =
-    ["auto", "tpe", "gp", "cmaes", "nsga2", "nsga3", "random", "quasi", "sobol", "grid", "asha", "hyperband", "bohb"];
+const ALGORITHMS: [&str; 14] = [
+    "auto",
+    "tpe",
+    "gp",
+    "cmaes",
+    "nsga2",
+    "nsga3",
+    "random",
+    "quasi",
+    "sobol",
+    "grid",
+    "asha",
+    "hyperband",
+    "bohb",
+    "pbt",
+];
 /// What samplers of asha and hyperband are called.
 const MODELS: [&str; 3] = ["random", "quasi", "tpe"];
 
@@ -67,6 +84,7 @@ impl Algorithm {
                 let niching = evolve::Niching::Reference;
                 Ok(Self::Evolve(evolve::Settings { niching, ..evolve::Settings::default() }))
             }
+            "pbt" => Ok(Self::Population(population::Settings::default())),
             "asha" => Ok(Self::Asha(Model::Random)),
             "hyperband" => Ok(Self::Hyperband(Model::Random)),
             "bohb" => Ok(Self::Hyperband(Model::Tpe(bohb::Settings::default()))),
@@ -97,6 +115,7 @@ impl Algorithm {
             }
             Self::Gp(_) => one_objective("gp", objectives),
             Self::CmaEs(_) => one_objective("cmaes", objectives),
+            Self::Population(_) => one_objective("pbt", objectives),
             Self::Asha(_) | Self::Hyperband(_) => one_objective(self.name(), objectives),
             Self::Auto | Self::Random | Self::Quasi | Self::Tpe(_) | Self::Evolve(_) => Ok(()),
         }
@@ -113,6 +132,7 @@ impl Algorithm {
             Self::Tpe(_) => "tpe",
             Self::Gp(_) => "gp",
             Self::CmaEs(_) => "cmaes",
+            Self::Population(_) => "pbt",
             Self::Asha(_) => "asha",
             Self::Hyperband(Model::Tpe(_)) => "bohb",
             Self::Hyperband(_) => "hyperband",
@@ -131,6 +151,7 @@ impl Algorithm {
             | Self::Tpe(_)
             | Self::Gp(_)
             | Self::CmaEs(_)
+            | Self::Population(_)
             | Self::Evolve(_) => None,
         }
     }
@@ -141,7 +162,7 @@ impl Algorithm {
         match self {
             Self::Auto => Box::<Auto>::default(),
             Self::Evolve(settings) => Box::new(Evolve::new(*settings)),
-            Self::Random => Box::new(Random),
+            Self::Random | Self::Population(_) => Box::new(Random),
             Self::Grid => Box::new(Grid),
             Self::Quasi => Box::new(Quasi),
             Self::Tpe(settings) => Box::new(Tpe::new(*settings)),
@@ -193,6 +214,7 @@ pub(super) fn read(top: &mut Table<'_, '_>) -> Option<Algorithm> {
             bohb_settings(&mut table, settings).map(|settings| Algorithm::Hyperband(Model::Tpe(settings)))
         }
         Ok(Algorithm::Hyperband(model)) => model_settings(&mut table, model).map(Algorithm::Hyperband),
+        Ok(Algorithm::Population(settings)) => population_settings(&mut table, settings).map(Algorithm::Population),
         Ok(Algorithm::Evolve(settings)) => evolve_settings(&mut table, settings).map(Algorithm::Evolve),
         Ok(other @ (Algorithm::Auto | Algorithm::Random | Algorithm::Grid | Algorithm::Quasi)) => Some(other),
         Err(message) => {
@@ -252,6 +274,18 @@ fn evolve_settings(table: &mut Table<'_, '_>, mut settings: evolve::Settings) ->
         settings.crossover = crossover;
     }
     settings.mutation = range(table, "mutation", 0.0, 1.0, &mut is_good).or(settings.mutation);
+    is_good.then_some(settings)
+}
+
+fn population_settings(table: &mut Table<'_, '_>, mut settings: population::Settings) -> Option<population::Settings> {
+    let mut is_good = true;
+    if let Some(members) = range(table, "population", 2.0, 1e5, &mut is_good) {
+        settings.members = members as u64;
+    }
+    if let Some(truncation) = range(table, "truncation", 0.0, 0.5, &mut is_good) {
+        settings.truncation = truncation;
+    }
+    settings.resample = range(table, "resample", 0.0, 1.0, &mut is_good);
     is_good.then_some(settings)
 }
 

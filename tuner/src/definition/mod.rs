@@ -106,6 +106,9 @@ impl Definition {
         let ladder = self.ladder();
         let sampler = self.algorithm.sampler(ladder);
         let experiment = Experiment::new(self.space.clone(), self.objectives.clone(), self.seed, sampler);
+        if let Algorithm::Population(settings) = self.algorithm {
+            return experiment.with_population(settings);
+        }
         // Where the resource is how far a trial is, each runs until it is stopped.
         match ladder.filter(|ladder| ladder.parameter().is_some()).zip(self.algorithm.policy()) {
             Some((ladder, policy)) => experiment.with_ladder(ladder.clone(), policy),
@@ -164,6 +167,7 @@ impl Definition {
             algorithm: self.algorithm.name().to_owned(),
             stopping: self.stopping(),
             checkpoints: self.fidelity.as_ref().map_or("checkpoints", |fidelity| &fidelity.checkpoints).to_owned(),
+            has_population: matches!(self.algorithm, Algorithm::Population(_)),
         })
     }
 

@@ -35,7 +35,7 @@ pub(crate) struct AskTellArgs {
     /// The experiment's file
     #[arg(value_name = "SPACE.toml")]
     file: PathBuf,
-    /// Who says what to try next, in place of what the file says: auto, tpe, gp, cmaes, nsga2, nsga3, random, quasi, grid, asha, hyperband or bohb
+    /// Who says what to try next, in place of what the file says: auto, tpe, gp, cmaes, nsga2, nsga3, random, quasi, grid, asha, hyperband, bohb or pbt
     #[arg(long, value_name = "NAME")]
     algorithm: Option<String>,
     /// What random numbers are made of, in place of what the file says

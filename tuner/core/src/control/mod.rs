@@ -42,8 +42,10 @@ pub struct Setup {
     pub algorithm: String,
     /// When trials are ended early.
     pub stopping: Option<Stopping>,
-    /// The folder in which each configuration has one for its checkpoints.
+    /// The folder in which each configuration has one for its checkpoints; in a population each trial.
     pub checkpoints: String,
+    /// Whether trials go on from each other, as members of a population.
+    pub has_population: bool,
 }
 
 /// Which jobs stay when their trial has ended, and their pods and logs with them.

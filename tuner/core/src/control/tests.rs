@@ -36,6 +36,7 @@ fn setup(budget: Budget) -> Setup {
         algorithm: "random".to_owned(),
         stopping: None,
         checkpoints: "checkpoints".to_owned(),
+        has_population: false,
     }
 }
 

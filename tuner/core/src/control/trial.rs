@@ -163,11 +163,15 @@ fn make(view: &TrialView<'_>, setup: &Setup) -> Option<Action> {
     let number = view.object.pointer("/spec/number").and_then(Json::as_u64).unwrap_or_default();
     let all = view.experiment.and_then(|experiment| experiment.pointer("/spec/parameters")).and_then(Json::as_object);
     let names = all.into_iter().flatten().map(|(name, _)| name.as_str());
-    let first = view.object.pointer("/spec/continues").and_then(Json::as_u64).unwrap_or(number);
+    let before = view.object.pointer("/spec/continues").and_then(Json::as_u64);
     let uid = view.experiment.map(|experiment| text(experiment, "/metadata/uid")).unwrap_or_default();
     // An experiment that replaces one of its name does not go on from its checkpoints.
-    let checkpoint = format!("{}/{experiment}-{}/{first}", setup.checkpoints, uid.get(..8).unwrap_or(uid));
-    let trial = Named { experiment, trial: text(view.object, "/metadata/name"), number, checkpoint: &checkpoint };
+    let folder = |of: u64| format!("{}/{experiment}-{}/{of}", setup.checkpoints, uid.get(..8).unwrap_or(uid));
+    // Of several that go on from one trial none may change what that left.
+    let (own, parent) = if setup.has_population { (number, before) } else { (before.unwrap_or(number), None) };
+    let (checkpoint, parent) = (folder(own), parent.map(folder));
+    let trial = text(view.object, "/metadata/name");
+    let trial = Named { experiment, trial, number, checkpoint: &checkpoint, parent };
     let mut body = setup.job(&trial, names, &given(view.object));
     body["metadata"]["namespace"] = Json::from(text(view.object, "/metadata/namespace"));
     body["metadata"]["ownerReferences"] = Json::Array(vec![owner(view.object)]);
@@ -187,6 +191,7 @@ impl Setup {
         words.insert("trial.name".to_owned(), Some(of.trial.to_owned()));
         words.insert("trial.number".to_owned(), Some(of.number.to_string()));
         words.insert("trial.checkpoint".to_owned(), Some(of.checkpoint.to_owned()));
+        words.insert("trial.parent".to_owned(), of.parent.clone());
         words.insert("trial.parameters".to_owned(), serde_json::to_string(values).ok());
         let mut body = fill(&self.job, &words);
         job::label(&mut body, of.experiment, of.trial);
@@ -200,7 +205,8 @@ impl Setup {
     pub fn first_job(&self, experiment: &str, space: &Space, values: &BTreeMap<String, Value>) -> Json {
         let names = space.parameters().iter().map(|parameter| parameter.name.as_str());
         let (trial, checkpoint) = (format!("{experiment}-0"), format!("{}/{experiment}/0", self.checkpoints));
-        self.job(&Named { experiment, trial: &trial, number: 0, checkpoint: &checkpoint }, names, values)
+        let named = Named { experiment, trial: &trial, number: 0, checkpoint: &checkpoint, parent: None };
+        self.job(&named, names, values)
     }
 }
 
@@ -210,6 +216,8 @@ struct Named<'view> {
     trial: &'view str,
     number: u64,
     checkpoint: &'view str,
+    /// The checkpoint that it goes on from, if it does from another trial's.
+    parent: Option<String>,
 }
 
 fn given(object: &Json) -> BTreeMap<String, Value> {

@@ -36,6 +36,11 @@ impl Axis {
         Self { scale, min, max, low: warp(scale, low), high: warp(scale, high), levels }
     }
 
+    /// A number, or the bound that it is beyond.
+    pub(super) fn bounded(&self, number: f64) -> f64 {
+        number.clamp(self.min, self.max)
+    }
+
     pub(super) fn levels(&self) -> Option<u64> {
         if self.min == self.max { Some(1) } else { self.levels.map(|(_, count)| count) }
     }

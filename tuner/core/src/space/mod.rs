@@ -184,6 +184,14 @@ impl Space {
         Some(self.coordinate(at, &value))
     }
 
+    /// Where the value of a numeric parameter stands that is nearest to a number.
+    pub(crate) fn nearest_to(&self, at: usize, number: f64) -> f64 {
+        match &self.shapes[at] {
+            Shape::Axis(axis) => axis.coordinate(axis.bounded(number)),
+            Shape::Ordered(_) | Shape::Unordered(_) => f64::NAN,
+        }
+    }
+
     /// Whether it has neither conditions nor constraints.
     pub(crate) fn is_free(&self) -> bool {
         self.constraints.is_empty() && self.parameters.iter().all(|parameter| parameter.when.is_none())

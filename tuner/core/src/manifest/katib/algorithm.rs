@@ -6,10 +6,10 @@ use serde_json::{Map, Value as Json, json};
 use trainyard_proto::katib::{AlgorithmSpec, EarlyStoppingSpec, NamedValue};
 
 use super::nas::Nas;
-use super::{Findings, space};
+use super::{Findings, population, space};
 
 /// Katib's algorithms that are here.
-const HERE: [&str; 10] = [
+const HERE: [&str; 11] = [
     "random",
     "grid",
     "tpe",
@@ -18,11 +18,10 @@ const HERE: [&str; 10] = [
     "cmaes",
     "sobol",
     "hyperband",
+    "pbt",
     "enas",
     "darts",
 ];
-/// Those that are not.
-const NOT_HERE: [&str; 1] = ["pbt"];
 
 const ESTIMATORS: [&str; 4] = ["GP", "RF", "ET", "GBRT"];
 const ACQUISITIONS: [&str; 6] = ["gp_hedge", "LCB", "EI", "PI", "EIps", "PIps"];
@@ -165,6 +164,7 @@ pub(super) fn algorithm(
             put("restart", Some(json!(restart.unwrap_or("none").to_lowercase())));
         }
         "hyperband" => fidelity = resource(&mut settings, parameters, findings),
+        "pbt" => population(&mut settings, &mut put, findings),
         _ => {}
     }
     let seed = settings.whole("random_state", 0, findings);
@@ -182,15 +182,38 @@ fn named(name: &str, findings: &mut Findings) -> Option<&'static str> {
         "cmaes" => return Some("cmaes"),
         "sobol" => return Some("sobol"),
         "hyperband" => return Some("hyperband"),
+        "pbt" => return Some("pbt"),
         "tpe" | "multivariate-tpe" | "enas" => return Some("tpe"),
         "bayesianoptimization" => return Some("gp"),
         "" => findings.add(PATH, format!("say who suggests: one of {}", HERE.join(", "))),
-        _ if NOT_HERE.contains(&name) => {
-            findings.add(PATH, format!("{name} is not here yet; there are {}", HERE.join(", ")));
-        }
         _ => findings.unknown(PATH, name, &HERE),
     }
     None
+}
+
+/// What a population of pbt is like.
+fn population(settings: &mut Settings<'_>, put: &mut dyn FnMut(&str, Option<Json>), findings: &mut Findings) {
+    const PATH: &str = "spec.algorithm.algorithmSettings";
+    match settings.text(population::FOLDER) {
+        None => findings.add(PATH, "pbt needs suggestion_trial_dir: the folder in which trials have their checkpoints"),
+        Some((_, folder)) if folder.starts_with('/') && !folder.trim_matches('/').is_empty() => {}
+        Some((path, folder)) => {
+            let message =
+                format!("expected an absolute path, below which trials have their checkpoints, found \"{folder}\"");
+            findings.add(format!("{path}.value"), message);
+        }
+    }
+    let is_there = |settings: &Settings<'_>, name: &str| settings.given.contains_key(name);
+    for (name, why) in [("n_population", "how many are trained"), ("truncation_threshold", "the share that gives up")] {
+        if !is_there(settings, name) {
+            findings.add(PATH, format!("pbt needs {name}: {why}"));
+        }
+    }
+    put("population", settings.whole("n_population", 5, findings).map(Json::from));
+    // More than half cannot give up for as many that are ahead.
+    let truncation = settings.number("truncation_threshold", 0.0, 1.0, findings);
+    put("truncation", truncation.map(|share| json!(share.min(0.5))));
+    put("resample", settings.number("resample_probability", 0.0, 1.0, findings).map(Json::from));
 }
 
 /// What trials of hyperband get more of the better they are.

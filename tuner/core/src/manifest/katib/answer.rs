@@ -8,6 +8,7 @@ use trainyard_proto::tuning;
 
 use super::collector::{Collector, Source};
 use super::nas::Nas;
+use super::population::{self, Checkpoints};
 use super::state::Shown;
 use super::view::{change_templates, foreign, kept, text, unguarded};
 use super::{BEGINNING, CONTAINER, state, suggestion, template};
@@ -70,7 +71,9 @@ pub fn experiment(viewed: &Json, trials: &[Shown<'_>], known: Option<&Json>, pla
             Action::PatchStatus { object: of, patch, .. } if of.kind == "Experiment" => {
                 merge(&mut own, &patch["status"]);
             }
-            Action::Create { object: of, body } if of.kind == "Trial" => actions.push(made(object, &spec, &body)),
+            Action::Create { object: of, body } if of.kind == "Trial" => {
+                actions.push(made(object, &spec, &body, trials))
+            }
             other @ (Action::Create { .. }
             | Action::Delete { .. }
             | Action::Patch { .. }
@@ -108,7 +111,10 @@ pub fn trial(
         match action {
             Action::PatchStatus { object: of, patch, .. } if of.kind == "Trial" => merge(&mut own, &patch["status"]),
             Action::Create { object: of, body } => {
-                actions.push(Action::Create { object: of, body: dressed(object, &unguarded(&body), collector) });
+                let checkpoints = Checkpoints::of(experiment, object);
+                actions.extend(checkpoints.as_ref().map(Checkpoints::claim));
+                let body = dressed(object, &unguarded(&body), collector, checkpoints.as_ref());
+                actions.push(Action::Create { object: of, body });
             }
             other @ (Action::Delete { .. }
             | Action::Patch { .. }
@@ -192,7 +198,7 @@ fn merge(value: &mut Json, patch: &Json) {
 }
 
 /// The creation of a trial, of which our planner says number and parameters.
-fn made(experiment: &Json, spec: &ExperimentSpec, body: &Json) -> Action {
+fn made(experiment: &Json, spec: &ExperimentSpec, body: &Json, trials: &[Shown<'_>]) -> Action {
     let (name, namespace) = (text(body, "/metadata/name"), text(body, "/metadata/namespace"));
     let value = |name: &str| {
         let value = body.pointer("/spec/parameters")?.get(name)?;
@@ -213,6 +219,13 @@ fn made(experiment: &Json, spec: &ExperimentSpec, body: &Json) -> Action {
     }
     run["metadata"]["name"] = json!(name);
     run["metadata"]["namespace"] = json!(namespace);
+    let is_pbt = spec.algorithm.as_ref().is_some_and(|algorithm| algorithm.algorithm_name == population::PBT);
+    let parent = body.pointer("/spec/continues").and_then(Json::as_u64);
+    let given_labels = if is_pbt { population::labels(parent, trials) } else { Json::Null };
+    let mut labels = json!({EXPERIMENT: text(experiment, "/metadata/name")});
+    if is_pbt {
+        merge(&mut labels, &given_labels);
+    }
     let fields = [
         ("objective", json!(spec.objective)),
         ("parameterAssignments", json!(assignments)),
@@ -223,13 +236,14 @@ fn made(experiment: &Json, spec: &ExperimentSpec, body: &Json) -> Action {
         ("primaryContainerName", json!(given.primary_container_name)),
         ("successCondition", json!(given.success_condition)),
         ("failureCondition", json!(given.failure_condition)),
+        ("labels", given_labels),
     ];
     let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
     let trial: Map<String, Json> = fields.map(|(name, value)| (name.to_owned(), value)).collect();
     let body = json!({
         "apiVersion": API_VERSION, "kind": "Trial",
         "metadata": {
-            "name": name, "namespace": namespace, "labels": {EXPERIMENT: text(experiment, "/metadata/name")},
+            "name": name, "namespace": namespace, "labels": labels,
             "annotations": {BEGINNING: body["spec"].to_string()}, "ownerReferences": [owner(experiment)],
         },
         "spec": trial,
@@ -244,7 +258,7 @@ fn made(experiment: &Json, spec: &ExperimentSpec, body: &Json) -> Action {
 }
 
 /// The job of a trial, with what Katib puts on it in place of what our own have.
-fn dressed(trial: &Json, body: &Json, collector: Option<&Collector>) -> Json {
+fn dressed(trial: &Json, body: &Json, collector: Option<&Collector>, checkpoints: Option<&Checkpoints<'_>>) -> Json {
     let mut job = body.clone();
     let name = text(trial, "/metadata/name");
     let labels = [(EXPERIMENT, text(trial, "/metadata/labels/katib.kubeflow.org~1experiment")), (TRIAL, name)];
@@ -266,6 +280,7 @@ fn dressed(trial: &Json, body: &Json, collector: Option<&Collector>) -> Json {
         let container_name = text(container, "/name").to_owned();
         let mounted = collector.and_then(|collector| relay(container, collector.source()));
         pod["metadata"]["annotations"][CONTAINER] = json!(container_name);
+        checkpoints.into_iter().for_each(|checkpoints| checkpoints.mount(pod, at));
         if mounted.is_some() {
             let volumes = &mut pod["spec"]["volumes"];
             if !volumes.is_array() {

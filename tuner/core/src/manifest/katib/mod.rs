@@ -13,6 +13,7 @@ mod collector;
 mod condition;
 mod lower;
 mod nas;
+mod population;
 mod space;
 mod state;
 mod suggestion;

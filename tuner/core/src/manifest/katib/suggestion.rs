@@ -76,6 +76,7 @@ fn status(known: &Json, trials: &[Shown<'_>], count: i32, phase: &str, now_ms: i
         TrialAssignment {
             name: Some(trial.name.to_owned()),
             parameter_assignments: given.unwrap_or_default(),
+            labels: trial.foreign.pointer("/spec/labels").and_then(|it| serde_json::from_value(it.clone()).ok()),
             ..TrialAssignment::default()
         }
     });

@@ -12,6 +12,8 @@ const TRIAL_PARAMETERS: &str = "trialParameters.";
 const TRIAL_SPEC: &str = "trialSpec.";
 const META: [&str; 6] = ["Name", "Namespace", "Kind", "APIVersion", "Labels[key]", "Annotations[key]"];
 const PATH: &str = "spec.trialTemplate";
+/// Groups of kinds with several steps, and whose they are.
+const PIPELINES: [(&str, &str); 2] = [("argoproj.io/", "Argo Workflows"), ("tekton.dev/", "Tekton")];
 
 /// Checks a template, and gives the manifest of a trial's job, which has places for these parameters.
 pub(super) fn check(given: Option<&TrialTemplate>, parameters: &[&str], findings: &mut Findings) -> Json {
@@ -54,13 +56,19 @@ fn kind(job: &Json, findings: &mut Findings) {
     }
     let found = if kind.is_empty() { "no kind".to_owned() } else { format!("{kind} of {version}") };
     let known: Vec<String> = JOBS.iter().map(|(version, kind)| format!("{kind} of {version}")).collect();
-    let path = format!("{PATH}.trialSpec.kind");
+    let (path, known) = (format!("{PATH}.trialSpec.kind"), known.join(", "));
+    if let Some((_, whose)) = PIPELINES.iter().find(|(group, _)| version.starts_with(group)) {
+        let message = format!("{found} is run by {whose}, which is not here; a trial runs one of {known}");
+        let hint = "give the trial a Job with the command of the step that trains; what steps before it do can be its initContainers";
+        return findings.hint(path, message, Some(hint.to_owned()));
+    }
     if version == "kubeflow.org/v1" && NOT_RUN.contains(&kind) {
-        findings.add(path, format!("{kind} is not run here yet; there are {}", known.join(", ")));
-        return;
+        let message = format!("{found} is not run here yet; a trial runs one of {known}");
+        let hint = "a Job is enough for one process; a PyTorchJob or a TrainJob starts several, with a rank and an address for each";
+        return findings.hint(path, message, Some(hint.to_owned()));
     }
     let near = nearest(kind, JOBS.map(|(_, kind)| kind)).map(|kind| format!("did you mean {kind}?"));
-    findings.hint(path, format!("a trial runs one of {}; found {found}", known.join(", ")), near);
+    findings.hint(path, format!("a trial runs one of {known}; found {found}"), near);
 }
 
 /// Every place has a parameter, every parameter a place.

@@ -151,6 +151,8 @@ fn algorithms_and_their_settings_are_ours() {
     assert_eq!(read("multivariate-tpe", &other), json!({"name": "tpe", "candidates": 12.0, "startup": 5}));
     let bayes = [("base_estimator", "GP"), ("n_initial_points", "7"), ("acq_func", "EI"), ("acq_optimizer", "auto")];
     assert_eq!(read("bayesianoptimization", &bayes), json!({"name": "gp", "startup": 7}));
+    let pbt = [("suggestion_trial_dir", "/c/"), ("n_population", "40"), ("truncation_threshold", "0.2")];
+    assert_eq!(read("pbt", &pbt), json!({"name": "pbt", "population": 40, "truncation": 0.2}));
     // A hundredth, of a range of four hundredths.
     let cmaes = [("sigma", "0.01"), ("restart_strategy", "bipop")];
     let read = read("cmaes", &cmaes);
@@ -186,7 +188,7 @@ fn what_is_wrong_is_told_with_its_place() {
     assert!(told.starts_with("spec.algorithm.algorithmName: expected one of random, grid, tpe"), "{told}");
     assert!(told.ends_with("(did you mean bayesianoptimization?)"), "{told}");
     let told = wrong(|spec| spec["algorithm"]["algorithmName"] = json!("pbt"));
-    assert!(told.starts_with("spec.algorithm.algorithmName: pbt is not here yet; there are random"), "{told}");
+    assert!(told.contains("pbt needs suggestion_trial_dir") && told.contains("pbt needs n_population"), "{told}");
     let setting = json!([{"name": "randomstate", "value": "1"}, {"name": "random_state", "value": "x"}]);
     let told = wrong(|spec| spec["algorithm"]["algorithmSettings"] = setting);
     assert!(told.contains("algorithmSettings[1].value: expected a number, 0 or more, for `random_state`, found \"x\""));
@@ -223,11 +225,17 @@ fn what_is_wrong_with_a_template_is_told_with_its_place() {
     assert!(told.contains("there is no Uid of a job's metadata; there are Name, Namespace"), "{told}");
     let workflow = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "spec": {}});
     let told = template(&|template| template["trialSpec"] = workflow.clone());
-    assert!(told.contains("trialSpec.kind: a trial runs one of Job of batch/v1"), "{told}");
-    assert!(told.contains("found Workflow of argoproj.io/v1alpha1"), "{told}");
+    assert!(told.contains("trialSpec.kind: Workflow of argoproj.io/v1alpha1 is run by Argo Workflows"), "{told}");
+    assert!(told.contains("a trial runs one of Job of batch/v1") && told.contains("(give the trial a Job"), "{told}");
+    let near = json!({"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJobs", "spec": {}});
+    let told = template(&|template| template["trialSpec"] = near.clone());
+    assert!(told.contains("found PyTorchJobs of kubeflow.org/v1 (did you mean PyTorchJob?)"), "{told}");
     let gang = json!({"apiVersion": "kubeflow.org/v1", "kind": "MPIJob", "spec": {}});
     let told = template(&|template| template["trialSpec"] = gang.clone());
-    assert!(told.contains("trialSpec.kind: MPIJob is not run here yet; there are Job of batch/v1"), "{told}");
+    assert!(
+        told.contains("trialSpec.kind: MPIJob of kubeflow.org/v1 is not run here yet; a trial runs one of Job"),
+        "{told}"
+    );
     let told = template(&|template| template["primaryContainerName"] = json!("training"));
     assert!(told.contains("primaryContainerName: there is no container `training`; there are training-container"));
     let told = template(&|template| template["successCondition"] = json!("status.conditions.#(type"));
@@ -341,6 +349,7 @@ impl World {
             keep: Keep::Nothing,
             stopping: None,
             checkpoints: String::new(),
+            has_population: false,
             algorithm: "tpe".to_owned(),
         }
     }
