@@ -120,8 +120,8 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Whether the quota that a gang starts with may be that of gangs which are stopped, or shrink, in this decision. They are told first, and it starts
-    /// at the next look: if it started before, and nobody lived to tell them, all of them would go on beyond the quota.
+    /// Whether the quota that a gang starts with may be that of gangs which are stopped, or shrink, in this decision. They are told first,
+    /// and it starts at the next look: if it started before, and nobody lived to tell them, all of them would go on beyond the quota.
     fn takes_quota_of_others(&self, part: usize) -> bool {
         self.scene.view.gangs[part].queue > 0 && !self.decision.preemptions.is_empty()
     }
@@ -226,7 +226,6 @@ impl<'a> Answer<'a> {
             // With the last mark that was written the others would be forgotten.
             for pod in marked.iter().filter(|_| unmarked.is_empty()) {
                 self.delete(pod, format!("it makes room for {}", mark(pod).unwrap_or(preemptor)));
-            }
             }
         }
     }
