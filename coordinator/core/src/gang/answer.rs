@@ -81,6 +81,11 @@ fn gives_back(gang: &Gang<'_>) -> bool {
     gang.placed > 0 && gang.placed < gang.size && gang.idle.len() == gang.placed
 }
 
+/// For whom a pod was told to go.
+fn makes_room_for(pod: &Pod) -> Option<&str> {
+    annotation(pod, label::PREEMPTED).or_else(|| annotation(pod, label::SHRUNK))
+}
+
 impl<'a> Answer<'a> {
     fn admit(&mut self, admission: &Admission) {
         let at = admission.gang as usize;
@@ -218,14 +223,13 @@ impl<'a> Answer<'a> {
         for gang in self.scene.gangs.iter().filter(|gang| !gang.leaving.is_empty()) {
             let marks = || gang.leaving.iter().filter_map(|pod| annotation(pod, label::PREEMPTED));
             let preemptor = marks().next().unwrap_or_default();
-            let mark = |pod: &Pod| annotation(pod, label::PREEMPTED).or_else(|| annotation(pod, label::SHRUNK));
             let stays = |pod: &&&Pod| pod.metadata.deletion_timestamp.is_none();
             let (marked, unmarked): (Vec<&Pod>, Vec<&Pod>) =
-                gang.leaving.iter().filter(stays).partition(|pod| mark(pod).is_some());
+                gang.leaving.iter().filter(stays).partition(|pod| makes_room_for(pod).is_some());
             unmarked.iter().for_each(|pod| self.mark(pod, label::PREEMPTED, preemptor));
             // With the last mark that was written the others would be forgotten.
             for pod in marked.iter().filter(|_| unmarked.is_empty()) {
-                self.delete(pod, format!("it makes room for {}", mark(pod).unwrap_or(preemptor)));
+                self.delete(pod, format!("it makes room for {}", makes_room_for(pod).unwrap_or(preemptor)));
             }
         }
     }

@@ -182,7 +182,7 @@ fn shrinking_and_growing_come_to_an_end() {
         let mut made: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         let mut late: Vec<(String, Vec<Value>)> = all.into_iter().collect();
         let (mut quiet, mut history) = (0, Vec::new());
-        for round in 0..48 {
+        for round in 0..64 {
             // The gangs come one after the other; some time later one of them ends.
             if round % 2 == 0
                 && let Some((name, pods)) = late.pop()
