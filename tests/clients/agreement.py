@@ -75,8 +75,8 @@ ACCEPTED = [
      lambda v: texts(v, lambda text: re.sub(r"^\d+(ms|s)$", "AGE", text))),
     ("media types by name", "406 and 415 name the media types that are served here",
      lambda v: {**v, "message": "not served"} if isinstance(v, dict) and v.get("kind") == "Status" and v.get("code") in (406, 415) else v),
-    ("generations of priority classes", "they have none here: nothing observes them",
-     lambda v: without_generation(v)),
+    ("generations that nobody counts", "priority classes have none here, and an object of a kind without them has none either, whatever the "
+     "apply or the PUT says that made it: nothing observes them", lambda v: without_generation(v)),
     ("suggestions", "an unknown field is told with the one that was probably meant",
      lambda v: texts(v, lambda text: re.sub(r' \(did you mean \\*"[^"]*"\?\)', "", text))),
     ("what no node here does", "options of Windows containers, iSCSI volumes and the templates of ephemeral ones are kept as they are written: "
@@ -188,9 +188,14 @@ def in_order(value):
     return {**value, "message": sorted(value["message"].split("\n")), "details": {**value["details"], "causes": causes}}
 
 
+# Kinds of which kube-apiserver counts no changes, or should not.
+UNCOUNTED = ("PriorityClass", "ConfigMap", "Secret", "ServiceAccount", "Service", "Event", "Lease", "StorageClass", "LimitRange",
+             "PersistentVolumeClaim")
+
+
 def without_generation(value):
     if isinstance(value, dict):
-        if value.get("kind") == "PriorityClass":
+        if value.get("kind") in UNCOUNTED:
             value = {**value, "metadata": scrub(value.get("metadata"), {"generation"})}
         return {k: without_generation(v) for k, v in value.items()}
     if isinstance(value, list):

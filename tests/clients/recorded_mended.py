@@ -1,7 +1,7 @@
 """More sequences that were answered differently once: of Kubernetes' own kinds, and of custom ones."""
 
 from recorded import (
-    APPLY, CMS, DEPLOYMENTS, EVENTS, JOBS, JSON_PATCH, LEASES, MERGE, PODS, SERVICES, STRATEGIC, cm, deployment, event, job, lease, pod,
+    APPLY, CMS, DEPLOYMENTS, EVENTS, JOBS, JSON, JSON_PATCH, LEASES, MERGE, PODS, SERVICES, STRATEGIC, TABLE, cm, deployment, event, job, lease, pod,
 )
 from recorded_found import STORAGE_CLASSES
 
@@ -140,6 +140,25 @@ MENDED = {
         ("GET", LEASES + "/d"),
         ("watch", LEASES),
     ],
+    "names and finalizers that are seldom": [
+        ("POST", EVENTS, {**event("a"), "metadata": {"name": "Bad_Name"}}),
+        ("POST", NEW_EVENTS, {**NEW_EVENT, "metadata": {"name": "Bad_Other"}}),
+        ("POST", LEASES, {**lease("a"), "metadata": {"name": "a", "finalizers": ["bad"]}}),
+        ("PATCH", LEASES + "/a", {"metadata": {"finalizers": ["bad key/x"]}}, MERGE),
+        ("PATCH", CMS + "/c?fieldManager=one", {**cm("c"), "metadata": {"name": "c", "resourceVersion": "1"}}, APPLY),
+        ("PUT", LEASES + "/a?dryRun=All", {"$changed": "leases/a", "by": {"metadata": {"uid": "other"}}}),
+        ("POST", CMS, {**cm("b"), "kind": "Status"}),
+        ("POST", PODS, {**pod("p"), "kind": "Status", "status": {"phase": "Pending"}}),
+        ("PATCH", CMS + "/c", '{"Kind": "X"}', MERGE),
+        ("PATCH", CMS + "/c", '{"KIND": "X"}', STRATEGIC),
+        ("POST", SERVICES, {**HEADLESS, "spec": {"type": "ExternalName", "externalName": "example.com", "clusterIP": "None", "ports": [{"name": "a"}]}}),
+        ("POST", SERVICES, {**HEADLESS, "spec": {"clusterIP": "text"}}),
+        ("PATCH", SERVICES + "/a?fieldManager=one", {
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "a", "annotations": BAD["labels"]},
+            "spec": {"clusterIP": "None", "sessionAffinity": "ClientIP"}}, APPLY),
+        ("POST", PODS + "?dryRun=All", pod("p", containers=[{"name": "main", "image": "none", "resources": {"limits": {"cpu": None, "memory": "1Gi"}}}])),
+        ("POST", SERVICES, {**HEADLESS, "spec": {"type": "ExternalName", "externalName": "example.com"}}, JSON, TABLE),
+    ],
     "bookmarks that are asked for": [
         ("POST", CMS, cm("a")),
         *[("watch from here", CMS + "?fieldSelector=metadata.name%3Da&" + asked) for asked in (
@@ -201,6 +220,10 @@ CUSTOM = {
         ("GET", PYTORCHJOBS + "/a/scale"),
         ("PATCH", PYTORCHJOBS + "/a/scale?fieldManager=two", {}, MERGE),
         ("GET", PYTORCHJOBS + "/a"),
+    ],
+    "finalizers of custom objects": [
+        ("POST", PYTORCHJOBS, {**pytorchjob(), "metadata": {"name": "a", "finalizers": ["bad", "kubernetes"]}}),
+        ("PATCH", PYTORCHJOBS + "/a", {"metadata": {"finalizers": ["bad", "bad.example.com"]}}, MERGE),
     ],
     "nothing in the place of a value": [
         ("POST", TRAINJOBS, TRAINJOB),

@@ -165,7 +165,7 @@ impl Kind {
 
     /// What a client is told of a valid object that may not do what its writer thinks; `old` is what it was.
     pub fn warnings(&self, old: Option<&Value>, new: &Value) -> Vec<String> {
-        if self.builtin { warning::of(self, old, new) } else { Vec::new() }
+        if self.builtin { warning::of(self, old, new) } else { warning::of_custom(old, new) }
     }
 
     /// What a change of `old` to `new` must not touch.

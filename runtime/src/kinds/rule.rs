@@ -23,6 +23,7 @@ mod small;
 
 pub(super) use change::{check_status, check_update, check_written};
 pub(super) use scale::check_scale;
+pub(super) use small::STANDARD_FINALIZERS;
 
 /// What is wrong with an object of a kind of Kubernetes itself, beyond its schema.
 pub(super) fn check(kind: &Kind, object: &Value) -> Vec<Cause> {
@@ -30,12 +31,21 @@ pub(super) fn check(kind: &Kind, object: &Value) -> Vec<Cause> {
     let spec = object.get("spec").unwrap_or(&Value::Null);
     if (kind.group, kind.kind) == ("", "Service") {
         // Addresses are given out, or not, before anything else is looked at.
-        causes.families(spec);
+        let kind = spec["type"].as_str().unwrap_or("ClusterIP");
+        if kind != "ExternalName" {
+            causes.addresses(spec, kind);
+        }
+        if causes.0.is_empty() {
+            causes.families(spec);
+        }
         if !causes.0.is_empty() {
             return causes.0;
         }
     }
-    causes.metadata(object.get("metadata").unwrap_or(&Value::Null));
+    // Those of leases may be called anything that is a name.
+    if kind.kind != "Lease" {
+        causes.metadata(object.get("metadata").unwrap_or(&Value::Null));
+    }
     match (kind.group, kind.kind) {
         ("", "Pod") => {
             causes.pod(spec, "spec", &["Always", "OnFailure", "Never"]);
@@ -119,7 +129,9 @@ impl Causes {
             "spec.type".to_owned(),
             &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
         );
-        self.addresses(spec, kind);
+        if kind == "ExternalName" {
+            self.addresses(spec, kind);
+        }
         let headless = spec.get("clusterIP").and_then(Value::as_str) == Some("None");
         let ports = list(spec, "ports");
         if ports.is_empty() && !headless && kind != "ExternalName" {

@@ -1,10 +1,12 @@
 //! What clients are told of objects that are valid and may not do what their writers think.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use trainyard_proto::quantity::Quantity;
 
 use super::Kind;
-use super::rule::{LABEL_TEXT, is_dns_label};
+use super::rule::{LABEL_TEXT, STANDARD_FINALIZERS, is_dns_label};
 
 /// The warnings for an object; `old` is what it was.
 pub(super) fn of(kind: &Kind, old: Option<&Value>, new: &Value) -> Vec<String> {
@@ -27,6 +29,25 @@ pub(super) fn of(kind: &Kind, old: Option<&Value>, new: &Value) -> Vec<String> {
         _ => {}
     }
     told
+}
+
+/// The warnings for an object of a custom kind: of finalizers that others may call theirs too.
+pub(super) fn of_custom(old: Option<&Value>, new: &Value) -> Vec<String> {
+    let of = |object: &'_ Value| -> BTreeSet<String> {
+        let all = object["metadata"]["finalizers"].as_array().into_iter().flatten();
+        all.filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    };
+    let known = old.map(of).unwrap_or_default();
+    let added = of(new).into_iter().filter(|name| !known.contains(name));
+    let own = added.filter(|name| !name.contains('/') && !STANDARD_FINALIZERS.contains(&&**name));
+    own.map(|name| {
+        let path = if name.contains('.') { " including a path (/)" } else { "" };
+        format!(
+            "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name{path} to avoid accidental conflicts \
+             with other finalizer writers"
+        )
+    })
+    .collect()
 }
 
 fn items<'v>(value: &'v Value, field: &str) -> impl Iterator<Item = (usize, &'v Value)> {

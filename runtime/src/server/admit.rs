@@ -231,9 +231,11 @@ fn qos_class(spec: &Value) -> &'static str {
     let (mut any, mut guaranteed) = (false, true);
     for container in containers {
         for name in ["cpu", "memory"] {
-            let (request, limit) = (&container["resources"]["requests"][name], &container["resources"]["limits"][name]);
-            any |= !request.is_null() || !limit.is_null();
-            guaranteed &= !limit.is_null() && (request.is_null() || request == limit);
+            // An amount of nothing is none.
+            let amount = |kind: &str| Some(&container["resources"][kind][name]).filter(|v| !v.is_null() && **v != "0");
+            let (request, limit) = (amount("requests"), amount("limits"));
+            any |= request.is_some() || limit.is_some();
+            guaranteed &= limit.is_some() && (request.is_none() || request == limit);
         }
     }
     match (any, guaranteed) {

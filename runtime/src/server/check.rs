@@ -83,6 +83,13 @@ impl Writer {
         Ok((value, warnings))
     }
 
+    /// The same of what a patch made of an object.
+    pub(super) fn read_patched(&self, value: Value) -> Result<(Value, Vec<String>), ApiError> {
+        let mut value = self.identified_by(value, false)?;
+        let warnings = self.known_fields(&mut value)?;
+        Ok((value, warnings))
+    }
+
     /// The complete new object from what was read, and more warnings for it.
     pub(super) fn created(&self, mut new: Value, tracked: bool) -> Result<(Value, Vec<String>), ApiError> {
         let mut warnings = Vec::new();
@@ -298,8 +305,9 @@ impl Writer {
         let nothing = Map::new();
         let metadata = value["metadata"].as_object().unwrap_or(&nothing);
         let name = value["metadata"]["name"].as_str().unwrap_or_default();
-        // Of an object with a name the store says the rest, if nothing else is wrong.
-        if causes.is_empty() && !name.is_empty() {
+        // Of an object with a name the store says the rest, if nothing else is wrong. Newer events are kept among the older ones,
+        // of which less is asked.
+        if causes.is_empty() && !name.is_empty() && self.kind.group != "events.k8s.io" {
             return (Vec::new(), 0);
         }
         let first = new_causes(&rule(self.kind), name, metadata);

@@ -11,7 +11,12 @@ use crate::kinds::{Kind, registry};
 
 impl Writer {
     /// Says what it is, and is what the path says. A custom object of another kind still says so: that is not valid.
-    pub(super) fn identified(&self, mut value: Value) -> Result<Value, ApiError> {
+    pub(super) fn identified(&self, value: Value) -> Result<Value, ApiError> {
+        self.identified_by(value, self.kind.builtin)
+    }
+
+    /// Keys of bodies of Kubernetes' own kinds are read in any case.
+    pub(super) fn identified_by(&self, mut value: Value, in_any_case: bool) -> Result<Value, ApiError> {
         let kind = self.kind;
         if value.is_null() && kind.builtin {
             value = json!({});
@@ -23,7 +28,10 @@ impl Writer {
                 false => format!("the object provided is unrecognized (must be of type {}): {problem}", kind.kind),
             }));
         };
-        let (version_given, kind_given) = (given(kind, root, "apiVersion")?, given(kind, root, "kind")?);
+        let (version_given, kind_given) = (given(root, "apiVersion", in_any_case)?, given(root, "kind", in_any_case)?);
+        if kind_given == "Status" && kind.builtin && root.get("status").is_some_and(|status| !status.is_string()) {
+            return Err(ApiError::bad_request("the JSON of the body has a Status of which the status is no string"));
+        }
         if kind.builtin {
             registered(kind, &version_given, &kind_given)?;
             root.insert("kind".to_owned(), Value::from(kind.kind));
@@ -122,8 +130,8 @@ impl Writer {
 }
 
 /// What a body says in a field; of Kubernetes' own kinds it is read by decoders that do not look at the case of its name.
-fn given(kind: &Kind, root: &Map<String, Value>, field: &str) -> Result<String, ApiError> {
-    let alike = |key: &str| if kind.builtin { key.eq_ignore_ascii_case(field) } else { key == field };
+fn given(root: &Map<String, Value>, field: &str, in_any_case: bool) -> Result<String, ApiError> {
+    let alike = |key: &str| if in_any_case { key.eq_ignore_ascii_case(field) } else { key == field };
     let mut said = String::new();
     for (_, value) in root.iter().filter(|(key, _)| alike(key)) {
         match value {
@@ -138,6 +146,9 @@ fn given(kind: &Kind, root: &Map<String, Value>, field: &str) -> Result<String, 
     Ok(said)
 }
 
+/// Kinds that are read whichever version says that it has them. An object is none of them either.
+const OF_EVERY_VERSION: [&str; 5] = ["APIGroup", "APIGroupList", "APIResourceList", "APIVersions", "Status"];
+
 /// Kubernetes' own kinds need not be told, but nothing else may be.
 fn registered(kind: &Kind, version_given: &str, kind_given: &str) -> Result<(), ApiError> {
     let api_version = kind.api_version();
@@ -149,7 +160,7 @@ fn registered(kind: &Kind, version_given: &str, kind_given: &str) -> Result<(), 
     let version_given = if version_given.is_empty() { &api_version } else { version_given };
     let (_, version) = version_given.rsplit_once('/').unwrap_or(("", version_given));
     let group = kind.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
-    if registry().by_api_version(version_given, given).is_none() {
+    if !OF_EVERY_VERSION.contains(&given) && registry().by_api_version(version_given, given).is_none() {
         let told = format!("no kind \"{given}\" is registered for version \"{version_given}\"");
         return Err(ApiError::bad_request(format!(
             "{given} in version \"{version}\" cannot be handled as a {}: {told}",
@@ -211,6 +222,8 @@ mod tests {
         );
         let told = refused(maps.identified(json!({"kind": "Pod"})));
         assert!(told.ends_with("converting (v1.Pod) to (core.ConfigMap): unknown conversion"), "{told}");
+        let told = refused(maps.identified(json!({"kind": "Status", "apiVersion": "v1"})));
+        assert!(told.ends_with("converting (v1.Status) to (core.ConfigMap): unknown conversion"), "{told}");
     }
 
     #[test]

@@ -73,6 +73,8 @@ async fn attempt(call: &Call, patch: Patch, gated: bool) -> Result<Response, Ref
                     in_its_place(writer.kind, &key, &mut applied)?;
                     let mut new = applied_over(&writer, None, &applied, force)?;
                     one_that_there_is(&key, &new)?;
+                    // What it was before it went does not count.
+                    new["metadata"]["resourceVersion"] = Value::Null;
                     if writer.kind.namespaced {
                         new["metadata"]["namespace"] = Value::from(&*key.namespace);
                     }
@@ -98,7 +100,13 @@ async fn attempt(call: &Call, patch: Patch, gated: bool) -> Result<Response, Ref
     let outcome = match call.api.store.transact(&key, options, change).await {
         Ok(outcome) => outcome,
         Err(Refusal::Vanished(key)) => return Err(Refusal::Vanished(key)),
-        Err(refusal) => return Err(refusal.into_api(call.kind).preceded_by(warnings.take()).into()),
+        Err(refusal) => {
+            let error = refusal.into_api(call.kind);
+            let mut told = warnings.take();
+            // Of what is not valid only what could not be read is told.
+            told.retain(|said| error.code() != StatusCode::UNPROCESSABLE_ENTITY || is_of_reading(said));
+            return Err(error.preceded_by(told).into());
+        }
     };
     drop(gates);
     let status = match outcome.effect {
@@ -106,6 +114,11 @@ async fn attempt(call: &Call, patch: Patch, gated: bool) -> Result<Response, Ref
         Effect::Updated | Effect::Unchanged | Effect::Deleting | Effect::Deleted => StatusCode::OK,
     };
     Ok(answer::warn(answer::object(call, status, &outcome.object)?, &warnings.take()))
+}
+
+/// Whether a warning is of how an object was read, and not of what it says.
+fn is_of_reading(warning: &str) -> bool {
+    ["unknown field", "duplicate field", ".metadata."].iter().any(|start| warning.starts_with(start))
 }
 
 /// Whether an apply would create (as far as can be known before the writer runs, which decides it).
@@ -314,7 +327,7 @@ fn patched(
         }
     };
     writer.patched_into(name, &new)?;
-    let (mut new, told) = writer.read(new).map_err(ApiError::of_patch)?;
+    let (mut new, told) = writer.read_patched(new).map_err(ApiError::of_patch)?;
     // What is no object of the kind is not asked for its name.
     same_object(old, &mut new).map_err(|error| {
         let unread = writer.typed(&new).map_err(ApiError::of_patch).err();

@@ -46,6 +46,10 @@ pub(super) fn rule(kind: &Kind) -> ResourceRules {
         // They are for elections: who writes one without looking has lost.
         rule.unconditional_update = false;
     }
+    if kind.plural == "events" && kind.group.is_empty() {
+        // Names of the older ones are made by their reporters, of whatever they are about.
+        rule.name = NameRule::PathSegment;
+    }
     if kind.plural == "services" {
         rule.name = NameRule::ServiceLabel;
     }

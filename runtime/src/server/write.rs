@@ -141,6 +141,7 @@ async fn replace(call: &Call, writer: &Writer, new: Value, told: &[String]) -> R
     let is_view = call.kind.stored_as.is_some();
     let key = call.key();
     let (_gate, taken) = if has_address(call) { Some(service_ip::taken(&call.api).await) } else { None }.unzip();
+    let dry_run = call.params.dry_run;
     let change = {
         let (writer, key) = (writer.clone(), key.clone());
         move |current: Option<&Object>| -> Result<Value, Refusal> {
@@ -148,7 +149,7 @@ async fn replace(call: &Call, writer: &Writer, new: Value, told: &[String]) -> R
                 writer.typed(&new)?;
                 return Err(StoreError::not_found(&key).into());
             };
-            current.is_meant(&new)?;
+            current.is_meant(&new).map_err(|error| if dry_run { of_a_dry_run(error) } else { error })?;
             writer.versioned(&key, &new)?;
             let shown = is_view.then(|| view::shown(writer.kind, current.value()));
             let (mut new, said) = writer.updated(shown.as_ref().unwrap_or_else(|| current.value()), new, true)?;
@@ -171,6 +172,12 @@ async fn replace(call: &Call, writer: &Writer, new: Value, told: &[String]) -> R
         Ok(outcome) => Ok(answer::warn(answer::object(call, StatusCode::OK, &outcome.object)?, &told)),
         Err(refusal) => Err(Refusal::into_api(refusal, call.kind).preceded_by(told)),
     }
+}
+
+/// A dry run does not go as far as to where objects are stored, and says less of that.
+fn of_a_dry_run(error: StoreError) -> StoreError {
+    let StoreError::Conflict { resource, name, message } = error else { return error };
+    StoreError::Conflict { resource, name, message: message.replace("Key: /registry/", "Key: /") }
 }
 
 /// Kinds of which a PUT makes the object that is not there.

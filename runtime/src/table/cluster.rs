@@ -48,6 +48,7 @@ pub(super) fn service(service: &Value, column: &str) -> Option<Value> {
     Some(match column {
         "type" => text_or(&spec["type"], "ClusterIP"),
         "cluster-ip" => text_or(&spec["clusterIP"], "<none>"),
+        "external-ip" if spec["type"] == "ExternalName" => text_or(&spec["externalName"], "<none>"),
         "external-ip" => join(items(&spec["externalIPs"]).map(text)),
         "port(s)" => {
             let port = |p: &Value| format!("{}/{}", count(&p["port"]), p["protocol"].as_str().unwrap_or("TCP"));

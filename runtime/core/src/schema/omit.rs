@@ -20,8 +20,8 @@ fn omit(schema: &Schema, value: &mut Value, depth: usize) {
                 let Some(schema) = object.field(key) else { return true };
                 omit(schema, child, depth + 1);
                 let declared = object.fields.contains_key(key.as_str());
-                if !declared && child.is_null() && matches!(schema.shape, Shape::String(_)) {
-                    *child = Value::from("");
+                if !declared && child.is_null() {
+                    nothing_of(schema, child);
                 }
                 let absent = child.is_null() || is_empty_collection(schema, child);
                 let required = object.required.iter().any(|name| **name == **key);
@@ -112,6 +112,15 @@ fn is_empty_collection(schema: &Schema, value: &Value) -> bool {
     }
 }
 
+/// What null is in a map of strings or of amounts.
+fn nothing_of(schema: &Schema, value: &mut Value) {
+    if matches!(schema.shape, Shape::String(_)) {
+        *value = Value::from("");
+    } else if schema.shape == Shape::Quantity {
+        *value = Value::from("0");
+    }
+}
+
 /// What Kubernetes' own kinds make of nulls: a field without a value, and in a map of strings an empty one.
 pub fn settle_nulls(schema: &Schema, value: &mut Value) {
     settle(schema, value, true, 0);
@@ -131,11 +140,7 @@ fn settle(schema: &Schema, value: &mut Value, native: bool, depth: usize) {
             for (key, child) in map.iter_mut() {
                 let declared = object.fields.contains_key(key.as_str());
                 match object.field(key) {
-                    Some(inner)
-                        if child.is_null() && !declared && native && matches!(inner.shape, Shape::String(_)) =>
-                    {
-                        *child = Value::from("");
-                    }
+                    Some(inner) if child.is_null() && !declared && native => nothing_of(inner, child),
                     Some(inner) => settle(inner, child, native, depth + 1),
                     None => {}
                 }

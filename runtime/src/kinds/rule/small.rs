@@ -8,7 +8,7 @@ use trainyard_runtime_core::selector::key_problems;
 use super::{Causes, amount, list};
 
 /// Finalizers without a domain that Kubernetes knows.
-const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+pub(in crate::kinds) const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
 
 /// What quotas may limit, beside names with a domain and `count/…`.
 const QUOTA_RESOURCES: [&str; 16] = [
