@@ -22,9 +22,9 @@
 
 mod answer;
 mod bits;
+mod chain;
 mod cluster;
 mod decision;
-mod ends;
 mod engine;
 mod estimate;
 mod exact;

@@ -13,19 +13,18 @@ use super::view::Phase;
 #[derive(Clone, Copy)]
 pub(super) struct Line {
     pub(super) id: usize,
-    at: u32,
-    pub(super) class: usize,
-    queue: usize,
-    pub(super) valid: bool,
+    pub(super) at: u32,
+    class: usize,
+    pub(super) queue: usize,
+    valid: bool,
     pub(super) holds: bool,
     pub(super) ends_ms: i64,
     submitted_ms: i64,
-    pub(super) expected_ms: Option<i64>,
 }
 
 impl Line {
     fn new(id: usize, member: &Member<'_>, holds: bool) -> Self {
-        let Member { class, queue, ends_ms, submitted_ms, expected_ms, at, valid, .. } = member;
+        let Member { class, queue, ends_ms, submitted_ms, at, valid, .. } = member;
         Self {
             id,
             at: *at,
@@ -35,7 +34,6 @@ impl Line {
             holds,
             ends_ms: *ends_ms,
             submitted_ms: *submitted_ms,
-            expected_ms: *expected_ms,
         }
     }
 }
@@ -76,8 +74,8 @@ impl Engine<'_> {
         let holds = |id: usize| self.order.holders.contains(&id);
         let line = |id: usize| Line::new(id, &self.members[id], holds(id));
         let sequence: Vec<Line> = self.sequence().into_iter().map(line).collect();
-        let estimates = self.estimates(&sequence);
         let reasons = self.reasons(&sequence);
+        let estimates = self.estimates(&sequence, &reasons);
         let wake_at_ms = self.wake_at(&sequence);
         let mut positions = vec![0; self.view.queues.len()];
         let mut waiting = Vec::with_capacity(sequence.len());
@@ -86,7 +84,6 @@ impl Engine<'_> {
             if let Some(next) = positions.get_mut(one.queue) {
                 *next += 1;
             }
-            let estimate = estimate.filter(|_| reason.ends_by_itself());
             let reservation = if one.holds { self.reservation(one.id) } else { None };
             let option = self.option(one.id);
             waiting.push(Waiting { gang: one.at, position, reason, estimate, reservation, option });
@@ -160,9 +157,6 @@ impl Engine<'_> {
         if self.view.queues[one.queue].stopped {
             return Some(Reason::QueueStopped);
         }
-        if let Some(head) = self.order.blocked.get(&one.queue).filter(|head| **head != one.id) {
-            return Some(Reason::BehindHead { head: self.members[*head].at });
-        }
         let asks = &self.classes.classes[one.class].asks;
         if let Some((resource, asked, limit)) = known.none.lacks(one.queue, asks) {
             return Some(Reason::AboveQuota { resource: len(resource), asked, limit: limit.max(0) });
@@ -170,7 +164,11 @@ impl Engine<'_> {
         if known.never[one.class].is_none() {
             known.never[one.class] = Some(self.never(one.id, &mut known.caps));
         }
-        known.never[one.class].clone().flatten()
+        let behind = || {
+            let head = self.order.blocked.get(&one.queue).filter(|head| **head != one.id)?;
+            Some(Reason::BehindHead { head: self.members[*head].at })
+        };
+        known.never[one.class].clone().flatten().or_else(behind)
     }
 
     /// Why it does not start now, unless nodes have to be looked at.
@@ -321,7 +319,7 @@ impl Engine<'_> {
 
 impl Reason {
     /// Whether waiting helps.
-    const fn ends_by_itself(&self) -> bool {
+    pub(super) const fn ends_by_itself(&self) -> bool {
         match self {
             Self::BehindHead { .. } | Self::QuotaUsed { .. } | Self::NoRoom { .. } | Self::Reserved { .. } => true,
             Self::Invalid

@@ -240,6 +240,26 @@ impl Tree {
     pub(super) fn parent(&self, at: usize) -> Option<usize> {
         self.parent[at]
     }
+
+    /// A queue, if there is such a one, and the cohorts above it.
+    pub(super) fn path(&self, queue: usize) -> impl Iterator<Item = usize> {
+        let queue = Some(queue).filter(|queue| *queue < self.parent.len());
+        std::iter::successors(queue, |at| self.parent[*at])
+    }
+
+    /// What a queue or a cohort may use at most of a resource, whatever those above it have.
+    pub(super) fn limit(&self, at: usize, resource: usize) -> Option<i64> {
+        let cell = &self.cells[at * self.resources + resource];
+        match self.parent[at] {
+            None => Some(cell.subtree),
+            Some(_) => cell.borrowing.map(|more| cell.subtree + more),
+        }
+    }
+
+    /// What of a resource is not taken from the cohort above.
+    pub(super) fn local(&self, at: usize, resource: usize) -> i64 {
+        self.cells[at * self.resources + resource].local
+    }
 }
 
 /// A cohort that is its own ancestor stands alone.

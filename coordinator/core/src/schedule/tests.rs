@@ -4,6 +4,7 @@ mod brute;
 mod cases;
 mod check;
 mod closeness;
+mod estimate;
 mod option;
 mod property;
 mod quota;

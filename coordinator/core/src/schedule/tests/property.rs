@@ -7,13 +7,13 @@ use super::world::{Dice, EVERYTHING, Flavour, World};
 use crate::schedule::{Decision, Gang, Phase, Place, View, decide};
 
 #[expect(clippy::disallowed_methods, reason = "how long a test goes on is not what the core decides")]
-fn seeds(default: u64) -> std::ops::Range<u64> {
+pub(super) fn seeds(default: u64) -> std::ops::Range<u64> {
     let count = std::env::var("TRAINYARD_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(default);
     0..count
 }
 
 /// Runs a world for some rounds, and shows each decision: (seed, view before, decision, view after, now).
-fn live(seed: u64, flavour: Flavour, rounds: u32, mut see: impl FnMut(&View, &Decision, &View, i64)) {
+pub(super) fn live(seed: u64, flavour: Flavour, rounds: u32, mut see: impl FnMut(&View, &Decision, &View, i64)) {
     let mut world = World::new(seed, flavour);
     for _ in 0..rounds {
         let decision = decide(&world.view, world.now_ms);
