@@ -10,8 +10,5 @@ fn main() {
     if is_known && is_own && variable("PROFILE") == "release" {
         // One copy of functions that are the same: types have many such.
         println!("cargo:rustc-link-arg-bins=-Wl,--icf=all");
-        // At a fixed address nothing has to be moved to where it was loaded: that were 295 pages in each shim and each launcher, and 1.9 MB of
-        // the file that say where. Libraries, heap and stacks stay where the kernel chooses.
-        println!("cargo:rustc-link-arg-bins=-no-pie");
     }
 }
