@@ -114,7 +114,10 @@ async fn told(session: &Session, discovery: &Discovery, found: &Found) -> Result
     } else {
         placement.plan.reasons
     };
-    reasons.retain(|reason| concerns(reason, found));
+    let pods = pods(session, found).await?;
+    let own: BTreeSet<&str> = pods.iter().filter_map(|pod| pod["metadata"]["name"].as_str()).collect();
+    let is_own = |reason: &Reason| own.contains(reason.subject.name.as_str()) || reason.subject.name == found.name();
+    reasons.retain(|reason| concerns(reason, found) && (!found.resource.has_pods() || is_own(reason)));
     let ours = |gang: &WaitingGang| {
         gang.namespace == found.namespace()
             && gang.pods.iter().any(|pod| reasons.iter().any(|one| one.subject.name == *pod))
@@ -150,7 +153,8 @@ fn with_turns(gangs: &GangView, now: i64, mut reasons: Vec<Reason>, starts: Vec<
         let when = queue::starts(gang, now).map(|when| format!("starts {when}"));
         let first = gang.pods.first().and_then(|pod| reasons.iter_mut().find(|reason| reason.subject.name == *pod));
         if let (Some(when), Some(reason)) = (when, first) {
-            reason.message = format!("{}; position {}, {when}", reason.message, gang.position + 1);
+            let turn = if gang.position == 0 { String::new() } else { format!("position {}, ", gang.position) };
+            reason.message = format!("{}; {turn}{when}", reason.message);
         }
     }
     Told { reasons, starts, remedies }
@@ -176,7 +180,7 @@ fn flavors(pods: &[Value]) -> BTreeSet<String> {
     pods.iter().filter_map(given).collect()
 }
 
-/// Gangs of other jobs have reasons of their own.
+/// Gangs of other jobs have reasons of their own. What has no pods itself may have them by something that is named after it.
 fn concerns(reason: &Reason, found: &Found) -> bool {
     let subject = &reason.subject;
     let name = found.name();
@@ -198,7 +202,9 @@ async fn warnings(session: &Session, found: &Found) -> Result<Vec<Value>, CliErr
     let mut warnings: Vec<Value> = list["items"].as_array().into_iter().flatten().filter(ours).cloned().collect();
     events::sort(&mut warnings);
     let skip = warnings.len().saturating_sub(MAX_WARNINGS);
-    Ok(warnings.split_off(skip))
+    let mut warnings = warnings.split_off(skip);
+    warnings.iter_mut().for_each(object::without_managed_fields);
+    Ok(warnings)
 }
 
 fn print(

@@ -76,7 +76,7 @@ fn print(out: &mut dyn Write, waiting: &[WaitingGang], queues: &[QueueState], no
 
 fn row(gang: &WaitingGang, now_ms: i64) -> Vec<String> {
     vec![
-        (gang.position + 1).to_string(),
+        position(gang.position),
         gang.namespace.clone(),
         gang.name.clone(),
         or_dash(&gang.queue),
@@ -111,6 +111,11 @@ pub(crate) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
+/// A place in a queue; none if it has no turn so far.
+pub(crate) fn position(position: u32) -> String {
+    if position == 0 { "-".to_owned() } else { position.to_string() }
+}
+
 /// When it is expected to start.
 pub(crate) fn starts(gang: &WaitingGang, now_ms: i64) -> Option<String> {
     gang.estimate.map(|estimate| when(estimate, gang.reserved, now_ms))
@@ -123,6 +128,7 @@ pub(crate) fn when(estimate: Estimate, reserved: bool, now_ms: i64) -> String {
     match estimate.latest_ms {
         Some(latest) if reserved => format!("in {} (promised)", until(latest)),
         Some(latest) if latest > estimate.expected_ms => format!("in {expected}, in {} at the latest", until(latest)),
-        Some(_) | None => format!("in about {expected}"),
+        Some(latest) => format!("in {} at the latest", until(latest)),
+        None => format!("in about {expected}"),
     }
 }

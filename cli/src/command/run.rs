@@ -7,7 +7,6 @@ pub(crate) mod submit;
 mod summary;
 
 use std::convert::Infallible;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -76,8 +75,6 @@ pub(crate) fn run(global: &Global, args: Args) -> Result<u8, CliError> {
         }
         if crate::session::wants_cluster(global) {
             super::validate::on_cluster(global, &documents)?;
-            writeln!(anstream::stderr(), "nothing was started (--dry-run)")?;
-            return Ok(exit_code::SUCCESS);
         }
         return super::dry_run::run(global, &documents);
     }

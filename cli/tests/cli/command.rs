@@ -209,7 +209,9 @@ fn a_value_that_cannot_be_set() {
 fn a_dry_run_shows_the_plan() {
     let place = Place::new();
     place.write("job.yaml", JOB);
-    says!(place, &["run", "job.yaml", "--dry-run", "--procs", "8"]);
+    let told = place.transcript(&["run", "job.yaml", "--dry-run", "--procs", "8"]);
+    let node = trainyard_worker::agent::host_name();
+    insta::assert_snapshot!(told.replace(&format!(" on node {node}"), " on node [NODE]"));
 }
 
 #[test]

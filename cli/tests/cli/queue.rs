@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::simulate::{Up, job, said};
+use crate::support::Place;
 
 /// A queue with a tenth of a CPU of each of two flavors, which are of any node; the pods of the second get a toleration.
 const QUEUES: &str = "\
@@ -89,4 +90,65 @@ fn queues_are_served_in_both_of_their_versions() {
         told.lines().any(|line| line.starts_with("team") && line.contains("some"))
     };
     up.eventually("the queue is in its cohort", cohort);
+}
+
+/// Of jobs whose names begin alike, and of one of the same name elsewhere, a dry run says nothing.
+#[test]
+fn a_dry_run_tells_of_its_own_job_alone() {
+    let up = Up::start();
+    up.apply("queues.yaml", QUEUES);
+    let elsewhere = "apiVersion: v1\nkind: Namespace\nmetadata: {name: elsewhere}\n---\n\
+        apiVersion: kueue.x-k8s.io/v1beta2\nkind: LocalQueue\nmetadata: {name: q, namespace: elsewhere}\nspec: {clusterQueue: team}\n";
+    up.apply("elsewhere.yaml", elsewhere);
+    let waits = |name: &str, namespace: &str| {
+        let text = job(name, "100m", "  queue: q\n").replace("{name:", &format!("{{namespace: {namespace}, name:"));
+        up.apply("one.yaml", &text);
+    };
+    let has_node = |pod: &Value| pod["spec"]["nodeName"].is_string();
+    for name in ["holder", "next"] {
+        waits(name, "default");
+        up.eventually("it has its place", || pod_of(&up.items("pods"), name).is_some_and(has_node));
+    }
+    for (name, namespace) in [("p-2", "default"), ("p2", "default"), ("p", "elsewhere")] {
+        waits(name, namespace);
+    }
+    up.eventually("all of them wait", || up.items("pods").len() == 5);
+    up.place.write("p.yaml", &job("p", "100m", "  queue: q\n"));
+    let told = said(&up.place.run(&["run", "--dry-run", "p.yaml"]));
+    assert_eq!(told.lines().filter(|line| line.starts_with("QuotaUsed: ")).count(), 1, "{told}");
+    assert!(told.contains("; position 4 in its queue"), "{told}");
+    for (name, namespace) in [("p-2", "default"), ("p2", "default"), ("p", "elsewhere")] {
+        let _ = up.place.run(&["delete", name, "-n", namespace, "--now"]);
+    }
+}
+
+#[test]
+fn a_dry_run_says_where_a_job_would_start_before_anything_ever_ran() {
+    let place = Place::new();
+    place.write("one.yaml", &job("one", "100m", ""));
+    let told = said(&place.run(&["run", "--dry-run", "one.yaml"]));
+    assert!(told.contains("  start one-worker-0 on node ") && !told.contains("WaitsForPlace"), "{told}");
+    place.write("large.yaml", &job("large", "100000", ""));
+    let told = said(&place.run(&["run", "--dry-run", "large.yaml"]));
+    assert!(told.contains("TooLarge: "), "{told}");
+}
+
+/// What a dry run says of a cluster is of its live state, and it leaves nothing there.
+#[test]
+fn a_dry_run_on_a_cluster_plans_against_what_runs_there() {
+    let up = Up::start();
+    let config = up.place.run(&["kubeconfig"]);
+    up.place.write("config.yaml", &String::from_utf8_lossy(&config.stdout));
+    let node = up.items("nodes").remove(0);
+    let cpu = node["status"]["allocatable"]["cpu"].as_str().expect("an amount").to_owned();
+    up.place.write("all.yaml", &job("all", &cpu, "  image: x\n"));
+    let dry = || said(&up.place.run(&["run", "--dry-run", "--kubeconfig", "config.yaml", "all.yaml"]));
+    let told = dry();
+    assert!(told.contains("is valid") && told.contains("  start all-worker-0 on node "), "{told}");
+    up.apply("holder.yaml", &job("holder", "100m", ""));
+    let has_node = |pod: &Value| pod["spec"]["nodeName"].is_string();
+    up.eventually("it has its place", || up.items("pods").iter().any(has_node));
+    let told = dry();
+    assert!(told.contains("InsufficientResources: ") && told.contains("It would start in "), "{told}");
+    assert!(up.items("trainingjobs").len() == 1, "a dry run keeps nothing");
 }

@@ -105,7 +105,7 @@ pub struct WaitingGang {
     /// Its ClusterQueue; empty if it names none.
     #[serde(default)]
     pub queue: String,
-    /// How many of its queue have their turn before it.
+    /// Its place among those of its queue that wait: 1 has its turn next. 0 if it has no turn so far.
     #[serde(default)]
     pub position: u32,
     /// When it is expected to start, if that can be told.

@@ -33,6 +33,7 @@ mod trace;
 
 pub use archive::{KeptPod, kept_pods, tidy};
 pub use config::{AgentConfig, AgentError, ContainerMode, Containers, EngineError, host_name};
+pub use node::would_register;
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;

@@ -8,8 +8,8 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::config::AgentError;
-use super::shared::Shared;
+use super::config::{AgentConfig, AgentError};
+use super::shared::{self, Shared};
 
 /// The kubelet's period; the lease is what heartbeats cost.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -60,6 +60,19 @@ pub(super) async fn register(shared: &Shared) -> Result<(), AgentError> {
     Ok(())
 }
 
+/// The node that an agent would register, as far as its pods are placed by it: for whoever asks what would be if one ran.
+#[must_use]
+pub fn would_register(config: &AgentConfig) -> Node {
+    let amounts = amounts(&Capacity::detect(&config.home), shared::gpus(config).count(), config.max_pods);
+    let node = json!({
+        "metadata": {"name": config.node_name, "labels": labels(&config.node_name)},
+        "status": {
+            "capacity": amounts, "allocatable": amounts, "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    });
+    Node::deserialize(&node).unwrap_or_default()
+}
+
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -75,17 +88,21 @@ fn labels(name: &str) -> Value {
     })
 }
 
-fn status(shared: &Shared) -> Value {
-    let capacity = &shared.capacity;
+fn amounts(capacity: &Capacity, gpus: usize, max_pods: u32) -> Value {
     let mut amounts = json!({
         "cpu": format!("{}", capacity.cpu_milli / 1_000),
         "memory": format!("{}Ki", capacity.memory_bytes / 1_024),
         "ephemeral-storage": format!("{}Ki", capacity.disk_bytes / 1_024),
-        "pods": shared.config.max_pods.to_string(),
+        "pods": max_pods.to_string(),
     });
-    if shared.gpus.count() > 0 {
-        amounts["nvidia.com/gpu"] = json!(shared.gpus.count().to_string());
+    if gpus > 0 {
+        amounts["nvidia.com/gpu"] = json!(gpus.to_string());
     }
+    amounts
+}
+
+fn status(shared: &Shared) -> Value {
+    let amounts = amounts(&shared.capacity, shared.gpus.count(), shared.config.max_pods);
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let condition = |type_: &str, holds: bool, reason: &str, message: &str| {
         json!({"type": type_, "status": if holds { "True" } else { "False" }, "reason": reason, "message": message,

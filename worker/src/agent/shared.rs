@@ -45,11 +45,16 @@ pub(super) struct Shared {
     records: OnceCell<Records>,
 }
 
+/// The GPUs that an agent of this machine has.
+pub(super) fn gpus(config: &AgentConfig) -> Gpus {
+    let visible = config.base_env.iter().find(|(key, _)| key == "CUDA_VISIBLE_DEVICES");
+    let visible = visible.map(|(_, value)| value.as_str());
+    config.gpus.clone().map_or_else(|| Gpus::detect(visible), |given| Gpus::new(given, None))
+}
+
 impl Shared {
     pub(super) fn new(client: kube::Client, config: AgentConfig, disk: DiskWatch) -> Self {
-        let visible =
-            config.base_env.iter().find(|(key, _)| key == "CUDA_VISIBLE_DEVICES").map(|(_, value)| value.as_str());
-        let gpus = config.gpus.clone().map_or_else(|| Gpus::detect(visible), |given| Gpus::new(given, None));
+        let gpus = gpus(&config);
         Self {
             events: EventSink::start(client.clone(), "trainyard-agent"),
             capacity: Capacity::detect(&config.home),

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use trainyard_coordinator_core::gang::{self, Fate, Outlook, Prospect, Share, Shift, Totals};
 
-use crate::command::queue::{or_dash, when};
+use crate::command::queue::{or_dash, position, when};
 use crate::output::duration::age;
 use crate::output::table::Table;
 
@@ -73,7 +73,7 @@ fn row(gang: &Prospect, now_ms: i64) -> Vec<String> {
 
 fn positions(before: &Fate, after: &Fate) -> String {
     let place = |fate: &Fate| match fate {
-        Fate::Waits { position, .. } => (position + 1).to_string(),
+        Fate::Waits { position: at, .. } => position(*at),
         Fate::Absent | Fate::Runs | Fate::Starts { .. } | Fate::Stopped { .. } | Fate::Leaves => "-".to_owned(),
     };
     let (before, after) = (place(before), place(after));
@@ -196,7 +196,7 @@ mod tests {
             gangs: vec![
                 gang("low", Fate::Runs, stopped, Shift::Later),
                 gang("new", Fate::Absent, starts, Shift::New),
-                gang("next", waits(0, 60_000), waits(1, 300_000), Shift::Later),
+                gang("next", waits(1, 60_000), waits(2, 300_000), Shift::Later),
             ],
             before: totals(1, 3000),
             after: totals(2, 4000),

@@ -153,10 +153,11 @@ impl<'a> Answer<'a> {
                 wait = incomplete(gang.waiting.len(), gang.size);
             }
         }
-        // Estimates look at one resource; where that is not what is missing, nobody knows.
+        // Estimates know nothing of fragments and topology; where that is what is missing, nobody knows.
         let estimate = estimate.filter(|estimate| estimate.expected_ms > self.now_ms);
         let queue = self.scene.view.gangs[at].queue;
-        let turn = Turn { queue, position: waiting.position, estimate, reserved: waiting.reservation.is_some() };
+        let position = waiting.position + 1;
+        let turn = Turn { queue, position, estimate, reserved: waiting.reservation.is_some() };
         self.wait(gang, &part.pods.concat(), wait, &turn);
     }
 

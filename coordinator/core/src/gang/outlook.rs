@@ -27,7 +27,7 @@ pub enum Fate {
     },
     /// It waits.
     Waits {
-        /// How many of its queue have their turn before it.
+        /// Its place among those of its queue that wait, as in [`super::WaitingGang`].
         position: u32,
         /// Why.
         code: WaitCode,

@@ -191,7 +191,7 @@ fn a_job_that_is_submitted_shows_where_it_would_stand_and_whom_it_delays() {
             (one.name.as_str(), one.shift, *position, estimate.map(|one| (one.expected_ms - NOW) / HOUR))
         })
         .collect();
-    assert_eq!(places, [("urgent", Shift::New, 0, Some(1)), ("big", Shift::Later, 1, Some(2))]);
+    assert_eq!(places, [("urgent", Shift::New, 1, Some(1)), ("big", Shift::Later, 2, Some(2))]);
     assert_eq!((outlook.before.waiting, outlook.after.waiting, outlook.after.waiting_pods), (1, 2, 3));
     assert_eq!((outlook.before.mean_wait_ms, outlook.after.mean_wait_ms), (Some(HOUR), Some(HOUR * 3 / 2)));
 }
