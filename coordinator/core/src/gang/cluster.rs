@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use trainyard_proto::plan::{Action, EventSeverity, Fence, ObjectRef};
 
 use super::answer::reference;
-use super::{GangView, Placement, flavor, place};
+use super::{GangView, Placement, flavor, gather, place};
 use crate::{backoff, label};
 
 mod draft;
@@ -308,6 +308,7 @@ impl<'view> Turn<'view> {
     /// Lifts the gates that an intent speaks of. Answers the view in which lifted pods are where they were sent.
     fn complete(&mut self, late: &[&str]) -> GangView {
         let nodes: Vec<Node> = self.view.gangs.nodes.iter().filter(|node| hostname(node).is_some()).cloned().collect();
+        let broken = self.broken();
         let mut pods = Vec::new();
         for pod in &self.view.gangs.pods {
             let is_gang = pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(label::GANG));
@@ -322,10 +323,13 @@ impl<'view> Turn<'view> {
             if !is_ours || is_late {
                 continue;
             }
-            let intent = self.intent_of(pod);
+            // What is left of a gang that is not whole any more waits with the pods that are to come.
+            let waits = is_gated(pod) || is_bound_here(pod);
+            let is_broken = waits && owner_uid(pod).is_some_and(|owner| broken.contains(owner));
+            let intent = self.intent_of(pod).filter(|_| !is_broken);
             let chosen = intent.and_then(|intent| intent.node_of(uid(pod)));
             let flavors = intent.and_then(|intent| intent.flavors_of(uid(pod)));
-            match (chosen, is_gated(pod) || is_bound_here(pod)) {
+            match (chosen, waits) {
                 (Some(node), waits) => {
                     if waits {
                         self.assign(pod, flavors);
@@ -358,6 +362,23 @@ impl<'view> Turn<'view> {
             annotations.remove(label::GANG_LEAST);
         }
         shown
+    }
+
+    /// Owners of which fewer pods would have places than must start together, if all that is decided were carried out: some of those that
+    /// it was decided for have gone since.
+    fn broken(&self) -> BTreeSet<&'view str> {
+        let is_broken = |(owner, known): (&'view String, &'view Owner)| {
+            let intent = known.intent.as_ref().filter(|intent| intent.not_before_ms.is_none())?;
+            let pods = self.pods_of(owner).iter().copied();
+            let pods = pods.filter(|pod| !is_leaving(pod) && !guest::is_guest(pod));
+            let waits = |pod: &&Pod| node_of(pod).is_none() && (is_gated(pod) || is_bound_here(pod));
+            let (waiting, others): (Vec<&Pod>, Vec<&Pod>) = pods.partition(waits);
+            let chosen: Vec<&Pod> = waiting.into_iter().filter(|pod| intent.node_of(uid(pod)).is_some()).collect();
+            let size = chosen.iter().map(|pod| gather::size(pod)).max()?;
+            let there = others.iter().filter(|pod| gather::phase(pod) != "Failed").count() + self.unmade(owner).len();
+            (there + chosen.len() < size).then_some(owner.as_str())
+        };
+        self.view.owners.iter().filter_map(is_broken).collect()
     }
 
     /// The node that a lifted pod was sent to.

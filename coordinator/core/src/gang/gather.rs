@@ -136,7 +136,7 @@ fn key(pod: &Pod) -> Key<'_> {
     (pod.metadata.namespace.as_deref().unwrap_or_default(), group.unwrap_or_default(), gang_name(pod))
 }
 
-fn size(pod: &Pod) -> usize {
+pub(super) fn size(pod: &Pod) -> usize {
     annotation(pod, label::GANG_SIZE).and_then(|size| size.parse().ok()).unwrap_or(1)
 }
 
@@ -153,7 +153,7 @@ fn priority(pod: &Pod, classes: &BTreeMap<String, i32>) -> i64 {
     number.or_else(gang_class).or_else(own).or_else(own_class).map_or(0, i64::from)
 }
 
-fn phase(pod: &Pod) -> &str {
+pub(super) fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
 }
 

@@ -229,6 +229,24 @@ fn a_gang_that_is_not_bound_in_time_is_taken_back_whole_and_tried_again_later() 
 }
 
 #[test]
+fn what_is_left_of_a_gang_that_was_begun_is_not_let_go_without_the_others() {
+    let mut world = view(vec![node("a", 2), node("b", 2)], pods("job", 3));
+    let first = writes(&place_on_cluster(&world, NOW));
+    // The intent was written, and then nothing.
+    carry_out(&mut world, &first[0]);
+    world.gangs.pods.remove(1);
+    assert_eq!(writes(&place_on_cluster(&world, NOW + 1)), [], "two of three that must start together");
+    let mut fresh = pods("job", 3).remove(1);
+    fresh.metadata.uid = Some("new".to_owned());
+    world.gangs.pods.push(fresh);
+    for action in writes(&place_on_cluster(&world, NOW + 2)) {
+        carry_out(&mut world, &action);
+    }
+    assert_eq!(lifted(&world), 3, "with the successor it is whole again");
+    assert_eq!(writes(&place_on_cluster(&world, NOW + 3)), []);
+}
+
+#[test]
 fn a_successor_of_one_pod_is_placed_without_the_others() {
     let mut world = view(vec![node("a", 2), node("b", 2)], pods("job", 3));
     for action in writes(&place_on_cluster(&world, NOW)) {
