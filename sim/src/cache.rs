@@ -8,9 +8,11 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
-use trainyard_coordinator_core::gang::GangView;
+use trainyard_coordinator_core::gang::cluster::{ClusterView, Owner};
+use trainyard_coordinator_core::gang::{GangView, QUEUE_API_VERSION, QUEUE_KINDS};
 use trainyard_coordinator_core::label;
-use trainyard_coordinator_core::manifest::dialect;
+use trainyard_coordinator_core::manifest::{dialect, dialects};
+use trainyard_coordinator_core::peer::Peers;
 use trainyard_coordinator_core::standin;
 use trainyard_coordinator_core::view::{Config, JobView};
 use trainyard_proto::plan::Plan;
@@ -18,13 +20,18 @@ use trainyard_runtime_core::store::{Key, Object, Resource};
 
 use crate::Cores;
 use crate::control::Work;
+use crate::workload::object_ref;
 
 /// Objects of one kind by key, decoded.
 type Table<T> = BTreeMap<Key, T>;
 
+/// How long the scheduler of a cluster may take to bind a gang.
+const PATIENCE_MS: i64 = 60_000;
+
 /// All caches of one coordinator.
 #[derive(Default)]
 pub(crate) struct Caches {
+    is_cluster: bool,
     objects: BTreeMap<Key, Arc<Object>>,
     /// Kept as the gang scheduler wants it, so that it need not be copied together for each plan.
     gangs: GangView,
@@ -65,6 +72,10 @@ fn tabulate<T>(table: &mut Table<T>, key: &Key, item: Option<T>) {
 }
 
 impl Caches {
+    pub(crate) fn new(is_cluster: bool) -> Self {
+        Self { is_cluster, ..Self::default() }
+    }
+
     /// The object as it was seen last.
     pub(crate) fn get(&self, key: &Key) -> Option<&Arc<Object>> {
         self.objects.get(key)
@@ -120,7 +131,12 @@ impl Caches {
     /// What the core says about one key.
     pub(crate) fn decide(&self, cores: &Cores, work: &Work, now_ms: i64) -> Option<Plan> {
         let Work::Object { api_version, kind, namespace, name } = work else {
-            return Some((cores.gang)(&self.gangs, now_ms).plan);
+            let placement = if self.is_cluster {
+                (cores.cluster)(&self.on_cluster(), now_ms)
+            } else {
+                (cores.gang)(&self.gangs, now_ms)
+            };
+            return Some(placement.plan);
         };
         let key = |group: &str, plural: &str| Key::new(Resource::new(group, plural), namespace.as_str(), name.as_str());
         match kind.as_str() {
@@ -144,6 +160,31 @@ impl Caches {
             }
             _ => self.job_view(api_version, kind, namespace, name).map(|view| (cores.job)(&view, now_ms)),
         }
+    }
+
+    fn config(&self) -> Config {
+        if !self.is_cluster {
+            return Config::embedded();
+        }
+        let queues = QUEUE_KINDS.iter().map(|(kind, ..)| ((*kind).to_owned(), QUEUE_API_VERSION.to_owned()));
+        Config { gangs: true, peers: Peers { queues: queues.collect(), ..Peers::default() }, ..Config::cluster() }
+    }
+
+    /// With what jobs say was decided for them.
+    fn on_cluster(&self) -> ClusterView {
+        let mut owners = BTreeMap::new();
+        for info in dialects().iter().map(|dialect| dialect.info()) {
+            let resource = Resource::new(info.group, info.plural);
+            for job in self.objects.values().filter(|object| object.key().resource == resource) {
+                let object = object_ref(info.api_version, info.kind, &job.key().namespace, &job.key().name);
+                let annotation = job.annotation(label::PLACEMENT);
+                let annotations =
+                    annotation.map(|text| BTreeMap::from([(label::PLACEMENT.to_owned(), text.to_owned())]));
+                let version = Some(job.resource_version().to_string());
+                owners.insert(job.uid().to_string(), Owner::read(object, version, annotations.as_ref()));
+            }
+        }
+        ClusterView { gangs: self.gangs.clone(), owners, drafts: BTreeMap::new(), patience_ms: PATIENCE_MS }
     }
 
     fn job_view(&self, api_version: &str, kind: &str, namespace: &str, name: &str) -> Option<JobView> {
@@ -171,7 +212,7 @@ impl Caches {
             related: Vec::new(),
             busy_ports,
             silent_nodes: BTreeSet::new(),
-            config: Config::embedded(),
+            config: self.config(),
         })
     }
 }

@@ -102,11 +102,11 @@ fn is_planned(api_version: &str, kind: &str) -> bool {
 
 impl Process {
     /// Start (again): everything is listed afresh, and everything is planned once.
-    pub(crate) fn start(api: &Api) -> Self {
+    pub(crate) fn start(api: &Api, is_cluster: bool) -> Self {
         let mut this = Self {
             positions: api.logs.iter().map(|(resource, log)| (resource.clone(), log.len())).collect(),
             seen: BTreeMap::new(),
-            caches: Caches::default(),
+            caches: Caches::new(is_cluster),
             dirty: BTreeSet::from([Work::Gangs]),
             timers: BTreeMap::new(),
             waiting: BTreeMap::new(),

@@ -2,6 +2,8 @@
 //!
 //! All of it is drawn from a generator of its own, so that worlds without queues stay as they are.
 
+use std::collections::BTreeMap;
+
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -28,6 +30,10 @@ pub(crate) struct Estate {
     pub(crate) rng: ChaCha8Rng,
     /// Names of the LocalQueues; none in a world without queues.
     locals: Vec<String>,
+    /// Whether a scheduler of the cluster binds what is let go.
+    pub(crate) is_cluster: bool,
+    /// Pods that it never binds while things break, by uid.
+    pub(crate) stuck: BTreeMap<String, bool>,
 }
 
 /// The limits of one queue for one resource.
@@ -55,13 +61,15 @@ impl Estate {
     pub(crate) fn draw(seed: u64, worlds: Worlds) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(!seed.rotate_left(32));
         let drawn = rng.random_range(0..2) == 0;
-        let is_queued = match worlds {
-            Worlds::Drawn => drawn,
-            Worlds::Plain => false,
-            Worlds::Queued => true,
+        let on_cluster = rng.random_range(0..3) == 0;
+        let (is_queued, is_cluster) = match worlds {
+            Worlds::Drawn => (drawn, on_cluster),
+            Worlds::Plain => (false, false),
+            Worlds::Queued => (true, false),
+            Worlds::Cluster => (drawn, true),
         };
         let locals = if is_queued { vec!["lq-0".to_owned(), "lq-1".to_owned()] } else { Vec::new() };
-        Self { rng, locals }
+        Self { rng, locals, is_cluster, stuck: BTreeMap::new() }
     }
 
     pub(crate) const fn is_queued(&self) -> bool {
@@ -122,6 +130,9 @@ impl Estate {
 
     /// Puts a new job into a queue, and says how important it is.
     pub(crate) fn enlist(&mut self, body: &mut Value) {
+        if self.is_cluster && body["kind"] == "TrainingJob" {
+            body["spec"]["image"] = json!("trainer");
+        }
         if !self.is_queued() {
             return;
         }
@@ -166,6 +177,9 @@ impl Estate {
                 }
                 if let Some(queue) = queue {
                     template["metadata"]["labels"][label::QUEUE_NAME] = json!(queue);
+                    if self.is_cluster {
+                        template["spec"]["schedulingGates"] = json!([{"name": label::GANG_GATE}]);
+                    }
                 }
             }
             _ => {}

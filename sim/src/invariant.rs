@@ -2,8 +2,8 @@
 //!
 //! | id | when | what |
 //! |----|------|------|
-//! | G-1 | each gang plan | a plan that binds a pod of a gang leaves at least its minimum bound, in the view it was made from |
-//! | G-2 | when everything has been carried out | no gang that has not run has some of its pods bound and less than its minimum |
+//! | G-1 | each gang plan | a plan that binds a pod of a gang, or lifts its gate, leaves at least its minimum so, in the view it was made from |
+//! | G-2 | when everything has been carried out | no gang that has not run has some of its pods bound, or their gates lifted, and less than its minimum |
 //! | N-1 | each step | what the pods bound to a node ask for fits what the node offers, in CPUs, GPUs and pods |
 //! | Q-1 | each step | what is admitted is within the quota of its queue and its cohorts |
 //! | P-1 | each step | between two things that happen from outside no job has to make room more than a few times |
@@ -215,8 +215,12 @@ fn gang(pod: &Pod) -> Option<((&str, &str), usize)> {
     Some(((annotations.get(label::GANG)?, owner.unwrap_or_default()), size))
 }
 
-fn is_bound(pod: &Pod) -> bool {
-    pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())
+/// Whether it has a node, or waits for nobody but the scheduler of the cluster to get one.
+fn is_let_go(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| {
+        let mut gates = spec.scheduling_gates.iter().flatten();
+        spec.node_name.is_some() || gates.all(|gate| gate.name != label::GANG_GATE)
+    })
 }
 
 /// G-1: with `binding` bound too, is every gang that is touched whole? The minimum is that of the pods that are bound now: replicas that
@@ -227,7 +231,7 @@ pub(crate) fn whole_gangs(pods: &[Pod], binding: &BTreeSet<&str>) -> Result<(), 
         let Some((gang, size)) = gang(pod) else { continue };
         let touched = binding.contains(pod.metadata.name.as_deref().unwrap_or_default());
         let (bound, minimum) = gangs.entry(gang).or_default();
-        *bound += usize::from(touched || is_bound(pod));
+        *bound += usize::from(touched || is_let_go(pod));
         if touched {
             *minimum = size.max(*minimum);
         }
@@ -274,7 +278,7 @@ pub(crate) fn settled<'pods>(pods: impl IntoIterator<Item = &'pods Pod>) -> Resu
             gang.leaving = true;
             continue;
         }
-        if is_bound(pod) {
+        if is_let_go(pod) {
             gang.bound += 1;
         } else {
             gang.unbound += 1;

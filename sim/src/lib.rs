@@ -23,8 +23,18 @@
 //! | clock jumps | forward by up to an hour, back by up to ten seconds |
 //! | unrunnable pods | a manifest asks for a volume that no node has: every pod of it is refused, until somebody corrects it |
 //! | users | delete jobs and pods, suspend, resume, resize and use names again, at any moment |
+//! | preemption | half of the worlds have queues: whoever is more important, or takes back what was lent, stops others |
+//! | whoever runs the queues | stops and drains them, changes who may preempt whom, gives more quota, changes classes of priority, moves jobs |
+//! | the scheduler of a cluster | a third of the worlds are clusters: it binds what is let go pod by pod, late, and some pods never |
 //!
-//! Not in the model: torn writes of the store (`runtime/tests` have them, on real files), and two coordinators at once.
+//! Worlds with queues have two or three ClusterQueues in one cohort, sometimes with a cohort below it and a quota of its own, with limits of
+//! borrowing and lending, LocalQueues, classes of priority, and gangs that may start with fewer pods than they have. Worlds on clusters
+//! have our gates, what was decided as an annotation of the job, and a scheduler that knows nothing of gangs.
+//!
+//! Not in the model: torn writes of the store (`runtime/tests` have them, on real files), and two coordinators at once. Of queues: several
+//! flavors, quota that is taken away, queues that are deleted, selectors of namespaces. Of gangs: topology (every node is alike), launchers
+//! and their rendezvous, and so jobs that change their size while they run. Of clusters: pods that the operator binds or makes on their
+//! nodes itself (`coordinator/core/tests/drafts` has them), and PodGroups of Kubernetes' own.
 
 mod agent;
 mod api;
@@ -36,6 +46,7 @@ pub mod invariant;
 mod pod;
 mod quota;
 mod rough;
+mod scheduler;
 pub mod trace;
 mod workload;
 mod world;
@@ -49,6 +60,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
+use trainyard_coordinator_core::gang::cluster::{ClusterView, place_on_cluster};
 use trainyard_coordinator_core::gang::{GangView, Placement, place};
 use trainyard_coordinator_core::job;
 use trainyard_coordinator_core::standin;
@@ -80,6 +92,8 @@ pub enum Worlds {
     Plain,
     /// Queues, quota and priorities.
     Queued,
+    /// Gangs wait at gates, and a scheduler of the cluster binds them; with queues or without.
+    Cluster,
 }
 
 impl Default for Options {
@@ -95,6 +109,8 @@ pub struct Cores {
     pub job: fn(&JobView, i64) -> Plan,
     /// Placement of gangs.
     pub gang: fn(&GangView, i64) -> Placement,
+    /// The same on a cluster, whose own scheduler binds.
+    pub cluster: fn(&ClusterView, i64) -> Placement,
     /// `batch/v1` Job.
     pub batch: fn(&standin::job::View<'_>, i64) -> Plan,
     /// ReplicaSet.
@@ -108,6 +124,7 @@ impl Default for Cores {
         Self {
             job: job::plan,
             gang: place,
+            cluster: place_on_cluster,
             batch: standin::job::plan,
             set: standin::replicaset::plan,
             deployment: standin::deployment::plan,
@@ -143,6 +160,10 @@ pub struct Report {
     pub failed: u64,
     /// Gangs that were told to make room.
     pub preempted: u64,
+    /// Pods that the scheduler of a cluster bound.
+    pub bound: u64,
+    /// Decisions for a gang on a cluster that were taken back, since the scheduler had not bound all of it in time.
+    pub taken_back: u64,
 }
 
 impl Report {
@@ -159,6 +180,8 @@ impl Report {
         self.succeeded += other.succeeded;
         self.failed += other.failed;
         self.preempted += other.preempted;
+        self.bound += other.bound;
+        self.taken_back += other.taken_back;
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use serde_json::Value;
 use trainyard_proto::refusal::Refusal;
 use trainyard_runtime_core::store::Object;
@@ -52,12 +52,15 @@ impl Answer {
 /// Asks about a pod.
 pub(crate) fn ask(object: &Object, run: Option<Run>, now_ms: i64) -> Answer {
     let pod: Pod = serde_json::from_value(object.value().clone()).expect("the server stores pods that read as such");
-    let containers: BTreeMap<String, ContainerView> = pod
-        .spec
-        .iter()
-        .flat_map(|spec| &spec.containers)
-        .filter_map(|container| Some((container.name.clone(), view(run?, now_ms))))
-        .collect();
+    let before = run.map(|run| Run { exit_code: Some(0), ..run });
+    let of = |containers: &[Container], run: Option<Run>| {
+        let seen = containers.iter().filter_map(|container| Some((container.name.clone(), view(run?, now_ms))));
+        seen.collect::<BTreeMap<String, ContainerView>>()
+    };
+    let spec = pod.spec.as_ref();
+    let mut containers = spec.map(|spec| of(&spec.containers, run)).unwrap_or_default();
+    // Init containers have ended well by the time that the others run.
+    containers.extend(spec.and_then(|spec| Some(of(spec.init_containers.as_ref()?, before))).unwrap_or_default());
     let setup = setup(&pod);
     let view = PodView {
         pod: &pod,

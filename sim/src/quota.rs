@@ -102,6 +102,13 @@ fn asks(pod: &Object, resource: &str) -> i64 {
     containers.map(|container| amount(&container["resources"]["requests"][resource])).sum()
 }
 
+/// Whether it has a node, or waited at our gate, which was lifted: then the scheduler of the cluster gives it one.
+fn is_let_go(pod: &Object) -> bool {
+    let mut gates = at(pod.value(), &["spec", "schedulingGates"]).and_then(Value::as_array).into_iter().flatten();
+    let waited = pod.annotation(label::GANG).is_some() || pod.annotation(label::LET_GO).is_some();
+    bound_to(pod).is_some() || (waited && gates.all(|gate| gate["name"] != label::GANG_GATE))
+}
+
 /// Whether all that is admitted is within quota. A gang that was told to make room, by a mark on one of its pods, is not admitted any more, and
 /// neither is a pod that is being deleted.
 pub(crate) fn check(api: &Api) -> Result<(), String> {
@@ -112,8 +119,8 @@ pub(crate) fn check(api: &Api) -> Result<(), String> {
     if ways.is_empty() {
         return Ok(());
     }
-    let placed: Vec<&Object> =
-        api.of_kind("v1", "Pod").map(AsRef::as_ref).filter(|pod| bound_to(pod).is_some() && !has_ended(pod)).collect();
+    let pods = api.of_kind("v1", "Pod").map(AsRef::as_ref);
+    let placed: Vec<&Object> = pods.filter(|pod| !has_ended(pod) && is_let_go(pod)).collect();
     let told: BTreeSet<(String, String, String)> =
         placed.iter().filter(|pod| pod.annotation(label::PREEMPTED).is_some()).map(|pod| start_of(pod)).collect();
     for resource in RESOURCES {

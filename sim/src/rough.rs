@@ -48,6 +48,7 @@ const WEIGHTS: [(Move, u32); 14] = [
 impl World {
     pub(crate) fn rough_step(&mut self) {
         self.tend();
+        self.rough_bind();
         let total: u32 = WEIGHTS.iter().map(|(_, weight)| weight).sum();
         let mut roll = self.rng.random_range(0..total);
         let chosen = WEIGHTS.iter().find(|(_, weight)| {

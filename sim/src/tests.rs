@@ -2,8 +2,11 @@
 
 mod first_fit;
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
+use trainyard_coordinator_core::gang::cluster::{ClusterView, place_on_cluster};
 use trainyard_coordinator_core::gang::{GangView, Placement, place};
 use trainyard_coordinator_core::{job, label, standin};
 use trainyard_proto::plan::{Action, Fence, ObjectRef, Plan};
@@ -45,6 +48,7 @@ fn worlds_of_one_kind() {
     let worlds = match std::env::var("TRAINYARD_SIM_WORLDS").as_deref() {
         Ok("plain") => Worlds::Plain,
         Ok("queued") => Worlds::Queued,
+        Ok("cluster") => Worlds::Cluster,
         _ => Worlds::Drawn,
     };
     let options = Options { worlds, ..Options::default() };
@@ -121,7 +125,12 @@ fn a_gang_that_stays_begun_is_caught() {
         }))
         .unwrap()
     };
-    let waits = || pod(0, json!({}), None);
+    let waits = || {
+        let mut pod = pod(0, json!({}), None);
+        pod.spec.as_mut().unwrap().scheduling_gates =
+            serde_json::from_value(json!([{"name": label::GANG_GATE}])).unwrap();
+        pod
+    };
     let ran =
         json!({"containerStatuses": [{"name": "main", "image": "", "imageID": "", "ready": true, "restartCount": 0}]});
     let mut leaving = pod(2, json!({}), Some("a"));
@@ -130,7 +139,8 @@ fn a_gang_that_stays_begun_is_caught() {
         (vec![waits(), pod(1, json!({}), Some("a"))], false),
         (vec![waits(), pod(1, ran, Some("a"))], true),
         (vec![waits(), pod(1, json!({"phase": "Failed", "reason": "VolumeNotAvailable"}), Some("a"))], true),
-        (vec![waits(), pod(1, json!({}), None)], true),
+        (vec![waits(), waits()], true),
+        (vec![waits(), pod(1, json!({}), None)], false),
         (vec![waits(), pod(1, json!({}), Some("a")), pod(2, json!({}), Some("a"))], true),
         (vec![waits(), pod(1, json!({}), Some("a")), leaving], true),
     ] {
@@ -240,6 +250,55 @@ fn a_placer_that_starves_a_queue_is_caught() {
     }
     let broken = caught_in_queues(unfair);
     assert!(broken.starts_with("L-2"), "{broken}");
+}
+
+fn is_lift(action: &Action) -> bool {
+    matches!(action, Action::Patch { object, patch, .. }
+        if object.kind == "Pod" && patch.pointer("/spec/schedulingGates").is_some_and(Value::is_null))
+}
+
+#[test]
+fn a_cluster_placer_that_lifts_half_a_gang_is_caught() {
+    fn half(view: &ClusterView, now_ms: i64) -> Placement {
+        let mut placement = place_on_cluster(view, now_ms);
+        let lifts = placement.plan.actions.iter().filter(|action| is_lift(action)).count();
+        let mut kept = 0;
+        placement.plan.actions.retain(|action| {
+            kept += usize::from(is_lift(action));
+            !is_lift(action) || lifts < 2 || kept < lifts
+        });
+        placement
+    }
+    let broken = caught_in(Worlds::Cluster, Cores { cluster: half, ..Cores::default() });
+    assert!(broken.starts_with("G-1"), "{broken}");
+}
+
+#[test]
+fn a_cluster_placer_that_forsakes_what_was_begun_is_caught() {
+    fn forsaking(view: &ClusterView, now_ms: i64) -> Placement {
+        let mut seen: BTreeMap<&str, (bool, bool)> = BTreeMap::new();
+        for pod in view.gangs.pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+            let owner = pod.metadata.owner_references.iter().flatten().map(|owner| owner.uid.as_str()).next();
+            let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_ref());
+            let (gated, lifted) = seen.entry(owner.unwrap_or_default()).or_default();
+            *(if gates.is_some_and(|gates| !gates.is_empty()) { gated } else { lifted }) = true;
+        }
+        if seen.values().any(|(gated, lifted)| *gated && *lifted) {
+            return Placement::default();
+        }
+        place_on_cluster(view, now_ms)
+    }
+    let broken = caught_in(Worlds::Cluster, Cores { cluster: forsaking, ..Cores::default() });
+    // What it forsakes may also run by then, and wait for its others for ever.
+    assert!(broken.starts_with("G-2") || broken.starts_with("L-"), "{broken}");
+}
+
+#[test]
+fn worlds_of_every_kind_keep_every_invariant() {
+    let queued = all_pass_in(Worlds::Queued, Cores::default());
+    assert!(queued.preempted > 0, "{queued:?}");
+    let cluster = all_pass_in(Worlds::Cluster, Cores::default());
+    assert!(cluster.bound > 0 && cluster.taken_back > 0, "{cluster:?}");
 }
 
 #[test]

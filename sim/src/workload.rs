@@ -29,7 +29,8 @@ pub(crate) fn node(name: &str, ready: bool) -> Value {
         "nvidia.com/gpu": NODE_GPU.to_string(),
     });
     json!({
-        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
         "spec": {},
         "status": {
             "allocatable": amounts, "capacity": amounts,

@@ -25,6 +25,22 @@ const EPOCH_MS: i64 = 1_710_000_000_000;
 /// that tries without end to be found out.
 const UNCORRECTED_MS: i64 = 3_600_000;
 
+/// The pod that an action binds, or lets go.
+fn lets_go(action: &Action) -> Option<&str> {
+    match action {
+        Action::Bind { pod, .. } => Some(&pod.name),
+        Action::Patch { object, patch, .. } if object.kind == "Pod" => {
+            let gates = patch.pointer("/spec/schedulingGates");
+            gates.is_some_and(Value::is_null).then_some(object.name.as_str())
+        }
+        Action::Patch { .. }
+        | Action::Create { .. }
+        | Action::Delete { .. }
+        | Action::PatchStatus { .. }
+        | Action::Event { .. } => None,
+    }
+}
+
 /// Everything there is.
 pub(crate) struct World {
     pub(crate) seed: u64,
@@ -66,7 +82,7 @@ impl World {
         for (object, body) in estate.objects() {
             api.create(EPOCH_MS, &object, body).expect("an empty store takes the first queues");
         }
-        let process = Process::start(&api);
+        let process = Process::start(&api, estate.is_cluster);
         Self {
             seed,
             options: options.clone(),
@@ -147,6 +163,8 @@ impl World {
     pub(crate) fn plan(&mut self, work: &Work) {
         let Some(plan) = self.process.plan(&self.options.cores, work, self.now_ms) else { return };
         self.report.plans += 1;
+        let is_taken_back = |action: &&Action| matches!(action, Action::Event { reason, regarding, .. } if reason == "GangGivenBack" && regarding.kind != "Pod");
+        self.report.taken_back += plan.actions.iter().filter(is_taken_back).count() as u64;
         if let Err(broken) = self.check_plan(work, &plan) {
             self.memory.broken.get_or_insert(broken);
         }
@@ -158,11 +176,7 @@ impl World {
         if *work != Work::Gangs {
             return Ok(());
         }
-        let bound: BTreeSet<&str> = plan
-            .actions
-            .iter()
-            .filter_map(|action| if let Action::Bind { pod, .. } = action { Some(pod.name.as_str()) } else { None })
-            .collect();
+        let bound: BTreeSet<&str> = plan.actions.iter().filter_map(lets_go).collect();
         if bound.is_empty() {
             return Ok(());
         }
@@ -218,7 +232,7 @@ impl World {
     }
 
     pub(crate) fn restart_coordinator(&mut self) {
-        self.process = Process::start(&self.api);
+        self.process = Process::start(&self.api, self.estate.is_cluster);
         self.say(|| "coordinator restarted".to_owned());
     }
 
@@ -229,6 +243,7 @@ impl World {
         self.calm = true;
         self.memory.quiet_since_ms = Some(self.now_ms);
         self.api.refuse_writes(0);
+        self.estate.stuck.clear();
         self.memory.happened();
         self.open_queues();
         for index in 0..self.machines.len() {
@@ -296,6 +311,9 @@ impl World {
             return Ok(true);
         }
         self.settled()?;
+        if self.bind_one() {
+            return Ok(true);
+        }
         for index in 0..self.machines.len() {
             if self.work_on_node(index, false) {
                 return Ok(true);
