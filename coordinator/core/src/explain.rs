@@ -31,7 +31,17 @@ pub fn explain(job: &JobView, gangs: Option<&GangView>, now_ms: i64) -> Vec<Reas
     let waits =
         scheduler.filter(|reason| reason.subject.namespace == subject.namespace && own.contains(&reason.subject.name));
     let recovery = recovery(job, gangs, &subject, now_ms);
-    plan.reasons.into_iter().chain(recovery).chain(waits).collect()
+    let layout = layout(gangs, &own, &subject, now_ms);
+    plan.reasons.into_iter().chain(layout).chain(recovery).chain(waits).collect()
+}
+
+/// Where its pods are, or would be, and what that is predicted to cost.
+fn layout(gangs: Option<&GangView>, own: &BTreeSet<String>, subject: &ObjectRef, now_ms: i64) -> Option<Reason> {
+    let view = gangs.filter(|_| own.len() > 1)?;
+    let layouts = crate::gang::layouts(view, now_ms);
+    let found = layouts.iter().find(|one| one.namespace == subject.namespace && one.name == subject.name)?;
+    let (code, subject) = ("Layout".to_owned(), subject.clone());
+    Some(Reason { subject, code, message: found.words(), hint: None })
 }
 
 /// What failed last, how many restarts are left, and which nodes are avoided.

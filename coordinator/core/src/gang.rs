@@ -14,6 +14,7 @@ pub mod cluster;
 mod demand;
 mod flavor;
 mod gather;
+mod network;
 mod outlook;
 mod queue;
 mod reason;
@@ -26,6 +27,7 @@ mod suppose;
 #[cfg(test)]
 mod tests;
 
+pub use network::{Layout, layouts};
 pub use outlook::{Fate, Outlook, Prospect, Share, Shift, Totals, outlook};
 pub use queue::{API_VERSION as QUEUE_API_VERSION, KINDS as QUEUE_KINDS};
 pub use reason::show;

@@ -36,6 +36,8 @@ pub const PREEMPTED: &str = "trainyard.dev/preempted-for";
 pub const SHRUNK: &str = "trainyard.dev/shrunk-for";
 /// Annotation on pods: after so many seconds their job is ended, as its `activeDeadlineSeconds` says.
 pub const RUN_LIMIT: &str = "trainyard.dev/run-limit-seconds";
+/// Annotation on Topologies: how fast nodes of each level reach each other, as JSON.
+pub const LINKS: &str = "trainyard.dev/links";
 /// Annotation on pods: label of the topology level within one domain of which the gang has to be.
 pub const REQUIRED_TOPOLOGY: &str = "kueue.x-k8s.io/podset-required-topology";
 /// Annotation on pods: label of the topology level within one domain of which the gang should be.

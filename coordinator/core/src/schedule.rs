@@ -57,6 +57,7 @@ pub(crate) use cluster::{holds, tolerates};
 pub use decision::{Admission, Decision, Estimate, Preemption, Reason, Waiting};
 pub use history::decay;
 pub use learn::Learned;
+pub use network::all_reduce_times;
 pub use rule::Misfit;
 pub use standing::{Stake, Standing, standings};
 pub use view::{

@@ -11,13 +11,14 @@ use trainyard_proto::quantity;
 
 use super::flavor::{self, Assigned, Flavors, Group};
 use super::gather::{annotation, pod_label};
+use super::network::Links;
 use super::reason::Wait;
 use super::scene::Kind;
 use super::{GangView, WaitCode, rule};
 use crate::label;
 use crate::schedule::{
-    self, ClusterQueue, Cohort, Fungibility, Level, Operator, Policy, PreemptionPolicy, QueueingStrategy, Quota,
-    Requirement, Toleration,
+    self, ClusterQueue, Cohort, Fungibility, Level, Operator, PreemptionPolicy, QueueingStrategy, Quota, Requirement,
+    Toleration,
 };
 
 /// Group and version of the kinds.
@@ -106,6 +107,8 @@ struct NamedCohort {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Setting {
     pub(super) levels: Vec<Level>,
+    /// How fast nodes reach each other, as the Topologies say.
+    pub(super) links: Links,
     /// The implicit one first: of what names no queue.
     queues: Vec<NamedQueue>,
     cohorts: Vec<NamedCohort>,
@@ -151,6 +154,7 @@ impl Setting {
             if found.is_empty() {
                 reader.problems.push("spec.levels names no nodeLabel".to_owned());
             }
+            reader.problems.extend(setting.links.read(object, &found));
             labels.extend(found.into_iter().filter(|label| !labels.contains(label)).collect::<Vec<_>>());
             setting.note(at, reader);
         }
@@ -181,7 +185,7 @@ impl Setting {
             setting.read_local(&mut reader);
             setting.note(at, reader);
         }
-        setting.levels = levels(view, labels);
+        setting.levels = setting.links.levels(levels(view, labels));
         setting
     }
 
@@ -397,14 +401,11 @@ impl Setting {
 }
 
 /// The levels, outermost first; one that no node is labelled with is none.
-fn levels(view: &GangView, named: Vec<String>) -> Vec<Level> {
-    let policy = Policy::default();
+fn levels(view: &GangView, named: Vec<String>) -> Vec<String> {
     let labels = if named.is_empty() { LEVELS.map(str::to_owned).to_vec() } else { named };
     let has = |node: &Node, label: &str| node.metadata.labels.as_ref().is_some_and(|all| all.contains_key(label));
     let used = |label: &String| view.nodes.iter().any(|node| has(node, label));
-    let level =
-        |label: String| Level { label, bytes_per_s: policy.cluster_bytes_per_s, latency_ns: policy.cluster_latency_ns };
-    labels.into_iter().filter(used).map(level).collect()
+    labels.into_iter().filter(used).collect()
 }
 
 impl<'a> Reader<'a> {

@@ -18,7 +18,7 @@ use super::rule::{self, Asked};
 use super::{GangView, WaitCode};
 use crate::label;
 use crate::schedule::{
-    Closeness, Gang as Member, Level, Node, Operator, Phase, Place, Policy, Requirement, Reservation, Role, Shape, View,
+    Closeness, Gang as Member, Node, Operator, Phase, Place, Policy, Requirement, Reservation, Role, Shape, View,
 };
 
 mod catalogue;
@@ -28,7 +28,7 @@ use catalogue::{Catalogue, Group};
 use way::Flavored;
 
 /// What is reduced in the all-reduce of which the time is predicted, where nobody says: 1 GiB.
-const ALL_REDUCE_BYTES: u64 = 1 << 30;
+pub(super) const ALL_REDUCE_BYTES: u64 = 1 << 30;
 /// A queue that is not there: what belongs to it has no turn.
 const NO_QUEUE: u32 = u32::MAX;
 /// An estimate that has been wrong for so long holds no places any more; a new one is made.
@@ -353,11 +353,8 @@ impl<'view> Maker<'view> {
                 draft.roles.iter().filter_map(|role| role.asked[0].role.slice.as_ref()).map(|slice| &slice.level);
             for label in draft.closeness.required.iter().chain(&draft.closeness.preferred).chain(slices) {
                 if !self.setting.levels.iter().any(|level| level.label == *label) {
-                    self.setting.levels.push(Level {
-                        label: label.clone(),
-                        bytes_per_s: Policy::default().cluster_bytes_per_s,
-                        latency_ns: Policy::default().cluster_latency_ns,
-                    });
+                    let level = self.setting.links.level(label.clone(), 0);
+                    self.setting.levels.push(level);
                     keys.insert(label.clone());
                 }
             }
@@ -368,6 +365,7 @@ impl<'view> Maker<'view> {
         let hurry = self.drafts.iter().any(|draft| draft.part.kind == Kind::Missing);
         let mut policy =
             Policy { levels: self.setting.levels.clone(), scarce: scarce(&resources, &nodes), ..Policy::default() };
+        self.setting.links.complete(&mut policy);
         if hurry {
             policy.hold_after_ms = i64::MAX;
         }

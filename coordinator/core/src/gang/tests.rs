@@ -1,6 +1,7 @@
 //! Queues, preemption and reservations over Kubernetes objects.
 
 mod flavors;
+mod network;
 mod outlook;
 mod shrink;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::bits::Bits;
 use super::table::{Table, hash};
-use super::view::{Effect, Node, NodeRules, Operator, Requirement, Taint, Toleration, View};
+use super::view::{Effect, Node, NodeRules, Operator, Policy, Requirement, Taint, Toleration, View};
 
 /// No domain, no value.
 pub(super) const NONE: u32 = u32::MAX;
@@ -91,6 +91,8 @@ pub(super) struct Cluster {
     columns: BTreeMap<String, Column>,
     taints: Vec<Vec<Taint>>,
     taints_of: Vec<u32>,
+    /// How fast nodes reach each other.
+    pub(super) network: Policy,
     cordoned: Vec<bool>,
 }
 
@@ -118,7 +120,17 @@ impl Cluster {
         let tiers = (0..view.policy.levels.len()).map(|level| tier(&paths, &order, level)).collect();
         let cordoned = order.iter().map(|node| view.nodes[*node as usize].unschedulable).collect();
         let (taints, taints_of) = taints(&view.nodes, &order);
-        Self { capacity, to_view: order, from_view, tiers, columns: BTreeMap::new(), taints, taints_of, cordoned }
+        Self {
+            capacity,
+            to_view: order,
+            from_view,
+            tiers,
+            columns: BTreeMap::new(),
+            taints,
+            taints_of,
+            network: view.policy.clone(),
+            cordoned,
+        }
     }
 
     pub(super) const fn len(&self) -> usize {

@@ -284,7 +284,7 @@ impl<'v> Engine<'v> {
             gang: self.members[id].at,
             places: self.to_view(new),
             after: self.after(new),
-            all_reduce_ns: all_reduce_ns(all, bytes, &self.cluster, &self.view.policy),
+            all_reduce_ns: all_reduce_ns(all, bytes, &self.cluster),
             option: self.option(id),
         }
     }

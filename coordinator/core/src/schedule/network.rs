@@ -9,7 +9,7 @@
 //! where m is the number of groups that meet in one domain of the level, at most.
 
 use super::cluster::{Cluster, NONE};
-use super::view::{Place, Policy};
+use super::view::{Place, View};
 
 /// Nodes that are done with each other.
 #[derive(Clone, Copy)]
@@ -20,7 +20,8 @@ struct Group {
 }
 
 /// Nanoseconds of one all-reduce of `bytes`.
-pub(super) fn all_reduce_ns(places: &[Place], bytes: u64, cluster: &Cluster, policy: &Policy) -> u64 {
+pub(super) fn all_reduce_ns(places: &[Place], bytes: u64, cluster: &Cluster) -> u64 {
+    let policy = &cluster.network;
     let mut pods: Vec<(u32, u64)> = places.iter().map(|place| (place.node, u64::from(place.count))).collect();
     pods.sort_unstable();
     pods.dedup_by(|next, kept| {
@@ -54,6 +55,16 @@ pub(super) fn all_reduce_ns(places: &[Place], bytes: u64, cluster: &Cluster, pol
         groups = met;
     }
     time
+}
+
+/// Nanoseconds of one all-reduce of `bytes` over each of these layouts.
+#[must_use]
+pub fn all_reduce_times<'a>(view: &View, layouts: impl Iterator<Item = &'a [Place]>, bytes: u64) -> Vec<u64> {
+    let cluster = Cluster::new(view, &[]);
+    let known = |place: &Place| Some(Place { node: *cluster.from_view.get(place.node as usize)?, ..*place });
+    layouts
+        .map(|places| all_reduce_ns(&places.iter().filter_map(known).collect::<Vec<Place>>(), bytes, &cluster))
+        .collect()
 }
 
 fn ring(members: u64, bytes: u64, bytes_per_s: u64, latency_ns: u64) -> u64 {

@@ -6,11 +6,16 @@ use std::collections::BTreeMap;
 use super::cluster::{Cluster, Grid, NONE, Span, len, room};
 use super::exact;
 use super::fragment::{Demand, Growths};
+use super::network::all_reduce_ns;
 use super::shape::{Class, Classes, Part};
 use super::view::Place;
 
 /// Domains of one level that are tried with all roles, at most.
 const TRIES: usize = 8;
+/// Domains beside the best one whose layouts are compared with its, at most.
+const COMPARED: usize = 2;
+/// A layout is clearly faster than another one if it is by more than this part of its time: for less nothing is broken into pieces.
+const CLEARLY: u64 = 16;
 
 /// What is free, for the roles of one class.
 #[derive(Clone)]
@@ -98,13 +103,56 @@ pub(super) fn place(ground: &Ground<'_>, class: &Class, counts: &[u32]) -> Optio
         }
         fitting.truncate(TRIES);
         fitting.sort_unstable();
-        for (_, span) in fitting {
-            if let Some(places) = Filling::new(ground, class, span).fill(level, counts) {
-                return Some(places);
-            }
+        let spans = fitting.into_iter().map(|(_, span)| span);
+        if let Some(places) = fastest(ground, class, level, spans, counts) {
+            return Some(places);
         }
     }
     None
+}
+
+/// The layout of the first of these domains, which come in the order in which they are liked, unless another one is clearly faster.
+fn fastest(
+    ground: &Ground<'_>,
+    class: &Class,
+    level: usize,
+    spans: impl Iterator<Item = Span>,
+    counts: &[u32],
+) -> Option<Vec<Place>> {
+    let bytes = class.shape.all_reduce_bytes;
+    let mut layouts = spans.filter_map(|span| Filling::new(ground, class, span).fill(level, counts));
+    let first = layouts.next()?;
+    // On as few nodes as there can be within one domain of the innermost level nothing is faster.
+    if bytes == 0 || !class.close || (level + 1 >= ground.cluster.tiers.len() && is_dense(ground, counts, &first)) {
+        return Some(first);
+    }
+    let timed = |places: Vec<Place>| (all_reduce_ns(&places, bytes, ground.cluster), places);
+    let mut best = timed(first);
+    for other in layouts.take(COMPARED).map(timed) {
+        if other.0.saturating_add(other.0 / CLEARLY) < best.0 {
+            best = other;
+        }
+    }
+    Some(best.1)
+}
+
+/// Whether no layout of so many pods can be on fewer nodes.
+fn is_dense(ground: &Ground<'_>, counts: &[u32], places: &[Place]) -> bool {
+    let least = |(caps, count): (&&[u32], &u32)| {
+        let most = caps.iter().copied().max().unwrap_or(0).max(1);
+        count.div_ceil(most) as usize
+    };
+    let mut nodes: Vec<u32> = places.iter().map(|place| place.node).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    ground
+        .caps
+        .iter()
+        .zip(counts)
+        .filter(|(_, count)| **count > 0)
+        .map(least)
+        .max()
+        .is_some_and(|least| nodes.len() <= least)
 }
 
 /// The whole gang on the node where the least is left over, for gangs that want to be close.

@@ -65,6 +65,32 @@ fn the_tightest_domain_is_taken() {
     assert_eq!(used(&world).0, [2, 3]);
 }
 
+/// A domain in which the gang's pods are together on fewer nodes is taken, though a fuller one would do: its all-reduce is faster.
+#[test]
+fn of_several_domains_the_clearly_faster_one_is_taken() {
+    let half = |name: &str, node: u32| takes(name, node, 2);
+    let mut nodes = tree(1, 4);
+    // The second rack has more nodes, each half full: what is left over is the least there.
+    for at in 4..6 {
+        nodes.push(node(&format!("n{at:02}"), 64, 4, &[("zone", "z0"), ("rack", "r1")]));
+    }
+    let mut gangs = vec![close("g", role("worker", 8, 1, 1), None)];
+    gangs.extend((2..6).map(|at| half(&format!("t{at}"), at)));
+    let world = view(nodes.clone(), gangs.clone());
+    let (places, fast) = used(&world);
+    assert_eq!(places, [0, 1], "two nodes and not four");
+    let without: Vec<Node> = nodes
+        .iter()
+        .cloned()
+        .map(|mut node| {
+            node.unschedulable = node.name.as_str() < "n02";
+            node
+        })
+        .collect();
+    let (places, slow) = used(&view(without, gangs));
+    assert_eq!((places, fast < slow), (vec![2, 3, 4, 5], true), "{fast} {slow}");
+}
+
 #[test]
 fn a_required_level_is_kept_or_the_gang_waits() {
     let world = view(tree(2, 4), vec![close("g", role("worker", 9, 1, 1), Some("rack"))]);
