@@ -71,7 +71,7 @@ impl Nvml {
                 Err(error) => reason = crate::nccl::loader_words(&error),
             }
         }
-        Err(format!("no NVIDIA driver here ({reason})"))
+        Err(if crate::nccl::IS_STATIC { reason } else { format!("no NVIDIA driver here ({reason})") })
     }
 
     fn words(&self, code: Option<c_int>) -> String {

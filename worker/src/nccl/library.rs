@@ -202,8 +202,14 @@ impl Library {
     }
 }
 
+/// Whether this program has no loader: that of the operator's image, which is the launcher in pods, has none.
+pub(crate) const IS_STATIC: bool = cfg!(all(target_env = "musl", target_feature = "crt-static"));
+
 /// What the loader said; the outer error says only that it failed.
 pub(crate) fn loader_words(error: &libloading::Error) -> String {
+    if IS_STATIC {
+        return "this trainyard is linked statically, and can load no library; one that is linked with the C library of its image can".to_owned();
+    }
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use cuda::{Device, DeviceBuffer};
 pub use group::Group;
-pub(crate) use library::loader_words;
+pub(crate) use library::{IS_STATIC, loader_words};
 pub use library::{Library, Version};
 
 /// What can go wrong on the way to a GPU, or between GPUs.

@@ -144,19 +144,19 @@ impl<'a> Answer<'a> {
         }
         let least = self.scene.shape(at, waiting.option).roles.iter().map(|role| role.min).collect();
         let mut wait = self.case(at, waiting.option, least, gang.waiting.len()).explain(&waiting.reason);
-        let mut estimate = waiting.estimate;
+        let (mut estimate, mut position) = (waiting.estimate, waiting.position + 1);
         if part.kind == Kind::Missing && gives_back(gang) {
             self.give_back(gang, &wait);
             estimate = None;
             // What it gives back is free only when its pods are gone, so that it waits in any case.
             if gang.waiting.len() < gang.size {
                 wait = incomplete(gang.waiting.len(), gang.size);
+                position = 0;
             }
         }
         // Estimates know nothing of fragments and topology; where that is what is missing, nobody knows.
         let estimate = estimate.filter(|estimate| estimate.expected_ms > self.now_ms);
         let queue = self.scene.view.gangs[at].queue;
-        let position = waiting.position + 1;
         let turn = Turn { queue, position, estimate, reserved: waiting.reservation.is_some() };
         self.wait(gang, &part.pods.concat(), wait, &turn);
     }
