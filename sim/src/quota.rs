@@ -110,7 +110,7 @@ fn is_let_go(pod: &Object) -> bool {
 }
 
 /// Whether all that is admitted is within quota. A gang that was told to make room, by a mark on one of its pods, is not admitted any more, and
-/// neither is a pod that is being deleted.
+/// neither is a pod that its gang gives up, or that is being deleted.
 pub(crate) fn check(api: &Api) -> Result<(), String> {
     let locals = api.of_kind(QUEUE_API_VERSION, "LocalQueue");
     let ways: BTreeMap<&str, &str> = locals
@@ -125,7 +125,10 @@ pub(crate) fn check(api: &Api) -> Result<(), String> {
         placed.iter().filter(|pod| pod.annotation(label::PREEMPTED).is_some()).map(|pod| start_of(pod)).collect();
     for resource in RESOURCES {
         let mut all = read(api, resource);
-        for pod in placed.iter().filter(|pod| !pod.is_deleting() && !told.contains(&start_of(pod))) {
+        let stays = |pod: &&&Object| {
+            !pod.is_deleting() && pod.annotation(label::SHRUNK).is_none() && !told.contains(&start_of(pod))
+        };
+        for pod in placed.iter().filter(stays) {
             let holder = queue_of(&ways, pod).and_then(|queue| all.get_mut(&("ClusterQueue", queue)));
             if let Some(holder) = holder {
                 holder.used += asks(pod, resource);
@@ -142,7 +145,23 @@ pub(crate) fn check(api: &Api) -> Result<(), String> {
                 (Some(_), None) => continue,
             };
             if uses > may {
-                return Err(format!("Q-1: {} {} uses {uses} of {resource}, and may use {may}", which.0, which.1));
+                let pods = placed.iter().filter(|pod| stays(pod) && queue_of(&ways, pod).is_some());
+                let pods: Vec<String> = pods
+                    .map(|pod| {
+                        format!(
+                            "{} {} in {}",
+                            pod.key().name,
+                            asks(pod, resource),
+                            queue_of(&ways, pod).unwrap_or_default()
+                        )
+                    })
+                    .collect();
+                return Err(format!(
+                    "Q-1: {} {} uses {uses} of {resource}, and may use {may}: {}",
+                    which.0,
+                    which.1,
+                    pods.join(", ")
+                ));
             }
         }
     }

@@ -41,7 +41,7 @@ pub(super) struct Site<'job> {
     pub(super) launcher: Option<&'job str>,
     /// Nodes to be looked at last.
     pub(super) avoid: Vec<&'job str>,
-    /// Queue that the job's label names.
+    /// Queue that the pods are in.
     pub(super) queue: Option<&'job str>,
     /// Annotations of the job that its pods carry as well.
     pub(super) passed_on: &'job BTreeMap<String, String>,
@@ -72,7 +72,8 @@ impl Site<'_> {
     /// Not in it are the port, which the job keeps, and the generation, by which pods are told apart anyway.
     pub(super) fn template_hashes(&self) -> BTreeMap<&str, String> {
         let policy = &self.model.policy;
-        let shared = json_text(&(&policy.queue, policy.priority, &policy.priority_class));
+        let queue = policy.queue.as_ref().and(self.queue);
+        let shared = json_text(&(queue, policy.priority, &policy.priority_class));
         let mut hashes = BTreeMap::new();
         for role in &self.model.roles {
             let template = fnv::texts(&[&json_text(&role.template), &shared]).to_string();
@@ -144,7 +145,7 @@ impl Site<'_> {
                 put(name, self.model.owner.name.clone());
             }
         }
-        if let Some(queue) = policy.queue.as_deref().or(self.queue) {
+        if let Some(queue) = self.queue {
             put(label::QUEUE, queue.to_owned());
         }
         if let Some(priority) = policy.priority {

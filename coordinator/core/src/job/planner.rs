@@ -480,12 +480,25 @@ impl<'view> Planner<'view> {
             terse: !self.view.config.embedded,
             launcher: self.view.config.launcher_image.as_deref(),
             avoid: self.ledger.avoided(self.now_ms).into_iter().map(|(node, _)| node).collect(),
-            queue: self
-                .view
-                .job
-                .pointer("/metadata/labels")
-                .and_then(|labels| labels[crate::label::QUEUE_NAME].as_str()),
+            queue: self.queue(model),
             passed_on: &self.subject.passed_on,
+        }
+    }
+
+    /// The queue of the job's pods. Those of a gang that holds places stay in the queue that gave it these: in another one it is when it
+    /// begins anew.
+    fn queue<'model>(&'model self, model: &'model JobModel) -> Option<&'model str> {
+        let label = || {
+            let labels = self.view.job.pointer("/metadata/labels")?;
+            labels[crate::label::QUEUE_NAME].as_str()
+        };
+        let holds = |pod: &&Observed<'view>| {
+            let has_place = pod.pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+            pod.generation == self.ledger.generation && has_place && pod.pod.metadata.deletion_timestamp.is_none()
+        };
+        match self.pods.iter().find(holds) {
+            Some(holder) => holder.pod.metadata.annotations.as_ref()?.get(crate::label::QUEUE).map(String::as_str),
+            None => model.policy.queue.as_deref().or_else(label),
         }
     }
 
