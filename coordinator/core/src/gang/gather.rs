@@ -182,9 +182,12 @@ fn has_started(pod: &Pod) -> bool {
     phase(pod) != "Pending" || states.any(|state| state.running.is_some() || state.terminated.is_some())
 }
 
-/// When a pod that has a node got it.
+/// When a pod that has a node got it, as far as that is known.
 pub(super) fn began_ms(pod: &Pod) -> i64 {
-    let status = pod.status.as_ref();
-    let started = status.and_then(|status| status.start_time.as_ref()).map(instant::ms);
-    started.unwrap_or_else(|| created_ms(pod))
+    started_ms(pod).unwrap_or_else(|| created_ms(pod))
+}
+
+/// When its node took a pod in, if it has said so.
+pub(super) fn started_ms(pod: &Pod) -> Option<i64> {
+    pod.status.as_ref()?.start_time.as_ref().map(instant::ms)
 }

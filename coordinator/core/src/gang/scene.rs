@@ -180,7 +180,8 @@ impl<'view> Maker<'view> {
 
     fn running(&self, gang: &Gang<'view>) -> Phase {
         let began: Vec<i64> = gang.held.iter().map(|pod| gather::began_ms(pod)).collect();
-        let since_ms = began.iter().copied().min().unwrap_or(self.now_ms);
+        // What has a node and has not come to life there has used up nothing of its run limit.
+        let since_ms = gang.held.iter().filter_map(|pod| gather::started_ms(pod)).min().unwrap_or(self.now_ms);
         let changed_ms = began.iter().copied().max().unwrap_or(self.now_ms);
         let saved = gang.held.iter().filter_map(|pod| {
             let told: serde_json::Value = serde_json::from_str(annotation(pod, label::CHECKPOINT)?).ok()?;

@@ -352,6 +352,9 @@ impl<'v> Engine<'v> {
     }
 }
 
+/// A gang that is still there after its limit is taken to end within this time: whoever ends it is at it.
+const OVERDUE_MS: i64 = 1_000;
+
 /// When a gang that starts now has certainly ended.
 fn until(gang: &Gang, now_ms: i64) -> i64 {
     gang.run_limit_ms.map_or(FOREVER, |limit| now_ms.saturating_add(limit.max(1)))
@@ -386,7 +389,8 @@ fn members<'v>(view: &'v View, cluster: &Cluster, classes: &Classes, now_ms: i64
             }
             Phase::Running { since_ms, changed_ms, places, .. } => {
                 let limit = gang.run_limit_ms.map(|limit| since_ms.saturating_add(limit.max(1)));
-                let ends = limit.map_or(FOREVER, |end| end.max(now_ms.saturating_add(1)));
+                let ends =
+                    limit.map_or(FOREVER, |end| if end > now_ms { end } else { now_ms.saturating_add(OVERDUE_MS) });
                 let fixed = *changed_ms >= now_ms || changed_ms.saturating_add(view.policy.min_run_ms) > now_ms;
                 (true, known(places, class), ends, fixed, None)
             }
